@@ -1,0 +1,77 @@
+"""The errors a user can meet. Each says in one line what is wrong and what to type next."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from types import ModuleType
+
+
+class DiscoZooError(Exception):
+    """Base of all errors meant for the user: the command line prints the message alone and exits with 2."""
+
+
+class UnknownName(DiscoZooError):
+    """A model, recipe, method, source or key that does not exist."""
+
+
+class BadRecipe(DiscoZooError):
+    """A recipe with unknown keys, wrong types or missing keys; the message lists all of them."""
+
+
+class BadCatalog(DiscoZooError):
+    """The catalog does not follow its schema; the message lists every fault."""
+
+
+class MissingExtra(DiscoZooError):
+    """An optional dependency is not installed; the message names the extra that brings it."""
+
+
+class BadData(DiscoZooError):
+    """A data source that is missing, empty, unreadable or unfit for the method."""
+
+
+class BadTeacher(DiscoZooError):
+    """A teacher file that is missing, damaged, or of another architecture."""
+
+
+class BadRunFolder(DiscoZooError):
+    """The output folder is in use, belongs to another recipe, or cannot be written."""
+
+
+class TrainingDiverged(DiscoZooError):
+    """The loss is not finite."""
+
+
+class WeightsError(DiscoZooError):
+    """Weights that cannot be handed out; the children say why."""
+
+
+class NotPublished(WeightsError):
+    """The catalog knows the checkpoint but nobody has published its weights."""
+
+
+class Damaged(WeightsError):
+    """A weights file whose sha256 is not the catalog's."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """Return `` Did you mean 'x'?`` for the nearest known name, or an empty string."""
+    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return f" Did you mean '{nearest[0]}'?" if nearest else ""
+
+
+def require(module: str, extra: str) -> ModuleType:
+    """Import an optional dependency, or say which extra brings it.
+
+    Raises:
+        MissingExtra: `module` is not installed.
+    """
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
+            raise
+        package = module.split(".")[0].replace("_", "-")
+        raise MissingExtra(f'{package} is not installed. Type: pip install "disco-zoo[{extra}]"') from error
