@@ -32,6 +32,26 @@ class BadData(DiscoZooError):
     """A data source that is missing, empty, unreadable or unfit for the method."""
 
 
+class UnreadableImage(BadData):
+    """One image whose bytes are missing or damaged.
+
+    Attributes:
+        index: Number of the image in its source.
+        path: Name by which a user finds it.
+        reason: What the decoder said.
+    """
+
+    def __init__(self, index: int, path: str, reason: str) -> None:
+        super().__init__(f"image {index} ({path}) is unreadable: {reason}")
+        self.index = index
+        self.path = path
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[UnreadableImage], tuple[int, str, str]]:
+        # Exceptions are unpickled from their message alone unless told otherwise; workers send these.
+        return type(self), (self.index, self.path, self.reason)
+
+
 class BadTeacher(DiscoZooError):
     """A teacher file that is missing, damaged, or of another architecture."""
 
@@ -42,6 +62,10 @@ class BadRunFolder(DiscoZooError):
 
 class TrainingDiverged(DiscoZooError):
     """The loss is not finite."""
+
+
+class Interrupted(DiscoZooError):
+    """The user stopped a run; its checkpoint is saved."""
 
 
 class WeightsError(DiscoZooError):

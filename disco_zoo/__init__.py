@@ -1,0 +1,57 @@
+"""disco_zoo: small self-supervised vision backbones as timm models.
+
+    import disco_zoo, timm
+    model = timm.create_model("disco_effb0", pretrained=True)
+
+Importing this package registers the students in timm, which imports torch and takes seconds. In the console
+script `disco-zoo` it does not: `--help` and `list` must answer at once, and a command that needs models
+registers them itself by importing `disco_zoo.disco_students`. For the same reason the public names below are
+imported on first use (PEP 562).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import Any
+
+_PUBLIC = {
+    "Catalog": "disco_zoo.catalog",
+    "Checkpoint": "disco_zoo.catalog",
+    "DiscoZooError": "disco_zoo.errors",
+    "list_models": "disco_zoo.catalog",
+    "load_catalog": "disco_zoo.catalog",
+}
+
+__all__ = ["Catalog", "Checkpoint", "DiscoZooError", "__version__", "list_models", "load_catalog"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return _version()
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'disco_zoo' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _version() -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("disco-zoo")
+    except PackageNotFoundError:  # a checkout on the path, not installed
+        return "0+unknown"
+
+
+def _is_console_script() -> bool:
+    program = sys.argv[0] if getattr(sys, "argv", None) else ""
+    return os.path.basename(program) in ("disco-zoo", "disco-zoo.exe")
+
+
+if not _is_console_script():
+    from disco_zoo import disco_students as disco_students

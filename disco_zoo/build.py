@@ -1,0 +1,125 @@
+"""From a recipe to the networks of a run. Everything random here is fixed by the recipe's seed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from disco_zoo.datasets import ImageSource, load_or_replace
+from disco_zoo.encoder import Encoder
+from disco_zoo.evaluate.features import eval_transform
+from disco_zoo.methods import METHODS, Method
+from disco_zoo.randomness import stream_generator, stream_seed
+from disco_zoo.recipe import Recipe, TeacherSection, method_options
+from disco_zoo.student import Inheritance, build_student, create_backbone, inherit_weights, load_backbone
+from disco_zoo.student import recalibrate_batch_norm
+from disco_zoo.teachers import LoadedTeacher, Teacher, load_teacher_source
+
+DEFAULT_EMBED_DIM = 128
+RECALIBRATION_BATCH = 64
+
+
+@dataclass
+class Parts:
+    """What a run trains and what it learns from.
+
+    Attributes:
+        method: holds the student; `method.student` is an `Encoder`.
+        teacher: None for methods without one.
+        inheritance: what the start took from where, None unless `student.init: inherit`.
+    """
+
+    method: Method
+    teacher: Teacher | None
+    inheritance: Inheritance | None
+
+    @property
+    def student(self) -> Encoder:
+        return self.method.student
+
+
+def build_parts(recipe: Recipe, source: ImageSource, device: torch.device | str = "cpu") -> Parts:
+    """Load the teacher, initialise the student, wrap both in the method.
+
+    The backbone's random weights depend on the seed alone, so a baseline with the same seed starts equal.
+    """
+    teacher = build_teacher(recipe.student.image_size, recipe.teacher, device) if recipe.teacher else None
+    student, inheritance = _build_student(recipe, source, teacher, device)
+    _seed("method", recipe.seed)
+    method_class = METHODS[recipe.method["name"]]
+    embed_dim = _embed_dim(recipe, teacher)
+    method = method_class(student, teacher, embed_dim, **method_options(recipe)).to(device)
+    _seed("training", recipe.seed)
+    return Parts(method, teacher, inheritance)
+
+
+def build_teacher(student_size: int, section: TeacherSection, device: torch.device | str) -> Teacher:
+    loaded = load_teacher_source(section.source, pretrained=section.pretrained)
+    return Teacher(
+        loaded,
+        image_size=section.image_size or student_size,
+        features=section.features,
+        bn_mode=section.bn_mode,
+        device=device,
+    )
+
+
+def _build_student(
+    recipe: Recipe, source: ImageSource, teacher: Teacher | None, device: torch.device | str
+) -> tuple[Encoder, Inheritance | None]:
+    wanted = recipe.student
+    _seed("backbone", recipe.seed)
+    backbone = create_backbone(wanted.model)
+    inheritance = None
+    if wanted.init == "checkpoint" and wanted.init_from:
+        load_backbone(backbone, Path(wanted.init_from))
+    if wanted.init == "inherit":
+        inheritance = inherit_weights(backbone, _donor(recipe, teacher).backbone)
+    _seed("head", recipe.seed)
+    student = build_student(
+        backbone,
+        embed_dim=_embed_dim(recipe, teacher),
+        head=wanted.head,
+        head_hidden_dim=wanted.head_hidden_dim,
+        image_size=wanted.image_size,
+        mean=wanted.mean,
+        std=wanted.std,
+    ).to(device)
+    if inheritance is not None:
+        recalibrate_batch_norm(student, _calibration_batches(recipe, source, device))
+    return student, inheritance
+
+
+def _donor(recipe: Recipe, teacher: Teacher | None) -> LoadedTeacher | Teacher:
+    """Whose tensors the student inherits: `student.init_from`, or the teacher at hand."""
+    if recipe.student.init_from:
+        return load_teacher_source(recipe.student.init_from)
+    assert teacher is not None  # the recipe's check demands one of the two
+    return teacher
+
+
+def _calibration_batches(recipe: Recipe, source: ImageSource, device: torch.device | str) -> Iterator[Tensor]:
+    """A random choice of training images under EVAL, since files are often sorted by class."""
+    size = recipe.student.image_size
+    transform = eval_transform(size, recipe.eval.resize_size or size)
+    order = torch.randperm(len(source), generator=stream_generator("calibration", recipe.seed))
+    chosen = order[: recipe.student.recalibration_images].tolist()
+    for first in range(0, len(chosen), RECALIBRATION_BATCH):
+        batch = chosen[first : first + RECALIBRATION_BATCH]
+        yield torch.stack([transform(load_or_replace(source, index)[0]) for index in batch]).to(device)
+
+
+def _embed_dim(recipe: Recipe, teacher: Teacher | None) -> int:
+    return recipe.student.embed_dim or (teacher.embed_dim if teacher else DEFAULT_EMBED_DIM)
+
+
+def _seed(purpose: str, seed: int) -> None:
+    torch.manual_seed(stream_seed(purpose, seed))
+
+
+def count_parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())

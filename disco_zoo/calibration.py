@@ -1,0 +1,35 @@
+"""How long a run will take here: a few real steps on networks that are thrown away."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from disco_zoo.build import build_parts
+from disco_zoo.datasets import ImageSource
+from disco_zoo.optim import build_optimizer
+from disco_zoo.recipe import Recipe, view_options
+from disco_zoo.views import VIEW_RECIPES, ViewDataset, collate_views
+
+TIMED_STEPS = 2
+
+
+def seconds_per_step(recipe: Recipe, source: ImageSource, device: torch.device | str) -> float:
+    """Time the fastest of a few optimiser steps after a warm-up, views drawn in this process included."""
+    parts = build_parts(recipe, source, device)
+    method = parts.method.train()
+    optimizer = build_optimizer(method.parameters(), recipe.optim, lr=1e-9)
+    view = VIEW_RECIPES[recipe.views["recipe"]](recipe.view_size, **view_options(recipe))
+    dataset = ViewDataset(source, view, num_views=method.num_views, seed=recipe.seed, epoch=0)
+    size = min(recipe.optim.batch_size, len(source))
+    timings = []
+    for step in range(1 + TIMED_STEPS):
+        begun = time.monotonic()
+        batch = collate_views([dataset[(step * size + row) % len(source)] for row in range(size)])
+        method([views.to(device) for views in batch["views"]], batch["index"].to(device))["loss"].backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        method.after_step()
+        timings.append(time.monotonic() - begun)
+    return min(timings[1:])

@@ -1,0 +1,137 @@
+"""Checks of the catalog that its schema cannot state: duplicates, references, what each weights source needs.
+
+They work on the raw YAML, so that these faults are reported together with the schema's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from disco_zoo.errors import did_you_mean
+
+SECTIONS = ("datasets", "teachers", "architectures", "checkpoints")
+# Fragments that rows reuse through YAML anchors; not part of the zoo itself.
+FRAGMENTS = "shared"
+NEEDED_BY_SOURCE = {
+    "bundled": ("file", "sha256"),
+    "hub": ("repo", "revision", "file", "sha256"),
+    "official": ("file",),
+    "none": (),
+}
+
+
+def read_yaml(text: str) -> tuple[Any, list[str]]:
+    """Parse catalog text; every row learns its own name.
+
+    Returns:
+        The parsed value and the faults found while parsing: bad syntax, duplicate keys.
+    """
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
+    try:
+        node = loader.get_single_node()
+        faults = list(_duplicates(node, "", set())) if node else []
+        raw = loader.construct_document(node) if node else None
+    except yaml.YAMLError as error:
+        return None, [f"not valid YAML: {' '.join(str(error).split())}"]
+    finally:
+        loader.dispose()
+    if isinstance(raw, dict):
+        raw.pop(FRAGMENTS, None)
+        for section in SECTIONS:
+            faults += _name_rows(raw, section)
+    return raw, faults
+
+
+def schema_faults(error: ValidationError, known_keys: Iterable[str]) -> list[str]:
+    """Turn pydantic's errors into lines `path: message`, with the nearest known key for an unknown one."""
+    lines = []
+    for fault in error.errors(include_url=False):
+        path = ".".join(str(part) for part in fault["loc"]) or "catalog"
+        if fault["type"] == "extra_forbidden":
+            lines.append(f"{path}: unknown key.{did_you_mean(str(fault['loc'][-1]), known_keys)}")
+        elif fault["type"] == "missing":
+            lines.append(f"{path}: missing")
+        else:
+            given = repr(fault["input"])
+            lines.append(f"{path}: {fault['msg']}, not {given if len(given) < 80 else given[:77] + '...'}")
+    return lines
+
+
+def cross_faults(raw: Any) -> list[str]:
+    """Faults between the catalog's parts; tolerates anything that the schema already rejects."""
+    if not isinstance(raw, dict):
+        return []
+    sections = {name: raw[name] if isinstance(raw.get(name), dict) else {} for name in SECTIONS}
+    faults = []
+    for name, architecture in sections["architectures"].items():
+        default = architecture.get("default") if isinstance(architecture, dict) else None
+        if isinstance(default, str) and f"{name}.{default}" not in sections["checkpoints"]:
+            faults.append(f"architectures.{name}.default: there is no checkpoint {name}.{default}")
+    for name, row in sections["checkpoints"].items():
+        if isinstance(row, dict):
+            faults += [f"checkpoints.{name}{fault}" for fault in _row_faults(str(name), row, sections)]
+    return faults
+
+
+def _row_faults(name: str, row: dict[str, Any], sections: dict[str, dict[str, Any]]) -> Iterator[str]:
+    architecture, dot, tag = name.partition(".")
+    if not (dot and tag) or "." in tag:
+        yield ": the name must be architecture.tag, with one dot"
+    if architecture not in sections["architectures"]:
+        hint = did_you_mean(architecture, sections["architectures"])
+        yield f": unknown architecture '{architecture}'.{hint}"
+    for key, section in (("data", "datasets"), ("teacher", "teachers")):
+        value = row.get(key)
+        if isinstance(value, str) and value not in sections[section]:
+            yield f".{key}: '{value}' is not in {section}.{did_you_mean(value, sections[section])}"
+    weights = row.get("weights")
+    if isinstance(weights, dict):
+        source = weights.get("source")
+        needed = NEEDED_BY_SOURCE.get(source, ()) if isinstance(source, str) else ()
+        for key in needed:
+            if weights.get(key) is None:
+                yield f".weights.{key}: missing, {source} weights need it"
+        if row.get("variant") is not None and source in ("bundled", "hub"):
+            yield f".variant: weights of the variant {row['variant']} cannot be loaded as {architecture}"
+    measured = row.get("measured")
+    for index, figure in enumerate(measured if isinstance(measured, list) else []):
+        if isinstance(figure, dict):
+            values, seeds = figure.get("values"), figure.get("seeds")
+            if isinstance(values, list) and isinstance(seeds, list) and len(values) != len(seeds):
+                yield f".measured.{index}: {len(values)} values but {len(seeds)} seeds"
+
+
+def _name_rows(raw: dict[str, Any], section: str) -> list[str]:
+    rows = raw.get(section)
+    if not isinstance(rows, dict):
+        return []
+    faults = []
+    for name, row in rows.items():
+        if isinstance(row, dict):
+            if "name" in row:
+                faults.append(f"{section}.{name}.name: unknown key; the row's key is its name")
+            rows[name] = {**row, "name": name}
+    return faults
+
+
+def _duplicates(node: yaml.Node, path: str, seen: set[int]) -> Iterator[str]:
+    """Yield a fault for each key written twice in one mapping; YAML would keep the last one in silence."""
+    if id(node) in seen:  # an alias: its anchor was already checked
+        return
+    seen.add(id(node))
+    if isinstance(node, yaml.MappingNode):
+        lines: dict[str, int] = {}
+        for key, value in node.value:
+            label = str(key.value)
+            line = key.start_mark.line + 1
+            if label in lines:
+                yield f"{path}{label}: written twice, on lines {lines[label]} and {line}"
+            lines[label] = line
+            yield from _duplicates(value, f"{path}{label}.", seen)
+    elif isinstance(node, yaml.SequenceNode):
+        for index, item in enumerate(node.value):
+            yield from _duplicates(item, f"{path}{index}.", seen)

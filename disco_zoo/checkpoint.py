@@ -1,0 +1,82 @@
+"""Checkpoints of a run: one file, written whole or not at all, read without running code."""
+
+from __future__ import annotations
+
+import errno
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import nn
+
+from disco_zoo.errors import BadRunFolder
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a neighbouring file, then rename it into place: readers see the old file or the new one.
+
+    Raises:
+        BadRunFolder: no space or no permission; the old file is untouched.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        write(partial)
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        partial.unlink(missing_ok=True)
+        # torch reports a full disk as a RuntimeError of its zip writer.
+        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+            raise
+        full = isinstance(error, RuntimeError) or error.errno in (errno.ENOSPC, errno.EDQUOT)
+        reason = "no space left" if full else str(error.strerror)
+        raise BadRunFolder(
+            f"cannot write {path}: {reason}. Make room or fix it, then repeat the command with --resume"
+        ) from error
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Save tensors, numbers and strings atomically."""
+    write_atomically(path, lambda partial: torch.save(state, partial))
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Load what `save_checkpoint` wrote.
+
+    Raises:
+        BadRunFolder: missing, damaged, or holding more than plain values.
+    """
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise BadRunFolder(f"nothing to resume: {path} does not exist. Repeat the command without --resume") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise BadRunFolder(f"{path} is damaged. Delete the folder or choose another --out") from error
+
+
+def random_state() -> dict[str, Any]:
+    """State of torch's generators (CPU and accelerators): dropout and shuffles draw from them."""
+    state: dict[str, Any] = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state["cuda"] = torch.cuda.get_rng_state_all()
+    return state
+
+
+def restore_random_state(state: dict[str, Any]) -> None:
+    torch.set_rng_state(state["cpu"])
+    if torch.cuda.is_available() and "cuda" in state:
+        torch.cuda.set_rng_state_all(state["cuda"])
+
+
+def export_backbone(backbone: nn.Module, path: Path, *, half: bool, metadata: dict[str, str]) -> None:
+    """Write a backbone as safetensors; `half` stores floating tensors as fp16, which timm loads into fp32 exactly."""
+    tensors = {}
+    for key, tensor in backbone.state_dict().items():
+        value = tensor.detach().cpu().contiguous()
+        tensors[key] = value.half() if half and value.is_floating_point() else value
+    write_atomically(path, lambda partial: save_file(tensors, partial, metadata=metadata))

@@ -1,0 +1,100 @@
+"""The command line: one file a verb, imported only when that verb is typed.
+
+So `--help` and `list` answer without importing torch. A new verb is one line in `VERBS` and a module whose
+`command` is a click command; what a command returns is the exit code (None is 0). Mind that importing a verb
+puts its module's name into this namespace: after `cli/list.py` is loaded, `list` here is that module.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from disco_zoo.errors import DiscoZooError, UnknownName, did_you_mean
+
+# verb -> (module, its line in `disco-zoo --help`); the line stands here so that help imports no verb.
+VERBS: dict[str, tuple[str, str]] = {
+    "list": ("disco_zoo.cli.list", "Show the zoo: models, figures, licences, weights."),
+    "reproduce": (
+        "disco_zoo.cli.reproduce",
+        "Train a model of the zoo again, measure it, and give a verdict.",
+    ),
+    "train": ("disco_zoo.cli.train", "Train from a recipe."),
+    "evaluate": ("disco_zoo.cli.evaluate", "Measure frozen features: knn or linear."),
+    "card": ("disco_zoo.cli.card", "Print a model card, or refresh all that is generated from the catalog."),
+}
+
+EXIT_USER_ERROR = 2
+EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
+
+
+class _LazyGroup(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [*VERBS]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in VERBS:
+            return None
+        command: click.Command = importlib.import_module(VERBS[cmd_name][0]).command
+        return command
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        verb = args[0]
+        if verb not in VERBS and not verb.startswith("-"):
+            raise UnknownName(
+                f"There is no command '{verb}'.{did_you_mean(verb, VERBS)} Type: disco-zoo --help"
+            )
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(verb, line) for verb, (_, line) in VERBS.items()])
+
+
+def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        import disco_zoo
+
+        click.echo(f"disco-zoo {disco_zoo.__version__}")
+        ctx.exit()
+
+
+@click.group(
+    cls=_LazyGroup,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="First contact, in minutes and without a network: disco-zoo reproduce effb0",
+)
+@click.option(
+    "--version",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=_print_version,
+    help="Show the version.",
+)
+def cli() -> None:
+    """Small self-supervised vision backbones, each obtained again by one command."""
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code.
+
+    An error the user can mend ends as one line on stderr and exit code 2, without a traceback.
+    """
+    try:
+        result = cli.main(
+            args=None if args is None else [*args], prog_name="disco-zoo", standalone_mode=False
+        )
+    except DiscoZooError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return EXIT_USER_ERROR
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):  # click turns Ctrl-C into Abort
+        return EXIT_INTERRUPTED
+    return result if isinstance(result, int) else 0

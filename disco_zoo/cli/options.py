@@ -1,0 +1,53 @@
+"""Options that mean the same in every command."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+_OPTIONS: list[Callable[[Any], Any]] = [
+    click.option("--data", help="Images: a folder, .tar, .parquet, hfds/NAME, or 'sample'. Labels are not needed to train."),
+    click.option("--eval-data", help="Labelled images to measure on; default: the test split beside --data."),
+    click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/NAME]"),
+    click.option("--steps", type=click.IntRange(min=1), help="Stop after this many steps, for a look."),
+    click.option("--resume", is_flag=True, help="Go on with the run in --out, exactly where it stopped."),
+    click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key of the recipe, e.g. optim.epochs=2. Repeatable."),
+    click.option("--seed", type=int, help="Seed of initialisation, order and views.  [default: the recipe's, 0]"),
+    click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True, help="Where to compute."),
+    click.option("--workers", type=click.IntRange(min=0), help="Processes that draw views; the views are the same.  [default: cores - 1, at most 8]"),
+    click.option("--json", "as_json", is_flag=True, help="Results as JSON on stdout; everything else goes to stderr."),
+]  # fmt: skip
+
+
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of commands that train."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def chosen_device(device: str) -> str:
+    """`auto` is the accelerator torch sees, or the CPU."""
+    if device != "auto":
+        return device
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def default_workers() -> int:
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(8, cores - 1))
+
+
+def typed_command() -> str:
+    """What the user typed, for the record."""
+    return shlex.join(["disco-zoo", *sys.argv[1:]])

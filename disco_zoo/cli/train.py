@@ -1,0 +1,58 @@
+"""`disco-zoo train`: one run of one recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from disco_zoo.cli.options import chosen_device, default_workers, run_options, typed_command
+
+
+@click.command("train")
+@click.argument("recipe")
+@click.option("--print", "print_only", is_flag=True, help="Print the full resolved recipe and stop.")
+@run_options
+def command(recipe: str, print_only: bool, overrides: tuple[str, ...], seed: int | None, **given: Any) -> None:
+    """Train from RECIPE, a bundled recipe's name or a path to a .yaml.
+
+    \b
+    Examples:
+      disco-zoo train pocket/disco_effb0.disco_lite0_fmnist --print
+      disco-zoo train disco_effb0.disco_lite0_cifar10 --data cifar10_train.parquet
+      disco-zoo train my_recipe.yaml --data photos/ --set optim.epochs=2
+    """
+    from disco_zoo.recipe import load_recipe
+
+    loaded = load_recipe(recipe, [*overrides, *([] if seed is None else [f"seed={seed}"])])
+    if print_only:
+        click.echo(loaded.as_yaml(), nl=False)
+        return
+    _train(loaded, **given)
+
+
+def _train(
+    recipe: Any, *, data: str | None, eval_data: str | None, out: Path | None, steps: int | None, resume: bool,
+    device: str, workers: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    import json
+
+    from disco_zoo.report import finish_training
+    from disco_zoo.run import Run, RunOptions, open_data
+
+    options = RunOptions(
+        device=chosen_device(device),
+        workers=default_workers() if workers is None else workers,
+        resume=resume,
+        max_steps=steps,
+        command=typed_command(),
+    )
+    run = Run(recipe, open_data(recipe, data, eval_data), out or Path("runs") / recipe.name, options, label=recipe.name)
+    try:
+        run.train()
+        facts = finish_training(run)
+    finally:
+        run.close()
+    if as_json:
+        click.echo(json.dumps(facts))

@@ -1,0 +1,66 @@
+"""The few collective operations that methods need; each is the identity on one process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+
+def num_processes() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    return dist.get_rank() if num_processes() > 1 else 0
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Every process's value, in rank order."""
+    if num_processes() == 1:
+        return [value]
+    values: list[Any] = [None] * num_processes()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """Concatenate every process's rows (b, ...) in rank order: (b * processes, ...), without gradient."""
+    if num_processes() == 1:
+        return rows.detach()
+    parts = [torch.empty_like(rows) for _ in range(num_processes())]
+    dist.all_gather(parts, rows.detach().contiguous())
+    return torch.cat(parts)
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """Average a tensor over the processes, without gradient."""
+    if num_processes() == 1:
+        return value.detach()
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total / num_processes()
+
+
+def shuffle_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Shuffle-BN (MoCo, section 3.3): give each process a random share of the joint batch.
+
+    Returns the share (b, ...) and the permutation (b * processes,) that `unshuffle_rows` needs. On one
+    process a permutation changes no BatchNorm statistic, so nothing is moved.
+    """
+    if num_processes() == 1:
+        return rows, torch.arange(len(rows), device=rows.device)
+    joint = gather_rows(rows)
+    permutation = torch.randperm(len(joint), device=rows.device)
+    dist.broadcast(permutation, src=0)
+    return joint[permutation.view(num_processes(), -1)[rank()]], permutation
+
+
+def unshuffle_rows(rows: Tensor, permutation: Tensor) -> Tensor:
+    """Undo `shuffle_rows` on what was computed from its share: this process's own rows in their own order."""
+    if num_processes() == 1:
+        return rows
+    joint = gather_rows(rows)[torch.argsort(permutation)]
+    return joint.view(num_processes(), -1, *rows.shape[1:])[rank()]

@@ -1,0 +1,54 @@
+"""An encoder: normalisation, backbone, head. Students and teachers are both one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from disco_zoo.evaluate.features import normalise
+
+
+class Encoder(nn.Module):
+    """Backbone and head behind their own input normalisation.
+
+    Args:
+        backbone: maps normalised images (B, 3, S, S) to pooled features (B, feature_dim).
+        head: maps features to embeddings (B, D); `nn.Identity()` for none.
+        image_size: S, the side in pixels this encoder looks at.
+        mean, std: of the input, per channel, for images in [0, 1].
+    """
+
+    def __init__(
+        self, backbone: nn.Module, head: nn.Module, *, image_size: int, mean: Sequence[float], std: Sequence[float]
+    ) -> None:
+        super().__init__()
+        self.backbone, self.head, self.image_size = backbone, head, image_size
+        self.mean, self.std = tuple(mean), tuple(std)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+    def features(self, views: Tensor) -> Tensor:
+        """Pooled backbone features (B, feature_dim) of uint8 views (B, 3, S', S')."""
+        return self.backbone(normalise(resized(views, self.image_size), self.mean, self.std))
+
+    def forward(self, views: Tensor) -> Tensor:
+        """L2-normalised embeddings (B, D) of uint8 views (B, 3, S', S')."""
+        return F.normalize(self.head(self.features(views)), dim=1)
+
+
+def feature_dim_of(backbone: nn.Module) -> int:
+    """Width of a headless timm backbone's output; MobileNetV3's `num_features` is not it, hence `head_hidden_size`."""
+    return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)
+
+
+def resized(views: Tensor, size: int) -> Tensor:
+    """Bring views (B, 3, S', S') to side `size`.
+
+    Teacher and student may look at one view at different sizes: it is drawn at the larger one and reduced here,
+    with antialiasing.
+    """
+    if views.shape[-1] == size:
+        return views
+    return F.interpolate(views.float(), size=(size, size), mode="bilinear", antialias=True, align_corners=False)

@@ -1,0 +1,298 @@
+"""The training loop. It knows data order, steps, checkpoints and logs, and no method."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from disco_zoo.build import Parts
+from disco_zoo.checkpoint import load_checkpoint, random_state, restore_random_state, save_checkpoint
+from disco_zoo.datasets import ImageSource, UnreadableTally
+from disco_zoo.distributed import gather_objects, rank
+from disco_zoo.errors import BadRecipe, Interrupted, TrainingDiverged, require
+from disco_zoo.interrupts import InterruptFlag
+from disco_zoo.metric_logger import MetricLogger
+from disco_zoo.online_knn import OnlineKnn
+from disco_zoo.optim import build_optimizer, lr_at
+from disco_zoo.progress import StepProgress
+from disco_zoo.recipe import Recipe, view_options
+from disco_zoo.run_folder import RunFolder
+from disco_zoo.sampler import BatchShare
+from disco_zoo.views import VIEW_RECIPES, ViewDataset, collate_views
+
+
+@dataclass
+class Position:
+    """How far a run is; all of it goes into the checkpoint."""
+
+    step: int = 0
+    seconds: float = 0.0
+    unreadable: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """What a run came to.
+
+    Attributes:
+        steps: optimiser steps taken, of `total_steps` in the recipe.
+        seconds: of training, without evaluation, over all resumes.
+    """
+
+    steps: int
+    total_steps: int
+    seconds: float
+    images_per_s: float
+    num_unreadable: int
+
+    @property
+    def finished(self) -> bool:
+        return self.steps >= self.total_steps
+
+
+def total_steps(recipe: Recipe, num_images: int) -> int:
+    return recipe.optim.epochs * (num_images // recipe.optim.batch_size)
+
+
+def make_accelerator(recipe: Recipe, device: str) -> Any:
+    """Accelerate's object for device, precision, accumulation and processes."""
+    accelerate = require("accelerate", "train")
+    precision = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[recipe.optim.precision]
+    return accelerate.Accelerator(
+        mixed_precision=precision,
+        gradient_accumulation_steps=recipe.optim.accumulation_steps,
+        cpu=device == "cpu",
+    )
+
+
+class Trainer:
+    """One run of one recipe.
+
+    Args:
+        parts: networks from `build_parts`, on `device`.
+        source: training images.
+        folder: a claimed run folder.
+        knn: online evaluation, or None (no labels, or switched off).
+        workers: processes that draw views; 0 draws them in this one. The views are the same.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        parts: Parts,
+        source: ImageSource,
+        folder: RunFolder,
+        *,
+        accelerator: Any,
+        knn: OnlineKnn | None = None,
+        workers: int = 0,
+        label: str = "training",
+    ) -> None:
+        self.recipe, self.source, self.folder, self.knn = recipe, source, folder, knn
+        self.accelerator, self.workers, self.label = accelerator, workers, label
+        self.steps_per_epoch = len(source) // recipe.optim.batch_size
+        self._check_batch_size()
+        if recipe.optim.sync_bn and accelerator.num_processes > 1:
+            parts.method.student.backbone = torch.nn.SyncBatchNorm.convert_sync_batchnorm(parts.student.backbone)
+        optimizer = build_optimizer(parts.method.parameters(), recipe.optim, recipe.lr)
+        self.plain_method = parts.method
+        self.method, self.optimizer = accelerator.prepare(parts.method, optimizer)
+        self.position = Position()
+
+    @property
+    def total_steps(self) -> int:
+        return total_steps(self.recipe, len(self.source))
+
+    def train(self, *, resume: bool = False, max_steps: int | None = None) -> TrainResult:
+        """Run to the recipe's end, or to step `max_steps`; a later resume goes on exactly where this stopped.
+
+        Raises:
+            TrainingDiverged: the loss is not finite; the last checkpoint stays.
+            Interrupted: Ctrl-C; the checkpoint is saved.
+            BadData: too many images cannot be read.
+        """
+        if resume:
+            self._restore()
+        self.metrics = MetricLogger(self.folder.path, resume_step=self.position.step if resume else None)
+        last_step = min(self.total_steps, max_steps or self.total_steps)
+        try:
+            with InterruptFlag() as flag, StepProgress(self.label, last_step, self.position.step) as progress:
+                self._run(last_step, flag, progress)
+        finally:
+            self.metrics.close()
+        seconds = max(self.position.seconds, 1e-9)
+        return TrainResult(
+            self.position.step, self.total_steps, seconds,
+            self.position.step * self.recipe.optim.batch_size / seconds, len(self.position.unreadable),
+        )  # fmt: skip
+
+    def _run(self, last_step: int, flag: InterruptFlag, progress: StepProgress) -> None:
+        """Epochs and steps: the loop."""
+        while self.position.step < last_step:
+            clock = time.monotonic()
+            epoch = self.position.step // self.steps_per_epoch
+            for batch in self._loader(epoch):
+                losses = self._micro_step(batch)
+                if not self.accelerator.sync_gradients:
+                    continue
+                self.plain_method.after_step()
+                self.position.step += 1
+                self._count_time(clock)
+                self._after_step(losses, epoch, last_step, progress)
+                clock = time.monotonic()
+                if flag.raised or self.position.step >= last_step:
+                    break
+            if flag.raised:
+                self._stop_on_request()
+            self._save()
+
+    def _micro_step(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+        """Forward and backward on one micro-batch; the optimiser steps when the accumulated batch is complete."""
+        self._note_unreadable(batch["unreadable"])
+        device = self.accelerator.device
+        views = [view.to(device, non_blocking=True) for view in batch["views"]]
+        self.method.train()
+        with self.accelerator.accumulate(self.method):
+            losses: dict[str, Tensor] = self.method(views, batch["index"].to(device))
+            self._check_finite(losses["loss"])
+            self.accelerator.backward(losses["loss"])
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.lr
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        return losses
+
+    @property
+    def lr(self) -> float:
+        """Of the step to come."""
+        return lr_at(
+            self.position.step,
+            peak_lr=self.recipe.lr,
+            steps_per_epoch=self.steps_per_epoch,
+            optim=self.recipe.optim,
+        )
+
+    def _loader(self, epoch: int) -> DataLoader[dict[str, Any]]:
+        """The rest of an epoch, from this run's position, in micro-batches of this process."""
+        recipe, accumulation = self.recipe, self.recipe.optim.accumulation_steps
+        view = VIEW_RECIPES[recipe.views["recipe"]](recipe.view_size, **view_options(recipe))
+        dataset = ViewDataset(
+            self.source, view, num_views=self.plain_method.num_views, seed=recipe.seed, epoch=epoch
+        )
+        share = BatchShare(
+            len(self.source),
+            recipe.optim.batch_size // accumulation,
+            num_batches=self.steps_per_epoch * accumulation,
+            start_batch=(self.position.step - epoch * self.steps_per_epoch) * accumulation,
+            seed=recipe.seed,
+            epoch=epoch,
+            rank=self.accelerator.process_index,
+            num_processes=self.accelerator.num_processes,
+        )
+        return DataLoader(
+            dataset,
+            batch_sampler=share,
+            collate_fn=collate_views,
+            num_workers=self.workers,
+            # A generator of its own: the loader would otherwise draw from the one that training uses.
+            generator=torch.Generator().manual_seed(0),
+        )
+
+    def _after_step(self, losses: dict[str, Tensor], epoch: int, last_step: int, progress: StepProgress) -> None:
+        step, log = self.position.step, self.recipe.log
+        if step % log.log_every_steps == 0 or step == last_step:
+            record = {name: value.item() for name, value in losses.items()}
+            speed = step * self.recipe.optim.batch_size / max(self.position.seconds, 1e-9)
+            self.metrics.log({"step": step, "epoch": epoch, **record, "lr": self.lr, "images_per_s": speed})
+            self._figures = f"{speed:.0f} images/s, loss {record['loss']:.3f}"
+            progress.advance(step, self._figures + self._knn_text)
+        if self._knn_is_due(step, last_step):
+            self._evaluate_online(epoch, progress)
+        if step % log.checkpoint_every_steps == 0 and step < last_step:
+            self._save()
+
+    _figures = ""
+    _knn_text = ""
+
+    def _knn_is_due(self, step: int, last_step: int) -> bool:
+        every = round(self.recipe.log.knn_every_epochs * self.steps_per_epoch)
+        return self.knn is not None and rank() == 0 and every > 0 and (step % every == 0 or step == last_step)
+
+    def _evaluate_online(self, epoch: int, progress: StepProgress) -> None:
+        assert self.knn is not None
+        top1 = self.knn(self.plain_method.student, self.accelerator.device)
+        self.metrics.log({"step": self.position.step, "epoch": epoch, "knn20_top1": top1})
+        self._knn_text = f", kNN {top1:.1f} %"
+        progress.advance(self.position.step, self._figures + self._knn_text)
+
+    def _save(self) -> None:
+        randoms = gather_objects(random_state())
+        if rank() != 0:
+            return
+        scaler = self.accelerator.scaler
+        save_checkpoint(
+            self.folder.checkpoint,
+            {
+                "recipe": self.recipe.digest(),
+                "position": vars(self.position).copy(),
+                "method": self.plain_method.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "scaler": None if scaler is None else scaler.state_dict(),
+                "random": randoms,
+            },
+        )
+
+    def _restore(self) -> None:
+        state = load_checkpoint(self.folder.checkpoint)
+        self.plain_method.load_state_dict(state["method"], strict=True)
+        self.optimizer.load_state_dict(state["optimizer"])
+        if state["scaler"] is not None:
+            self.accelerator.scaler.load_state_dict(state["scaler"])
+        self.position = Position(**state["position"])
+        restore_random_state(state["random"][min(rank(), len(state["random"]) - 1)])
+
+    def _count_time(self, clock: float) -> None:
+        self.position.seconds += time.monotonic() - clock
+
+    def _check_finite(self, loss: Tensor) -> None:
+        if not math.isfinite(loss.item()):
+            raise TrainingDiverged(
+                f"the loss is {loss.item()} at step {self.position.step} with lr {self.lr:.3g}. The checkpoint before it "
+                f"is kept in {self.folder.path}; start again with a lower --set optim.base_lr={self.recipe.optim.base_lr / 3:.2g}"
+            )
+
+    def _note_unreadable(self, found: list[tuple[int, str]]) -> None:
+        if not found:
+            return
+        tally = UnreadableTally(self.recipe.data.max_unreadable_images)
+        tally.messages = self.position.unreadable
+        listing = self.folder.path / "unreadable_images.txt"
+        if any([tally.add(index, message) for index, message in found]):
+            tally.write(listing)
+        tally.check(listing)
+
+    def _stop_on_request(self) -> None:
+        self._save()
+        raise Interrupted(
+            f"stopped at step {self.position.step} of {self.total_steps}; nothing is lost. "
+            "To go on, repeat the command with --resume"
+        )
+
+    def _check_batch_size(self) -> None:
+        optim, processes = self.recipe.optim, self.accelerator.num_processes
+        if self.steps_per_epoch == 0:
+            raise BadRecipe(
+                f"optim.batch_size {optim.batch_size} is larger than the data ({len(self.source)} images). "
+                f"Type: --set optim.batch_size={max(2, len(self.source) // 2)}"
+            )
+        if optim.batch_size % (optim.accumulation_steps * processes):
+            raise BadRecipe(
+                f"optim.batch_size {optim.batch_size} cannot be shared by {processes} processes with "
+                f"{optim.accumulation_steps} accumulation steps: make it a multiple of {optim.accumulation_steps * processes}"
+            )

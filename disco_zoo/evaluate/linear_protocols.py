@@ -1,0 +1,128 @@
+"""The linear-probe protocols of the papers (`methods.md` 4.1), and `fast` for cached features."""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from dataclasses import dataclass
+from typing import Literal
+
+from disco_zoo.errors import UnknownName, did_you_mean
+
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class LinearProtocol:
+    """How a linear classifier is trained on a frozen backbone.
+
+    Attributes:
+        source: which code or paper it follows.
+        solver: "sgd" on augmented images, or "lbfgs" to the optimum on cached features.
+        epochs: passes over the training images; 0 for lbfgs.
+        base_lr: learning rate for a batch of 256; it grows in proportion to the batch.
+        schedule: how the rate falls from epoch to epoch.
+        milestones: epochs (from 0) at which "step" multiplies the rate by `gamma`.
+        min_lr: where "cosine" ends, for a batch of 256.
+        warmup_epochs: SEED's warm-up, from `base_lr` itself to the rate scaled by the batch (Q10).
+        train_view: "plain" is A-plain: crop of 8 to 100 % of the area, flip; "eval" is EVAL.
+        feature_normalisation: "none"; "standardise" (mean 0, deviation 1 over the training images); or
+            "l2_standardise": unit length, then standardised with ε = 1e-5, from EVAL images (CompRess).
+        imagenet_std: stands in for the std of a backbone that was given ImageNet's (SwAV writes .228, Q24).
+    """
+
+    name: str
+    source: str
+    epochs: int
+    base_lr: float
+    schedule: Literal["constant", "step", "cosine"]
+    milestones: tuple[int, ...] = ()
+    gamma: float = 0.1
+    min_lr: float = 0.0
+    warmup_epochs: int = 0
+    weight_decay: float = 0.0
+    momentum: float = 0.9
+    train_view: Literal["plain", "eval"] = "plain"
+    feature_normalisation: Literal["none", "standardise", "l2_standardise"] = "none"
+    imagenet_std: tuple[float, float, float] = IMAGENET_STD
+    solver: Literal["sgd", "lbfgs"] = "sgd"
+
+    def lr(self, epoch: int, *, batch_size: int = 256, epochs: int | None = None) -> float:
+        """Learning rate of `epoch` (from 0).
+
+        Args:
+            epochs: length of a shortened or prolonged probe; milestones and warm-up move in proportion.
+        """
+        scale = batch_size / 256
+        stretch = 1.0 if epochs is None else epochs / self.epochs
+        if epoch < self.warmup_epochs * stretch:
+            return self.base_lr * (1 + (scale - 1) * epoch / (self.warmup_epochs * stretch))
+        if self.schedule == "step":
+            passed = bisect_right([milestone * stretch for milestone in self.milestones], epoch)
+            return scale * self.base_lr * self.gamma**passed
+        if self.schedule == "cosine":
+            cosine = 0.5 * (1 + math.cos(math.pi * epoch / (self.epochs * stretch)))
+            return scale * (self.min_lr + (self.base_lr - self.min_lr) * cosine)
+        return scale * self.base_lr
+
+    def label(self, epochs: int | None = None) -> str:
+        """The name to report: `disco`, or `disco@10ep` when the number of epochs is not the paper's."""
+        return self.name if epochs in (None, self.epochs) else f"{self.name}@{epochs}ep"
+
+
+_DISCO_MILESTONES = (5, 10, 15, 20, 25, 30, 35, 40, 45, 60, 80)
+
+LINEAR_PROTOCOLS: dict[str, LinearProtocol] = {
+    protocol.name: protocol
+    for protocol in (
+        LinearProtocol("moco", "MoCo code", 100, 30.0, "step", milestones=(60, 80)),
+        LinearProtocol("disco", "DisCo code", 100, 3.0, "step", milestones=_DISCO_MILESTONES, gamma=0.5),
+        LinearProtocol("seed", "SEED code", 100, 30.0, "step", milestones=(60, 80), warmup_epochs=5),
+        LinearProtocol("bingo_r", "BINGO code, ResNet-18", 120, 30.0, "cosine", min_lr=0.01),
+        LinearProtocol("bingo_eff", "BINGO code, EfficientNet-B0", 120, 3.0, "cosine", min_lr=0.001),
+        LinearProtocol(
+            "compress",
+            "CompRess code",
+            40,
+            0.01,
+            "step",
+            milestones=(15, 30, 40),
+            weight_decay=1e-4,
+            feature_normalisation="l2_standardise",
+        ),
+        LinearProtocol(
+            "swav",
+            "SwAV and DisCo+SwAV code",
+            100,
+            0.3,
+            "cosine",
+            weight_decay=1e-6,
+            imagenet_std=(0.228, 0.224, 0.225),
+        ),
+        LinearProtocol("ssl_small", "ssl-small code", 100, 30.0, "step", milestones=(60, 80)),
+        LinearProtocol(
+            "fast",
+            "ours: logistic regression to its optimum, L2 penalty chosen on held-out training images",
+            0,
+            0.0,
+            "constant",
+            train_view="eval",
+            feature_normalisation="standardise",
+            solver="lbfgs",
+        ),
+    )
+}
+
+
+def linear_protocol(name: str) -> LinearProtocol:
+    """Find a preset by its name.
+
+    Raises:
+        UnknownName: there is none of this name.
+    """
+    if name not in LINEAR_PROTOCOLS:
+        known = ", ".join(LINEAR_PROTOCOLS)
+        raise UnknownName(
+            f"No linear protocol '{name}'.{did_you_mean(name, LINEAR_PROTOCOLS)} Known: {known}."
+        )
+    return LINEAR_PROTOCOLS[name]

@@ -1,0 +1,102 @@
+"""The figures of one set of frozen features: weighted kNN and the fast linear probe, in percent."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from disco_zoo.datasets import ImageSource, require_labels, require_same_classes
+from disco_zoo.errors import BadData
+from disco_zoo.evaluate.features import Features, backbone_fingerprint, extract_features
+from disco_zoo.evaluate.knn import knn_top1
+from disco_zoo.evaluate.linear import check_classes, linear_probe_on_features
+from disco_zoo.progress import StepProgress
+
+KNN_KS = (1, 20, 200)
+PROTOCOL = "kNN: cosine, weights exp(sim/0.07); linear: logistic regression on standardised features (fast)"
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Top-1 figures by metric name (`knn20_top1`, `linear_top1`, ...) and the test features they came from."""
+
+    figures: dict[str, float]
+    test_features: Features
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Labelled images and input settings on which several networks are compared.
+
+    Attributes:
+        train, test: labelled sources.
+        image_size, resize_size: pixels, see `evaluate.features.eval_transform`.
+    """
+
+    train: ImageSource
+    test: ImageSource
+    image_size: int
+    resize_size: int | None
+    device: torch.device | str = "cpu"
+    workers: int = 0
+
+    def check(self) -> None:
+        """Find what cannot be evaluated before hours of training.
+
+        Raises:
+            BadData: no labels, one class, classes that differ between the splits, or fewer images than neighbours.
+        """
+        labels = [torch.tensor(require_labels(source, "evaluation")) for source in (self.train, self.test)]
+        require_same_classes(self.train, self.test)
+        check_classes(labels[0], labels[1], self.train.class_names)
+        if len(self.train) < max(KNN_KS):
+            raise BadData(f"kNN with k={max(KNN_KS)} needs more than the {len(self.train)} images of {self.train.name}.")
+
+    def measure(
+        self,
+        backbone: nn.Module,
+        *,
+        mean: Sequence[float],
+        std: Sequence[float],
+        label: str,
+        image_size: int | None = None,
+    ) -> Measurement:
+        """Measure a backbone at this bench's size, or at its own `image_size` without a margin around the crop."""
+        before = backbone_fingerprint(backbone)
+        total = len(self.train) + len(self.test)
+        with StepProgress(label, total) as progress:
+            train, test = (
+                extract_features(
+                    backbone, source, image_size=image_size or self.image_size,
+                    resize_size=image_size or self.resize_size, mean=mean, std=std, device=self.device,
+                    workers=self.workers, progress=lambda done, _, first=first: progress.advance(first + done, "images"),
+                )
+                for source, first in ((self.train, 0), (self.test, len(self.train)))
+            )  # fmt: skip
+        figures = {**_knn(train, test), "linear_top1": linear_probe_on_features(train, test).top1}
+        if backbone_fingerprint(backbone) != before:
+            raise RuntimeError("evaluation changed the backbone")  # a bug of ours, not of the user's
+        return Measurement(figures, test)
+
+    def measure_pixels(self, image_size: int) -> dict[str, float]:
+        """kNN on raw pixels of `image_size`: what no network at all gives."""
+        pixels = (
+            extract_features(
+                nn.Flatten(), source, image_size=image_size, resize_size=image_size, mean=(0.5,) * 3, std=(0.5,) * 3
+            )
+            for source in (self.train, self.test)
+        )
+        return _knn(*pixels)
+
+
+def _knn(train: Features, test: Features) -> dict[str, float]:
+    top1 = knn_top1(train.features, _labels(train), test.features, _labels(test), ks=KNN_KS)
+    return {f"knn{k}_top1": value for k, value in top1.items()}
+
+
+def _labels(features: Features) -> Tensor:
+    assert features.labels is not None  # `check` has been called
+    return features.labels

@@ -1,0 +1,116 @@
+"""DisCo (Gao et al. 2021, arXiv:2104.09124): MoCo-v2 plus embeddings that stay close to a frozen teacher's.
+
+`methods.md` 2.2, with the decisions it recommends: a per-sample mean with an explicit weight, a fresh queue,
+a teacher in eval mode. `preset: official` repeats the authors' code instead.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from disco_zoo.encoder import Encoder
+from disco_zoo.errors import BadRecipe
+from disco_zoo.methods.base import Method
+from disco_zoo.modules import MomentumContrast, RunningCentre
+from disco_zoo.teachers import Teacher
+
+
+def consistency_loss(student: Tensor, teacher: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
+    """‖t − s‖² of each row, averaged (or summed, as the official code does) over rows.
+
+    Args:
+        student: (b, D), L2-normalised, with gradient.
+        teacher: (b, D), L2-normalised; no gradient flows into it.
+        reduction: "mean" does not depend on the batch's split over processes; "sum" does (quirk Q2).
+    """
+    with torch.autocast(student.device.type, enabled=False):
+        squared = (teacher.detach().float() - student.float()).pow(2).sum(dim=1)
+        return squared.mean() if reduction == "mean" else squared.sum()
+
+
+class DisCo(Method):
+    """L = w_c · InfoNCE(s(x₁), k(x₂)) + w_d · (‖t(x₁) − s(x₁)‖² + ‖t(x₂) − s(x₂)‖²).
+
+    Args:
+        temperature, queue_size, momentum: of the contrastive part, as in MoCo-v2.
+        contrast_weight: w_c; 0 is the paper's "only MSE" variant.
+        distill_weight: w_d, per sample. The official sum over 32 images a process equals 32 here.
+        distill_reduction: "sum" repeats the official code; its effective weight is the local batch size.
+        centre_teacher: subtract a running mean from the teacher's features first. For teachers without an
+            SSL head, whose pooled features share one large component.
+        centre_momentum: of that mean, per step.
+        queue_init: "teacher" starts the negatives with the queue stored in the teacher's file, as the
+            official loader does unintentionally (quirk Q3).
+    """
+
+    needs_teacher: ClassVar[bool] = True
+    # Q1: teacher left in train mode; Q2: sums over the local batch; Q3: the queue comes along with the teacher.
+    OFFICIAL: ClassVar[dict[str, Any]] = {
+        "teacher.bn_mode": "train",
+        "method.distill_reduction": "sum",
+        "method.distill_weight": 1.0,
+        "method.queue_init": "teacher",
+    }
+
+    def __init__(
+        self,
+        student: Encoder,
+        teacher: Teacher | None,
+        embed_dim: int,
+        *,
+        temperature: float = 0.2,
+        queue_size: int = 65536,
+        momentum: float = 0.999,
+        contrast_weight: float = 1.0,
+        distill_weight: float = 32.0,
+        distill_reduction: Literal["mean", "sum"] = "mean",
+        centre_teacher: bool = False,
+        centre_momentum: float = 0.99,
+        queue_init: Literal["random", "teacher"] = "random",
+    ) -> None:
+        super().__init__(student, teacher, embed_dim)
+        self.contrast = MomentumContrast(
+            student, embed_dim=embed_dim, queue_size=queue_size, momentum=momentum, temperature=temperature
+        )
+        self.contrast_weight, self.distill_weight = contrast_weight, distill_weight
+        self.distill_reduction: Literal["mean", "sum"] = distill_reduction
+        self.centre = RunningCentre(embed_dim, centre_momentum) if centre_teacher else None
+        if queue_init == "teacher":
+            self._start_with_teachers_queue()
+
+    def forward(self, views: list[Tensor], index: Tensor) -> dict[str, Tensor]:
+        targets = self._targets(views)
+        embeddings = [self.student(view) for view in views]
+        contrast = self.contrast.loss(embeddings[0], views[1])
+        distill = sum(
+            (consistency_loss(s, t, self.distill_reduction) for s, t in zip(embeddings, targets, strict=True)),
+            start=contrast.new_zeros(()),
+        )
+        loss = self.contrast_weight * contrast + self.distill_weight * distill
+        return {"loss": loss, "contrast": contrast.detach(), "distill": distill.detach()}
+
+    def after_step(self) -> None:
+        self.contrast.follow(self.student)
+
+    def _targets(self, views: list[Tensor]) -> list[Tensor]:
+        assert self.teacher is not None
+        features = [self.teacher(view) for view in views]
+        if self.centre is not None:
+            self.centre.update(torch.cat(features))
+            features = [self.centre(f) for f in features]
+        return [F.normalize(f.float(), dim=1) for f in features]
+
+    def _start_with_teachers_queue(self) -> None:
+        queue = None if self.teacher is None else self.teacher.loaded.queue
+        rows = self.contrast.queue.rows
+        if queue is None or queue.shape != rows.shape:
+            found = "no queue" if queue is None else f"a queue of {tuple(queue.shape)}"
+            raise BadRecipe(
+                f"method.queue_init: teacher needs a queue of {tuple(rows.shape)} in the teacher's file, which has "
+                f"{found}. Type: --set method.queue_init=random"
+            )
+        rows.copy_(queue)

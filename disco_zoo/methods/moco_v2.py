@@ -1,0 +1,45 @@
+"""MoCo-v2 (Chen, Fan, Girshick, He 2020, arXiv:2003.04297): the baseline without a teacher.
+
+The loss is `disco_zoo.modules.contrastive_loss`; `methods.md` 1.1 and 2.1.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from disco_zoo.encoder import Encoder
+from disco_zoo.methods.base import Method
+from disco_zoo.modules import MomentumContrast
+from disco_zoo.teachers import Teacher
+
+
+class MoCoV2(Method):
+    """Contrast a view with its twin's embedding of the other view against a queue.
+
+    Args:
+        temperature: T of InfoNCE.
+        queue_size: K, number of negatives.
+        momentum: m of the EMA twin, constant.
+    """
+
+    def __init__(
+        self,
+        student: Encoder,
+        teacher: Teacher | None,
+        embed_dim: int,
+        *,
+        temperature: float = 0.2,
+        queue_size: int = 65536,
+        momentum: float = 0.999,
+    ) -> None:
+        super().__init__(student, None, embed_dim)
+        self.contrast = MomentumContrast(
+            student, embed_dim=embed_dim, queue_size=queue_size, momentum=momentum, temperature=temperature
+        )
+
+    def forward(self, views: list[Tensor], index: Tensor) -> dict[str, Tensor]:
+        loss = self.contrast.loss(self.student(views[0]), views[1])
+        return {"loss": loss, "contrast": loss.detach()}
+
+    def after_step(self) -> None:
+        self.contrast.follow(self.student)

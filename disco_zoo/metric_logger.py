@@ -1,0 +1,58 @@
+"""Metrics of a run: one JSON line a record, and TensorBoard when its extra is installed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+
+class MetricLogger:
+    """Append records to `metrics.jsonl`. A resumed run first drops what came after its checkpoint.
+
+    Args:
+        folder: the run folder.
+        resume_step: keep records up to this step; None starts afresh.
+    """
+
+    def __init__(self, folder: Path, *, resume_step: int | None = None) -> None:
+        self.path = folder / "metrics.jsonl"
+        kept = [] if resume_step is None else [row for row in read_metrics(folder) if row["step"] <= resume_step]
+        self.path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
+        self._tensorboard = _tensorboard_writer(folder)
+
+    def log(self, record: dict[str, Any]) -> None:
+        """Write one record; it must have a `step`."""
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+        if self._tensorboard is not None:
+            for key, value in record.items():
+                if key != "step" and isinstance(value, (int, float)):
+                    self._tensorboard.add_scalar(key, value, record["step"])
+
+    def close(self) -> None:
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+
+def read_metrics(folder: Path) -> list[dict[str, Any]]:
+    """All records of a run folder. A line cut short by a crash is the last one and is left out."""
+    path = folder / "metrics.jsonl"
+    if not path.is_file():
+        return []
+    rows = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+def _tensorboard_writer(folder: Path) -> Any:
+    if importlib.util.find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(str(folder / "tensorboard"))

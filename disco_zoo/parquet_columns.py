@@ -1,0 +1,115 @@
+"""Which columns of a table hold images, labels and split, and what their cells mean.
+
+A column is known by its declared Hugging Face feature, else by name and type.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from disco_zoo.errors import BadData, require
+
+# Most wanted first.
+IMAGE_COLUMNS = ("image", "img", "images", "picture", "photo", "jpg", "jpeg", "png", "webp", "bytes")
+LABEL_COLUMNS = (
+    "label", "labels", "target", "targets", "class", "class_id", "class_label", "fine_label", "category", "y",
+    "coarse_label",
+)  # fmt: skip
+
+
+def features(schema: Any) -> dict[str, Any]:
+    """Return the Hugging Face features in the schema's metadata, or nothing."""
+    try:
+        found = json.loads((schema.metadata or {})[b"huggingface"])["info"]["features"]
+    except (KeyError, TypeError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _declared(schema: Any, columns: Iterable[str], kind: str) -> list[str]:
+    """Return the columns whose Hugging Face feature is of this kind."""
+    found = features(schema)
+    return [c for c in columns if isinstance(found.get(c), dict) and found[c].get("_type") == kind]
+
+
+def _is_bytes(kind: Any) -> bool:
+    types = require("pyarrow", "train").types
+    return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+
+def image_column(schema: Any, path: Path) -> tuple[str, bool]:
+    """Return the image column's name and whether it is a struct of bytes and path.
+
+    Raises:
+        BadData: No column can hold encoded images; the message names those there are.
+    """
+    types = require("pyarrow", "train").types
+    is_struct: dict[str, bool] = {}
+    for field in schema:
+        children = {field.type.field(i).name: field.type.field(i).type for i in range(field.type.num_fields)}
+        if types.is_struct(field.type) and "bytes" in children and _is_bytes(children["bytes"]):
+            is_struct[field.name] = True
+        elif _is_bytes(field.type):
+            is_struct[field.name] = False
+    for column in (
+        *_declared(schema, is_struct, "Image"),
+        *(n for n in IMAGE_COLUMNS if n in is_struct),
+        *is_struct,
+    ):
+        return column, is_struct[column]
+    found = ", ".join(f"{field.name} ({field.type})" for field in schema) or "none"
+    raise BadData(f"{path.name} has no column of encoded images; it has: {found}. Store them as 'image'.")
+
+
+def label_column(schema: Any) -> str | None:
+    """Return the label column, or None."""
+    types = require("pyarrow", "train").types
+    usable = [
+        field.name
+        for field in schema
+        if types.is_integer(field.type)
+        or types.is_string(field.type)
+        or types.is_large_string(field.type)
+        or types.is_dictionary(field.type)
+    ]
+    known = [name for name in LABEL_COLUMNS if name in usable]
+    return next(iter([*known, *_declared(schema, usable, "ClassLabel")]), None)
+
+
+def split_column(schema: Any) -> str | None:
+    """Return the column that says "train" or "test" row by row, or None."""
+    types = require("pyarrow", "train").types
+    for field in schema:
+        kind = field.type.value_type if types.is_dictionary(field.type) else field.type
+        if field.name == "split" and (types.is_string(kind) or types.is_large_string(kind)):
+            return "split"
+    return None
+
+
+def as_labels(values: Any) -> tuple[list[int] | None, list[str] | None]:
+    """Turn a chunked array into labels, and into names where it holds words (numbered in sorted order).
+
+    A column with gaps gives no labels: no figure on part of the rows could be trusted.
+    """
+    kind = values.type
+    if hasattr(kind, "value_type"):  # a dictionary: the words, not their codes
+        values = values.cast(kind.value_type)
+    if values.null_count:
+        return None, None
+    cells = values.to_pylist()
+    if not cells or not isinstance(cells[0], str):
+        return [int(cell) for cell in cells], None
+    names = sorted(set(cells))
+    number = {name: label for label, name in enumerate(names)}
+    return [number[cell] for cell in cells], names
+
+
+def hash_cell(digest: hashlib._Hash, encoded: Any, stored_path: str | None) -> None:
+    """Feed the digest with one image's bytes, or with its path where the table holds no bytes."""
+    content = encoded.as_buffer() if encoded.is_valid else (stored_path or "").encode()
+    digest.update(len(content).to_bytes(8, "little"))
+    digest.update(content)

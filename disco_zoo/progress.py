@@ -1,0 +1,63 @@
+"""What a run shows while it works: a bar on a terminal, one line now and then elsewhere. Always on stderr."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+console = Console(stderr=True, highlight=False)
+LINE_EVERY_SECONDS = 30.0
+
+
+class StepProgress:
+    """Progress over `total` units of work with a text of current figures.
+
+    Args:
+        label: what is going on, e.g. "DisCo student".
+        total: units of work in all; `done` of them are finished already.
+    """
+
+    def __init__(self, label: str, total: int, done: int = 0) -> None:
+        self.label, self.total, self.done = label, total, done
+        self._start_done = done
+        self._started = self._last_line = time.monotonic()
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn(),
+            TimeRemainingColumn(), TextColumn("{task.fields[figures]}"), console=console, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._task = self._bar.add_task(label, total=total, completed=done, figures="")
+
+    def __enter__(self) -> StepProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._bar.stop()
+
+    def advance(self, done: int, figures: str = "") -> None:
+        """Show that `done` units are finished."""
+        self.done = done
+        self._bar.update(self._task, completed=done, figures=figures)
+        if not console.is_terminal and (self._line_is_due() or done >= self.total):
+            self._last_line = time.monotonic()
+            console.print(f"{self.label}: {done}/{self.total}, {self._remaining()}{figures}", soft_wrap=True)
+
+    def _line_is_due(self) -> bool:
+        return time.monotonic() - self._last_line >= LINE_EVERY_SECONDS
+
+    def _remaining(self) -> str:
+        spent, finished = time.monotonic() - self._started, self.done - self._start_done
+        if not finished or self.done >= self.total:
+            return ""
+        return f"about {duration(spent / finished * (self.total - self.done))} left, "
+
+
+def duration(seconds: float) -> str:
+    """For people: "40 s", "7 min", "2 h 05 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

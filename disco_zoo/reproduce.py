@@ -1,0 +1,171 @@
+"""Obtain a checkpoint of the zoo again: train baseline and student, measure all, compare with the catalog."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from disco_zoo.build import build_teacher
+from disco_zoo.calibration import seconds_per_step
+from disco_zoo.catalog import Checkpoint
+from disco_zoo.choice import POCKET_DATA, Choice
+from disco_zoo.datasets import open_source
+from disco_zoo.engine import total_steps
+from disco_zoo.evaluate.features import Features
+from disco_zoo.measure import Bench, Measurement
+from disco_zoo.progress import console, duration
+from disco_zoo.recipe import Recipe, load_recipe
+from disco_zoo.run import Data, Run, RunOptions, open_data
+from disco_zoo.teachers import Teacher
+from disco_zoo.verdict import Verdict, judge
+
+PIXELS_SIZE = 28  # raw pixels of the embedded sample
+
+
+@dataclass(frozen=True)
+class Reproduction:
+    """What `reproduce` found.
+
+    Attributes:
+        figures: percent by subject and metric.
+        test_features: of start and student, for the picture.
+        training_seconds, seconds: of training alone, and of the whole command.
+    """
+
+    checkpoint: Checkpoint
+    recipe: Recipe
+    folder: Path
+    data: Data
+    figures: dict[str, dict[str, float]]
+    test_features: dict[str, Features]
+    verdict: Verdict
+    training_seconds: float
+    seconds: float
+
+
+def reproduce(
+    choice: Choice,
+    *,
+    data: str | None,
+    eval_data: str | None,
+    out: Path,
+    overrides: Iterable[str],
+    seed: int | None,
+    options: RunOptions,
+) -> Reproduction:
+    """Train the baseline and the student of a checkpoint's recipe, measure, judge.
+
+    Raises:
+        DiscoZooError: the command cannot be carried out; nothing that was there is lost.
+    """
+    started = time.monotonic()
+    overrides = list(overrides)
+    seeded = overrides + ([] if seed is None else [f"seed={seed}"])
+    assert choice.checkpoint.recipe is not None  # `choose_checkpoint` sees to that
+    recipe = load_recipe(choice.checkpoint.recipe, seeded)
+    baseline = load_recipe(recipe.reproduce.baseline, _shared(seeded)) if recipe.reproduce.baseline else None
+    sources = open_data(recipe, data, eval_data)
+    bench = _bench(recipe, sources, options)
+    teacher = build_teacher(bench.image_size, recipe.teacher, options.device) if recipe.teacher else None
+    _announce(choice, [r for r in (baseline, recipe) if r], sources, teacher, options)
+
+    figures: dict[str, dict[str, float]] = {}
+    training_seconds = 0.0
+    if baseline is not None:
+        run = Run(baseline, sources, out / "baseline", options, label="MoCo-v2 baseline")
+        try:
+            training_seconds += run.train().seconds
+            figures["baseline"] = _measure_student(bench, run, "measuring baseline").figures
+        finally:
+            run.close()
+    run = Run(recipe, sources, out, options, label="DisCo student")
+    try:
+        start = _measure_student(bench, run, "measuring start")
+        training_seconds += run.train().seconds
+        student = _measure_student(bench, run, "measuring student")
+    finally:
+        run.close()
+    figures |= {"start": start.figures, "student": student.figures}
+    if teacher is not None:
+        figures |= _measure_teacher(bench, teacher, recipe)
+    if choice.checkpoint.data == POCKET_DATA:
+        figures["pixels"] = bench.measure_pixels(PIXELS_SIZE)
+    return Reproduction(
+        checkpoint=choice.checkpoint,
+        recipe=recipe,
+        folder=out,
+        data=sources,
+        figures=figures,
+        test_features={"start": start.test_features, "student": student.test_features},
+        verdict=judge(choice.checkpoint, figures, why_not=_why_not(overrides, options)),
+        training_seconds=training_seconds,
+        seconds=time.monotonic() - started,
+    )
+
+
+def _shared(overrides: list[str]) -> list[str]:
+    """Overrides that the baseline takes over: those that are not about method or teacher."""
+    return [o for o in overrides if not o.startswith(("method.", "teacher.", "student.head", "reproduce."))]
+
+
+def _why_not(overrides: list[str], options: RunOptions) -> str:
+    if options.max_steps is not None:
+        return f"shortened to {options.max_steps} steps"
+    return f"the recipe was changed ({', '.join(overrides)})" if overrides else ""
+
+
+def _bench(recipe: Recipe, sources: Data, options: RunOptions) -> Bench:
+    """Where everything is measured; checked before the long work."""
+    # Asking again for the missing test split raises the words that say how to give one.
+    test = sources.test or open_source(sources.train.name, "test")
+    size = recipe.eval.image_size or recipe.student.image_size
+    bench = Bench(sources.train, test, size, recipe.eval.resize_size, options.device)
+    bench.check()
+    return bench
+
+
+def _measure_student(bench: Bench, run: Run, label: str) -> Measurement:
+    student = run.parts.student
+    return bench.measure(student.backbone, mean=student.mean, std=student.std, label=label)
+
+
+def _measure_teacher(bench: Bench, teacher: Teacher, recipe: Recipe) -> dict[str, dict[str, float]]:
+    """The teacher at the student's input size, and at the size it taught at where that differs."""
+    mean, std = teacher.loaded.mean, teacher.loaded.std
+    figures = {"teacher": bench.measure(teacher.backbone, mean=mean, std=std, label="measuring teacher").figures}
+    own_size = recipe.teacher.image_size if recipe.teacher else None
+    if own_size and own_size != bench.image_size:
+        label = f"measuring teacher at {own_size} px"
+        own = bench.measure(teacher.backbone, mean=mean, std=std, image_size=own_size, label=label)
+        figures["teacher_own_size"] = own.figures
+    return figures
+
+
+def _announce(
+    choice: Choice, recipes: list[Recipe], sources: Data, teacher: Teacher | None, options: RunOptions
+) -> None:
+    """Say what will happen and how long it will take, from a few real steps on this machine."""
+    main = recipes[-1]
+    start = {"inherit": "tensors inherited from the teacher", "random": "random weights"}
+    lines = [choice.why] if choice.why else []
+    lines += [
+        f"{choice.checkpoint.name}: {choice.checkpoint.summary}",
+        f"  data     {sources.train.name}: {len(sources.train)} images; training does not use labels",
+        f"  student  {main.student.model} at {main.student.image_size} px, start: "
+        f"{start.get(main.student.init, main.student.init_from)}",
+    ]
+    if teacher is not None and main.teacher is not None:
+        size = main.teacher.image_size or main.student.image_size
+        lines.append(f"  teacher  {teacher.title}, frozen, at {size} px")
+    for line in lines:
+        console.print(line, soft_wrap=True)
+    seconds = 0.0
+    for number, recipe in enumerate(recipes, start=1):
+        steps = total_steps(recipe, len(sources.train))
+        steps = min(steps, options.max_steps or steps)
+        seconds += steps * seconds_per_step(recipe, sources.train, options.device)
+        what = f"{recipe.method['name']}, {steps} steps of {recipe.optim.batch_size} images, seed {recipe.seed}"
+        console.print(f"  run {number}    {what}", soft_wrap=True)
+    console.print(f"  time     about {duration(seconds)} of training here, then a few minutes of measuring", soft_wrap=True)

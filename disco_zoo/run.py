@@ -1,0 +1,163 @@
+"""One run from recipe to student: claim the folder, build, train, export, write down the facts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file
+
+from disco_zoo.build import Parts, build_parts, count_parameters
+from disco_zoo.catalog import load_catalog
+from disco_zoo.checkpoint import export_backbone
+from disco_zoo.datasets import ImageSource, open_source
+from disco_zoo.engine import Trainer, TrainResult, make_accelerator
+from disco_zoo.errors import BadData
+from disco_zoo.online_knn import OnlineKnn
+from disco_zoo.recipe import Recipe
+from disco_zoo.run_folder import RunFolder, hardware, now, versions
+from disco_zoo.weights import sha256_of
+
+
+@dataclass(frozen=True)
+class Data:
+    """The sources of a run; `test` is None when there is nothing labelled to evaluate on."""
+
+    train: ImageSource
+    test: ImageSource | None
+
+    @property
+    def has_labels(self) -> bool:
+        return self.train.labels is not None and self.test is not None and self.test.labels is not None
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run, as opposed to what: none of it changes the resulting weights on one machine.
+
+    Attributes:
+        workers: processes that draw views.
+        max_steps: stop there; `--resume` without it goes on.
+        command: what the user typed, for the record.
+    """
+
+    device: str = "cpu"
+    workers: int = 1
+    resume: bool = False
+    max_steps: int | None = None
+    command: str = ""
+
+
+def open_data(recipe: Recipe, data: str | None = None, eval_data: str | None = None) -> Data:
+    """Open the training images, and the test images where there are any.
+
+    Raises:
+        BadData: no source is named, or it cannot be read.
+    """
+    source = data or recipe.data.source
+    if source is None:
+        raise BadData(f"the recipe {recipe.name} needs images: add --data (a folder, a .tar or a .parquet)")
+    train = open_source(source, "train")
+    wanted = eval_data or recipe.data.eval_source
+    if wanted is not None:
+        return Data(train, open_source(wanted, "test", dedicated=True))
+    try:
+        return Data(train, open_source(source, "test"))
+    except BadData:
+        return Data(train, None)
+
+
+class Run:
+    """A run in its folder.
+
+    Args:
+        folder: created or, with `options.resume`, continued.
+        label: shown beside the progress.
+    """
+
+    def __init__(self, recipe: Recipe, data: Data, folder: Path, options: RunOptions, *, label: str) -> None:
+        self.recipe, self.data, self.options = recipe, data, options
+        # Resuming a pair of runs may find that the second one had not begun.
+        self.resume = options.resume and (folder / "checkpoint.pt").is_file()
+        self.folder = RunFolder(folder, recipe, resume=self.resume)
+        self.started = now()
+        accelerator = make_accelerator(recipe, options.device)
+        self.parts: Parts = build_parts(recipe, data.train, accelerator.device)
+        self.trainer = Trainer(
+            recipe, self.parts, data.train, self.folder,
+            accelerator=accelerator, knn=self._online_knn(), workers=options.workers, label=label,
+        )  # fmt: skip
+
+    def train(self) -> TrainResult:
+        """Train to the end or to `max_steps`, then export the student and write `run.json`."""
+        result = self.trainer.train(resume=self.resume, max_steps=self.options.max_steps)
+        self._export(result)
+        return result
+
+    def close(self) -> None:
+        self.folder.close()
+
+    def _online_knn(self) -> OnlineKnn | None:
+        if self.data.test is None or not self.data.has_labels or not self.recipe.log.knn_every_epochs:
+            return None
+        return OnlineKnn(
+            self.data.train, self.data.test,
+            num_images=self.recipe.log.knn_bank_images, seed=self.recipe.seed, resize_size=self.recipe.eval.resize_size,
+        )  # fmt: skip
+
+    def _export(self, result: TrainResult) -> None:
+        """Write the student as fp16 and put exactly those values back, so that figures are of the exported file."""
+        backbone = self.parts.student.backbone
+        metadata = {"recipe": self.recipe.name, "recipe_sha256": self.recipe.digest(), "step": str(result.steps)}
+        export_backbone(backbone, self.folder.student, half=True, metadata=metadata)
+        backbone.load_state_dict(load_file(self.folder.student), strict=True)
+        self.folder.write_json("run.json", self._facts(result))
+
+    def _facts(self, result: TrainResult) -> dict[str, Any]:
+        recipe, parts = self.recipe, self.parts
+        former = self.folder.read_json("run.json") if self.resume else {}
+        return {
+            "name": recipe.name,
+            "command": self.options.command,
+            "started": former.get("started", self.started),
+            "ended": now(),
+            "seed": recipe.seed,
+            "recipe_sha256": recipe.digest(),
+            "steps": result.steps,
+            "total_steps": result.total_steps,
+            "training_seconds": round(result.seconds, 1),
+            "images_per_s": round(result.images_per_s, 2),
+            "unreadable_images": result.num_unreadable,
+            "data": {
+                "id": recipe.data.id,
+                "split": self.data.train.split,
+                "images": len(self.data.train),
+                "fingerprint": self.data.train.fingerprint(),
+            },
+            "teacher": None if parts.teacher is None else {
+                "title": parts.teacher.title,
+                "sha256": parts.teacher.loaded.sha256,
+                "supervised": parts.teacher.loaded.supervised,
+            },
+            "student": {
+                "model": recipe.student.model,
+                "architecture": native_architecture(recipe.student.model),
+                "file": self.folder.student.name,
+                "sha256": sha256_of(self.folder.student),
+                "size_bytes": self.folder.student.stat().st_size,
+                "parameters": count_parameters(parts.student.backbone),
+                "image_size": recipe.student.image_size,
+                "mean": list(recipe.student.mean),
+                "std": list(recipe.student.std),
+                "inherited_tensors": None if parts.inheritance is None else vars(parts.inheritance),
+            },
+            "versions": versions(),
+            "hardware": hardware(),
+        }  # fmt: skip
+
+
+def native_architecture(model: str) -> str:
+    """timm's own name for a zoo model, so that the file loads without this package."""
+    architectures = load_catalog().architectures
+    return architectures[model].native if model in architectures else model

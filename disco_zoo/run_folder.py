@@ -1,0 +1,148 @@
+"""The folder of a run: who may write into it, and the facts that make its figures checkable."""
+
+from __future__ import annotations
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+from filelock import FileLock, Timeout
+
+from disco_zoo.checkpoint import write_atomically
+from disco_zoo.errors import BadRunFolder
+from disco_zoo.recipe import Recipe
+
+VERSIONS_OF = ("disco-zoo", "torch", "torchvision", "timm", "accelerate", "safetensors", "pillow", "numpy", "pyarrow")
+
+
+class RunFolder:
+    """A claimed run folder.
+
+    Args:
+        path: created when absent.
+        recipe: written as the full resolved `recipe.yaml`.
+        resume: go on with what the folder holds. Without it the folder must hold no run.
+
+    Raises:
+        BadRunFolder: in use by another process, holding another recipe's run, or not writable.
+    """
+
+    def __init__(self, path: Path, recipe: Recipe, *, resume: bool) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(path / ".lock")
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise BadRunFolder(f"{path} is in use by another run. Choose another folder with --out") from error
+        except OSError as error:
+            raise BadRunFolder(f"cannot write to {path}: {error.strerror}. Choose another folder with --out") from error
+        try:
+            self._claim(recipe, resume)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "checkpoint.pt"
+
+    @property
+    def student(self) -> Path:
+        return self.path / "student.safetensors"
+
+    @property
+    def figures(self) -> Path:
+        folder = self.path / "figures"
+        folder.mkdir(exist_ok=True)
+        return folder
+
+    def write_json(self, name: str, values: dict[str, Any]) -> None:
+        text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+        write_atomically(self.path / name, lambda partial: partial.write_text(text, encoding="utf-8"))
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        path = self.path / name
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+    def close(self) -> None:
+        self._lock.release()
+
+    def _claim(self, recipe: Recipe, resume: bool) -> None:
+        stored = self.path / "recipe.yaml"
+        if not stored.is_file():
+            if resume:
+                raise BadRunFolder(f"{self.path} holds no run to resume. Repeat the command without --resume")
+            write_atomically(stored, lambda partial: partial.write_text(recipe.as_yaml(), encoding="utf-8"))
+            return
+        if not resume and self.checkpoint.is_file():
+            raise BadRunFolder(f"{self.path} already holds a run. Add --resume to go on, or choose another --out")
+        former = Recipe.model_validate_json(json.dumps(yaml.safe_load(stored.read_text(encoding="utf-8"))))
+        if resume and former.digest() != recipe.digest():
+            raise BadRunFolder(
+                f"{self.path} holds a run of another recipe ({_first_difference(former, recipe)}). "
+                "Choose another --out, or repeat the command that started it"
+            )
+        write_atomically(stored, lambda partial: partial.write_text(recipe.as_yaml(), encoding="utf-8"))
+
+
+def _first_difference(former: Recipe, recipe: Recipe) -> str:
+    old, new = former.as_dict(), recipe.as_dict()
+    for section, value in new.items():
+        if isinstance(value, dict) and isinstance(old[section], dict):
+            for key in {**old[section], **value}:
+                if old[section].get(key) != value.get(key):
+                    return f"{section}.{key}: {old[section].get(key)} there, {value.get(key)} here"
+        elif old[section] != value:
+            return f"{section}: {old[section]} there, {value} here"
+    return "same keys"
+
+
+def hardware() -> dict[str, Any]:
+    """What the run ran on, without naming the machine."""
+    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    return {
+        "cpu": _cpu_model(),
+        "cpu_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "accelerators": devices,
+        "system": f"{platform.system()} {platform.machine()}",
+    }
+
+
+def hardware_line() -> str:
+    """For example "2 CPU cores (AMD EPYC 7R13)" or "1 × NVIDIA H100"."""
+    facts = hardware()
+    if facts["accelerators"]:
+        return f"{len(facts['accelerators'])} × {facts['accelerators'][0]}"
+    return f"{facts['cpu_cores']} CPU cores ({facts['cpu']})"
+
+
+def versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for name in VERSIONS_OF:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def now() -> str:
+    """UTC, to the second."""
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()

@@ -1,0 +1,127 @@
+"""Views: the random augmentations of the papers, each fixed by (seed, epoch, index, view).
+
+Recipes of `methods.md` 1.2 with every parameter as an argument. A view is a uint8 tensor (3, S, S): each
+network applies its own normalisation to the shared view, because a teacher's mean and std need not be the
+student's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from PIL import Image, ImageFilter
+from torch import Tensor
+from torch.utils.data import Dataset
+from torchvision.transforms import v2
+
+from disco_zoo.datasets import ImageSource, load_or_replace
+from disco_zoo.randomness import drawing_from
+
+View = Callable[[Image.Image], Tensor]
+
+
+class PILGaussianBlur(v2.Transform):
+    """Blur with PIL's Gaussian filter, radius σ ~ U(sigma) in pixels, as MoCo-v2 does.
+
+    torchvision's own blur wants a kernel size, so its result at a given σ differs.
+    """
+
+    _transformed_types = (Image.Image,)
+
+    def __init__(self, sigma: tuple[float, float]) -> None:
+        super().__init__()
+        self.sigma = sigma
+
+    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
+        return {"radius": torch.empty(1).uniform_(*self.sigma).item()}
+
+    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
+        return inpt.filter(ImageFilter.GaussianBlur(radius=params["radius"]))
+
+
+def moco_v2_view(
+    size: int,
+    *,
+    crop_scale: tuple[float, float] = (0.2, 1.0),
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1),
+    jitter_probability: float = 0.8,
+    gray_probability: float = 0.2,
+    blur_probability: float = 0.5,
+    blur_sigma: tuple[float, float] = (0.1, 2.0),
+    flip_probability: float = 0.5,
+) -> View:
+    """A-moco2 (MoCo-v2, DisCo): crop, colour jitter, greyscale, blur, flip.
+
+    Args:
+        size: side of the view in pixels.
+        crop_scale: area of the crop as a share of the image.
+        crop_ratio: width over height of the crop.
+        jitter: strengths of brightness, contrast, saturation and hue.
+        blur_sigma: range of the blur's radius, in pixels of the view.
+    """
+    return v2.Compose(
+        [
+            v2.RandomResizedCrop(size, scale=crop_scale, ratio=crop_ratio, antialias=True),
+            v2.RandomApply([v2.ColorJitter(*jitter)], p=jitter_probability),
+            v2.RandomGrayscale(p=gray_probability),
+            v2.RandomApply([PILGaussianBlur(blur_sigma)], p=blur_probability),
+            v2.RandomHorizontalFlip(p=flip_probability),
+            v2.PILToTensor(),
+        ]
+    )
+
+
+def plain_view(
+    size: int,
+    *,
+    crop_scale: tuple[float, float] = (0.08, 1.0),
+    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
+    flip_probability: float = 0.5,
+) -> View:
+    """A-plain (CompRess, linear probes): random resized crop and horizontal flip."""
+    return v2.Compose(
+        [
+            v2.RandomResizedCrop(size, scale=crop_scale, ratio=crop_ratio, antialias=True),
+            v2.RandomHorizontalFlip(p=flip_probability),
+            v2.PILToTensor(),
+        ]
+    )
+
+
+VIEW_RECIPES: dict[str, Callable[..., View]] = {"moco_v2": moco_v2_view, "plain": plain_view}
+
+
+def draw_view(view: View, image: Image.Image, seed: int, epoch: int, index: int, number: int) -> Tensor:
+    """Draw view `number` of image `index` in `epoch`: uint8 (3, S, S), the same wherever it is drawn."""
+    with drawing_from("view", seed, epoch, index, number):
+        return view(image)
+
+
+class ViewDataset(Dataset[dict[str, Any]]):
+    """The views of one epoch: item i is {"views": [uint8 (3, S, S), ...], "index": i, "unreadable": [...]}.
+
+    An image that cannot be read is replaced by the next one that can, so that batches keep their size; its
+    index is reported under "unreadable" for the engine to count.
+    """
+
+    def __init__(self, source: ImageSource, view: View, *, num_views: int, seed: int, epoch: int) -> None:
+        self.source, self.view = source, view
+        self.num_views, self.seed, self.epoch = num_views, seed, epoch
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        image, used, error = load_or_replace(self.source, index)
+        views = [draw_view(self.view, image, self.seed, self.epoch, used, n) for n in range(self.num_views)]
+        return {"views": views, "index": used, "unreadable": None if error is None else (index, str(error))}
+
+
+def collate_views(items: list[dict[str, Any]]) -> dict[str, Any]:
+    """Stack items: {"views": [uint8 (B, 3, S, S), ...], "index": int64 (B,), "unreadable": [(index, why), ...]}."""
+    views = [torch.stack(column) for column in zip(*(item["views"] for item in items), strict=True)]
+    index = torch.tensor([item["index"] for item in items], dtype=torch.int64)
+    return {"views": views, "index": index, "unreadable": [i["unreadable"] for i in items if i["unreadable"]]}

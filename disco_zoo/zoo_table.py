@@ -1,0 +1,185 @@
+"""The zoo as a table: for a terminal, for a pipe, as JSON, and for the README."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from disco_zoo.catalog import Catalog, Checkpoint
+from disco_zoo.errors import BadCatalog
+
+START_MARK = "<!-- zoo:start -->"
+END_MARK = "<!-- zoo:end -->"
+KNN_METRIC = "knn20_top1"
+LINEAR_METRIC = "linear_top1"
+WEIGHTS_STATES = {
+    "bundled": "bundled",
+    "hub": "Hub",
+    "official": "official (not yet converted)",
+    "none": "recipe only",
+}
+HEADINGS = ("name", "params M", "method", "teacher", "data", "kNN k=20", "linear", "licence", "weights")
+FIGURES_LEGEND = (
+    "Accuracies in percent, top-1, frozen features. 83.1: measured by this code, mean over seeds. "
+    "(60.6): reported by the authors, not measured here. (66.5?): reported, not verified in a source. "
+    "-: no figure."
+)
+REST_LEGEND = (
+    "Licence is that of the weights. Weights: bundled in the package, on the Hub, official (the authors' "
+    "file, not yet converted: it cannot be loaded), or recipe only. * needs another variant of the network."
+)
+
+
+def legend() -> str:
+    """What the table's signs mean, as two lines."""
+    return f"{FIGURES_LEGEND}\n{REST_LEGEND}"
+
+
+def figure_text(row: Checkpoint, metric: str) -> str:
+    """The student's measured mean, else the reported figure in parentheses ("?" if unverified), else "-"."""
+    if measured := row.figure("student", metric):
+        return f"{measured.mean:.1f}"
+    if reported := row.reported_figure(metric):
+        return f"({reported.value:.1f}{'' if reported.verified else '?'})"
+    return "-"
+
+
+def teacher_text(row: Checkpoint, catalog: Catalog) -> str:
+    """The teacher's id, marked where it was trained with labels."""
+    if row.teacher is None:
+        return "-"
+    supervised = catalog.teachers[row.teacher].supervision == "supervised"
+    return f"{row.teacher} (supervised)" if supervised else row.teacher
+
+
+def weights_text(row: Checkpoint) -> str:
+    """Where the weights are, in words."""
+    return WEIGHTS_STATES[row.weights.source] + (" *" if row.variant else "")
+
+
+def as_json(row: Checkpoint) -> dict[str, Any]:
+    """The catalog's row as plain values, with the mean and spread of each measured figure."""
+    plain = row.model_dump(mode="json")
+    plain |= {"architecture": row.architecture, "tag": row.tag}
+    for values, measured in zip(plain["measured"], row.measured, strict=True):
+        values |= {
+            "mean": measured.mean,
+            "std": measured.std,
+            "allowed_difference": measured.allowed_difference,
+        }
+    return plain
+
+
+def render_plain(rows: list[Checkpoint], catalog: Catalog) -> str:
+    """One line a model, in columns as wide as their content."""
+    table = [HEADINGS, *(_cells(row, catalog) for row in _grouped(rows, catalog))]
+    widths = [max(len(line[column]) for line in table) for column in range(len(HEADINGS))]
+    lines = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in table)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def render_markdown(rows: list[Checkpoint], catalog: Catalog) -> str:
+    """A Markdown table with its legend."""
+    lines = ["| " + " | ".join(HEADINGS) + " |", "|" + " --- |" * len(HEADINGS)]
+    for row in _grouped(rows, catalog):
+        name, *cells = _cells(row, catalog)
+        lines.append("| " + " | ".join([f"`{name}`", *(cell.replace("*", "\\*") for cell in cells)]) + " |")
+    return "\n".join([*lines, "", FIGURES_LEGEND, "", REST_LEGEND.replace("*", "\\*")])
+
+
+def refresh_markdown(text: str, catalog: Catalog) -> str:
+    """Put the zoo's table between the two marks of a Markdown text.
+
+    Raises:
+        BadCatalog: The marks are not there once each, in order.
+    """
+    before, start, rest = text.partition(START_MARK)
+    _, end, after = rest.partition(END_MARK)
+    if not (start and end):
+        raise BadCatalog(f"The zoo table's place is missing. Write {START_MARK} and below it {END_MARK}")
+    table = render_markdown(list(catalog.checkpoints.values()), catalog)
+    return f"{before}{START_MARK}\n{table}\n{END_MARK}{after}"
+
+
+def readme_is_stale(path: Path, catalog: Catalog) -> bool:
+    """Whether the README's table differs from the catalog."""
+    text = path.read_text(encoding="utf-8")
+    return refresh_markdown(text, catalog) != text
+
+
+def print_for_terminal(rows: list[Checkpoint], catalog: Catalog, width: int | None = None) -> None:
+    """Print the table grouped by architecture; `width` in columns, None for the terminal's."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(width=width, highlight=False)
+    headings = ("", "method", "teacher", "data", "kNN 20", "linear", "licence", "weights")
+    cells = {row.name: _narrow_cells(row, catalog) for row in rows}
+    widths = [max(map(len, column)) for column in zip(headings, *cells.values(), strict=True)]
+    # The tag says method, teacher and data already: a narrow terminal does without these columns.
+    fits = sum(widths) + len(widths) <= console.width
+    kept = [i for i, heading in enumerate(headings) if fits or heading not in ("method", "teacher", "data")]
+
+    def grid() -> Table:
+        table = Table.grid(padding=(0, 1, 0, 0))
+        for i in kept:  # fixed widths keep the groups aligned
+            table.add_column(width=widths[i], overflow="fold")
+            table.columns[-1].justify = "right" if headings[i] in ("kNN 20", "linear") else "left"
+        return table
+
+    header = grid()
+    header.add_row(*(Text(headings[i], style="bold") for i in kept))
+    console.print(header)
+    for architecture in catalog.architectures.values():
+        members = [row for row in rows if row.architecture == architecture.name]
+        if not members:
+            continue
+        size = f"{architecture.native}, {architecture.params_millions:.1f} M parameters"
+        about = f"  {architecture.paper_name}, {size}, default .{architecture.default}"
+        console.print(Text.assemble((architecture.name, "bold cyan"), (about, "dim")))
+        group = grid()
+        for row in members:
+            group.add_row(*(Text(cells[row.name][i], style=_style(cells[row.name][i])) for i in kept))
+        console.print(group)
+    console.print(Text(f"\nA name is architecture.tag. (sup.): trained with labels. {legend()}", style="dim"))
+
+
+def _style(cell: str) -> str:
+    if cell.startswith("("):
+        return "dim"
+    return "bold green" if cell.replace(".", "", 1).isdigit() else ""
+
+
+def _narrow_cells(row: Checkpoint, catalog: Catalog) -> tuple[str, ...]:
+    _, _, method, teacher, data, knn, linear, licence, weights = _cells(row, catalog)
+    teacher = teacher.replace("(supervised)", "(sup.)")
+    return (
+        f" .{row.tag}",
+        method,
+        teacher,
+        data,
+        knn,
+        linear,
+        licence,
+        weights.replace(" (not yet converted)", ""),
+    )
+
+
+def _grouped(rows: list[Checkpoint], catalog: Catalog) -> list[Checkpoint]:
+    order = list(catalog.architectures)
+    return sorted(rows, key=lambda row: order.index(row.architecture))
+
+
+def _cells(row: Checkpoint, catalog: Catalog) -> tuple[str, ...]:
+    return (
+        row.name,
+        f"{catalog.architectures[row.architecture].params_millions:.1f}",
+        row.method,
+        teacher_text(row, catalog),
+        row.data,
+        figure_text(row, KNN_METRIC),
+        figure_text(row, LINEAR_METRIC),
+        row.licence.weights,
+        weights_text(row),
+    )

@@ -1,0 +1,172 @@
+"""The command line's frame, and `disco-zoo list`."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import click
+import pytest
+
+from disco_zoo import cli, zoo_table
+from disco_zoo.catalog import Checkpoint, load_catalog
+from disco_zoo.cli import main
+from disco_zoo.errors import DiscoZooError
+
+# What the console script does, and then a look at what it imported.
+CONSOLE_SCRIPT = """
+import sys
+sys.argv = ["disco-zoo", *sys.argv[1:]]
+from disco_zoo.cli import main
+code = main()
+heavy = ("torch", "timm", "torchvision", "accelerate", "huggingface_hub")
+print("HEAVY", [module for module in heavy if module in sys.modules])
+sys.exit(code)
+"""
+
+
+def console(*args: str) -> tuple[subprocess.CompletedProcess[str], float]:
+    start = time.perf_counter()
+    done = subprocess.run(
+        [sys.executable, "-c", CONSOLE_SCRIPT, *args],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        cwd=Path(__file__).parents[1],
+    )
+    return done, time.perf_counter() - start
+
+
+@pytest.mark.parametrize(
+    "args", [["--help"], ["list"], ["list", "effb0", "--json"], ["card", "effb0"], ["--version"]]
+)
+def test_light_commands_import_no_torch_and_answer_at_once(args: list[str]) -> None:
+    done, seconds = console(*args)
+    assert done.returncode == 0, done.stderr
+    assert "HEAVY []" in done.stdout
+    assert seconds < 3  # under one second on an idle machine
+
+
+def test_python_m_registers_and_runs() -> None:
+    command = [sys.executable, "-m", "disco_zoo", "list", "r34"]
+    root = Path(__file__).parents[1]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, cwd=root)
+    assert "disco_r34.disco_mocov2_r50_in1k" in done.stdout
+
+
+def test_help_shows_every_verb_without_importing_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(
+        cli.VERBS, "nonsense", ("disco_zoo.cli.there_is_no_such_file", "A verb that cannot load.")
+    )
+    assert main(["--help"]) == 0
+    out = capsys.readouterr().out
+    assert "A verb that cannot load." in out
+    for verb in cli.VERBS:
+        assert f"\n  {verb} " in out
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_every_verb_loads_and_explains_itself(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([verb, "--help"]) == 0
+    assert f"Usage: disco-zoo {verb}" in capsys.readouterr().out
+
+
+def test_a_misspelt_verb_gets_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["lst"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err == "Error: There is no command 'lst'. Did you mean 'list'? Type: disco-zoo --help\n"
+    assert captured.out == ""
+
+
+@pytest.mark.parametrize(
+    ("raised", "code", "message"),
+    [
+        (DiscoZooError("it is so. Type: this"), 2, "Error: it is so. Type: this\n"),
+        (KeyboardInterrupt(), 130, ""),
+        (click.UsageError("wrong option"), 2, "Error: wrong option"),
+    ],
+)
+def test_errors_become_exit_codes(
+    raised: BaseException,
+    code: int,
+    message: str,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def fail(_: str | None) -> list[Checkpoint]:
+        raise raised
+
+    monkeypatch.setattr("disco_zoo.catalog.Catalog.matching", lambda self, pattern: fail(pattern))
+    assert main(["list"]) == code
+    err = capsys.readouterr().err
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_what_a_command_returns_is_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    from disco_zoo.cli import list as list_module
+
+    monkeypatch.setattr(list_module.command, "callback", lambda **_: 1)
+    assert main(["list"]) == 1
+    monkeypatch.setattr(list_module.command, "callback", lambda **_: click.get_current_context().exit(1))
+    assert main(["list"]) == 1
+
+
+def test_piped_list_has_one_uncut_line_a_model(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    captured = capsys.readouterr()
+    heading, *lines = captured.out.splitlines()
+    assert heading.split()[0] == "name"
+    assert {line.split()[0] for line in lines} == set(load_catalog().checkpoints)
+    assert "…" not in captured.out
+    assert "(66.5?): reported, not verified" in captured.err  # the legend is no row
+
+
+def test_list_filters(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "r34"]) == 0
+    assert all(line.startswith("disco_r34.") for line in capsys.readouterr().out.splitlines()[1:])
+    assert main(["list", "efb0"]) == 2
+    assert "No model matches 'efb0'. Did you mean 'effb0'?" in capsys.readouterr().err
+
+
+def test_list_as_json(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "disco_r34.*", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert len(rows) == 4
+    first = rows[0]
+    assert (first["name"], first["tag"]) == ("disco_r34.disco_mocov2_r50_in1k", "disco_mocov2_r50_in1k")
+    assert first["reported"][0]["value"] == 62.5
+    assert first["reported"][0]["verified"] is True
+
+
+@pytest.mark.parametrize(
+    ("name", "metric", "text"),
+    [
+        ("disco_r18.disco_mocov2_r50_in1k", "linear_top1", "(60.6)"),
+        ("disco_effb0.disco_mocov2_r50_in1k", "linear_top1", "(66.5?)"),
+        ("disco_r18.seed_mocov2_r50_in1k", "knn20_top1", "-"),  # SEED's kNN does not state its k
+        ("disco_vit_tiny.disco_vits_in1k", "linear_top1", "-"),
+    ],
+)
+def test_reported_figures_are_marked(name: str, metric: str, text: str) -> None:
+    assert zoo_table.figure_text(load_catalog().checkpoints[name], metric) == text
+
+
+@pytest.mark.parametrize(("width", "columns"), [(100, True), (70, False)])
+def test_terminal_table_fits_and_cuts_nothing(
+    width: int, columns: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    catalog = load_catalog()
+    zoo_table.print_for_terminal(list(catalog.checkpoints.values()), catalog, width=width)
+    out = capsys.readouterr().out
+    assert max(len(line) for line in out.splitlines()) <= width
+    assert "…" not in out
+    for row in catalog.checkpoints.values():
+        assert f" .{row.tag} " in out
+    assert ("lite0 (sup.)" in out) == columns
+    assert "A name is architecture.tag." in out

@@ -1,0 +1,402 @@
+"""Linear probes: optimum, papers' schedules, frozen backbone."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.linear_model import LogisticRegression
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from disco_zoo.datasets import ImageSource
+from disco_zoo.errors import BadData, DiscoZooError, TrainingDiverged, UnknownName
+from disco_zoo.evaluate.features import Features, backbone_fingerprint
+from disco_zoo.evaluate.linear import check_classes, linear_probe, linear_probe_on_features
+from disco_zoo.evaluate.linear_protocols import LINEAR_PROTOCOLS
+from disco_zoo.evaluate.linear_sgd import top1_top5
+from disco_zoo.evaluate.logistic import choose_l2, fit_logistic_regression, standardisation
+
+
+def blobs(num: int, *, spread: float, seed: int, classes: int = 7, width: int = 12) -> Features:
+    centres = torch.randn(classes, width, generator=torch.Generator().manual_seed(99))
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.arange(num) % classes
+    return Features(centres[labels] * 3 + spread * torch.randn(num, width, generator=generator), labels)
+
+
+class ColourSource(ImageSource):
+    """Plain images: class c has its own colour, each image a little noise."""
+
+    def __init__(self, split: str, labels: list[int], names: list[str] | None = None) -> None:
+        super().__init__("colours", split, labels, names)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def encoded(self, index: int) -> Image.Image:
+        noise = np.random.default_rng(index).integers(0, 20, (16, 16, 3))
+        colour = np.array([[200, 30, 30], [30, 200, 30], [30, 30, 200]])[self.labels[index]]
+        return Image.fromarray((noise + colour).astype(np.uint8))
+
+    def path(self, index: int) -> str:
+        return f"{index}.png"
+
+    def _hash_content(self, digest) -> None:
+        raise NotImplementedError
+
+
+class MeanColour(nn.Module):
+    """Features (B, 3): mean of each channel, behind a BatchNorm that must stay in eval."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bn = nn.BatchNorm2d(3)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.bn(images).mean(dim=(2, 3))
+
+
+class Counting(MeanColour):
+    """A backbone that writes to a buffer whenever it runs, eval or not."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1))
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.calls += 1
+        return super().forward(images)
+
+
+TRAIN, TEST = ColourSource("train", [0, 1, 2] * 8), ColourSource("test", [0, 1, 2] * 4)
+
+
+def probe(backbone: nn.Module | None = None, train=TRAIN, test=TEST, **options):
+    inputs = {"image_size": 8, "mean": (0.5,) * 3, "std": (0.5,) * 3, "batch_size": 8}
+    return linear_probe(backbone or MeanColour(), 3, train, test, **{**inputs, **options})
+
+
+# --- the fast protocol ---
+
+
+def test_separable_features_give_100():
+    result = linear_probe_on_features(blobs(140, spread=0.1, seed=0), blobs(70, spread=0.1, seed=1))
+    assert (result.top1, result.last_top1, result.top5) == (100.0, 100.0, 100.0)
+    assert (result.protocol, result.best_epoch) == ("fast", None)
+
+
+def test_features_that_say_nothing_give_chance():
+    train, test = blobs(700, spread=0.1, seed=0), blobs(700, spread=0.1, seed=1)
+    shuffled = train.labels[torch.randperm(700, generator=torch.Generator().manual_seed(0))]
+    result = linear_probe_on_features(Features(train.features, shuffled), test)
+    assert result.top1 < 45
+
+
+@pytest.mark.parametrize("l2", [0.3, 0.01])
+@pytest.mark.parametrize(
+    ("dtype", "gradient_tolerance", "tolerance"), [(torch.float64, 1e-9, 1e-6), (torch.float32, 1e-6, 5e-4)]
+)
+def test_fit_equals_scikit_learn(l2, dtype, gradient_tolerance, tolerance):
+    train = blobs(210, spread=4.0, seed=0)
+    mean, std = standardisation(train.features)
+    features = ((train.features - mean) / std).to(dtype)
+    classifier = fit_logistic_regression(
+        features,
+        train.labels,
+        num_classes=7,
+        l2=l2,
+        max_iterations=500,
+        gradient_tolerance=gradient_tolerance,
+    )
+    # mean CE + l2/2 |W|^2 is sum CE + |W|^2 / (2 C) divided by N, for C = 1 / (l2 N).
+    reference = LogisticRegression(C=1 / (l2 * len(train)), tol=1e-10, max_iter=10_000)
+    reference.fit(features.double().numpy(), train.labels.numpy())
+    np.testing.assert_allclose(classifier[:, :-1].numpy(), reference.coef_, atol=tolerance)
+    # Softmax is blind to a constant added to all biases.
+    np.testing.assert_allclose(
+        (classifier[:, -1] - classifier[:, -1].mean()).numpy(),
+        reference.intercept_ - reference.intercept_.mean(),
+        atol=tolerance,
+    )
+
+
+def test_top1_equals_scikit_learn_at_the_same_penalty():
+    train, test = blobs(350, spread=5.0, seed=0), blobs(350, spread=5.0, seed=1)
+    result = linear_probe_on_features(train, test, l2=0.02)
+    mean, std = train.features.mean(0), train.features.std(0, correction=0)
+    reference = LogisticRegression(C=1 / (0.02 * 350), tol=1e-8, max_iter=10_000)
+    reference.fit(((train.features - mean) / std).numpy(), train.labels.numpy())
+    expected = 100 * reference.score(((test.features - mean) / std).numpy(), test.labels.numpy())
+    assert 40 < expected < 95
+    assert result.top1 == pytest.approx(expected, abs=100 / 350)
+
+
+def test_the_gradient_at_the_solution_is_zero():
+    train = blobs(210, spread=3.0, seed=0)
+    features = train.features.double()
+    classifier = fit_logistic_regression(features, train.labels, num_classes=7, l2=0.1, max_iterations=500)
+    residual = (features @ classifier[:, :-1].T + classifier[:, -1]).softmax(1) - F.one_hot(train.labels, 7)
+    gradient = residual.T @ features / len(train) + 0.1 * classifier[:, :-1]
+    assert gradient.abs().max() < 2e-5
+    assert residual.mean(0).abs().max() < 2e-5
+
+
+def test_the_penalty_is_chosen_on_held_out_images():
+    train = blobs(420, spread=6.0, seed=0, width=60)
+    mean, std = standardisation(train.features)
+    l2, classifier, tried = choose_l2((train.features - mean) / std, train.labels, num_classes=7, seed=0)
+    assert tried[l2] == max(tried.values())
+    assert classifier.shape == (7, 61)
+    assert len(tried) >= 3
+    ladder = list(tried.values())
+    assert ladder[-1] < max(ladder)  # it stopped because weaker penalties became worse
+
+
+def test_fast_is_deterministic_and_leaves_random_state_and_threads():
+    train, test = blobs(210, spread=5.0, seed=0), blobs(210, spread=5.0, seed=1)
+    state, threads = torch.get_rng_state(), torch.get_num_threads()
+    first = linear_probe_on_features(train, test)
+    torch.rand(3)
+    second = linear_probe_on_features(train, test)
+    assert first == second
+    torch.set_rng_state(state)
+    linear_probe_on_features(train, test)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_num_threads() == threads
+    json.dumps(dataclasses.asdict(first))
+
+
+def test_test_features_are_standardised_by_training_statistics():
+    train, test = blobs(140, spread=0.1, seed=0), blobs(70, spread=0.1, seed=1)
+    scale, shift = torch.linspace(0.01, 100, 12), torch.linspace(-50, 50, 12)
+    moved = [Features(f.features * scale + shift, f.labels) for f in (train, test)]
+    assert linear_probe_on_features(*moved).top1 == 100.0
+    one = Features(test.features[:7] * scale + shift, test.labels[:7])  # its own statistics would be far off
+    assert linear_probe_on_features(moved[0], one).top1 == 100.0
+
+
+def test_a_constant_feature_stays_finite():
+    train, test = blobs(140, spread=0.1, seed=0), blobs(70, spread=0.1, seed=1)
+    padded = [Features(F.pad(f.features, (0, 1), value=3.0), f.labels) for f in (train, test)]
+    assert linear_probe_on_features(*padded).top1 == 100.0
+
+
+def test_top1_and_top5_closed_form():
+    scores = torch.tensor([[6, 5, 4, 3, 2, 1.0]] * 3)
+    top1, top5 = top1_top5(scores, torch.tensor([0, 4, 5]))
+    assert top1 == pytest.approx(100 / 3)
+    assert top5 == pytest.approx(200 / 3)
+    assert top1_top5(scores[:, :5], torch.tensor([0, 4, 1]))[1] is None
+
+
+# --- presets of methods.md 4.1 ---
+
+
+@pytest.mark.parametrize(
+    ("protocol", "rates"),
+    [
+        ("moco", {0: 30, 59: 30, 60: 3, 79: 3, 80: 0.3, 99: 0.3}),
+        ("ssl_small", {0: 30, 59: 30, 60: 3, 79: 3, 80: 0.3, 99: 0.3}),
+        ("seed", {0: 30, 4: 30, 59: 30, 60: 3, 80: 0.3}),
+        (
+            "disco",
+            {0: 3, 4: 3, 5: 1.5, 10: 0.75, 44: 3 / 256, 45: 3 / 512, 59: 3 / 512, 60: 3 / 1024, 80: 3 / 2048},
+        ),
+        ("compress", {0: 0.01, 14: 0.01, 15: 0.001, 30: 0.0001, 39: 0.0001}),
+        ("swav", {0: 0.3, 50: 0.15, 25: 0.15 * (1 + math.sqrt(0.5)), 100: 0}),
+        ("bingo_r", {0: 30, 60: (30 + 0.01) / 2, 120: 0.01}),
+        ("bingo_eff", {0: 3, 60: (3 + 0.001) / 2, 40: 0.001 + 2.999 * 0.75, 120: 0.001}),
+    ],
+)
+def test_learning_rates_closed_form(protocol, rates):
+    preset = LINEAR_PROTOCOLS[protocol]
+    for epoch, rate in rates.items():
+        assert preset.lr(epoch) == pytest.approx(rate, rel=1e-12, abs=1e-12)
+        if epoch >= preset.warmup_epochs:
+            assert preset.lr(epoch, batch_size=64) == pytest.approx(rate / 4, rel=1e-12, abs=1e-12)
+
+
+def test_seed_warms_up_from_the_unscaled_rate():
+    preset = LINEAR_PROTOCOLS["seed"]
+    rates = [preset.lr(epoch, batch_size=512) for epoch in range(7)]
+    assert rates == pytest.approx([30, 36, 42, 48, 54, 60, 60])
+
+
+def test_epochs_and_weight_decay_of_the_presets():
+    table = {name: (p.epochs, p.weight_decay) for name, p in LINEAR_PROTOCOLS.items() if p.solver == "sgd"}
+    assert table == {
+        "moco": (100, 0), "disco": (100, 0), "seed": (100, 0), "bingo_r": (120, 0), "bingo_eff": (120, 0),
+        "compress": (40, 1e-4), "swav": (100, 1e-6), "ssl_small": (100, 0),
+    }  # fmt: skip
+    assert all(name == preset.name for name, preset in LINEAR_PROTOCOLS.items())
+
+
+def test_a_shorter_probe_moves_the_milestones():
+    preset = LINEAR_PROTOCOLS["moco"]
+    rates = [preset.lr(epoch, epochs=10) for epoch in range(10)]
+    assert rates == pytest.approx([30] * 6 + [3] * 2 + [0.3] * 2)
+    assert LINEAR_PROTOCOLS["swav"].lr(5, epochs=10) == pytest.approx(0.15)
+    assert preset.label(10) == "moco@10ep"
+    assert preset.label(100) == preset.label() == "moco"
+
+
+# --- SGD on a frozen backbone ---
+
+
+@pytest.mark.parametrize(
+    ("protocol", "epochs", "label"),
+    [
+        ("disco", 4, "disco@4ep"),
+        ("compress", 40, "compress"),
+        ("swav", 4, "swav@4ep"),
+        ("fast", None, "fast"),
+    ],
+)
+def test_colours_are_learnt_and_the_backbone_stays(protocol, epochs, label):
+    backbone = MeanColour().train()
+    before = backbone_fingerprint(backbone)
+    result = probe(backbone, protocol=protocol, epochs=epochs)
+    assert result.protocol == label
+    assert result.top1 == 100.0
+    assert result.top5 is None
+    assert backbone_fingerprint(backbone) == before
+    assert backbone.training
+    assert all(parameter.grad is None for parameter in backbone.parameters())
+    if epochs is not None:
+        assert len(result.top1_per_epoch) == epochs
+        assert result.top1_per_epoch[result.best_epoch - 1] == result.top1
+        assert result.top1_per_epoch[-1] == result.last_top1
+    json.dumps(dataclasses.asdict(result))
+
+
+def test_best_and_last_epoch_are_kept_apart(monkeypatch):
+    scores = [(40.0, 90.0), (60.0, 91.0), (60.0, 95.0), (50.0, 99.0)]
+    monkeypatch.setattr("disco_zoo.evaluate.linear.train_linear_layer", lambda *_: scores)
+    result = probe(epochs=4)
+    assert (result.top1, result.top5, result.best_epoch, result.last_top1) == (60.0, 91.0, 2, 50.0)
+
+
+def test_sgd_equals_a_plain_torch_loop(monkeypatch):
+    """With EVAL views in place of random ones the layer must follow torch's own SGD step by step."""
+    from disco_zoo.evaluate import linear_sgd
+    from disco_zoo.evaluate.features import eval_transform, extract_features
+    from disco_zoo.randomness import stream_generator
+
+    monkeypatch.setattr(linear_sgd, "plain_view", lambda size: eval_transform(size))
+    seen = []
+    real_step = linear_sgd._step
+
+    def spy(optimiser, weight, bias, *rest):
+        real_step(optimiser, weight, bias, *rest)
+        seen.append((weight.detach().clone(), bias.detach().clone()))
+
+    monkeypatch.setattr(linear_sgd, "_step", spy)
+    probe(protocol="swav", epochs=3, seed=5, batch_size=10)
+
+    train = extract_features(MeanColour(), TRAIN, image_size=8, mean=(0.5,) * 3, std=(0.5,) * 3)
+    layer = nn.Linear(3, 3)
+    with torch.no_grad():
+        layer.weight.normal_(0.0, 0.01, generator=stream_generator("linear_layer", 5))
+        layer.bias.zero_()
+    optimiser = torch.optim.SGD(layer.parameters(), lr=0.0, momentum=0.9, weight_decay=1e-6)
+    step = 0
+    for epoch in range(3):
+        optimiser.param_groups[0]["lr"] = 0.3 * 10 / 256 * 0.5 * (1 + math.cos(math.pi * epoch / 3))
+        order = torch.randperm(24, generator=stream_generator("linear_order", 5, epoch))
+        for batch in order.split(10):
+            optimiser.zero_grad()
+            F.cross_entropy(layer(train.features[batch]), train.labels[batch]).backward()
+            optimiser.step()
+            torch.testing.assert_close(seen[step][0], layer.weight.detach())
+            torch.testing.assert_close(seen[step][1], layer.bias.detach())
+            step += 1
+    assert step == len(seen) == 9
+
+
+def test_seed_fixes_a_probe_whatever_the_global_state_and_workers():
+    backbone = MeanColour()
+    noisy = ColourSource("train", [0, 1, 2] * 8)
+    torch.manual_seed(1)
+    first = probe(backbone, train=noisy, protocol="disco", epochs=2, seed=3)
+    torch.manual_seed(2)
+    state = torch.get_rng_state()
+    second = probe(backbone, train=noisy, protocol="disco", epochs=2, seed=3, workers=2)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert dataclasses.replace(second, settings={}) == dataclasses.replace(first, settings={})
+
+
+def test_a_backbone_that_changes_is_found_out():
+    with pytest.raises(DiscoZooError, match="backbone changed"):
+        probe(Counting(), protocol="fast")
+    with pytest.raises(DiscoZooError, match="backbone changed"):
+        probe(Counting(), protocol="disco", epochs=1)
+
+
+def test_progress_counts_every_image_once():
+    seen = []
+    probe(protocol="compress", epochs=2, progress=lambda *state: seen.append(state))
+    assert {total for _, total in seen} == {12 + 24 + 2 * 24}
+    counts = [done for done, _ in seen]
+    assert counts == sorted(counts)
+    assert counts[-1] == 84
+    assert len(set(counts)) == len(counts)
+
+
+def test_swav_takes_its_own_imagenet_std():
+    imagenet = (0.229, 0.224, 0.225)
+    assert probe(protocol="swav", epochs=1, std=imagenet).settings["std"] == (0.228, 0.224, 0.225)
+    assert probe(protocol="disco", epochs=1, std=imagenet).settings["std"] == imagenet
+    assert probe(protocol="swav", epochs=1).settings["std"] == (0.5,) * 3
+
+
+def test_divergence_names_epoch_and_rate():
+    class Huge(MeanColour):
+        def forward(self, images: Tensor) -> Tensor:
+            return super().forward(images) * 1e25
+
+    with pytest.raises(TrainingDiverged, match=r"diverged in epoch 1 at lr 0\.09375\."):
+        probe(Huge(), protocol="disco", epochs=2)
+
+
+def test_bad_labels_are_refused_before_any_work():
+    class Untouchable(MeanColour):
+        def forward(self, images: Tensor) -> Tensor:
+            raise AssertionError("worked before checking")
+
+    backbone = Untouchable()
+    with pytest.raises(BadData, match="two classes, the training images have 1: red"):
+        probe(backbone, train=ColourSource("train", [0, 0], ["red"]), test=ColourSource("test", [0], ["red"]))
+    names = ["red", "green", "blue"]
+    with pytest.raises(BadData, match=r"without test images: green, blue\."):
+        probe(backbone, train=ColourSource("train", [0, 1, 2], names), test=ColourSource("test", [0], names))
+    with pytest.raises(BadData, match=r"without training images: 2\."):
+        probe(backbone, train=ColourSource("train", [0, 1]))
+    with pytest.raises(BadData, match="needs labels"):
+        probe(backbone, train=ColourSource("train", [-1, -1]))
+    with pytest.raises(UnknownName, match="Did you mean 'disco'"):
+        probe(backbone, protocol="disko")
+    with pytest.raises(DiscoZooError, match="Leave epochs out"):
+        probe(backbone, protocol="fast", epochs=3)
+
+
+def test_a_width_that_is_not_the_announced_one_is_refused():
+    with pytest.raises(DiscoZooError, match="gives 3 features, not 4"):
+        linear_probe(MeanColour(), 4, TRAIN, TEST, image_size=8, mean=(0.5,) * 3, std=(0.5,) * 3)
+
+
+def test_check_classes_counts_to_the_largest_label():
+    assert check_classes(torch.tensor([0, 4, 2]), torch.tensor([2, 0, 4, 4])) == 5
+
+
+def test_unlabelled_features_and_single_images_are_refused():
+    train, test = blobs(14, spread=1, seed=0), blobs(7, spread=1, seed=1)
+    with pytest.raises(BadData, match="needs labels"):
+        linear_probe_on_features(dataclasses.replace(train, labels=None), test)
+    with pytest.raises(BadData, match="has one training image"):
+        linear_probe_on_features(Features(train.features[:13], train.labels[:13]), test)
