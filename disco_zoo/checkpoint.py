@@ -79,4 +79,9 @@ def export_backbone(backbone: nn.Module, path: Path, *, half: bool, metadata: di
     for key, tensor in backbone.state_dict().items():
         value = tensor.detach().cpu().contiguous()
         tensors[key] = value.half() if half and value.is_floating_point() else value
-    write_atomically(path, lambda partial: save_file(tensors, partial, metadata=metadata))
+
+    def write(partial: Path) -> None:
+        save_file(tensors, partial, metadata=metadata)
+        partial.chmod(0o644)  # safetensors writes for the owner alone; a published file is for everyone
+
+    write_atomically(path, write)

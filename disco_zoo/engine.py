@@ -109,6 +109,10 @@ class Trainer:
     def total_steps(self) -> int:
         return total_steps(self.recipe, len(self.source))
 
+    @property
+    def finished(self) -> bool:
+        return self.position.step >= self.total_steps
+
     def train(self, *, resume: bool = False, max_steps: int | None = None) -> TrainResult:
         """Run to the recipe's end, or to step `max_steps`; a later resume goes on exactly where this stopped.
 

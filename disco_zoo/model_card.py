@@ -44,7 +44,9 @@ SUBJECTS = {
     "student": "this model",
     "baseline": "baseline (MoCo-v2, same start, same steps)",
     "start": "start (before training)",
-    "teacher": "teacher",
+    "teacher": "teacher, at this model's input size",
+    "teacher_own_size": "teacher, at the input size it taught at",
+    "pixels": "raw pixels",
 }
 
 

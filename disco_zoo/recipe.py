@@ -177,7 +177,6 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
 def parse_recipe(values: dict[str, Any], *, origin: str, faults: Iterable[str] = ()) -> Recipe:
     """Validate a recipe's values; `faults` found earlier are reported along with the new ones."""
     messages = list(faults)
-    values = json.loads(json.dumps(values)) if _is_plain(values) else values
     recipe: Recipe | None = None
     try:
         recipe = Recipe.model_validate_json(json.dumps(values))
@@ -191,7 +190,12 @@ def parse_recipe(values: dict[str, Any], *, origin: str, faults: Iterable[str] =
         messages += _check_whole(recipe)
     if messages or recipe is None:
         raise BadRecipe(f"{origin}: " + "; ".join(messages))
-    return recipe
+    return recipe.model_copy(
+        update={
+            "views": _with_defaults(recipe.views, _views_schema),
+            "method": _with_defaults(recipe.method, _method_schema),
+        }
+    )
 
 
 def view_options(recipe: Recipe) -> dict[str, Any]:
@@ -202,14 +206,6 @@ def view_options(recipe: Recipe) -> dict[str, Any]:
 def method_options(recipe: Recipe) -> dict[str, Any]:
     """Keyword arguments of the method without its name."""
     return {key: value for key, value in recipe.method.items() if key != "name"}
-
-
-def _is_plain(values: Any) -> bool:
-    try:
-        json.dumps(values)
-    except TypeError:
-        return False
-    return True
 
 
 def _tuples(value: Any) -> Any:
@@ -305,6 +301,13 @@ def _check_named(section: str, given: dict[str, Any], schema: Callable[[dict[str
     except (ValidationError, TypeError) as error:
         return _explain(error, model, (section,)) if isinstance(error, ValidationError) else [f"{section}: {error}"]
     return []
+
+
+def _with_defaults(given: dict[str, Any], schema: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
+    """The section as given, with the signature's defaults for what it leaves out."""
+    model, selector, _ = schema(given)
+    options = {key: value for key, value in given.items() if key != selector}
+    return {selector: given[selector], **model.model_validate_json(json.dumps(options)).model_dump(mode="json")}
 
 
 def _explain(error: ValidationError, model: type[BaseModel], prefix: tuple[str, ...]) -> list[str]:

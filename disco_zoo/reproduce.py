@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from disco_zoo.build import build_teacher
 from disco_zoo.calibration import seconds_per_step
@@ -14,10 +16,11 @@ from disco_zoo.choice import POCKET_DATA, Choice
 from disco_zoo.datasets import open_source
 from disco_zoo.engine import total_steps
 from disco_zoo.evaluate.features import Features
-from disco_zoo.measure import Bench, Measurement
+from disco_zoo.measure import PROTOCOL, Bench, Measurement
 from disco_zoo.progress import console, duration
 from disco_zoo.recipe import Recipe, load_recipe
 from disco_zoo.run import Data, Run, RunOptions, open_data
+from disco_zoo.run_folder import RunFolder
 from disco_zoo.teachers import Teacher
 from disco_zoo.verdict import Verdict, judge
 
@@ -29,6 +32,7 @@ class Reproduction:
     """What `reproduce` found.
 
     Attributes:
+        folder: of the student's run, still claimed: close it.
         figures: percent by subject and metric.
         test_features: of start and student, for the picture.
         training_seconds, seconds: of training alone, and of the whole command.
@@ -36,13 +40,28 @@ class Reproduction:
 
     checkpoint: Checkpoint
     recipe: Recipe
-    folder: Path
+    folder: RunFolder
     data: Data
+    teacher: Teacher | None
     figures: dict[str, dict[str, float]]
     test_features: dict[str, Features]
     verdict: Verdict
     training_seconds: float
     seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """What `--json` prints and `results.json` holds."""
+        return {
+            "name": self.checkpoint.name,
+            "seed": self.recipe.seed,
+            "figures": self.figures,
+            "protocol": PROTOCOL,
+            "verdict": self.verdict.outcome,
+            "why": self.verdict.why,
+            "comparisons": [vars(comparison) for comparison in self.verdict.comparisons],
+            "seconds": round(self.seconds, 1),
+            "training_seconds": round(self.training_seconds, 1),
+        }
 
 
 def reproduce(
@@ -74,29 +93,28 @@ def reproduce(
     figures: dict[str, dict[str, float]] = {}
     training_seconds = 0.0
     if baseline is not None:
-        run = Run(baseline, sources, out / "baseline", options, label="MoCo-v2 baseline")
-        try:
+        with contextlib.closing(Run(baseline, sources, out / "baseline", options, label="MoCo-v2 baseline")) as run:
             training_seconds += run.train().seconds
             figures["baseline"] = _measure_student(bench, run, "measuring baseline").figures
-        finally:
-            run.close()
     run = Run(recipe, sources, out, options, label="DisCo student")
     try:
         start = _measure_student(bench, run, "measuring start")
         training_seconds += run.train().seconds
         student = _measure_student(bench, run, "measuring student")
-    finally:
+        figures |= {"start": start.figures, "student": student.figures}
+        if teacher is not None:
+            figures |= _measure_teacher(bench, teacher, recipe)
+        if choice.checkpoint.data == POCKET_DATA:
+            figures["pixels"] = bench.measure_pixels(PIXELS_SIZE)
+    except BaseException:
         run.close()
-    figures |= {"start": start.figures, "student": student.figures}
-    if teacher is not None:
-        figures |= _measure_teacher(bench, teacher, recipe)
-    if choice.checkpoint.data == POCKET_DATA:
-        figures["pixels"] = bench.measure_pixels(PIXELS_SIZE)
+        raise
     return Reproduction(
         checkpoint=choice.checkpoint,
         recipe=recipe,
-        folder=out,
+        folder=run.folder,
         data=sources,
+        teacher=teacher,
         figures=figures,
         test_features={"start": start.test_features, "student": student.test_features},
         verdict=judge(choice.checkpoint, figures, why_not=_why_not(overrides, options)),

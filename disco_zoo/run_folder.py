@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 
 from disco_zoo.checkpoint import write_atomically
 from disco_zoo.errors import BadRunFolder
-from disco_zoo.recipe import Recipe
+from disco_zoo.recipe import Recipe, parse_recipe
 
 VERSIONS_OF = ("disco-zoo", "torch", "torchvision", "timm", "accelerate", "safetensors", "pillow", "numpy", "pyarrow")
 
@@ -83,7 +83,7 @@ class RunFolder:
             return
         if not resume and self.checkpoint.is_file():
             raise BadRunFolder(f"{self.path} already holds a run. Add --resume to go on, or choose another --out")
-        former = Recipe.model_validate_json(json.dumps(yaml.safe_load(stored.read_text(encoding="utf-8"))))
+        former = parse_recipe(yaml.safe_load(stored.read_text(encoding="utf-8")), origin=str(stored))
         if resume and former.digest() != recipe.digest():
             raise BadRunFolder(
                 f"{self.path} holds a run of another recipe ({_first_difference(former, recipe)}). "

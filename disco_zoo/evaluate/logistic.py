@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -11,6 +10,7 @@ from torch.nn import functional as F
 
 from disco_zoo.errors import BadData
 from disco_zoo.randomness import stream_generator
+from disco_zoo.threads import one_thread
 
 # From strong to weak: each fit starts from the last one, and the strong ones converge in a few iterations.
 L2_GRID = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003, 0.001)
@@ -75,25 +75,9 @@ def fit_logistic_regression(
         loss.backward()
         return loss
 
-    with _one_thread(), torch.enable_grad():
+    with one_thread(), torch.enable_grad():
         solver.step(loss_and_gradient)
     return classifier.detach()
-
-
-@contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
-    """Compute with one CPU thread, then with as many as before.
-
-    L-BFGS makes thousands of short vector operations. On a busy machine, waiting for the other threads at
-    each of them made a fit several times slower (measured). One thread also gives the same bits whatever
-    the number of cores.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def choose_l2(

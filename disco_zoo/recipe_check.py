@@ -1,0 +1,159 @@
+"""What is wrong with a recipe, in words: path, value and nearest name of every fault."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import re
+import typing
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError, create_model
+
+from disco_zoo.errors import did_you_mean
+
+
+class Section(BaseModel):
+    """Strict: no unknown keys; 1 is not True and "3" is not 3, but YAML's lists may fill tuples."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+@functools.cache
+def schema_of(target: Callable[..., Any] | None) -> type[BaseModel]:
+    """A pydantic model of a callable's keyword-only arguments: the signature is the schema."""
+    if target is None:
+        return Section
+    function = target.__init__ if inspect.isclass(target) else target
+    hints = typing.get_type_hints(function, include_extras=True)
+    fields: dict[str, Any] = {
+        name: (hints[name], ... if parameter.default is parameter.empty else parameter.default)
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+    return create_model(f"Options of {getattr(target, '__name__', target)}", __base__=Section, **fields)
+
+
+def _named_sections() -> dict[str, tuple[str, dict[str, Any]]]:
+    """The sections whose keys depend on a name in them: which key holds it, and what it may name."""
+    from disco_zoo.methods import METHODS
+    from disco_zoo.views import VIEW_RECIPES
+
+    return {"views": ("recipe", VIEW_RECIPES), "method": ("name", METHODS)}
+
+
+def check_named_sections(values: dict[str, Any]) -> list[str]:
+    """Faults in `views` and `method`, whose schema is the signature of what they name."""
+    faults = []
+    for section, (selector, known) in _named_sections().items():
+        given = values.get(section)
+        if isinstance(given, dict):
+            faults += _check_named(section, given, selector, known)
+    return faults
+
+
+def _check_named(section: str, given: dict[str, Any], selector: str, known: dict[str, Any]) -> list[str]:
+    chosen = given.get(selector)
+    choice = f"(one of {', '.join(known)})"
+    if chosen is None:
+        return [f"missing key '{section}.{selector}' {choice}"]
+    if not isinstance(chosen, str) or chosen not in known:
+        return [f"{section}.{selector}: unknown '{chosen}'.{did_you_mean(str(chosen), known)} {choice}"]
+    model = schema_of(known[chosen])
+    options = {key: value for key, value in given.items() if key != selector}
+    try:
+        model.model_validate_json(json.dumps(options))
+    except ValidationError as error:
+        return explain(error, model, (section,))
+    return []
+
+
+def with_defaults(section: str, given: dict[str, Any]) -> dict[str, Any]:
+    """A checked `views` or `method` section, with the signature's defaults for what it leaves out."""
+    selector, known = _named_sections()[section]
+    options = {key: value for key, value in given.items() if key != selector}
+    resolved = schema_of(known[given[selector]]).model_validate_json(json.dumps(options))
+    return {selector: given[selector], **resolved.model_dump(mode="json")}
+
+
+def explain(error: ValidationError, model: type[BaseModel], prefix: tuple[str, ...] = ()) -> list[str]:
+    """Pydantic's faults of `model` as messages; `prefix` is where the model hangs in the recipe."""
+    messages = []
+    for fault in error.errors():
+        location = [str(part) for part in (*prefix, *fault["loc"])]
+        path = ".".join(location)
+        if fault["type"] == "extra_forbidden":
+            known = _keys_at(model, location[len(prefix) : -1])
+            messages.append(f"unknown key '{path}'.{did_you_mean(location[-1], known)}")
+        elif fault["type"] == "missing":
+            messages.append(f"missing key '{path}'")
+        else:
+            value = json.dumps(fault["input"], ensure_ascii=False)
+            allowed = re.findall(r"'([^']*)'", fault.get("ctx", {}).get("expected", ""))
+            hint = did_you_mean(str(fault["input"]), allowed)
+            messages.append(f"{path}: {fault['msg'].lower()}, not {value[:60]}" + (f".{hint}" if hint else ""))
+    return messages
+
+
+def _keys_at(model: type[BaseModel], path: list[str]) -> list[str]:
+    """Keys that a section of the schema knows, to suggest the nearest."""
+    for part in path:
+        annotation = model.model_fields[part].annotation
+        candidates = [annotation, *typing.get_args(annotation)]
+        model = next(c for c in candidates if inspect.isclass(c) and issubclass(c, BaseModel))
+    return list(model.model_fields)
+
+
+def check_across_sections(values: dict[str, Any]) -> list[str]:
+    """Faults that show only when the sections are seen together; says nothing of what has another fault."""
+    faults: list[str] = []
+    student, optim = _section(values, "student"), _section(values, "optim")
+    if _method_needs_teacher(values) and values.get("teacher") is None:
+        faults.append(f"missing key 'teacher.source' (method {values['method']['name']} needs a teacher)")
+    if student.get("init") == "inherit" and not (student.get("init_from") or values.get("teacher")):
+        faults.append("missing key 'student.init_from' (whose tensors to inherit)")
+    if student.get("init") == "checkpoint" and not student.get("init_from"):
+        faults.append("missing key 'student.init_from' (the safetensors file to start from)")
+    batch_size, accumulation = optim.get("batch_size"), optim.get("accumulation_steps")
+    if type(batch_size) is type(accumulation) is int and accumulation > 0 and batch_size % accumulation:
+        faults.append("optim.accumulation_steps: must divide optim.batch_size")
+    return faults + _check_sizes(values) + _check_names(values)
+
+
+def _check_sizes(values: dict[str, Any]) -> list[str]:
+    evaluation = _section(values, "eval")
+    crop = evaluation.get("image_size") or _section(values, "student").get("image_size")
+    resize = evaluation.get("resize_size")
+    if type(resize) is type(crop) is int and 0 < resize < crop:
+        return [f"eval.resize_size: must be at least the crop's {crop} pixels, not {resize}"]
+    return []
+
+
+def _check_names(values: dict[str, Any]) -> list[str]:
+    """Names that other files define: datasets and linear protocols."""
+    from disco_zoo.catalog import load_catalog
+    from disco_zoo.evaluate.linear_protocols import PROTOCOLS
+
+    references: list[tuple[str, str, Iterable[str]]] = [
+        ("data", "id", load_catalog().datasets),
+        ("eval", "linear", PROTOCOLS),
+    ]
+    faults = []
+    for section, key, known in references:
+        name = _section(values, section).get(key)
+        if isinstance(name, str) and name not in known:
+            faults.append(f"{section}.{key}: unknown '{name}'.{did_you_mean(name, known)} (one of {', '.join(known)})")
+    return faults
+
+
+def _method_needs_teacher(values: dict[str, Any]) -> bool:
+    _, methods = _named_sections()["method"]
+    name = _section(values, "method").get("name")
+    return isinstance(name, str) and name in methods and methods[name].needs_teacher
+
+
+def _section(values: dict[str, Any], name: str) -> dict[str, Any]:
+    section = values.get(name)
+    return section if isinstance(section, dict) else {}

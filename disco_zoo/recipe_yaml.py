@@ -1,0 +1,63 @@
+"""YAML as recipes use it: no key twice, keys are text, and 1e-4 is a number although YAML 1.1 calls it text."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import yaml
+
+_EXPONENT_NUMBER = re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$")
+
+
+class _Loader(yaml.SafeLoader):
+    """Notes keys that appear twice, of which YAML would silently keep the last."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.duplicates: list[str] = []
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key_node, _ in node.value:
+            key = str(key_node.value)
+            if key in seen:
+                self.duplicates.append(f"key '{key}' appears twice (line {key_node.start_mark.line + 1})")
+            seen.add(key)
+        return {str(key): value for key, value in super().construct_mapping(node, deep=deep).items()}
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts quotes around text that `_Loader` would read as a number."""
+
+
+for _class in (_Loader, _Dumper):
+    _class.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT_NUMBER, list("-+0123456789"))
+
+
+def read_yaml(text: str) -> tuple[Any, list[str]]:
+    """Read a document: its value, and a message for each key that appears twice.
+
+    Raises:
+        yaml.YAMLError: the text is no YAML.
+    """
+    loader = _Loader(text)
+    try:
+        return loader.get_single_data(), loader.duplicates
+    finally:
+        loader.dispose()
+
+
+def read_value(text: str) -> Any:
+    """YAML's reading of one value; what is no YAML is text."""
+    try:
+        return read_yaml(text)[0]
+    except yaml.YAMLError:
+        return text
+
+
+def dump_yaml(values: dict[str, Any]) -> str:
+    """Text that `read_yaml` reads as exactly `values`, in their order."""
+    return yaml.dump(
+        values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110
+    )
