@@ -5,11 +5,13 @@ from __future__ import annotations
 import errno
 import os
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
@@ -17,7 +19,7 @@ from disco_zoo.errors import BadRunFolder
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a neighbouring file, then rename it into place: readers see the old file or the new one.
+    """Let `write` fill a neighbouring file, then rename it into place: a reader sees the old file or the new.
 
     Raises:
         BadRunFolder: no space or no permission; the old file is untouched.
@@ -28,16 +30,26 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         with partial.open("rb+") as file:
             os.fsync(file.fileno())
         partial.replace(path)
-    except (OSError, RuntimeError) as error:
+    except BaseException as error:
         partial.unlink(missing_ok=True)
-        # torch reports a full disk as a RuntimeError of its zip writer.
-        if isinstance(error, RuntimeError) and "PytorchStreamWriter" not in str(error):
+        reason = _why_not_written(error)
+        if reason is None:
             raise
-        full = isinstance(error, RuntimeError) or error.errno in (errno.ENOSPC, errno.EDQUOT)
-        reason = "no space left" if full else str(error.strerror)
         raise BadRunFolder(
             f"cannot write {path}: {reason}. Make room or fix it, then repeat the command with --resume"
         ) from error
+
+
+def _why_not_written(error: BaseException) -> str | None:
+    """What the system said, or None for an error that is no failed write."""
+    if isinstance(error, RuntimeError) and "inline_container" in str(error):
+        return "no space left"  # torch's zip writer notices a short write, but not why it was short
+    code = error.errno if isinstance(error, OSError) else None
+    if isinstance(error, SafetensorError) and (found := re.search(r"os error (\d+)", str(error))):
+        code = int(found[1])
+    if code is None:
+        return None
+    return "no space left" if code in (errno.ENOSPC, errno.EDQUOT) else os.strerror(code)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -52,10 +64,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         BadRunFolder: missing, damaged, or holding more than plain values.
     """
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        return state
     except FileNotFoundError as error:
         raise BadRunFolder(f"nothing to resume: {path} does not exist. Repeat the command without --resume") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+    # What the bytes of a damaged file happen to mean decides which of these the unpickler raises.
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
         raise BadRunFolder(f"{path} is damaged. Delete the folder or choose another --out") from error
 
 
@@ -74,7 +88,7 @@ def restore_random_state(state: dict[str, Any]) -> None:
 
 
 def export_backbone(backbone: nn.Module, path: Path, *, half: bool, metadata: dict[str, str]) -> None:
-    """Write a backbone as safetensors; `half` stores floating tensors as fp16, which timm loads into fp32 exactly."""
+    """Write a backbone as safetensors; `half` stores floating tensors as fp16, which timm loads into fp32."""
     tensors = {}
     for key, tensor in backbone.state_dict().items():
         value = tensor.detach().cpu().contiguous()

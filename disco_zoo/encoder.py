@@ -27,7 +27,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.backbone, self.head, self.image_size = backbone, head, image_size
         self.mean, self.std = tuple(mean), tuple(std)
-        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.to(memory_format=torch.channels_last)
 
     def features(self, views: Tensor) -> Tensor:
         """Pooled backbone features (B, feature_dim) of uint8 views (B, 3, S', S')."""
@@ -40,7 +40,8 @@ class Encoder(nn.Module):
 
 def feature_dim_of(backbone: nn.Module) -> int:
     """Width of a headless timm backbone's output; MobileNetV3's `num_features` is not it, hence `head_hidden_size`."""
-    return int(getattr(backbone, "head_hidden_size", None) or backbone.num_features)
+    width: int = getattr(backbone, "head_hidden_size", None) or backbone.num_features  # type: ignore[assignment]
+    return width
 
 
 def resized(views: Tensor, size: int) -> Tensor:

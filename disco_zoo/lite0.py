@@ -80,7 +80,7 @@ def timm_state_dict(path: Path | None = None) -> dict[str, Tensor]:
 
 
 def timm_key(key: str) -> str:
-    """Rename one key of efficientnet_pytorch's layout, e.g. `_blocks.1._expand_conv.weight` -> `blocks.1.0.conv_pw.weight`."""
+    """Rename one key of efficientnet_pytorch, e.g. `_blocks.1._expand_conv.weight` -> `blocks.1.0.conv_pw.weight`."""
     parts = key.split(".")
     if parts[0] != "_blocks":
         return ".".join([_TOP[parts[0]], *parts[1:]])

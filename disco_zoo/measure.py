@@ -1,4 +1,4 @@
-"""The figures of one set of frozen features: weighted kNN and the fast linear probe, in percent."""
+"""The figures of one set of frozen features: weighted kNN and a linear probe, in percent."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from disco_zoo.datasets import ImageSource, require_labels, require_same_classes
 from disco_zoo.errors import BadData
 from disco_zoo.evaluate.features import Features, backbone_fingerprint, extract_features
 from disco_zoo.evaluate.knn import knn_top1
-from disco_zoo.evaluate.linear import check_classes, linear_probe_on_features
+from disco_zoo.evaluate.linear import check_classes, linear_probe, linear_probe_on_features
 from disco_zoo.progress import StepProgress
+from disco_zoo.recipe import Recipe
 
 KNN_KS = (1, 20, 200)
-PROTOCOL = "kNN: cosine, weights exp(sim/0.07); linear: logistic regression on standardised features (fast)"
+KNN_PROTOCOL = "kNN: cosine, weights exp(sim/0.07)"
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,14 @@ class Measurement:
     test_features: Features
 
 
+def recipe_bench(recipe: Recipe, train: ImageSource, test: ImageSource, device: torch.device | str) -> Bench:
+    """The bench a recipe asks for, checked before the long work."""
+    size = recipe.eval.image_size or recipe.student.image_size
+    bench = Bench(train, test, size, recipe.eval.resize_size, recipe.eval.linear, device)
+    bench.check()
+    return bench
+
+
 @dataclass(frozen=True)
 class Bench:
     """Labelled images and input settings on which several networks are compared.
@@ -34,14 +43,22 @@ class Bench:
     Attributes:
         train, test: labelled sources.
         image_size, resize_size: pixels, see `evaluate.features.eval_transform`.
+        linear: a protocol of `LINEAR_PROTOCOLS`; "fast" works on the features that kNN uses.
     """
 
     train: ImageSource
     test: ImageSource
     image_size: int
     resize_size: int | None
+    linear: str = "fast"
     device: torch.device | str = "cpu"
     workers: int = 0
+
+    @property
+    def protocol(self) -> str:
+        """What the figures mean, for people."""
+        probe = "logistic regression on standardised features (fast)" if self.linear == "fast" else self.linear
+        return f"{KNN_PROTOCOL}; linear: {probe}"
 
     def check(self) -> None:
         """Find what cannot be evaluated before hours of training.
@@ -72,11 +89,19 @@ class Bench:
                 extract_features(
                     backbone, source, image_size=image_size or self.image_size,
                     resize_size=image_size or self.resize_size, mean=mean, std=std, device=self.device,
-                    workers=self.workers, progress=lambda done, _, first=first: progress.advance(first + done, "images"),
+                    workers=self.workers, progress=progress.part(first),
                 )
                 for source, first in ((self.train, 0), (self.test, len(self.train)))
             )  # fmt: skip
-        figures = {**_knn(train, test), "linear_top1": linear_probe_on_features(train, test).top1}
+        if self.linear == "fast":
+            linear = linear_probe_on_features(train, test)
+        else:
+            linear = linear_probe(
+                backbone, train.features.shape[1], self.train, self.test, protocol=self.linear,
+                image_size=image_size or self.image_size, resize_size=image_size or self.resize_size,
+                mean=mean, std=std, device=self.device, workers=self.workers,
+            )  # fmt: skip
+        figures = {**_knn(train, test), "linear_top1": linear.top1}
         if backbone_fingerprint(backbone) != before:
             raise RuntimeError("evaluation changed the backbone")  # a bug of ours, not of the user's
         return Measurement(figures, test)

@@ -106,7 +106,7 @@ class MomentumContrast(nn.Module):
         return loss
 
     def follow(self, encoder: nn.Module) -> None:
-        """Move the twin towards the encoder; after the optimiser's step this equals MoCo's update before the next key."""
+        """Move the twin towards the encoder; after the optimiser's step this is MoCo's update before the next key."""
         ema_update(self.twin, encoder, self.momentum)
 
 

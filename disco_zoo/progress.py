@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 
 from rich.console import Console
@@ -44,6 +45,16 @@ class StepProgress:
         if not console.is_terminal and (self._line_is_due() or done >= self.total):
             self._last_line = time.monotonic()
             console.print(f"{self.label}: {done}/{self.total}, {self._remaining()}{figures}", soft_wrap=True)
+
+    def part(self, first: int) -> Callable[[int, int], None]:
+        """A callback for one part of the work, which begins after `first` units."""
+        return lambda done, _: self.advance(first + done, "images")
+
+    def update(self, done: int, total: int) -> None:
+        """As `advance`, for work whose total shows only on the way."""
+        self.total = total
+        self._bar.update(self._task, total=total)
+        self.advance(done, "images")
 
     def _line_is_due(self) -> bool:
         return time.monotonic() - self._last_line >= LINE_EVERY_SECONDS

@@ -2,46 +2,47 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
-import inspect
 import json
-import typing
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from disco_zoo.errors import BadRecipe, UnknownName, did_you_mean
+from disco_zoo.recipe_check import (
+    Section,
+    check_across_sections,
+    check_named_sections,
+    explain,
+    with_defaults,
+)
+from disco_zoo.recipe_yaml import dump_yaml, read_value, read_yaml
 
 Channels = tuple[float, float, float]
-
-
-class Section(BaseModel):
-    """Strict: no unknown keys; 1 is not True and "3" is not 3, but YAML's lists may fill tuples."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+Pixels = Annotated[int, Field(ge=16)]
 
 
 class StudentSection(Section):
     model: str
-    image_size: int = Field(ge=16)
+    image_size: Pixels
     mean: Channels = (0.485, 0.456, 0.406)
-    std: Channels = (0.229, 0.224, 0.225)
+    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.229, 0.224, 0.225)
     head: Literal["mlp", "linear", "none"] = "mlp"
-    embed_dim: int | None = None  # None: the teacher's, or 128 without a teacher
-    head_hidden_dim: int | None = 2048  # None: the feature width (MoCo-v2's rule); DisCo fixes 2048
+    embed_dim: PositiveInt | None = None  # None: the teacher's, or 128 without a teacher
+    head_hidden_dim: PositiveInt | None = 2048  # None: the feature width (MoCo-v2's rule); DisCo fixes 2048
     init: Literal["random", "inherit", "checkpoint"] = "random"
-    init_from: str | None = None  # inherit: a teacher source, default teacher.source; checkpoint: a safetensors file
-    recalibration_images: int = 1024  # inherit only: images that set BatchNorm's statistics
+    # inherit: a teacher source, default teacher.source; checkpoint: a safetensors file
+    init_from: str | None = None
+    recalibration_images: PositiveInt = 1024  # inherit only: images that set BatchNorm's statistics
 
 
 class TeacherSection(Section):
     source: str
     pretrained: bool = True
-    image_size: int | None = None  # None: the student's
+    image_size: Pixels | None = None  # None: the student's
     features: Literal["head", "backbone"] = "head"
     bn_mode: Literal["eval", "train"] = "eval"
 
@@ -50,7 +51,7 @@ class DataSection(Section):
     id: str  # of the catalog's datasets
     source: str | None = None  # None: must come from --data
     eval_source: str | None = None  # None: the test split of `source`
-    max_unreadable_images: int = 100
+    max_unreadable_images: NonNegativeInt = 100
 
 
 class OptimSection(Section):
@@ -58,7 +59,7 @@ class OptimSection(Section):
     batch_size: int = Field(ge=1)  # images a step, over all processes and accumulated micro-batches
     base_lr: float = Field(gt=0)  # for 256 images; the rate used is base_lr * batch_size / 256
     weight_decay: float = Field(ge=0)
-    momentum: float = 0.9  # SGD only
+    momentum: float = Field(default=0.9, ge=0, lt=1)  # SGD only
     schedule: Literal["cosine_epoch", "cosine_step", "constant"]
     warmup_epochs: float = Field(default=0.0, ge=0)
     epochs: int = Field(ge=1)
@@ -71,12 +72,13 @@ class LogSection(Section):
     log_every_steps: int = Field(default=10, ge=1)
     checkpoint_every_steps: int = Field(default=200, ge=1)
     knn_every_epochs: float = Field(default=1.0, ge=0)  # fractions allowed; 0: no online kNN
-    knn_bank_images: int = 5000  # of the training split, drawn by the seed; the test split is cut to as many
+    # of the training split, drawn by the seed; the test split is cut to as many
+    knn_bank_images: PositiveInt = 5000
 
 
 class EvalSection(Section):
-    image_size: int | None = None  # None: the student's
-    resize_size: int | None = None  # None: image_size * 256 / 224
+    image_size: Pixels | None = None  # None: the student's
+    resize_size: Pixels | None = None  # None: image_size * 256 / 224
     linear: str = "fast"
 
 
@@ -92,7 +94,7 @@ class Recipe(Section):
     cost: str
     reference: str
     preset: Literal["fixed", "official"] = "fixed"
-    seed: int = 0
+    seed: int = Field(default=0, ge=0, lt=2**63)
     student: StudentSection
     teacher: TeacherSection | None = None
     data: DataSection
@@ -118,11 +120,12 @@ class Recipe(Section):
 
     def as_yaml(self) -> str:
         """The full resolved recipe, defaults included."""
-        return yaml.safe_dump(self.as_dict(), sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
+        return dump_yaml(self.as_dict())
 
     def digest(self) -> str:
         """Identifies the run: everything that decides its weights, but not how often it logs."""
-        decisive = {k: v for k, v in self.as_dict().items() if k not in {"log", "target", "cost", "reference"}}
+        silent = {"log", "target", "cost", "reference"}
+        decisive = {key: value for key, value in self.as_dict().items() if key not in silent}
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
@@ -135,7 +138,8 @@ def recipes_folder() -> Path:
 def bundled_recipes() -> dict[str, Path]:
     """Every recipe on disk by its full name, `scale/checkpoint`."""
     folder = recipes_folder()
-    return {path.relative_to(folder).as_posix().removesuffix(".yaml"): path for path in sorted(folder.rglob("*.yaml"))}
+    paths = sorted(folder.rglob("*.yaml"))
+    return {path.relative_to(folder).as_posix().removesuffix(".yaml"): path for path in paths}
 
 
 def find_recipe(name: str) -> Path:
@@ -146,11 +150,12 @@ def find_recipe(name: str) -> Path:
             return path
         raise BadRecipe(f"recipe {path} does not exist. The bundled ones: {', '.join(bundled_recipes())}")
     known = bundled_recipes()
-    found = [full for full in known if name in (full, full.split("/", 1)[1])]
-    if len(found) != 1:
-        names = [*known, *(full.split("/", 1)[1] for full in known)]
-        hint = did_you_mean(name, names) or f" There are: {', '.join(known)}"
-        raise UnknownName(f"unknown recipe '{name}'.{hint}")
+    found = [full for full in known if name in (full, full.split("/")[-1])]
+    if len(found) > 1:
+        raise UnknownName(f"several recipes are called '{name}'. Type one of: {', '.join(found)}")
+    if not found:
+        hint = did_you_mean(name, [*known, *(full.split("/")[-1] for full in known)])
+        raise UnknownName(f"unknown recipe '{name}'." + (hint or f" There are: {', '.join(known)}"))
     return known[found[0]]
 
 
@@ -163,39 +168,36 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
     """
     path = find_recipe(name)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except yaml.YAMLError as error:
+        values, faults = read_yaml(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadRecipe(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict):
         raise BadRecipe(f"{path} holds no keys")
     explicit = {f"{s}.{k}" for s, section in values.items() if isinstance(section, dict) for k in section}
-    faults = _apply_overrides(values, overrides, explicit)
+    faults += _apply_overrides(values, overrides, explicit)
     _apply_preset(values, explicit)
     return parse_recipe(values, origin=path.name, faults=faults)
 
 
 def parse_recipe(values: dict[str, Any], *, origin: str, faults: Iterable[str] = ()) -> Recipe:
-    """Validate a recipe's values; `faults` found earlier are reported along with the new ones."""
+    """Validate a recipe's values; `faults` found earlier are reported along with the new ones.
+
+    Raises:
+        BadRecipe: all faults together.
+    """
+    # Dates and the like, which YAML makes of plain text, become text again.
+    values = json.loads(json.dumps(values, default=str))
     messages = list(faults)
     recipe: Recipe | None = None
     try:
         recipe = Recipe.model_validate_json(json.dumps(values))
     except ValidationError as error:
-        messages += _explain(error, Recipe, ())
-    for section, schema in (("views", _views_schema), ("method", _method_schema)):
-        given = values.get(section)
-        if isinstance(given, dict):
-            messages += _check_named(section, given, schema)
-    if recipe is not None and not messages:
-        messages += _check_whole(recipe)
+        messages += explain(error, Recipe)
+    messages += check_named_sections(values) + check_across_sections(values)
     if messages or recipe is None:
         raise BadRecipe(f"{origin}: " + "; ".join(messages))
-    return recipe.model_copy(
-        update={
-            "views": _with_defaults(recipe.views, _views_schema),
-            "method": _with_defaults(recipe.method, _method_schema),
-        }
-    )
+    sections = {"views": recipe.views, "method": recipe.method}
+    return recipe.model_copy(update={name: with_defaults(name, given) for name, given in sections.items()})
 
 
 def view_options(recipe: Recipe) -> dict[str, Any]:
@@ -229,23 +231,9 @@ def _apply_overrides(values: dict[str, Any], overrides: Iterable[str], explicit:
         if not isinstance(target, dict):
             faults.append(f"--set {override}: '{parents[0]}' has no keys below it")
             continue
-        target[key] = _yaml_value(text)
+        target[key] = read_value(text)
         explicit.add(path.strip())
     return faults
-
-
-def _yaml_value(text: str) -> Any:
-    """YAML's reading of a value, except that 1e-4 is a number here although YAML 1.1 calls it text."""
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
-    if isinstance(value, str):
-        try:
-            return float(value)
-        except ValueError:
-            return value
-    return value
 
 
 def _apply_preset(values: dict[str, Any], explicit: set[str]) -> None:
@@ -253,101 +241,10 @@ def _apply_preset(values: dict[str, Any], explicit: set[str]) -> None:
     from disco_zoo.methods import METHODS
 
     method = values.get("method")
-    if values.get("preset") != "official" or not isinstance(method, dict) or method.get("name") not in METHODS:
+    name = method.get("name") if isinstance(method, dict) else None
+    if values.get("preset") != "official" or not isinstance(name, str) or name not in METHODS:
         return
-    for path, value in METHODS[method["name"]].OFFICIAL.items():
+    for path, value in METHODS[name].OFFICIAL.items():
         section, key = path.split(".")
         if path not in explicit and isinstance(values.get(section), dict):
             values[section][key] = value
-
-
-def _views_schema(given: dict[str, Any]) -> tuple[type[BaseModel], str, Iterable[str]]:
-    from disco_zoo.views import VIEW_RECIPES
-
-    return _schema_of(VIEW_RECIPES.get(given.get("recipe", ""))), "recipe", VIEW_RECIPES
-
-
-def _method_schema(given: dict[str, Any]) -> tuple[type[BaseModel], str, Iterable[str]]:
-    from disco_zoo.methods import METHODS
-
-    return _schema_of(METHODS.get(given.get("name", ""))), "name", METHODS
-
-
-@functools.cache
-def _schema_of(target: Callable[..., Any] | None) -> type[BaseModel]:
-    """A pydantic model of a callable's keyword-only arguments: the signature is the schema."""
-    if target is None:
-        return Section
-    function = target.__init__ if inspect.isclass(target) else target
-    hints = typing.get_type_hints(function)
-    fields: dict[str, Any] = {
-        name: (hints[name], ... if parameter.default is parameter.empty else parameter.default)
-        for name, parameter in inspect.signature(function).parameters.items()
-        if parameter.kind is parameter.KEYWORD_ONLY
-    }
-    return create_model(f"Options of {getattr(target, '__name__', target)}", __base__=Section, **fields)
-
-
-def _check_named(section: str, given: dict[str, Any], schema: Callable[[dict[str, Any]], Any]) -> list[str]:
-    model, selector, known = schema(given)
-    chosen = given.get(selector)
-    if chosen is None:
-        return [f"missing key '{section}.{selector}' (one of {', '.join(known)})"]
-    if chosen not in known:
-        return [f"{section}.{selector}: unknown '{chosen}'.{did_you_mean(str(chosen), known)} (one of {', '.join(known)})"]
-    options = {key: value for key, value in given.items() if key != selector}
-    try:
-        model.model_validate_json(json.dumps(options))
-    except (ValidationError, TypeError) as error:
-        return _explain(error, model, (section,)) if isinstance(error, ValidationError) else [f"{section}: {error}"]
-    return []
-
-
-def _with_defaults(given: dict[str, Any], schema: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:
-    """The section as given, with the signature's defaults for what it leaves out."""
-    model, selector, _ = schema(given)
-    options = {key: value for key, value in given.items() if key != selector}
-    return {selector: given[selector], **model.model_validate_json(json.dumps(options)).model_dump(mode="json")}
-
-
-def _explain(error: ValidationError, model: type[BaseModel], prefix: tuple[str, ...]) -> list[str]:
-    messages = []
-    for fault in error.errors():
-        location = [str(part) for part in (*prefix, *fault["loc"])]
-        path = ".".join(location)
-        if fault["type"] == "extra_forbidden":
-            messages.append(f"unknown key '{path}'.{did_you_mean(location[-1], _keys_at(model, location[len(prefix):-1]))}")
-        elif fault["type"] == "missing":
-            messages.append(f"missing key '{path}'")
-        else:
-            messages.append(f"{path}: {fault['msg'].lower()}, not {json.dumps(fault['input'])[:60]}")
-    return messages
-
-
-def _keys_at(model: type[BaseModel], path: list[str]) -> list[str]:
-    """Keys that a section of the schema knows, to suggest the nearest."""
-    for part in path:
-        annotation = model.model_fields[part].annotation
-        candidates = [annotation, *typing.get_args(annotation)]
-        model = next(c for c in candidates if inspect.isclass(c) and issubclass(c, BaseModel))
-    return list(model.model_fields)
-
-
-def _check_whole(recipe: Recipe) -> list[str]:
-    """Faults that show only when the sections are seen together."""
-    from disco_zoo.catalog import load_catalog
-    from disco_zoo.methods import METHODS
-
-    faults = []
-    datasets = load_catalog().datasets
-    if recipe.data.id not in datasets:
-        faults.append(f"data.id: unknown '{recipe.data.id}'.{did_you_mean(recipe.data.id, datasets)}")
-    if METHODS[recipe.method["name"]].needs_teacher and recipe.teacher is None:
-        faults.append(f"missing key 'teacher.source' (method {recipe.method['name']} needs a teacher)")
-    if recipe.student.init == "inherit" and not (recipe.student.init_from or recipe.teacher):
-        faults.append("missing key 'student.init_from' (whose tensors to inherit)")
-    if recipe.student.init == "checkpoint" and not recipe.student.init_from:
-        faults.append("missing key 'student.init_from' (the safetensors file to start from)")
-    if recipe.optim.batch_size % recipe.optim.accumulation_steps:
-        faults.append("optim.accumulation_steps: must divide optim.batch_size")
-    return faults

@@ -134,11 +134,11 @@ def _check_sizes(values: dict[str, Any]) -> list[str]:
 def _check_names(values: dict[str, Any]) -> list[str]:
     """Names that other files define: datasets and linear protocols."""
     from disco_zoo.catalog import load_catalog
-    from disco_zoo.evaluate.linear_protocols import PROTOCOLS
+    from disco_zoo.evaluate.linear_protocols import LINEAR_PROTOCOLS
 
     references: list[tuple[str, str, Iterable[str]]] = [
         ("data", "id", load_catalog().datasets),
-        ("eval", "linear", PROTOCOLS),
+        ("eval", "linear", LINEAR_PROTOCOLS),
     ]
     faults = []
     for section, key, known in references:

@@ -1,4 +1,4 @@
-"""YAML as recipes use it: no key twice, keys are text, and 1e-4 is a number although YAML 1.1 calls it text."""
+"""YAML as recipes use it: no key twice, and 1e-4 is a number although YAML 1.1 calls it text."""
 
 from __future__ import annotations
 
@@ -58,6 +58,4 @@ def read_value(text: str) -> Any:
 
 def dump_yaml(values: dict[str, Any]) -> str:
     """Text that `read_yaml` reads as exactly `values`, in their order."""
-    return yaml.dump(
-        values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110
-    )
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)

@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from disco_zoo.catalog import Checkpoint, Measured, load_catalog
-from disco_zoo.measure import PROTOCOL, Bench, Measurement
+from disco_zoo.measure import Measurement, recipe_bench
 from disco_zoo.metric_logger import read_metrics
 from disco_zoo.model_card import render_card
 from disco_zoo.plots import plot_curves, plot_embedding_map, plot_embedding_pair
@@ -34,8 +34,8 @@ def subject_titles(rep: Reproduction) -> dict[str, str]:
         "start": f"untrained start ({start})",
         "baseline": "MoCo-v2 baseline",
         "student": "DisCo student",
-        "teacher": f"teacher{supervised}, {size} px as the student",
-        "teacher_own_size": f"teacher{supervised}, {own_size} px as it taught",
+        "teacher": f"teacher{supervised}, {size} px",
+        "teacher_own_size": f"teacher{supervised}, {own_size} px",
     }
     return {subject: title for subject, title in titles.items() if subject in rep.figures}
 
@@ -79,7 +79,7 @@ def finish_training(run: Run) -> dict[str, Any]:
     _curves(run.folder, run.recipe.name)
     lines = [f"# {run.recipe.name}", "", f"`{facts['command']}`", "", *_fact_lines(facts)]
     if run.data.has_labels and run.trainer.finished:
-        measurement = _measure(run)
+        protocol, measurement = _measure(run)
         facts["figures"] = measurement.figures
         run.folder.write_json("run.json", facts)
         plot_embedding_map(
@@ -88,7 +88,7 @@ def finish_training(run: Run) -> dict[str, Any]:
         )  # fmt: skip
         lines += ["", "| metric | top-1, % |", "|---|---:|"]
         lines += [f"| {metric} | {value:.2f} |" for metric, value in measurement.figures.items()]
-        lines += ["", f"Protocol: {PROTOCOL}.", "", "![map](figures/embedding_map.png)"]
+        lines += ["", f"Protocol: {protocol}.", "", "![map](figures/embedding_map.png)"]
         shown = ", ".join(f"{title} {measurement.figures[metric]:.1f} %" for metric, title in SHOWN_METRICS.items())
         console.print(f"{run.recipe.name}: {shown}", soft_wrap=True)
     lines += ["", "![curves](figures/curves.png)"]
@@ -97,13 +97,11 @@ def finish_training(run: Run) -> dict[str, Any]:
     return facts
 
 
-def _measure(run: Run) -> Measurement:
+def _measure(run: Run) -> tuple[str, Measurement]:
     recipe, student = run.recipe, run.parts.student
     assert run.data.test is not None
-    size = recipe.eval.image_size or recipe.student.image_size
-    bench = Bench(run.data.train, run.data.test, size, recipe.eval.resize_size, run.options.device)
-    bench.check()
-    return bench.measure(student.backbone, mean=student.mean, std=student.std, label="measuring student")
+    bench = recipe_bench(recipe, run.data.train, run.data.test, run.options.device)
+    return bench.protocol, bench.measure(student.backbone, mean=student.mean, std=student.std, label="measuring student")
 
 
 def _curves(folder: RunFolder, name: str) -> None:
@@ -111,14 +109,14 @@ def _curves(folder: RunFolder, name: str) -> None:
 
 
 def _measured(rep: Reproduction, command: str) -> list[Measured]:
+    common = {"seeds": [rep.recipe.seed], "protocol": rep.protocol, "command": command, "hardware": hardware_line()}
     return [
-        Measured(
-            subject=subject, metric=metric, values=[round(value, 2)], seeds=[rep.recipe.seed], protocol=PROTOCOL,
-            command=command, hardware=hardware_line(), date=datetime.date.today(),
-        )  # fmt: skip
+        Measured.model_validate(
+            {"subject": subject, "metric": metric, "values": [round(value, 2)], "date": datetime.date.today(), **common}
+        )
         for subject, metrics in rep.figures.items()
         for metric, value in metrics.items()
-    ]  # type: ignore[arg-type]
+    ]
 
 
 def _rows(rep: Reproduction) -> list[list[str]]:
@@ -165,7 +163,7 @@ def _report(rep: Reproduction, command: str) -> str:
         f"|---|{'---:|' * (len(header) - 1)}",
         *(f"| {' | '.join(row)} |" for row in _rows(rep)),
         "",
-        f"Top-1 in percent on {len(rep.data.test or ())} test images. {PROTOCOL}. The catalog's ± is the standard "
+        f"Top-1 in percent on {len(rep.data.test or ())} test images. {rep.protocol}. The catalog's ± is the standard "
         "deviation over its seeds.",
         "",
         *_fact_lines(facts),

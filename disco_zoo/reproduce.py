@@ -16,7 +16,7 @@ from disco_zoo.choice import POCKET_DATA, Choice
 from disco_zoo.datasets import open_source
 from disco_zoo.engine import total_steps
 from disco_zoo.evaluate.features import Features
-from disco_zoo.measure import PROTOCOL, Bench, Measurement
+from disco_zoo.measure import Bench, Measurement, recipe_bench
 from disco_zoo.progress import console, duration
 from disco_zoo.recipe import Recipe, load_recipe
 from disco_zoo.run import Data, Run, RunOptions, open_data
@@ -44,6 +44,7 @@ class Reproduction:
     data: Data
     teacher: Teacher | None
     figures: dict[str, dict[str, float]]
+    protocol: str
     test_features: dict[str, Features]
     verdict: Verdict
     training_seconds: float
@@ -55,7 +56,7 @@ class Reproduction:
             "name": self.checkpoint.name,
             "seed": self.recipe.seed,
             "figures": self.figures,
-            "protocol": PROTOCOL,
+            "protocol": self.protocol,
             "verdict": self.verdict.outcome,
             "why": self.verdict.why,
             "comparisons": [vars(comparison) for comparison in self.verdict.comparisons],
@@ -116,6 +117,7 @@ def reproduce(
         data=sources,
         teacher=teacher,
         figures=figures,
+        protocol=bench.protocol,
         test_features={"start": start.test_features, "student": student.test_features},
         verdict=judge(choice.checkpoint, figures, why_not=_why_not(overrides, options)),
         training_seconds=training_seconds,
@@ -138,10 +140,7 @@ def _bench(recipe: Recipe, sources: Data, options: RunOptions) -> Bench:
     """Where everything is measured; checked before the long work."""
     # Asking again for the missing test split raises the words that say how to give one.
     test = sources.test or open_source(sources.train.name, "test")
-    size = recipe.eval.image_size or recipe.student.image_size
-    bench = Bench(sources.train, test, size, recipe.eval.resize_size, options.device)
-    bench.check()
-    return bench
+    return recipe_bench(recipe, sources.train, test, options.device)
 
 
 def _measure_student(bench: Bench, run: Run, label: str) -> Measurement:

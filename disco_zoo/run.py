@@ -148,6 +148,7 @@ class Run:
                 "size_bytes": self.folder.student.stat().st_size,
                 "parameters": count_parameters(parts.student.backbone),
                 "image_size": recipe.student.image_size,
+                "resize_size": recipe.eval.resize_size,
                 "mean": list(recipe.student.mean),
                 "std": list(recipe.student.std),
                 "inherited_tensors": None if parts.inheritance is None else vars(parts.inheritance),

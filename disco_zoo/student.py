@@ -80,7 +80,9 @@ def inherit_weights(student: nn.Module, teacher: nn.Module) -> Inheritance:
     own, theirs = student.state_dict(), teacher.state_dict()
     shared = [key for key, value in own.items() if key in theirs and theirs[key].shape == value.shape]
     if not any(key.endswith("weight") for key in shared):
-        raise BadRecipe("student.init: inherit found no tensor in common with its source. Type: --set student.init=random")
+        raise BadRecipe(
+            "student.init: inherit found no tensor in common with its source. Type: --set student.init=random"
+        )
     for key in shared:
         own[key].copy_(theirs[key])
     for name, module in student.named_modules():

@@ -24,6 +24,8 @@ from disco_zoo.official_checkpoints import load_moco_checkpoint
 from disco_zoo.weights import sha256_of
 
 BatchNormMode = Literal["eval", "train"]
+# What run.json must say of a student that is to teach.
+RUN_FACTS = {"model", "architecture", "sha256", "mean", "std", "image_size", "resize_size"}
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,7 @@ class LoadedTeacher:
         title: for people, e.g. "EfficientNet-Lite0 (supervised, ImageNet)".
         sha256: of the weights file, None for a random or hub-cached timm model.
         queue: rows (K, D) of an official checkpoint's queue, None elsewhere.
+        image_size, resize_size: in pixels, that a run folder's student was evaluated at; None elsewhere.
     """
 
     title: str
@@ -45,6 +48,8 @@ class LoadedTeacher:
     supervised: bool
     sha256: str | None = None
     queue: Tensor | None = None
+    image_size: int | None = None
+    resize_size: int | None = None
 
 
 class Teacher:
@@ -53,7 +58,7 @@ class Teacher:
     Args:
         loaded: networks from `load_teacher_source`.
         image_size: side in pixels the teacher looks at; may differ from the student's.
-        features: "head" for the SSL embedding, "backbone" for pooled features. Without a head both are the same.
+        features: "head" for the SSL embedding, "backbone" for pooled features; without a head, the same.
         bn_mode: "eval", or "train" to repeat the official code: targets then depend on the batch.
     """
 
@@ -92,7 +97,7 @@ def load_teacher_source(source: str, *, pretrained: bool = True) -> LoadedTeache
     """Load a teacher by what its source looks like.
 
     Args:
-        source: `lite0`, a run folder of ours, a checkpoint file in MoCo's layout, or a timm name (also `hf-hub:`).
+        source: `lite0`, a run folder of ours, a checkpoint file in MoCo's layout, or a timm name, also `hf-hub:`.
         pretrained: for a timm name only; False gives random weights.
 
     Raises:
@@ -123,6 +128,9 @@ def _load_moco(path: Path) -> LoadedTeacher:
     official = load_moco_checkpoint(path)
     model = timm.create_model(official.architecture, num_classes=0)
     _load_strict(model, official.backbone, path.name)
+    width, taken = feature_dim_of(model), official.head[0].in_features
+    if width != taken:
+        raise BadTeacher(f"{path.name}: its head takes {taken} features, {official.architecture} has {width}")
     return LoadedTeacher(
         f"{official.architecture} (MoCo-v2, {path.name})", model, official.head, official.embed_dim,
         timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD,
@@ -135,14 +143,21 @@ def _load_run_folder(folder: Path) -> LoadedTeacher:
     weights, facts = folder / "student.safetensors", folder / "run.json"
     if not weights.is_file() or not facts.is_file():
         raise BadTeacher(f"{folder} is no finished run folder: it needs run.json and student.safetensors")
-    student: dict[str, Any] = json.loads(facts.read_text())["student"]
+    try:
+        student: dict[str, Any] = json.loads(facts.read_text(encoding="utf-8"))["student"]
+        missing = RUN_FACTS - set(student)
+    except (ValueError, LookupError, TypeError) as error:
+        raise BadTeacher(f"{facts} does not describe a student. Repeat the run that wrote it") from error
+    if missing:
+        raise BadTeacher(f"{facts} does not say the student's {', '.join(sorted(missing))}")
     if sha256_of(weights) != student["sha256"]:
         raise BadTeacher(f"{weights} is not the file its run.json describes (sha256 differs)")
-    model = timm.create_model(student["architecture"], num_classes=0)
+    model = _create(student["architecture"], pretrained=False)
     _load_strict(model, load_file(weights), str(weights))
     return LoadedTeacher(
         f"{student['model']} ({folder.name})", model, nn.Identity(), feature_dim_of(model),
         tuple(student["mean"]), tuple(student["std"]), supervised=False, sha256=student["sha256"],
+        image_size=student["image_size"], resize_size=student["resize_size"],
     )  # fmt: skip
 
 
@@ -152,13 +167,22 @@ def _load_timm(name: str, pretrained: bool) -> LoadedTeacher:
     if not name.startswith("hf-hub:") and not timm.is_model(name):
         hint = did_you_mean(name.split(".")[0], ["lite0", *timm.list_models()])
         raise UnknownName(f"teacher.source '{name}' is no file, run folder or timm model.{hint}")
-    model = timm.create_model(name, pretrained=pretrained, num_classes=0)
+    model = _create(name, pretrained=pretrained)
     cfg = model.pretrained_cfg
     weights = "pretrained" if pretrained else "random weights"
     return LoadedTeacher(
         f"{name} ({weights})", model, nn.Identity(), feature_dim_of(model),
         tuple(cfg["mean"]), tuple(cfg["std"]), supervised=False,
     )  # fmt: skip
+
+
+def _create(name: str, *, pretrained: bool) -> Any:
+    try:
+        return timm.create_model(name, pretrained=pretrained, num_classes=0)
+    except (RuntimeError, OSError) as error:  # no such tag, no weights, or no network
+        reason = " ".join(str(error).split())[:300]
+        hint = " For random weights: --set teacher.pretrained=false" if pretrained else ""
+        raise BadTeacher(f"teacher {name} cannot be loaded: {reason}{hint}") from error
 
 
 def _load_strict(model: nn.Module, state: dict[str, Tensor], origin: str) -> None:

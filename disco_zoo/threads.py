@@ -16,8 +16,8 @@ def one_thread() -> Iterator[None]:
     """Compute with one CPU thread, then with as many as before.
 
     L-BFGS and t-SNE make thousands of short operations. On a busy machine, waiting for the other threads at
-    each of them made both several times slower (measured). One thread also gives the same bits whatever the number
-    of cores.
+    each of them made both several times slower (measured). One thread also gives the same bits whatever
+    the number of cores.
     """
     threads = torch.get_num_threads()
     limits: contextlib.AbstractContextManager[object] = contextlib.nullcontext()

@@ -12,12 +12,14 @@ from typing import Any
 
 import torch
 from PIL import Image, ImageFilter
+from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
 from disco_zoo.datasets import ImageSource, load_or_replace
 from disco_zoo.randomness import drawing_from
+from disco_zoo.ranges import Probability, Share
 
 View = Callable[[Image.Image], Tensor]
 
@@ -44,14 +46,14 @@ class PILGaussianBlur(v2.Transform):
 def moco_v2_view(
     size: int,
     *,
-    crop_scale: tuple[float, float] = (0.2, 1.0),
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
-    jitter: tuple[float, float, float, float] = (0.4, 0.4, 0.4, 0.1),
-    jitter_probability: float = 0.8,
-    gray_probability: float = 0.2,
-    blur_probability: float = 0.5,
-    blur_sigma: tuple[float, float] = (0.1, 2.0),
-    flip_probability: float = 0.5,
+    crop_scale: tuple[Share, Share] = (0.2, 1.0),
+    crop_ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3),
+    jitter: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat, NonNegativeFloat] = (0.4, 0.4, 0.4, 0.1),
+    jitter_probability: Probability = 0.8,
+    gray_probability: Probability = 0.2,
+    blur_probability: Probability = 0.5,
+    blur_sigma: tuple[PositiveFloat, PositiveFloat] = (0.1, 2.0),
+    flip_probability: Probability = 0.5,
 ) -> View:
     """A-moco2 (MoCo-v2, DisCo): crop, colour jitter, greyscale, blur, flip.
 
@@ -77,9 +79,9 @@ def moco_v2_view(
 def plain_view(
     size: int,
     *,
-    crop_scale: tuple[float, float] = (0.08, 1.0),
-    crop_ratio: tuple[float, float] = (3 / 4, 4 / 3),
-    flip_probability: float = 0.5,
+    crop_scale: tuple[Share, Share] = (0.08, 1.0),
+    crop_ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3),
+    flip_probability: Probability = 0.5,
 ) -> View:
     """A-plain (CompRess, linear probes): random resized crop and horizontal flip."""
     return v2.Compose(

@@ -114,7 +114,7 @@ def test_chunks_do_not_matter_even_with_many_ties(clusters):
 def test_length_of_the_features_does_not_matter(clusters):
     train, train_labels, test, test_labels = clusters
     generator = torch.Generator().manual_seed(1)
-    scaled = train * (0.001 + 1000 * torch.rand(len(train), 1, generator=generator))
+    scaled = train * 10 ** (6 * torch.rand(len(train), 1, generator=generator) - 3)
     assert knn_top1(*clusters) == knn_top1(scaled, train_labels, 37.0 * test, test_labels)
 
 

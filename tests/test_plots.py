@@ -83,26 +83,17 @@ def test_text_is_at_least_nine_points_and_nothing_overlaps(tmp_path, figures):
     from matplotlib.text import Text
 
     for figure in figures:
-        renderer = figure.canvas.get_renderer()
-        boxes = {}
-        for text in figure.findobj(Text):
-            if text.get_text() and text.get_visible() and text.get_window_extent(renderer).width > 0:
-                assert text.get_fontsize() >= 9
-                boxes[id(text)] = (text.get_text(), text.get_window_extent(renderer))
-        whole = figure.bbox
-        titles = [
-            figure._suptitle,
-            *(axis.title for axis in figure.axes),
-            *(axis.yaxis.label for axis in figure.axes),
-        ]
-        for _, box in boxes.values():
-            assert whole.x0 <= box.x0
-            assert box.x1 <= whole.x1
-            assert box.y1 <= whole.y1
-        for title in titles:
-            if id(title) in boxes:
-                others = [box for key, (_, box) in boxes.items() if key != id(title)]
-                assert not any(boxes[id(title)][1].overlaps(box) for box in others)
+        figure.canvas.draw()  # positions for the screen's resolution; the file had its own
+        assert min(text.get_fontsize() for text in figure.findobj(Text)) >= 9
+        texts = [figure._suptitle, *(text for legend in figure.legends for text in legend.get_texts())]
+        for axis in figure.axes:
+            texts += [axis.title, axis.xaxis.label, axis.yaxis.label]
+        boxes = [text.get_window_extent(figure.canvas.get_renderer()) for text in texts if text.get_text()]
+        assert len(boxes) >= 9
+        for number, box in enumerate(boxes):
+            assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+            assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
+            assert not any(box.overlaps(other) for other in boxes[:number])
 
 
 def test_the_same_input_gives_the_same_bytes(tmp_path):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -16,6 +17,7 @@ from disco_zoo.encoder import Encoder
 from disco_zoo.errors import BadRecipe
 from disco_zoo.methods.base import Method
 from disco_zoo.modules import MomentumContrast, RunningCentre
+from disco_zoo.ranges import EmaMomentum
 from disco_zoo.teachers import Teacher
 
 
@@ -62,14 +64,14 @@ class DisCo(Method):
         teacher: Teacher | None,
         embed_dim: int,
         *,
-        temperature: float = 0.2,
-        queue_size: int = 65536,
-        momentum: float = 0.999,
-        contrast_weight: float = 1.0,
-        distill_weight: float = 32.0,
+        temperature: PositiveFloat = 0.2,
+        queue_size: PositiveInt = 65536,
+        momentum: EmaMomentum = 0.999,
+        contrast_weight: NonNegativeFloat = 1.0,
+        distill_weight: NonNegativeFloat = 32.0,
         distill_reduction: Literal["mean", "sum"] = "mean",
         centre_teacher: bool = False,
-        centre_momentum: float = 0.99,
+        centre_momentum: EmaMomentum = 0.99,
         queue_init: Literal["random", "teacher"] = "random",
     ) -> None:
         super().__init__(student, teacher, embed_dim)

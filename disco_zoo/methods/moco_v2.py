@@ -5,11 +5,13 @@ The loss is `disco_zoo.modules.contrastive_loss`; `methods.md` 1.1 and 2.1.
 
 from __future__ import annotations
 
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
 from disco_zoo.encoder import Encoder
 from disco_zoo.methods.base import Method
 from disco_zoo.modules import MomentumContrast
+from disco_zoo.ranges import EmaMomentum
 from disco_zoo.teachers import Teacher
 
 
@@ -28,9 +30,9 @@ class MoCoV2(Method):
         teacher: Teacher | None,
         embed_dim: int,
         *,
-        temperature: float = 0.2,
-        queue_size: int = 65536,
-        momentum: float = 0.999,
+        temperature: PositiveFloat = 0.2,
+        queue_size: PositiveInt = 65536,
+        momentum: EmaMomentum = 0.999,
     ) -> None:
         super().__init__(student, None, embed_dim)
         self.contrast = MomentumContrast(
