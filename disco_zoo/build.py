@@ -10,13 +10,20 @@ import torch
 from torch import Tensor, nn
 
 from disco_zoo.datasets import ImageSource, load_or_replace
+from disco_zoo.distributed import rank
 from disco_zoo.encoder import Encoder
 from disco_zoo.evaluate.features import eval_transform
 from disco_zoo.methods import METHODS, Method
 from disco_zoo.randomness import stream_generator, stream_seed
 from disco_zoo.recipe import Recipe, TeacherSection, method_options
-from disco_zoo.student import Inheritance, build_student, create_backbone, inherit_weights, load_backbone
-from disco_zoo.student import recalibrate_batch_norm
+from disco_zoo.student import (
+    Inheritance,
+    build_student,
+    create_backbone,
+    inherit_weights,
+    load_backbone,
+    recalibrate_batch_norm,
+)
 from disco_zoo.teachers import LoadedTeacher, Teacher, load_teacher_source
 
 DEFAULT_EMBED_DIM = 128
@@ -47,13 +54,15 @@ def build_parts(recipe: Recipe, source: ImageSource, device: torch.device | str 
 
     The backbone's random weights depend on the seed alone, so a baseline with the same seed starts equal.
     """
+    _seed("teacher", recipe.seed)  # decides a teacher with random weights
     teacher = build_teacher(recipe.student.image_size, recipe.teacher, device) if recipe.teacher else None
     student, inheritance = _build_student(recipe, source, teacher, device)
     _seed("method", recipe.seed)
     method_class = METHODS[recipe.method["name"]]
     embed_dim = _embed_dim(recipe, teacher)
     method = method_class(student, teacher, embed_dim, **method_options(recipe)).to(device)
-    _seed("training", recipe.seed)
+    # Dropout masks: other ones on each process, since each has other images.
+    _seed("training", *((recipe.seed, rank()) if rank() else (recipe.seed,)))
     return Parts(method, teacher, inheritance)
 
 
@@ -108,7 +117,8 @@ def _calibration_batches(recipe: Recipe, source: ImageSource, device: torch.devi
     transform = eval_transform(size, recipe.eval.resize_size or size)
     order = torch.randperm(len(source), generator=stream_generator("calibration", recipe.seed))
     chosen = order[: recipe.student.recalibration_images].tolist()
-    for first in range(0, len(chosen), RECALIBRATION_BATCH):
+    # A small last batch would weigh as much as a full one, and BatchNorm refuses a single value.
+    for first in range(0, max(1, len(chosen) - RECALIBRATION_BATCH + 1), RECALIBRATION_BATCH):
         batch = chosen[first : first + RECALIBRATION_BATCH]
         yield torch.stack([transform(load_or_replace(source, index)[0]) for index in batch]).to(device)
 
@@ -117,8 +127,8 @@ def _embed_dim(recipe: Recipe, teacher: Teacher | None) -> int:
     return recipe.student.embed_dim or (teacher.embed_dim if teacher else DEFAULT_EMBED_DIM)
 
 
-def _seed(purpose: str, seed: int) -> None:
-    torch.manual_seed(stream_seed(purpose, seed))
+def _seed(purpose: str, *key: int) -> None:
+    torch.manual_seed(stream_seed(purpose, *key))
 
 
 def count_parameters(module: nn.Module) -> int:

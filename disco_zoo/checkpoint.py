@@ -92,7 +92,9 @@ def export_backbone(backbone: nn.Module, path: Path, *, half: bool, metadata: di
     tensors = {}
     for key, tensor in backbone.state_dict().items():
         value = tensor.detach().cpu().contiguous()
-        tensors[key] = value.half() if half and value.is_floating_point() else value
+        if half and value.is_floating_point() and value.abs().max() <= torch.finfo(torch.float16).max:
+            value = value.half()
+        tensors[key] = value
 
     def write(partial: Path) -> None:
         save_file(tensors, partial, metadata=metadata)

@@ -26,6 +26,15 @@ def gather_objects(value: Any) -> list[Any]:
     return values
 
 
+def any_process(value: bool, device: torch.device | str = "cpu") -> bool:
+    """Whether `value` holds on at least one process; all of them must ask."""
+    if num_processes() == 1:
+        return value
+    votes = torch.tensor(int(value), device=device)
+    dist.all_reduce(votes, op=dist.ReduceOp.MAX)
+    return bool(votes.item())
+
+
 def gather_rows(rows: Tensor) -> Tensor:
     """Concatenate every process's rows (b, ...) in rank order: (b * processes, ...), without gradient."""
     if num_processes() == 1:

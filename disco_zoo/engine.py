@@ -2,73 +2,32 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import time
-from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
+from disco_zoo.accelerator import leave_interrupts_to_parent
 from disco_zoo.build import Parts
 from disco_zoo.checkpoint import load_checkpoint, random_state, restore_random_state, save_checkpoint
 from disco_zoo.datasets import ImageSource, UnreadableTally
-from disco_zoo.distributed import gather_objects, rank
-from disco_zoo.errors import BadRecipe, Interrupted, TrainingDiverged, require
+from disco_zoo.distributed import any_process, gather_objects, rank
+from disco_zoo.errors import BadRecipe, BadRunFolder, Interrupted, TrainingDiverged
 from disco_zoo.interrupts import InterruptFlag
 from disco_zoo.metric_logger import MetricLogger
 from disco_zoo.online_knn import OnlineKnn
 from disco_zoo.optim import build_optimizer, lr_at
+from disco_zoo.position import Position, TrainResult, total_steps
 from disco_zoo.progress import StepProgress
 from disco_zoo.recipe import Recipe, view_options
 from disco_zoo.run_folder import RunFolder
 from disco_zoo.sampler import BatchShare
 from disco_zoo.views import VIEW_RECIPES, ViewDataset, collate_views
-
-
-@dataclass
-class Position:
-    """How far a run is; all of it goes into the checkpoint."""
-
-    step: int = 0
-    seconds: float = 0.0
-    unreadable: dict[int, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class TrainResult:
-    """What a run came to.
-
-    Attributes:
-        steps: optimiser steps taken, of `total_steps` in the recipe.
-        seconds: of training, without evaluation, over all resumes.
-    """
-
-    steps: int
-    total_steps: int
-    seconds: float
-    images_per_s: float
-    num_unreadable: int
-
-    @property
-    def finished(self) -> bool:
-        return self.steps >= self.total_steps
-
-
-def total_steps(recipe: Recipe, num_images: int) -> int:
-    return recipe.optim.epochs * (num_images // recipe.optim.batch_size)
-
-
-def make_accelerator(recipe: Recipe, device: str) -> Any:
-    """Accelerate's object for device, precision, accumulation and processes."""
-    accelerate = require("accelerate", "train")
-    precision = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[recipe.optim.precision]
-    return accelerate.Accelerator(
-        mixed_precision=precision,
-        gradient_accumulation_steps=recipe.optim.accumulation_steps,
-        cpu=device == "cpu",
-    )
 
 
 class Trainer:
@@ -123,7 +82,8 @@ class Trainer:
         """
         if resume:
             self._restore()
-        self.metrics = MetricLogger(self.folder.path, resume_step=self.position.step if resume else None)
+        resume_step = self.position.step if resume else None
+        self.metrics = MetricLogger(self.folder.path, resume_step=resume_step, writes=rank() == 0)
         last_step = min(self.total_steps, max_steps or self.total_steps)
         try:
             with InterruptFlag() as flag, StepProgress(self.label, last_step, self.position.step) as progress:
@@ -139,7 +99,7 @@ class Trainer:
     def _run(self, last_step: int, flag: InterruptFlag, progress: StepProgress) -> None:
         """Epochs and steps: the loop."""
         while self.position.step < last_step:
-            clock = time.monotonic()
+            clock, stop = time.monotonic(), False
             epoch = self.position.step // self.steps_per_epoch
             for batch in self._loader(epoch):
                 losses = self._micro_step(batch)
@@ -150,11 +110,15 @@ class Trainer:
                 self._count_time(clock)
                 self._after_step(losses, epoch, last_step, progress)
                 clock = time.monotonic()
-                if flag.raised or self.position.step >= last_step:
+                stop = any_process(flag.raised, self.accelerator.device)
+                if stop or self.position.step >= last_step:
                     break
-            if flag.raised:
-                self._stop_on_request()
             self._save()
+            if stop:
+                raise Interrupted(
+                    f"stopped at step {self.position.step} of {self.total_steps}; nothing is lost. "
+                    "To go on, repeat the command with --resume"
+                )
 
     def _micro_step(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Forward and backward on one micro-batch; the optimiser steps when the accumulated batch is complete."""
@@ -168,6 +132,7 @@ class Trainer:
             self.accelerator.backward(losses["loss"])
             for group in self.optimizer.param_groups:
                 group["lr"] = self.lr
+            self._used_lr = self.lr
             self.optimizer.step()
             self.optimizer.zero_grad()
         return losses
@@ -186,9 +151,7 @@ class Trainer:
         """The rest of an epoch, from this run's position, in micro-batches of this process."""
         recipe, accumulation = self.recipe, self.recipe.optim.accumulation_steps
         view = VIEW_RECIPES[recipe.views["recipe"]](recipe.view_size, **view_options(recipe))
-        dataset = ViewDataset(
-            self.source, view, num_views=self.plain_method.num_views, seed=recipe.seed, epoch=epoch
-        )
+        dataset = ViewDataset(self.source, view, num_views=self.plain_method.num_views, seed=recipe.seed, epoch=epoch)
         share = BatchShare(
             len(self.source),
             recipe.optim.batch_size // accumulation,
@@ -204,6 +167,7 @@ class Trainer:
             batch_sampler=share,
             collate_fn=collate_views,
             num_workers=self.workers,
+            worker_init_fn=leave_interrupts_to_parent,
             # A generator of its own: the loader would otherwise draw from the one that training uses.
             generator=torch.Generator().manual_seed(0),
         )
@@ -213,7 +177,7 @@ class Trainer:
         if step % log.log_every_steps == 0 or step == last_step:
             record = {name: value.item() for name, value in losses.items()}
             speed = step * self.recipe.optim.batch_size / max(self.position.seconds, 1e-9)
-            self.metrics.log({"step": step, "epoch": epoch, **record, "lr": self.lr, "images_per_s": speed})
+            self.metrics.log({"step": step, "epoch": epoch, **record, "lr": self._used_lr, "images_per_s": speed})
             self._figures = f"{speed:.0f} images/s, loss {record['loss']:.3f}"
             progress.advance(step, self._figures + self._knn_text)
         if self._knn_is_due(step, last_step):
@@ -223,6 +187,7 @@ class Trainer:
 
     _figures = ""
     _knn_text = ""
+    _used_lr = 0.0
 
     def _knn_is_due(self, step: int, last_step: int) -> bool:
         every = round(self.recipe.log.knn_every_epochs * self.steps_per_epoch)
@@ -237,13 +202,17 @@ class Trainer:
 
     def _save(self) -> None:
         randoms = gather_objects(random_state())
+        unreadable = gather_objects(self.position.unreadable)
         if rank() != 0:
             return
+        self.position.unreadable = {index: why for found in unreadable for index, why in found.items()}
+        self._write_unreadable()
         scaler = self.accelerator.scaler
         save_checkpoint(
             self.folder.checkpoint,
             {
                 "recipe": self.recipe.digest(),
+                "data": self._fingerprint,
                 "position": vars(self.position).copy(),
                 "method": self.plain_method.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
@@ -252,8 +221,17 @@ class Trainer:
             },
         )
 
+    @functools.cached_property
+    def _fingerprint(self) -> str:
+        return self.source.fingerprint()
+
     def _restore(self) -> None:
         state = load_checkpoint(self.folder.checkpoint)
+        if state.get("data") != self._fingerprint:
+            raise BadRunFolder(
+                f"{self.folder.path} holds a run on other images than {self.source.name}. "
+                "Repeat the command with the --data that started it, or choose another --out"
+            )
         self.plain_method.load_state_dict(state["method"], strict=True)
         self.optimizer.load_state_dict(state["optimizer"])
         if state["scaler"] is not None:
@@ -266,9 +244,10 @@ class Trainer:
 
     def _check_finite(self, loss: Tensor) -> None:
         if not math.isfinite(loss.item()):
+            kept = f"The last checkpoint is kept in {self.folder.path}. " if self.folder.checkpoint.is_file() else ""
             raise TrainingDiverged(
-                f"the loss is {loss.item()} at step {self.position.step} with lr {self.lr:.3g}. The checkpoint before it "
-                f"is kept in {self.folder.path}; start again with a lower --set optim.base_lr={self.recipe.optim.base_lr / 3:.2g}"
+                f"the loss is {loss.item()} at step {self.position.step} with lr {self.lr:.3g}. {kept}"
+                f"Start again with --set optim.base_lr={self.recipe.optim.base_lr / 3:.2g} and another --out"
             )
 
     def _note_unreadable(self, found: list[tuple[int, str]]) -> None:
@@ -276,17 +255,20 @@ class Trainer:
             return
         tally = UnreadableTally(self.recipe.data.max_unreadable_images)
         tally.messages = self.position.unreadable
-        listing = self.folder.path / "unreadable_images.txt"
-        if any([tally.add(index, message) for index, message in found]):
-            tally.write(listing)
-        tally.check(listing)
+        new = [tally.add(index, message) for index, message in found]
+        if any(new):
+            self._write_unreadable()
+        tally.check(self._unreadable_list)
 
-    def _stop_on_request(self) -> None:
-        self._save()
-        raise Interrupted(
-            f"stopped at step {self.position.step} of {self.total_steps}; nothing is lost. "
-            "To go on, repeat the command with --resume"
-        )
+    @property
+    def _unreadable_list(self) -> Path:
+        return self.folder.path / "unreadable_images.txt"
+
+    def _write_unreadable(self) -> None:
+        if self.position.unreadable and rank() == 0:
+            tally = UnreadableTally(self.recipe.data.max_unreadable_images)
+            tally.messages = self.position.unreadable
+            tally.write(self._unreadable_list)
 
     def _check_batch_size(self) -> None:
         optim, processes = self.recipe.optim, self.accelerator.num_processes
@@ -298,5 +280,6 @@ class Trainer:
         if optim.batch_size % (optim.accumulation_steps * processes):
             raise BadRecipe(
                 f"optim.batch_size {optim.batch_size} cannot be shared by {processes} processes with "
-                f"{optim.accumulation_steps} accumulation steps: make it a multiple of {optim.accumulation_steps * processes}"
+                f"{optim.accumulation_steps} accumulation steps: make it a multiple of "
+                f"{optim.accumulation_steps * processes}"
             )

@@ -90,8 +90,9 @@ def timm_key(key: str) -> str:
 
 
 def _stage_and_repeat(block: int) -> tuple[int, int]:
+    repeat = block
     for stage, repeats in enumerate(STAGE_REPEATS):
-        if block < repeats:
-            return stage, block
-        block -= repeats
+        if repeat < repeats:
+            return stage, repeat
+        repeat -= repeats
     raise BadTeacher(f"block {block} lies beyond the last stage of EfficientNet-Lite0: this is another network")

@@ -14,6 +14,7 @@ from disco_zoo.evaluate.features import Features, backbone_fingerprint, extract_
 from disco_zoo.evaluate.knn import knn_top1
 from disco_zoo.evaluate.linear import check_classes, linear_probe, linear_probe_on_features
 from disco_zoo.progress import StepProgress
+from disco_zoo.randomness import stream_generator
 from disco_zoo.recipe import Recipe
 
 KNN_KS = (1, 20, 200)
@@ -28,10 +29,16 @@ class Measurement:
     test_features: Features
 
 
-def recipe_bench(recipe: Recipe, train: ImageSource, test: ImageSource, device: torch.device | str) -> Bench:
+def recipe_bench(
+    recipe: Recipe,
+    train: ImageSource,
+    test: ImageSource,
+    device: torch.device | str,
+    max_images: int | None = None,
+) -> Bench:
     """The bench a recipe asks for, checked before the long work."""
     size = recipe.eval.image_size or recipe.student.image_size
-    bench = Bench(train, test, size, recipe.eval.resize_size, recipe.eval.linear, device)
+    bench = Bench(train, test, size, recipe.eval.resize_size, recipe.eval.linear, device, max_images=max_images)
     bench.check()
     return bench
 
@@ -44,6 +51,7 @@ class Bench:
         train, test: labelled sources.
         image_size, resize_size: pixels, see `evaluate.features.eval_transform`.
         linear: a protocol of `LINEAR_PROTOCOLS`; "fast" works on the features that kNN uses.
+        max_images: of each source, drawn at random once; None takes all. For a quick look.
     """
 
     train: ImageSource
@@ -53,6 +61,7 @@ class Bench:
     linear: str = "fast"
     device: torch.device | str = "cpu"
     workers: int = 0
+    max_images: int | None = None
 
     @property
     def protocol(self) -> str:
@@ -70,7 +79,9 @@ class Bench:
         require_same_classes(self.train, self.test)
         check_classes(labels[0], labels[1], self.train.class_names)
         if len(self.train) < max(KNN_KS):
-            raise BadData(f"kNN with k={max(KNN_KS)} needs more than the {len(self.train)} images of {self.train.name}.")
+            raise BadData(
+                f"kNN with k={max(KNN_KS)} needs more than the {len(self.train)} images of {self.train.name}."
+            )
 
     def measure(
         self,
@@ -83,15 +94,15 @@ class Bench:
     ) -> Measurement:
         """Measure a backbone at this bench's size, or at its own `image_size` without a margin around the crop."""
         before = backbone_fingerprint(backbone)
-        total = len(self.train) + len(self.test)
-        with StepProgress(label, total) as progress:
+        chosen = [self._chosen(source) for source in (self.train, self.test)]
+        with StepProgress(label, sum(map(len, chosen))) as progress:
             train, test = (
                 extract_features(
                     backbone, source, image_size=image_size or self.image_size,
                     resize_size=image_size or self.resize_size, mean=mean, std=std, device=self.device,
-                    workers=self.workers, progress=progress.part(first),
+                    workers=self.workers, indices=indices, progress=progress.part(first),
                 )
-                for source, first in ((self.train, 0), (self.test, len(self.train)))
+                for source, indices, first in zip((self.train, self.test), chosen, (0, len(chosen[0])), strict=True)
             )  # fmt: skip
         if self.linear == "fast":
             linear = linear_probe_on_features(train, test)
@@ -110,11 +121,21 @@ class Bench:
         """kNN on raw pixels of `image_size`: what no network at all gives."""
         pixels = (
             extract_features(
-                nn.Flatten(), source, image_size=image_size, resize_size=image_size, mean=(0.5,) * 3, std=(0.5,) * 3
+                nn.Flatten(),
+                source,
+                image_size=image_size,
+                resize_size=image_size,
+                mean=(0.5,) * 3,
+                std=(0.5,) * 3,
+                indices=self._chosen(source),
             )
             for source in (self.train, self.test)
         )
         return _knn(*pixels)
+
+    def _chosen(self, source: ImageSource) -> Sequence[int]:
+        order = torch.randperm(len(source), generator=stream_generator("bench", 0))
+        return order[: self.max_images].tolist() if self.max_images else range(len(source))
 
 
 def _knn(train: Features, test: Features) -> dict[str, float]:

@@ -14,16 +14,21 @@ class MetricLogger:
     Args:
         folder: the run folder.
         resume_step: keep records up to this step; None starts afresh.
+        writes: False for all processes but one.
     """
 
-    def __init__(self, folder: Path, *, resume_step: int | None = None) -> None:
-        self.path = folder / "metrics.jsonl"
+    def __init__(self, folder: Path, *, resume_step: int | None = None, writes: bool = True) -> None:
+        self.path, self._writes, self._tensorboard = folder / "metrics.jsonl", writes, None
+        if not writes:
+            return
         kept = [] if resume_step is None else [row for row in read_metrics(folder) if row["step"] <= resume_step]
         self.path.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
         self._tensorboard = _tensorboard_writer(folder)
 
     def log(self, record: dict[str, Any]) -> None:
         """Write one record; it must have a `step`."""
+        if not self._writes:
+            return
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
         if self._tensorboard is not None:

@@ -88,7 +88,7 @@ def render_card(checkpoint: Checkpoint, catalog: Catalog, weights_file: str | No
             "How it was trained" if checkpoint.measured else "How it is trained",
             _training(checkpoint, catalog),
         ),
-        ("Measured", _measured(checkpoint, catalog)),
+        ("Measured", measured_section(checkpoint, catalog)),
         ("Reported, not measured here", _reported(checkpoint)),
         ("Limits", _limits(checkpoint, weights_file)),
         ("Licences", _licences(checkpoint)),
@@ -185,7 +185,8 @@ def _training(checkpoint: Checkpoint, catalog: Catalog) -> str:
     return "\n".join(f"- {key}: {value}" for key, value in lines.items() if value)
 
 
-def _measured(checkpoint: Checkpoint, catalog: Catalog) -> str:
+def measured_section(checkpoint: Checkpoint, catalog: Catalog) -> str:
+    """The measured figures as a Markdown table with protocol and command; "" where there are none."""
     if not checkpoint.measured:
         return ""
     metrics = list(dict.fromkeys(figure.metric for figure in checkpoint.measured))

@@ -27,7 +27,8 @@ class StepProgress:
         self._started = self._last_line = time.monotonic()
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn(),
-            TimeRemainingColumn(), TextColumn("{task.fields[figures]}"), console=console, disable=not console.is_terminal,
+            TimeRemainingColumn(), TextColumn("{task.fields[figures]}"),
+            console=console, disable=not console.is_terminal,
         )  # fmt: skip
         self._task = self._bar.add_task(label, total=total, completed=done, figures="")
 

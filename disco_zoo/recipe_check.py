@@ -110,8 +110,13 @@ def check_across_sections(values: dict[str, Any]) -> list[str]:
     """Faults that show only when the sections are seen together; says nothing of what has another fault."""
     faults: list[str] = []
     student, optim = _section(values, "student"), _section(values, "optim")
-    if _method_needs_teacher(values) and values.get("teacher") is None:
+    needs_teacher = _method_needs_teacher(values)
+    if needs_teacher and values.get("teacher") is None:
         faults.append(f"missing key 'teacher.source' (method {values['method']['name']} needs a teacher)")
+    if needs_teacher is False and values.get("teacher") is not None:
+        faults.append(
+            f"teacher: method {values['method']['name']} has none; name whose tensors to inherit by student.init_from"
+        )
     if student.get("init") == "inherit" and not (student.get("init_from") or values.get("teacher")):
         faults.append("missing key 'student.init_from' (whose tensors to inherit)")
     if student.get("init") == "checkpoint" and not student.get("init_from"):
@@ -148,10 +153,11 @@ def _check_names(values: dict[str, Any]) -> list[str]:
     return faults
 
 
-def _method_needs_teacher(values: dict[str, Any]) -> bool:
+def _method_needs_teacher(values: dict[str, Any]) -> bool | None:
+    """None where the method itself is unknown."""
     _, methods = _named_sections()["method"]
     name = _section(values, "method").get("name")
-    return isinstance(name, str) and name in methods and methods[name].needs_teacher
+    return methods[name].needs_teacher if isinstance(name, str) and name in methods else None
 
 
 def _section(values: dict[str, Any], name: str) -> dict[str, Any]:

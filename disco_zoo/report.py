@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from disco_zoo.catalog import Checkpoint, Measured, load_catalog
+from disco_zoo.errors import BadData
 from disco_zoo.measure import Measurement, recipe_bench
 from disco_zoo.metric_logger import read_metrics
 from disco_zoo.model_card import render_card
@@ -78,8 +79,9 @@ def finish_training(run: Run) -> dict[str, Any]:
     facts = run.folder.read_json("run.json")
     _curves(run.folder, run.recipe.name)
     lines = [f"# {run.recipe.name}", "", f"`{facts['command']}`", "", *_fact_lines(facts)]
-    if run.data.has_labels and run.trainer.finished:
-        protocol, measurement = _measure(run)
+    measured = _measure(run) if run.data.has_labels and run.trainer.finished else None
+    if measured is not None:
+        protocol, measurement = measured
         facts["figures"] = measurement.figures
         run.folder.write_json("run.json", facts)
         plot_embedding_map(
@@ -97,11 +99,18 @@ def finish_training(run: Run) -> dict[str, Any]:
     return facts
 
 
-def _measure(run: Run) -> tuple[str, Measurement]:
+def _measure(run: Run) -> tuple[str, Measurement] | None:
+    """None where the labels do not allow it: the training is done and its student stays."""
     recipe, student = run.recipe, run.parts.student
     assert run.data.test is not None
-    bench = recipe_bench(recipe, run.data.train, run.data.test, run.options.device)
-    return bench.protocol, bench.measure(student.backbone, mean=student.mean, std=student.std, label="measuring student")
+    try:
+        bench = recipe_bench(recipe, run.data.train, run.data.test, run.options.device)
+    except BadData as error:
+        console.print(f"Not measured: {error}", soft_wrap=True)
+        return None
+    return bench.protocol, bench.measure(
+        student.backbone, mean=student.mean, std=student.std, label="measuring student"
+    )
 
 
 def _curves(folder: RunFolder, name: str) -> None:
@@ -109,11 +118,15 @@ def _curves(folder: RunFolder, name: str) -> None:
 
 
 def _measured(rep: Reproduction, command: str) -> list[Measured]:
-    common = {"seeds": [rep.recipe.seed], "protocol": rep.protocol, "command": command, "hardware": hardware_line()}
+    common = {
+        "seeds": [rep.recipe.seed],
+        "protocol": rep.protocol,
+        "command": command,
+        "hardware": hardware_line(),
+        "date": datetime.date.today(),
+    }
     return [
-        Measured.model_validate(
-            {"subject": subject, "metric": metric, "values": [round(value, 2)], "date": datetime.date.today(), **common}
-        )
+        Measured.model_validate({"subject": subject, "metric": metric, "values": [round(value, 2)], **common})
         for subject, metrics in rep.figures.items()
         for metric, value in metrics.items()
     ]
@@ -144,7 +157,8 @@ def _verdict_lines(rep: Reproduction) -> list[str]:
         if c.metric in SHOWN_METRICS
     ]
     spent = f"{duration(rep.seconds)}, {duration(rep.training_seconds)} of it training"
-    return [*lines, f"Verdict: {rep.verdict.outcome} ({rep.verdict.why}). {spent}.", f"Everything is in {rep.folder.path}"]
+    lines.append(f"Verdict: {rep.verdict.outcome} ({rep.verdict.why}). {spent}.")
+    return [*lines, f"Everything is in {rep.folder.path}"]
 
 
 def _report(rep: Reproduction, command: str) -> str:
@@ -181,9 +195,10 @@ def _report(rep: Reproduction, command: str) -> str:
 def _fact_lines(facts: dict[str, Any]) -> list[str]:
     student, teacher = facts["student"], facts["teacher"]
     lines = [
-        f"- student: {student['model']} ({student['parameters'] / 1e6:.2f} M parameters) at {student['image_size']} px, "
+        f"- student: {student['model']}, {student['parameters'] / 1e6:.2f} M parameters, {student['image_size']} px, "
         f"sha256 `{student['sha256']}`",
-        f"- data: {facts['data']['images']} images of {facts['data']['id']}, fingerprint `{facts['data']['fingerprint'][:16]}`",
+        f"- data: {facts['data']['images']} images of {facts['data']['id']}, "
+        f"fingerprint `{facts['data']['fingerprint'][:16]}`",
         f"- training: {facts['steps']} of {facts['total_steps']} steps, {duration(facts['training_seconds'])}, "
         f"{facts['images_per_s']} images/s, seed {facts['seed']}",
         f"- hardware: {facts['hardware']['cpu_cores']} CPU cores ({facts['hardware']['cpu']})"

@@ -14,16 +14,17 @@ from disco_zoo.calibration import seconds_per_step
 from disco_zoo.catalog import Checkpoint
 from disco_zoo.choice import POCKET_DATA, Choice
 from disco_zoo.datasets import open_source
-from disco_zoo.engine import total_steps
 from disco_zoo.evaluate.features import Features
 from disco_zoo.measure import Bench, Measurement, recipe_bench
+from disco_zoo.position import total_steps
 from disco_zoo.progress import console, duration
 from disco_zoo.recipe import Recipe, load_recipe
 from disco_zoo.run import Data, Run, RunOptions, open_data
-from disco_zoo.run_folder import RunFolder
+from disco_zoo.run_folder import RunFolder, require_begun
 from disco_zoo.teachers import Teacher
 from disco_zoo.verdict import Verdict, judge
 
+LOOK_IMAGES = 1000  # a run shortened by --steps is measured on so many training and test images, or some more
 PIXELS_SIZE = 28  # raw pixels of the embedded sample
 
 
@@ -86,6 +87,8 @@ def reproduce(
     assert choice.checkpoint.recipe is not None  # `choose_checkpoint` sees to that
     recipe = load_recipe(choice.checkpoint.recipe, seeded)
     baseline = load_recipe(recipe.reproduce.baseline, _shared(seeded)) if recipe.reproduce.baseline else None
+    if options.resume:
+        require_begun(out, out / "baseline")
     sources = open_data(recipe, data, eval_data)
     bench = _bench(recipe, sources, options)
     teacher = build_teacher(bench.image_size, recipe.teacher, options.device) if recipe.teacher else None
@@ -132,7 +135,7 @@ def _shared(overrides: list[str]) -> list[str]:
 
 def _why_not(overrides: list[str], options: RunOptions) -> str:
     if options.max_steps is not None:
-        return f"shortened to {options.max_steps} steps"
+        return f"shortened to {options.max_steps} steps and measured on part of the images"
     return f"the recipe was changed ({', '.join(overrides)})" if overrides else ""
 
 
@@ -140,7 +143,10 @@ def _bench(recipe: Recipe, sources: Data, options: RunOptions) -> Bench:
     """Where everything is measured; checked before the long work."""
     # Asking again for the missing test split raises the words that say how to give one.
     test = sources.test or open_source(sources.train.name, "test")
-    return recipe_bench(recipe, sources.train, test, options.device)
+    # Twenty images a class leave next to no class out of the random choice.
+    look_images = max(LOOK_IMAGES, 20 * len(set(test.labels or ())))
+    max_images = look_images if options.max_steps is not None else None
+    return recipe_bench(recipe, sources.train, test, options.device, max_images)
 
 
 def _measure_student(bench: Bench, run: Run, label: str) -> Measurement:
@@ -185,4 +191,4 @@ def _announce(
         seconds += steps * seconds_per_step(recipe, sources.train, options.device)
         what = f"{recipe.method['name']}, {steps} steps of {recipe.optim.batch_size} images, seed {recipe.seed}"
         console.print(f"  run {number}    {what}", soft_wrap=True)
-    console.print(f"  time     about {duration(seconds)} of training here, then a few minutes of measuring", soft_wrap=True)
+    console.print(f"  time     about {duration(seconds)} of training here, plus measuring", soft_wrap=True)

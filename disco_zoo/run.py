@@ -8,13 +8,15 @@ from typing import Any
 
 from safetensors.torch import load_file
 
+from disco_zoo.accelerator import make_accelerator
 from disco_zoo.build import Parts, build_parts, count_parameters
 from disco_zoo.catalog import load_catalog
 from disco_zoo.checkpoint import export_backbone
-from disco_zoo.datasets import ImageSource, open_source
-from disco_zoo.engine import Trainer, TrainResult, make_accelerator
+from disco_zoo.datasets import ImageSource, open_source, require_index
+from disco_zoo.engine import Trainer
 from disco_zoo.errors import BadData
 from disco_zoo.online_knn import OnlineKnn
+from disco_zoo.position import TrainResult
 from disco_zoo.recipe import Recipe
 from disco_zoo.run_folder import RunFolder, hardware, now, versions
 from disco_zoo.weights import sha256_of
@@ -59,6 +61,7 @@ def open_data(recipe: Recipe, data: str | None = None, eval_data: str | None = N
     if source is None:
         raise BadData(f"the recipe {recipe.name} needs images: add --data (a folder, a .tar or a .parquet)")
     train = open_source(source, "train")
+    require_index(train, f"training by {recipe.method['name']} (views are keyed by the image's number)")
     wanted = eval_data or recipe.data.eval_source
     if wanted is not None:
         return Data(train, open_source(wanted, "test", dedicated=True))
@@ -80,19 +83,25 @@ class Run:
         self.recipe, self.data, self.options = recipe, data, options
         # Resuming a pair of runs may find that the second one had not begun.
         self.resume = options.resume and (folder / "checkpoint.pt").is_file()
-        self.folder = RunFolder(folder, recipe, resume=self.resume)
         self.started = now()
         accelerator = make_accelerator(recipe, options.device)
-        self.parts: Parts = build_parts(recipe, data.train, accelerator.device)
-        self.trainer = Trainer(
-            recipe, self.parts, data.train, self.folder,
-            accelerator=accelerator, knn=self._online_knn(), workers=options.workers, label=label,
-        )  # fmt: skip
+        self.is_main_process = bool(accelerator.is_main_process)
+        self.folder = RunFolder(folder, recipe, resume=self.resume, writes=self.is_main_process)
+        try:
+            self.parts: Parts = build_parts(recipe, data.train, accelerator.device)
+            self.trainer = Trainer(
+                recipe, self.parts, data.train, self.folder,
+                accelerator=accelerator, knn=self._online_knn(), workers=options.workers, label=label,
+            )  # fmt: skip
+        except BaseException:
+            self.folder.close()
+            raise
 
     def train(self) -> TrainResult:
         """Train to the end or to `max_steps`, then export the student and write `run.json`."""
         result = self.trainer.train(resume=self.resume, max_steps=self.options.max_steps)
-        self._export(result)
+        if self.is_main_process:
+            self._export(result)
         return result
 
     def close(self) -> None:

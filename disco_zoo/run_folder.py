@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 from filelock import FileLock, Timeout
 
 from disco_zoo.checkpoint import write_atomically
 from disco_zoo.errors import BadRunFolder
-from disco_zoo.recipe import Recipe, parse_recipe
+from disco_zoo.recipe import Recipe, load_recipe
 
 VERSIONS_OF = ("disco-zoo", "torch", "torchvision", "timm", "accelerate", "safetensors", "pillow", "numpy", "pyarrow")
 
@@ -28,16 +27,19 @@ class RunFolder:
         path: created when absent.
         recipe: written as the full resolved `recipe.yaml`.
         resume: go on with what the folder holds. Without it the folder must hold no run.
+        writes: False in all processes of a run but one: they neither claim nor write.
 
     Raises:
         BadRunFolder: in use by another process, holding another recipe's run, or not writable.
     """
 
-    def __init__(self, path: Path, recipe: Recipe, *, resume: bool) -> None:
+    def __init__(self, path: Path, recipe: Recipe, *, resume: bool, writes: bool = True) -> None:
         self.path = path
+        self._lock = FileLock(path / ".lock")
+        if not writes:
+            return
         try:
             path.mkdir(parents=True, exist_ok=True)
-            self._lock = FileLock(path / ".lock")
             self._lock.acquire(timeout=0)
         except Timeout as error:
             raise BadRunFolder(f"{path} is in use by another run. Choose another folder with --out") from error
@@ -83,13 +85,24 @@ class RunFolder:
             return
         if not resume and self.checkpoint.is_file():
             raise BadRunFolder(f"{self.path} already holds a run. Add --resume to go on, or choose another --out")
-        former = parse_recipe(yaml.safe_load(stored.read_text(encoding="utf-8")), origin=str(stored))
-        if resume and former.digest() != recipe.digest():
-            raise BadRunFolder(
-                f"{self.path} holds a run of another recipe ({_first_difference(former, recipe)}). "
-                "Choose another --out, or repeat the command that started it"
-            )
+        if resume:
+            former = load_recipe(str(stored))
+            if former.digest() != recipe.digest():
+                raise BadRunFolder(
+                    f"{self.path} holds a run of another recipe ({_first_difference(former, recipe)}). "
+                    "Choose another --out, or repeat the command that started it"
+                )
         write_atomically(stored, lambda partial: partial.write_text(recipe.as_yaml(), encoding="utf-8"))
+
+
+def require_begun(*folders: Path) -> None:
+    """Refuse to resume where nothing has begun, so that a misspelt folder does not start a new run.
+
+    Raises:
+        BadRunFolder: none of the folders holds a recipe.
+    """
+    if not any((folder / "recipe.yaml").is_file() for folder in folders):
+        raise BadRunFolder(f"{folders[0]} holds no run to resume. Repeat the command without --resume")
 
 
 def _first_difference(former: Recipe, recipe: Recipe) -> str:

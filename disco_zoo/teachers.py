@@ -34,6 +34,7 @@ class LoadedTeacher:
 
     Attributes:
         title: for people, e.g. "EfficientNet-Lite0 (supervised, ImageNet)".
+        supervised: whether labels trained it; None where a timm model does not say.
         sha256: of the weights file, None for a random or hub-cached timm model.
         queue: rows (K, D) of an official checkpoint's queue, None elsewhere.
         image_size, resize_size: in pixels, that a run folder's student was evaluated at; None elsewhere.
@@ -45,7 +46,7 @@ class LoadedTeacher:
     embed_dim: int
     mean: tuple[float, ...]
     std: tuple[float, ...]
-    supervised: bool
+    supervised: bool | None
     sha256: str | None = None
     queue: Tensor | None = None
     image_size: int | None = None
@@ -172,7 +173,7 @@ def _load_timm(name: str, pretrained: bool) -> LoadedTeacher:
     weights = "pretrained" if pretrained else "random weights"
     return LoadedTeacher(
         f"{name} ({weights})", model, nn.Identity(), feature_dim_of(model),
-        tuple(cfg["mean"]), tuple(cfg["std"]), supervised=False,
+        tuple(cfg["mean"]), tuple(cfg["std"]), supervised=None if pretrained else False,
     )  # fmt: skip
 
 

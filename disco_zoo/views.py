@@ -123,7 +123,7 @@ class ViewDataset(Dataset[dict[str, Any]]):
 
 
 def collate_views(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """Stack items: {"views": [uint8 (B, 3, S, S), ...], "index": int64 (B,), "unreadable": [(index, why), ...]}."""
+    """Stack items: {"views": [uint8 (B, 3, S, S), ...], "index": int64 (B,), "unreadable": [(index, why)]}."""
     views = [torch.stack(column) for column in zip(*(item["views"] for item in items), strict=True)]
     index = torch.tensor([item["index"] for item in items], dtype=torch.int64)
     return {"views": views, "index": index, "unreadable": [i["unreadable"] for i in items if i["unreadable"]]}

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 from disco_zoo.catalog import Catalog, Checkpoint
 from disco_zoo.errors import BadCatalog
+from disco_zoo.model_card import measured_section
 
 START_MARK = "<!-- zoo:start -->"
 END_MARK = "<!-- zoo:end -->"
+MEASURED_BLOCK = re.compile(r"(<!-- measured:(\S+) -->).*?(<!-- /measured -->)", re.DOTALL)
 KNN_METRIC = "knn20_top1"
 LINEAR_METRIC = "linear_top1"
 WEIGHTS_STATES = {
@@ -88,17 +91,25 @@ def render_markdown(rows: list[Checkpoint], catalog: Catalog) -> str:
 
 
 def refresh_markdown(text: str, catalog: Catalog) -> str:
-    """Put the zoo's table between the two marks of a Markdown text.
+    """Put the zoo's table and the measured figures of checkpoints between their marks in a Markdown text.
 
     Raises:
-        BadCatalog: The marks are not there once each, in order.
+        BadCatalog: The zoo's marks are not there once each, in order.
+        UnknownName: A mark names a checkpoint that the catalog does not have.
     """
+    text = MEASURED_BLOCK.sub(lambda block: _measured_block(block, catalog), text)
     before, start, rest = text.partition(START_MARK)
     _, end, after = rest.partition(END_MARK)
     if not (start and end):
         raise BadCatalog(f"The zoo table's place is missing. Write {START_MARK} and below it {END_MARK}")
     table = render_markdown(list(catalog.checkpoints.values()), catalog)
     return f"{before}{START_MARK}\n{table}\n{END_MARK}{after}"
+
+
+def _measured_block(block: re.Match[str], catalog: Catalog) -> str:
+    start, name, end = block.groups()
+    figures = measured_section(catalog.resolve(name), catalog) or "Not measured yet."
+    return f"{start}\n{figures}\n{end}"
 
 
 def readme_is_stale(path: Path, catalog: Catalog) -> bool:

@@ -197,9 +197,7 @@ def test_allowed_difference_is_the_prediction_interval() -> None:
     figure = Measured(**measured([79.0, 81.0, 83.0]))
     assert (figure.mean, figure.std) == (81.0, 2.0)
     # scipy's quantile times the standard error of (new value - mean of three)
-    assert figure.allowed_difference == pytest.approx(
-        stats.t.ppf(0.995, 2) * 2.0 * math.sqrt(4 / 3), rel=1e-4
-    )
+    assert figure.allowed_difference == pytest.approx(stats.t.ppf(0.995, 2) * 2.0 * math.sqrt(4 / 3), rel=1e-4)
 
 
 def test_allowed_difference_has_a_floor_and_needs_three_seeds() -> None:

@@ -40,9 +40,7 @@ def console(*args: str) -> tuple[subprocess.CompletedProcess[str], float]:
     return done, time.perf_counter() - start
 
 
-@pytest.mark.parametrize(
-    "args", [["--help"], ["list"], ["list", "effb0", "--json"], ["card", "effb0"], ["--version"]]
-)
+@pytest.mark.parametrize("args", [["--help"], ["list"], ["list", "effb0", "--json"], ["card", "effb0"], ["--version"]])
 def test_light_commands_import_no_torch_and_answer_at_once(args: list[str]) -> None:
     done, seconds = console(*args)
     assert done.returncode == 0, done.stderr
@@ -60,9 +58,7 @@ def test_python_m_registers_and_runs() -> None:
 def test_help_shows_every_verb_without_importing_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(
-        cli.VERBS, "nonsense", ("disco_zoo.cli.there_is_no_such_file", "A verb that cannot load.")
-    )
+    monkeypatch.setitem(cli.VERBS, "nonsense", ("disco_zoo.cli.there_is_no_such_file", "A verb that cannot load."))
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
     assert "A verb that cannot load." in out
@@ -158,9 +154,7 @@ def test_reported_figures_are_marked(name: str, metric: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(("width", "columns"), [(100, True), (70, False)])
-def test_terminal_table_fits_and_cuts_nothing(
-    width: int, columns: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_terminal_table_fits_and_cuts_nothing(width: int, columns: bool, capsys: pytest.CaptureFixture[str]) -> None:
     catalog = load_catalog()
     zoo_table.print_for_terminal(list(catalog.checkpoints.values()), catalog, width=width)
     out = capsys.readouterr().out

@@ -117,9 +117,7 @@ def test_stream_yields_but_has_no_index(monkeypatch: pytest.MonkeyPatch) -> None
         ("RGB", 0, 1),
         ("RGB", 1, 0),
     ]
-    with pytest.raises(
-        BadData, match=r"DisCo needs a source with an index, and wds/shards is a stream\. Pack"
-    ):
+    with pytest.raises(BadData, match=r"DisCo needs a source with an index, and wds/shards is a stream\. Pack"):
         require_index(source, "DisCo")
     with pytest.raises(BadData, match="is a stream"):
         source.image(0)

@@ -28,9 +28,7 @@ class GreySource:
     name = "grey"
     class_names = None
 
-    def __init__(
-        self, levels: list[int], labels: list[int] | None = None, unreadable: tuple[int, ...] = ()
-    ) -> None:
+    def __init__(self, levels: list[int], labels: list[int] | None = None, unreadable: tuple[int, ...] = ()) -> None:
         self.levels, self.labels, self.broken = levels, labels, unreadable
 
     def __len__(self) -> int:

@@ -51,9 +51,7 @@ def test_colour_modes_become_rgb() -> None:
      ("L", "JPEG", {}), ("LA", "PNG", {}), ("RGBA", "PNG", {}), ("I;16", "PNG", {}), 
      ("RGB", "PNG", {"transparency": (0, 0, 0)})],
 )  # fmt: skip
-def test_odd_files_are_read_without_a_warning(
-    tmp_path: Path, mode: str, kind: str, settings: dict[str, Any]
-) -> None:
+def test_odd_files_are_read_without_a_warning(tmp_path: Path, mode: str, kind: str, settings: dict[str, Any]) -> None:
     Image.new(mode, (8, 8)).save(tmp_path / "a.png", kind, **settings)
     image = open_source(tmp_path).image(0)
     assert (image.mode, image.size) == ("RGB", (8, 8))

@@ -66,9 +66,7 @@ def test_percent_of_the_right_ones_for_every_k():
     # k=1: nearest are 0, 3 (95 degrees), 1 (5 degrees): all right. k=2: query 0 weighs 1 against
     # exp((cos 5 - 1) / T), still class 0. k=5 at a high temperature: class 1 by number.
     assert knn_top1(train, labels, test, test_labels, ks=(1, 2)) == {1: 100.0, 2: 100.0}
-    assert knn_top1(train, labels, test, test_labels, ks=(5,), temperature=100.0) == {
-        5: pytest.approx(200 / 3)
-    }
+    assert knn_top1(train, labels, test, test_labels, ks=(5,), temperature=100.0) == {5: pytest.approx(200 / 3)}
 
 
 @pytest.mark.parametrize("k", [1, 20, 200])
@@ -84,9 +82,7 @@ def test_equals_scikit_learn(clusters):
     result = knn_top1(*clusters, ks=(1, 20))
     nearest = KNeighborsClassifier(1, metric="cosine").fit(train.numpy(), train_labels.numpy())
     assert result[1] == pytest.approx(100 * nearest.score(test.numpy(), test_labels.numpy()))
-    weighted = KNeighborsClassifier(
-        20, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.07)
-    )
+    weighted = KNeighborsClassifier(20, metric="cosine", weights=lambda distance: np.exp((1 - distance) / 0.07))
     weighted.fit(train.numpy(), train_labels.numpy())
     assert result[20] == pytest.approx(100 * weighted.score(test.numpy(), test_labels.numpy()))
 
@@ -104,9 +100,7 @@ def test_chunks_do_not_matter_even_with_many_ties(clusters):
     assert (reference[1][:, 0] < 500).all()
     assert (reference[1][:, 1] >= 500).all()
     for chunk_size, bank_chunk_size in ((1, 1000), (7, 33), (200, 1), (64, 999)):
-        similarities, indices = neighbours(
-            bank, test, k=50, chunk_size=chunk_size, bank_chunk_size=bank_chunk_size
-        )
+        similarities, indices = neighbours(bank, test, k=50, chunk_size=chunk_size, bank_chunk_size=bank_chunk_size)
         assert torch.equal(indices, reference[1])
         assert torch.equal(similarities, reference[0])
 

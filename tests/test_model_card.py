@@ -78,14 +78,8 @@ def test_measured_and_reported_stand_apart(measured_row: Checkpoint) -> None:
     assert "- Command: `disco-zoo reproduce effb0`" in ours
     assert "- Date: 2026-01-02" in ours
     assert "69.1" not in ours
-    assert (
-        "| linear probe, top-1 | 69.1 | DisCo paper, table 1, as quoted in a figure of haohang96/bingo"
-        in theirs
-    )
-    assert (
-        "| linear probe, top-5 | 88.9 | DisCo paper, table 1 (linear probe on ImageNet) | not verified |"
-        in theirs
-    )
+    assert "| linear probe, top-1 | 69.1 | DisCo paper, table 1, as quoted in a figure of haohang96/bingo" in theirs
+    assert "| linear probe, top-5 | 88.9 | DisCo paper, table 1 (linear probe on ImageNet) | not verified |" in theirs
 
 
 @pytest.mark.parametrize("name", ["disco_effb0.disco_lite0_fmnist", "disco_r18.disco_lite0_cifar10"])
@@ -96,9 +90,7 @@ def test_the_supervised_teacher_is_called_so(name: str) -> None:
 
 def test_how_to_load_follows_the_weights(measured_row: Checkpoint) -> None:
     catalog = load_catalog()
-    assert "disco-zoo reproduce disco_effb0.disco_lite0_fmnist" in model_card.render_card(
-        measured_row, catalog
-    )
+    assert "disco-zoo reproduce disco_effb0.disco_lite0_fmnist" in model_card.render_card(measured_row, catalog)
     weights = Weights(source="bundled", file="f.safetensors", sha256="0" * 64)
     card = model_card.render_card(measured_row.model_copy(update={"weights": weights}), catalog)
     assert f'timm.create_model("{NAME}", pretrained=True)' in card

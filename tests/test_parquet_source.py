@@ -26,9 +26,7 @@ def test_parquet_test_split_is_the_sibling(tmp_path: Path, word: str) -> None:
     assert open_source(tmp_path / f"pets_{word}.parquet", "test").labels == [1, 1, 1, 1, 1, 0]
 
 
-@pytest.mark.parametrize(
-    "layout", ["{}-{:05d}-of-00002.parquet", "data/{}-{:05d}.parquet", "{}/{:04d}.parquet"]
-)
+@pytest.mark.parametrize("layout", ["{}-{:05d}-of-00002.parquet", "data/{}-{:05d}.parquet", "{}/{:04d}.parquet"])
 def test_folder_of_shards(tmp_path: Path, layout: str) -> None:
     make_parquet(tmp_path / layout.format("train", 0))
     make_parquet(tmp_path / layout.format("train", 1), [2] * 6)

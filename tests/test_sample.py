@@ -67,9 +67,7 @@ def test_train_and_test_share_no_row() -> None:
 def test_rebuild_gives_the_same_bytes(build_sample: ModuleType) -> None:
     folder = Path(os.environ.get("FASHION_MNIST_DIR", build_sample.DEFAULT_SOURCE))
     if not folder.is_dir():
-        pytest.skip(
-            "the original files are not here: apt install dataset-fashion-mnist, or set FASHION_MNIST_DIR"
-        )
+        pytest.skip("the original files are not here: apt install dataset-fashion-mnist, or set FASHION_MNIST_DIR")
     parquet = build_sample.write_parquet(build_sample.build_table(folder))
     assert build_sample.content_sha256(parquet) == build_sample.CONTENT_SHA256
     if build_sample.pinned_versions():

@@ -50,9 +50,7 @@ def test_importing_the_package_registers_the_students() -> None:
 
 
 def test_architectures_of_the_catalog_are_those_of_the_spec() -> None:
-    registered = {
-        a.name: (a.native, a.feature_dim) for a in load_catalog().architectures.values() if a.registered
-    }
+    registered = {a.name: (a.native, a.feature_dim) for a in load_catalog().architectures.values() if a.registered}
     assert registered == STUDENTS
 
 

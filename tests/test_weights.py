@@ -111,11 +111,7 @@ def test_the_callers_own_file_is_left_alone(how: str, tmp_path: Path, bundled: t
     bundled[0].unlink()
     own = make_weights(tmp_path / "own.safetensors", seed=2)
     file = {"file": str(tmp_path / "own.safetensors")}
-    options = (
-        {"pretrained_cfg_overlay": file}
-        if how == "overlay"
-        else {"pretrained_cfg": file | {"num_classes": 0}}
-    )
+    options = {"pretrained_cfg_overlay": file} if how == "overlay" else {"pretrained_cfg": file | {"num_classes": 0}}
     assert same_tensors(timm.create_model(NAME.split(".")[0], pretrained=True, **options), own)
 
 

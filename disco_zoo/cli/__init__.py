@@ -7,6 +7,7 @@ puts its module's name into this namespace: after `cli/list.py` is loaded, `list
 
 from __future__ import annotations
 
+import errno
 import importlib
 import sys
 from collections.abc import Sequence
@@ -14,7 +15,7 @@ from typing import Any
 
 import click
 
-from disco_zoo.errors import DiscoZooError, UnknownName, did_you_mean
+from disco_zoo.errors import DiscoZooError, Interrupted, UnknownName, did_you_mean
 
 # verb -> (module, its line in `disco-zoo --help`); the line stands here so that help imports no verb.
 VERBS: dict[str, tuple[str, str]] = {
@@ -27,6 +28,9 @@ VERBS: dict[str, tuple[str, str]] = {
     "evaluate": ("disco_zoo.cli.evaluate", "Measure frozen features: knn or linear."),
     "card": ("disco_zoo.cli.card", "Print a model card, or refresh all that is generated from the catalog."),
 }
+
+_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_MAKE_ROOM = "Make room or choose another --out; a run goes on with --resume"
 
 EXIT_USER_ERROR = 2
 EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells count
@@ -45,9 +49,7 @@ class _LazyGroup(click.Group):
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         verb = args[0]
         if verb not in VERBS and not verb.startswith("-"):
-            raise UnknownName(
-                f"There is no command '{verb}'.{did_you_mean(verb, VERBS)} Type: disco-zoo --help"
-            )
+            raise UnknownName(f"There is no command '{verb}'.{did_you_mean(verb, VERBS)} Type: disco-zoo --help")
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
@@ -86,15 +88,21 @@ def main(args: Sequence[str] | None = None) -> int:
     An error the user can mend ends as one line on stderr and exit code 2, without a traceback.
     """
     try:
-        result = cli.main(
-            args=None if args is None else [*args], prog_name="disco-zoo", standalone_mode=False
-        )
+        result = cli.main(args=None if args is None else [*args], prog_name="disco-zoo", standalone_mode=False)
+    except Interrupted as error:
+        print(f"Interrupted: {error}", file=sys.stderr)
+        return EXIT_INTERRUPTED
     except DiscoZooError as error:
         print(f"Error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
     except click.ClickException as error:
         error.show()
         return error.exit_code
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        print(f"Error: {error.strerror}: {error.filename or 'a file of the run'}. {_MAKE_ROOM}", file=sys.stderr)
+        return EXIT_USER_ERROR
     except (click.Abort, KeyboardInterrupt):  # click turns Ctrl-C into Abort
         return EXIT_INTERRUPTED
     return result if isinstance(result, int) else 0

@@ -13,12 +13,8 @@ from disco_zoo.errors import BadCatalog, UnknownName
 
 @click.command("card")
 @click.argument("name", required=False)
-@click.option(
-    "--out", type=click.Path(path_type=Path), help="Write to this file; with --all, to this folder."
-)
-@click.option(
-    "--all", "every", is_flag=True, help="All cards, and the zoo's table in the README of a checkout."
-)
+@click.option("--out", type=click.Path(path_type=Path), help="Write to this file; with --all, to this folder.")
+@click.option("--all", "every", is_flag=True, help="All cards, and the zoo's table in the README of a checkout.")
 @click.option("--check", is_flag=True, help="Write nothing; fail if a file differs from the catalog.")
 def command(name: str | None, out: Path | None, every: bool, check: bool) -> None:
     """Print the model card of NAME, or refresh (--all) what is generated from the catalog.

@@ -11,10 +11,10 @@ from disco_zoo.cli.options import chosen_device, default_workers
 
 _OPTIONS = [
     click.argument("model"),
-    click.option("--data", required=True, help="Labelled images: a folder, .tar, .parquet, hfds/NAME, or 'sample'."),
+    click.option("--data", required=True, help="Labelled images: folder, .tar, .parquet, hfds/NAME, or 'sample'."),
     click.option("--eval-data", help="Labelled test images; default: the test split beside --data."),
-    click.option("--image-size", type=click.IntRange(min=16), help="Side of the crop in pixels.  [default: the model's]"),
-    click.option("--resize-size", type=click.IntRange(min=16), help="Shorter side before the crop.  [default: the model's]"),
+    click.option("--image-size", type=click.IntRange(min=16), help="Crop in pixels.  [default: the model's]"),
+    click.option("--resize-size", type=click.IntRange(min=16), help="Shorter side before it.  [default: the model's]"),
     click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True),
     click.option("--workers", type=click.IntRange(min=0), help="Processes that read images."),
     click.option("--json", "as_json", is_flag=True, help="Results as JSON on stdout."),
@@ -40,7 +40,7 @@ def command() -> None:
 
 @command.command("knn")
 @_options
-@click.option("--k", "ks", type=click.IntRange(min=1), multiple=True, help="Neighbours; repeatable.  [default: 1, 20, 200]")
+@click.option("--k", "ks", type=click.IntRange(min=1), multiple=True, help="Repeatable.  [default: 1, 20, 200]")
 @click.option("--temperature", type=float, default=0.07, show_default=True, help="T of the weights exp(sim/T).")
 def knn(ks: tuple[int, ...], temperature: float, as_json: bool, **given: Any) -> None:
     """Weighted kNN: k in {1, 20, 200}, cosine, weights exp(sim/T)."""
@@ -53,7 +53,12 @@ def knn(ks: tuple[int, ...], temperature: float, as_json: bool, **given: Any) ->
 
 @command.command("linear")
 @_options
-@click.option("--protocol", default="fast", show_default=True, help="fast, disco, moco, seed, bingo_r, bingo_eff, compress, swav, ssl_small.")
+@click.option(
+    "--protocol",
+    default="fast",
+    show_default=True,
+    help="fast, disco, moco, seed, bingo_r, bingo_eff, compress, swav, ssl_small.",
+)
 @click.option("--epochs", type=click.IntRange(min=1), help="Instead of the protocol's own.")
 @click.option("--seed", type=int, default=0, show_default=True)
 def linear(protocol: str, epochs: int | None, seed: int, as_json: bool, **given: Any) -> None:

@@ -12,15 +12,24 @@ from typing import Any
 import click
 
 _OPTIONS: list[Callable[[Any], Any]] = [
-    click.option("--data", help="Images: a folder, .tar, .parquet, hfds/NAME, or 'sample'. Labels are not needed to train."),
+    click.option("--data", help="Images: folder, .tar, .parquet, hfds/NAME, or 'sample'. Training needs no labels."),
     click.option("--eval-data", help="Labelled images to measure on; default: the test split beside --data."),
     click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/NAME]"),
     click.option("--steps", type=click.IntRange(min=1), help="Stop after this many steps, for a look."),
     click.option("--resume", is_flag=True, help="Go on with the run in --out, exactly where it stopped."),
-    click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key of the recipe, e.g. optim.epochs=2. Repeatable."),
+    click.option(
+        "--set", "overrides", multiple=True, metavar="KEY=VALUE",
+        help="Change one key of the recipe, e.g. optim.epochs=2. Repeatable.",
+    ),
     click.option("--seed", type=int, help="Seed of initialisation, order and views.  [default: the recipe's, 0]"),
-    click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True, help="Where to compute."),
-    click.option("--workers", type=click.IntRange(min=0), help="Processes that draw views; the views are the same.  [default: cores - 1, at most 8]"),
+    click.option(
+        "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True,
+        help="Where to compute.",
+    ),
+    click.option(
+        "--workers", type=click.IntRange(min=0),
+        help="Processes that draw views; the views are the same.  [default: cores - 1, at most 8]",
+    ),
     click.option("--json", "as_json", is_flag=True, help="Results as JSON on stdout; everything else goes to stderr."),
 ]  # fmt: skip
 

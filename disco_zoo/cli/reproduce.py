@@ -50,9 +50,7 @@ def _reproduce(
         command=typed_command(),
     )
     folder = out or default_out(choice.checkpoint.name, steps)
-    rep = reproduce(
-        choice, data=data, eval_data=eval_data, out=folder, overrides=overrides, seed=seed, options=options
-    )
+    rep = reproduce(choice, data=data, eval_data=eval_data, out=folder, overrides=overrides, seed=seed, options=options)
     try:
         write_reproduction(rep, options.command)
     finally:

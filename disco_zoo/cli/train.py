@@ -40,6 +40,7 @@ def _train(
 
     from disco_zoo.report import finish_training
     from disco_zoo.run import Run, RunOptions, open_data
+    from disco_zoo.run_folder import require_begun
 
     options = RunOptions(
         device=chosen_device(device),
@@ -48,11 +49,14 @@ def _train(
         max_steps=steps,
         command=typed_command(),
     )
-    run = Run(recipe, open_data(recipe, data, eval_data), out or Path("runs") / recipe.name, options, label=recipe.name)
+    folder = out or Path("runs") / recipe.name
+    if resume:
+        require_begun(folder)
+    run = Run(recipe, open_data(recipe, data, eval_data), folder, options, label=recipe.name)
     try:
         run.train()
-        facts = finish_training(run)
+        facts = finish_training(run) if run.is_main_process else None
     finally:
         run.close()
-    if as_json:
+    if as_json and facts is not None:
         click.echo(json.dumps(facts))

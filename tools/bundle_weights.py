@@ -1,0 +1,74 @@
+"""Turn finished `disco-zoo reproduce` folders, one a seed, into a catalog row's `weights:` and `measured:` entries.
+
+    python tools/bundle_weights.py runs/seed0 runs/seed1 runs/seed2 [--copy]
+
+Prints YAML to paste into disco_zoo/catalog.yaml. With --copy the first folder's student goes into
+disco_zoo/assets/weights/ under the checkpoint's name; without it only the figures are printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from disco_zoo.weights import bundled_path, sha256_of
+
+
+def measured_entries(folders: list[Path], command: str) -> list[dict[str, Any]]:
+    """One entry a subject and metric, with one value a folder.
+
+    Raises:
+        SystemExit: the folders are not runs of one checkpoint by different seeds.
+    """
+    results = [json.loads((folder / "results.json").read_text()) for folder in folders]
+    facts = [json.loads((folder / "run.json").read_text()) for folder in folders]
+    seeds = [result["seed"] for result in results]
+    if len({result["name"] for result in results}) > 1 or len(set(seeds)) < len(seeds):
+        raise SystemExit("the folders must hold runs of one checkpoint, each by another seed")
+    hardware = facts[0]["hardware"]
+    return [
+        {
+            "subject": subject,
+            "metric": metric,
+            "values": [round(result["figures"][subject][metric], 2) for result in results],
+            "seeds": seeds,
+            "protocol": results[0]["protocol"],
+            "command": command or f"disco-zoo reproduce {results[0]['name']}",
+            "hardware": f"{hardware['cpu_cores']} CPU cores ({hardware['cpu']})",
+            "date": facts[0]["ended"][:10],
+        }
+        for subject, metrics in results[0]["figures"].items()
+        for metric in metrics
+    ]
+
+
+def copy_student(folder: Path) -> dict[str, Any]:
+    """Copy a run's student into the package and describe it as the catalog does."""
+    facts = json.loads((folder / "run.json").read_text())
+    target = bundled_path(f"{facts['name']}.safetensors")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copyfile(folder / facts["student"]["file"], target)
+    digest = sha256_of(target)
+    if digest != facts["student"]["sha256"]:
+        raise SystemExit(f"{folder} holds another student than its run.json describes")
+    return {"source": "bundled", "file": target.name, "sha256": digest, "size_bytes": target.stat().st_size}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", type=Path)
+    parser.add_argument("--copy", action="store_true", help="put the first folder's student into the package")
+    parser.add_argument("--command", default="", help="the command to record, free of paths of this machine")
+    args = parser.parse_args()
+    row: dict[str, Any] = {"weights": copy_student(args.folders[0])} if args.copy else {}
+    row["measured"] = measured_entries(args.folders, args.command)
+    print(yaml.safe_dump(row, sort_keys=False, allow_unicode=True, default_flow_style=None, width=10**6), end="")
+
+
+if __name__ == "__main__":
+    main()
