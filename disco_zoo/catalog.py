@@ -234,9 +234,7 @@ class Catalog(_Strict):
             if found := self.checkpoints.get(f"{architecture}.{tag}"):
                 return found
         known = [*self.checkpoints, *self.architectures, *shorts]
-        raise UnknownName(
-            f"There is no model '{name}' in the zoo.{did_you_mean(name, known)} Type: disco-zoo list"
-        )
+        raise UnknownName(f"There is no model '{name}' in the zoo.{did_you_mean(name, known)} Type: disco-zoo list")
 
     def of_architecture(self, architecture: str) -> list[Checkpoint]:
         """The checkpoints of one architecture, in the catalog's order."""
@@ -255,9 +253,7 @@ class Catalog(_Strict):
         found = [row for row in rows if fnmatch.fnmatchcase(row.name, wildcard)]
         if not found:
             known = [*self.checkpoints, *self.architectures, *(a.short for a in self.architectures.values())]
-            raise UnknownName(
-                f"No model matches '{pattern}'.{did_you_mean(pattern, known)} Type: disco-zoo list"
-            )
+            raise UnknownName(f"No model matches '{pattern}'.{did_you_mean(pattern, known)} Type: disco-zoo list")
         return found
 
 

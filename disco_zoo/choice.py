@@ -41,9 +41,7 @@ def choose_checkpoint(name: str, data: str | None, catalog: Catalog | None = Non
         if checkpoint.recipe is None:
             raise UnknownName(f"{checkpoint.name} has no recipe to reproduce it with. Type: disco-zoo list")
         return Choice(checkpoint, "")
-    rows = [
-        row for row in catalog.of_architecture(checkpoint.architecture) if row.recipe and row.method == "disco"
-    ]
+    rows = [row for row in catalog.of_architecture(checkpoint.architecture) if row.recipe and row.method == "disco"]
     wanted = POCKET_DATA if data in (None, "sample") else dataset_in(str(data))
     found = next((row for row in rows if row.data == wanted), None)
     if found is None:

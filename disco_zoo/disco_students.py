@@ -77,9 +77,7 @@ def _register_student(arch: str, native: str) -> Callable[..., nn.Module]:
         cfg = replace(cfg, architecture=native)  # an export then names what timm knows
         if pretrained:
             cfg = fetch_weights(cfg, arch, cache_dir)
-        return model_entrypoint(native)(
-            pretrained=pretrained, pretrained_cfg=cfg, cache_dir=cache_dir, **kwargs
-        )
+        return model_entrypoint(native)(pretrained=pretrained, pretrained_cfg=cfg, cache_dir=cache_dir, **kwargs)
 
     entrypoint.__name__ = entrypoint.__qualname__ = arch
     entrypoint.__module__ = __name__

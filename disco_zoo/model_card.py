@@ -26,8 +26,7 @@ METHODS = {
     ),
     "moco_v2": (
         "MoCo-v2",
-        "Chen et al., Improved Baselines with Momentum Contrastive Learning, 2020, "
-        "https://arxiv.org/abs/2003.04297",
+        "Chen et al., Improved Baselines with Momentum Contrastive Learning, 2020, https://arxiv.org/abs/2003.04297",
     ),
     "seed": (
         "SEED",
@@ -94,9 +93,7 @@ def render_card(checkpoint: Checkpoint, catalog: Catalog, weights_file: str | No
         ("Licences", _licences(checkpoint)),
         ("Sources", _sources(checkpoint, catalog)),
     )
-    front = yaml.safe_dump(
-        _front_matter(checkpoint, catalog), sort_keys=False, allow_unicode=True, width=1000
-    )
+    front = yaml.safe_dump(_front_matter(checkpoint, catalog), sort_keys=False, allow_unicode=True, width=1000)
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections if text)
     return f"---\n{front}---\n\n{GENERATED_MARK}\n\n# {checkpoint.name}\n\n{checkpoint.summary}.\n\n{body}\n"
 
@@ -154,9 +151,7 @@ def _how_to_load(checkpoint: Checkpoint, catalog: Catalog, weights_file: str | N
         source = f'"{checkpoint.name}", pretrained=True'
     else:
         official = checkpoint.weights.source == "official"
-        state = (
-            "The authors' weights are not converted yet." if official else "The weights are not published."
-        )
+        state = "The authors' weights are not converted yet." if official else "The weights are not published."
         if checkpoint.recipe is None:
             return state
         return f"{state} To train your own, type:\n\n```\n{checkpoint.reproduce_command}\n```"
@@ -206,9 +201,7 @@ def measured_section(checkpoint: Checkpoint, catalog: Catalog) -> str:
     for metric in metrics:
         figure = checkpoint.figure("student", metric)
         if figure and figure.allowed_difference is not None:
-            lines[-1] += (
-                f" A new run may differ by {figure.allowed_difference:.1f} points ({metric_title(metric)})."
-            )
+            lines[-1] += f" A new run may differ by {figure.allowed_difference:.1f} points ({metric_title(metric)})."
     lines.append("")
     for detail in ("protocol", "command", "hardware", "date"):
         values = dict.fromkeys(str(getattr(figure, detail)) for figure in checkpoint.measured)

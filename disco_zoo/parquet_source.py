@@ -54,9 +54,7 @@ def _refuse_test_shards(name: str, folder: Path, files: list[Path]) -> None:
     held_out = files_by_split(folder, files, "test")
     if held_out:
         shard = next(iter(held_out.values()))[0].name
-        raise BadData(
-            f"{name} has shards of a test set ({shard}) but none named train-*.parquet. Rename those."
-        )
+        raise BadData(f"{name} has shards of a test set ({shard}) but none named train-*.parquet. Rename those.")
 
 
 def _open(path: Path) -> Any:
@@ -125,9 +123,7 @@ class ParquetSource(ImageSource):
         except (arrow.ArrowException, OSError) as error:
             raise _damaged(self._files[0], error) from error
         kind = columns[0].type
-        values = arrow.chunked_array(
-            [chunk.cast(kind) for column in columns for chunk in column.chunks], kind
-        )
+        values = arrow.chunked_array([chunk.cast(kind) for column in columns for chunk in column.chunks], kind)
         return values.cast(kind.value_type) if arrow.types.is_dictionary(kind) else values
 
     def _select_rows(self, parts: list[Any], split: str, num_rows: int, whole: bool, name: str) -> np.ndarray:
@@ -141,9 +137,7 @@ class ParquetSource(ImageSource):
         if whole:
             return np.arange(num_rows)
         found = ", ".join(sorted({str(value) for value in splits}))
-        raise BadData(
-            f"{name} has no {split} rows, its split column holds: {found}. Give others with --eval-data."
-        )
+        raise BadData(f"{name} has no {split} rows, its split column holds: {found}. Give others with --eval-data.")
 
     def _read_labels(self, parts: list[Any]) -> tuple[list[int] | None, list[str] | None]:
         """Return labels of the selected rows and the class names, as far as the files tell."""

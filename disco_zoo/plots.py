@@ -119,9 +119,7 @@ def plot_embedding_pair(
         BadData: fewer than three images, or features and labels of different numbers.
         MissingExtra: matplotlib is not installed.
     """
-    _draw_maps(
-        dict(zip(panel_titles, (start, student), strict=True)), labels, class_names, path, title, max_points
-    )
+    _draw_maps(dict(zip(panel_titles, (start, student), strict=True)), labels, class_names, path, title, max_points)
 
 
 def project(features: Tensor) -> tuple[Tensor, str]:
@@ -198,9 +196,7 @@ def _scatter(axis: Any, points: Tensor, labels: Tensor | None, shown: Sequence[i
     """Points (N, 2) in their random order, so that no class lies above the others."""
     size = min(40.0, max(10.0, 20_000 / len(points)))
     if labels is None:
-        axis.scatter(
-            points[:, 0].tolist(), points[:, 1].tolist(), s=size, color=COLOURS[0], alpha=0.7, linewidths=0
-        )
+        axis.scatter(points[:, 0].tolist(), points[:, 1].tolist(), s=size, color=COLOURS[0], alpha=0.7, linewidths=0)
         return
     position = torch.searchsorted(torch.tensor(shown), labels)
     for number, marker in enumerate(MARKERS):

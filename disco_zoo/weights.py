@@ -56,9 +56,7 @@ def fetch_weights(cfg: PretrainedCfg, arch: str, cache_dir: str | Path | None = 
     checkpoint = catalog.checkpoints.get(name)
     if checkpoint is None or not checkpoint.weights.loadable or checkpoint.variant:
         raise NotPublished(_not_published(catalog, arch, checkpoint))
-    path = (
-        _bundled(checkpoint) if checkpoint.weights.source == "bundled" else _from_hub(checkpoint, cache_dir)
-    )
+    path = _bundled(checkpoint) if checkpoint.weights.source == "bundled" else _from_hub(checkpoint, cache_dir)
     return replace(cfg, file=str(path))
 
 
@@ -66,9 +64,7 @@ def _bundled(checkpoint: Checkpoint) -> Path:
     path = bundled_path(checkpoint.weights.file or "")
     again = "Type: pip install --force-reinstall --no-deps disco-zoo"
     if not path.is_file():
-        raise WeightsError(
-            f"The weights of {checkpoint.name} are missing from this installation: {path}. {again}"
-        )
+        raise WeightsError(f"The weights of {checkpoint.name} are missing from this installation: {path}. {again}")
     if sha256_of(path) != checkpoint.weights.sha256:
         raise Damaged(f"The weights of {checkpoint.name} are damaged: {path} has another sha256. {again}")
     return path
@@ -90,9 +86,7 @@ def _from_hub(checkpoint: Checkpoint, cache_dir: str | Path | None) -> Path:
     try:
         path = _download(checkpoint, cache_dir, force=True)
     except Exception as error:
-        raise Damaged(
-            f"{damaged} The Hub cannot be reached for a new copy; try again when it can."
-        ) from error
+        raise Damaged(f"{damaged} The Hub cannot be reached for a new copy; try again when it can.") from error
     if sha256_of(path) != checkpoint.weights.sha256:
         raise Damaged(f"{damaged} A new copy has it too. Type: pip install --upgrade disco-zoo")
     return path

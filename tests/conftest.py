@@ -14,7 +14,7 @@ os.environ.pop("HF_TOKEN", None)
 import pytest
 import torch
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)  # the networks of tests are tiny: threads would only wait for each other
 
 
 @pytest.fixture(scope="module")

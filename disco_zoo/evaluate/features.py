@@ -217,9 +217,7 @@ def extract_features(
     if not rows:
         first = next(iter(tally.messages.values()))
         raise BadData(f"None of the {len(chosen)} images of {source.name} can be read. First: {first}")
-    labels = (
-        None if source.labels is None else torch.tensor([source.labels[i] for i in kept], dtype=torch.int64)
-    )
+    labels = None if source.labels is None else torch.tensor([source.labels[i] for i in kept], dtype=torch.int64)
     return Features(torch.cat(rows), labels, tuple(tally.messages.values()))
 
 
@@ -232,13 +230,9 @@ def pooled(backbone: nn.Module, images: Tensor) -> Tensor:
     features = backbone(images)
     if not isinstance(features, Tensor) or features.ndim != 2 or len(features) != len(images):
         shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
-        raise DiscoZooError(
-            f"The backbone gives {shape}, not one vector an image. Create it with num_classes=0."
-        )
+        raise DiscoZooError(f"The backbone gives {shape}, not one vector an image. Create it with num_classes=0.")
     if not torch.isfinite(features).all():
-        raise DiscoZooError(
-            "The backbone's features are not finite: its weights are damaged or have diverged."
-        )
+        raise DiscoZooError("The backbone's features are not finite: its weights are damaged or have diverged.")
     return features.float()
 
 

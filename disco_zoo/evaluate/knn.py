@@ -92,9 +92,7 @@ def neighbours(
     return torch.cat(similarities), torch.cat(indices)
 
 
-def _largest_keys(
-    directions: Tensor, bank: Tensor, bank_scale: Tensor, k: int, bank_chunk_size: int
-) -> Tensor:
+def _largest_keys(directions: Tensor, bank: Tensor, bank_scale: Tensor, k: int, bank_chunk_size: int) -> Tensor:
     """The k largest keys (m, k) of each query, in falling order."""
     best = torch.empty(len(directions), 0, dtype=torch.float64, device=directions.device)
     for start in range(0, len(bank), bank_chunk_size):
@@ -114,9 +112,7 @@ def _row_norms(rows: Tensor) -> Tensor:
 
 def _check_features(bank: Tensor, queries: Tensor, k: int) -> None:
     if not 1 <= k <= len(bank):
-        raise BadData(
-            f"kNN with k={k} needs at least {k} training images, there are {len(bank)}. Use a smaller k."
-        )
+        raise BadData(f"kNN with k={k} needs at least {k} training images, there are {len(bank)}. Use a smaller k.")
     if len(queries) == 0:
         raise BadData("kNN needs at least one test image, there is none.")
     if bank.shape[1] != queries.shape[1]:

@@ -81,12 +81,8 @@ def linear_probe_on_features(
     start: Tensor | None = None
     tried: dict[float, float] = {}
     if l2 is None:
-        l2, start, tried = choose_l2(
-            standardised, train.labels, num_classes=num_classes, seed=seed, grid=grid
-        )
-    classifier = fit_logistic_regression(
-        standardised, train.labels, num_classes=num_classes, l2=l2, start=start
-    )
+        l2, start, tried = choose_l2(standardised, train.labels, num_classes=num_classes, seed=seed, grid=grid)
+    classifier = fit_logistic_regression(standardised, train.labels, num_classes=num_classes, l2=l2, start=start)
     top1, top5 = top1_top5(logits((test.features - mean) / std, classifier), test.labels)
     settings = {
         "solver": "lbfgs",
@@ -158,9 +154,7 @@ def linear_probe(
     run = _run_fast if preset.solver == "lbfgs" else _run_sgd
     result = run(backbone, feature_dim, train_source, test_source, preset, settings, progress)
     if backbone_fingerprint(backbone) != before:
-        raise DiscoZooError(
-            "The backbone changed during the linear probe: one of its tensors was written to."
-        )
+        raise DiscoZooError("The backbone changed during the linear probe: one of its tensors was written to.")
     return result
 
 
@@ -176,15 +170,11 @@ def check_classes(train_labels: Tensor, test_labels: Tensor, class_names: Sequen
         return ", ".join(class_names[label] if class_names else str(label) for label in sorted(labels)[:5])
 
     if len(train) < 2:
-        raise BadData(
-            f"A linear probe needs two classes, the training images have {len(train)}: {named(train)}."
-        )
+        raise BadData(f"A linear probe needs two classes, the training images have {len(train)}: {named(train)}.")
     if train - test:
         raise BadData(f"Classes without test images: {named(train - test)}. Give test images of each class.")
     if test - train:
-        raise BadData(
-            f"Classes without training images: {named(test - train)}. Give some, or drop the test images."
-        )
+        raise BadData(f"Classes without training images: {named(test - train)}. Give some, or drop the test images.")
     return max(train) + 1
 
 
@@ -270,9 +260,7 @@ def _features(
     )
     width = features.features.shape[1]
     if width != feature_dim:
-        raise DiscoZooError(
-            f"The backbone gives {width} features, not {feature_dim}. Create it with num_classes=0."
-        )
+        raise DiscoZooError(f"The backbone gives {width} features, not {feature_dim}. Create it with num_classes=0.")
     return features
 
 

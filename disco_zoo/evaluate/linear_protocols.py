@@ -122,7 +122,5 @@ def linear_protocol(name: str) -> LinearProtocol:
     """
     if name not in LINEAR_PROTOCOLS:
         known = ", ".join(LINEAR_PROTOCOLS)
-        raise UnknownName(
-            f"No linear protocol '{name}'.{did_you_mean(name, LINEAR_PROTOCOLS)} Known: {known}."
-        )
+        raise UnknownName(f"No linear protocol '{name}'.{did_you_mean(name, LINEAR_PROTOCOLS)} Known: {known}.")
     return LINEAR_PROTOCOLS[name]

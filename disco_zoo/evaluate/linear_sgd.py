@@ -72,17 +72,13 @@ def train_linear_layer(
     num_classes = int(max(train_labels)) + 1
     test_features, test_labels = transform(test.features.to(device)), test.labels.to(device)
     weight, bias = _initial_layer(num_classes, test_features.shape[1], settings.seed, device)
-    optimiser = torch.optim.SGD(
-        [weight, bias], lr=1.0, momentum=protocol.momentum, weight_decay=protocol.weight_decay
-    )
+    optimiser = torch.optim.SGD([weight, bias], lr=1.0, momentum=protocol.momentum, weight_decay=protocol.weight_decay)
     dataset = _PlainViews(train_source, train_labels, plain_view(settings.image_size), settings.seed)
     tally = UnreadableTally(unreadable_limit(len(train_source)))
     scores = []
     with frozen(backbone, device):
         for epoch in range(settings.epochs):
-            optimiser.param_groups[0]["lr"] = protocol.lr(
-                epoch, batch_size=settings.batch_size, epochs=settings.epochs
-            )
+            optimiser.param_groups[0]["lr"] = protocol.lr(epoch, batch_size=settings.batch_size, epochs=settings.epochs)
             done = epoch * len(train_source)
             for images, labels in _batches(dataset, epoch, settings, tally):
                 normalised = normalise(images.to(device), settings.mean, settings.std)
