@@ -34,8 +34,15 @@ def _reproduce(
     overrides: tuple[str, ...], seed: int | None, device: str, workers: int | None, as_json: bool,
 ) -> int:  # fmt: skip
     from disco_zoo.choice import choose_checkpoint
+    from disco_zoo.datasets import open_source
+    from disco_zoo.errors import UnknownName
 
-    choice = choose_checkpoint(name, data)
+    try:
+        choice = choose_checkpoint(name, data)
+    except UnknownName:
+        if data is not None:
+            open_source(data)  # data that are not there are the likelier mistake, and told first
+        raise
     import json
 
     from disco_zoo.report import default_out, print_reproduction, write_reproduction
