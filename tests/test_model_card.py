@@ -73,7 +73,7 @@ def test_measured_and_reported_stand_apart(measured_row: Checkpoint) -> None:
     card = model_card.render_card(row, load_catalog())
     ours, theirs = card.split("## Reported, not measured here")
     assert "| this model | 81.00 ± 2.00 (3 seeds) | 85.00 ± 1.00 (3 seeds) |" in ours
-    assert "| teacher | 78.25 (1 seed) | - |" in ours
+    assert "| teacher, at this model's input size | 78.25 (1 seed) | - |" in ours
     assert "| start" not in ours
     assert "- Command: `disco-zoo reproduce effb0`" in ours
     assert "- Date: 2026-01-02" in ours
