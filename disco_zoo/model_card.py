@@ -18,7 +18,7 @@ HUB_LICENCES = {
     "CC-BY-NC-4.0": "cc-by-nc-4.0",
     "unknown": "unknown",
 }
-METHODS = {
+PAPERS = {
     "disco": (
         "DisCo",
         "Gao et al., DisCo: Remedying Self-supervised Learning on Lightweight Models with Distilled "
@@ -34,6 +34,7 @@ METHODS = {
         "https://arxiv.org/abs/2101.04731",
     ),
 }
+METHOD_TITLES = {name: title for name, (title, _) in PAPERS.items()}
 STARTS = {
     "random": "random weights, as in the paper",
     "inherit": "inherited: every tensor of EfficientNet-Lite0 (trained with ImageNet labels) whose name and "
@@ -169,7 +170,7 @@ def _training(checkpoint: Checkpoint, catalog: Catalog) -> str:
         supervision = {"unknown": "supervision unknown"}.get(row.supervision, f"*{row.supervision}*")
         teacher = f"{row.title} ({supervision})"
     lines = {
-        "Method": METHODS[checkpoint.method][0],
+        "Method": PAPERS[checkpoint.method][0],
         "Student": f"timm's `{architecture.native}`, {architecture.params_millions} M parameters, headless",
         "Teacher": teacher,
         "Data": f"{dataset.title}, {dataset.num_train:,} training images, labels unused",
@@ -253,7 +254,7 @@ def _licences(checkpoint: Checkpoint) -> str:
 
 def _sources(checkpoint: Checkpoint, catalog: Catalog) -> str:
     weights = checkpoint.weights
-    lines = [f"- Method: {METHODS[checkpoint.method][1]}", f"- Data: {catalog.datasets[checkpoint.data].url}"]
+    lines = [f"- Method: {PAPERS[checkpoint.method][1]}", f"- Data: {catalog.datasets[checkpoint.data].url}"]
     lines.append(f"- Origin: {checkpoint.origin}")
     if weights.source == "official":
         lines.append(f"- The authors' file, not yet converted: `{weights.file}`")

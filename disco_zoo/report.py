@@ -13,7 +13,7 @@ from disco_zoo.catalog import Checkpoint, Measured, load_catalog
 from disco_zoo.errors import BadData
 from disco_zoo.measure import Measurement, recipe_bench
 from disco_zoo.metric_logger import read_metrics
-from disco_zoo.model_card import render_card
+from disco_zoo.model_card import METHOD_TITLES, render_card
 from disco_zoo.plots import plot_curves, plot_embedding_map, plot_embedding_pair
 from disco_zoo.progress import console, duration
 from disco_zoo.reproduce import Reproduction
@@ -34,7 +34,7 @@ def subject_titles(rep: Reproduction) -> dict[str, str]:
         "pixels": "raw pixels",
         "start": f"untrained start ({start})",
         "baseline": "MoCo-v2 baseline",
-        "student": "DisCo student",
+        "student": f"{METHOD_TITLES[recipe.method['name']]} student",
         "teacher": f"teacher{supervised}, {size} px",
         "teacher_own_size": f"teacher{supervised}, {own_size} px",
     }
@@ -68,7 +68,7 @@ def print_reproduction(rep: Reproduction) -> None:
         table.add_column(f"{metric}\nthis run", justify="right")
         table.add_column(f"{metric}\ncatalog", justify="right")
     for row in _rows(rep):
-        table.add_row(*row, style="bold" if row[0] == "DisCo student" else None)
+        table.add_row(*row, style="bold" if row[0].endswith(" student") else None)
     out.print(table)
     for line in _verdict_lines(rep):
         out.print(line, soft_wrap=True)

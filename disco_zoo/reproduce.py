@@ -17,6 +17,7 @@ from disco_zoo.datasets import open_source
 from disco_zoo.evaluate.features import Features
 from disco_zoo.measure import Bench, Measurement, recipe_bench
 from disco_zoo.position import total_steps
+from disco_zoo.model_card import METHOD_TITLES
 from disco_zoo.progress import console, duration
 from disco_zoo.recipe import Recipe, load_recipe
 from disco_zoo.run import Data, Run, RunOptions, open_data
@@ -97,10 +98,14 @@ def reproduce(
     figures: dict[str, dict[str, float]] = {}
     training_seconds = 0.0
     if baseline is not None:
-        with contextlib.closing(Run(baseline, sources, out / "baseline", options, label="MoCo-v2 baseline")) as run:
+        with contextlib.closing(
+            Run(
+                baseline, sources, out / "baseline", options, label=f"{METHOD_TITLES[baseline.method['name']]} baseline"
+            )
+        ) as run:
             training_seconds += run.train().seconds
             figures["baseline"] = _measure_student(bench, run, "measuring baseline").figures
-    run = Run(recipe, sources, out, options, label="DisCo student")
+    run = Run(recipe, sources, out, options, label=f"{METHOD_TITLES[recipe.method['name']]} student")
     try:
         start = _measure_student(bench, run, "measuring start")
         training_seconds += run.train().seconds

@@ -10,9 +10,12 @@ from typing import Any
 import pytest
 
 from disco_zoo.catalog import Checkpoint, Measured, load_catalog
+from disco_zoo.datasets import open_source
 from disco_zoo.reproduce import _why_not
-from disco_zoo.run import RunOptions
+from disco_zoo.run import Data, RunOptions
 from disco_zoo.verdict import judge
+
+SAMPLE = Data(open_source("sample"), open_source("sample", "test"))
 
 # scipy.stats.t.ppf(0.995, n - 1) for n = 3, 4, 5, 10, to four places.
 T_QUANTILE = {3: 9.9248, 4: 5.8409, 5: 4.6041, 10: 3.2498}
@@ -81,7 +84,7 @@ def test_only_the_student_decides() -> None:
     ([], {}, ""),
 ])  # fmt: skip
 def test_shortened_and_changed_runs_are_not_judged(overrides: list[str], options: dict[str, Any], why: str) -> None:
-    reason = _why_not(overrides, RunOptions(**options))
+    reason = _why_not(checkpoint(), SAMPLE, overrides, RunOptions(**options))
     assert reason.startswith(why)
     assert bool(reason) == bool(why)
     row = checkpoint(measured("knn20_top1", 70.0, 70.0, 70.0))
@@ -89,6 +92,11 @@ def test_shortened_and_changed_runs_are_not_judged(overrides: list[str], options
     assert verdict.outcome == ("not judged" if why else "not reproduced")
     assert verdict.exit_code == (0 if why else 1)
     assert verdict.comparisons[0].difference == -60.0
+
+
+def test_a_run_on_other_data_is_not_judged() -> None:
+    other = Data(open_source("sample", "test"), None)
+    assert _why_not(checkpoint(), other, [], RunOptions()).startswith("other data: 2000 images where")
 
 
 def test_every_judgeable_row_of_the_catalog_has_its_seeds() -> None:
