@@ -16,8 +16,8 @@ from disco_zoo.choice import POCKET_DATA, Choice
 from disco_zoo.datasets import open_source
 from disco_zoo.evaluate.features import Features
 from disco_zoo.measure import Bench, Measurement, recipe_bench
-from disco_zoo.position import total_steps
 from disco_zoo.model_card import METHOD_TITLES
+from disco_zoo.position import total_steps
 from disco_zoo.progress import console, duration
 from disco_zoo.recipe import Recipe, load_recipe
 from disco_zoo.run import Data, Run, RunOptions, open_data
