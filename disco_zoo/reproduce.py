@@ -200,4 +200,5 @@ def _announce(
         seconds += steps * seconds_per_step(recipe, sources.train, options.device)
         what = f"{recipe.method['name']}, {steps} steps of {recipe.optim.batch_size} images, seed {recipe.seed}"
         console.print(f"  run {number}    {what}", soft_wrap=True)
-    console.print(f"  time     about {duration(seconds)} of training here, plus measuring", soft_wrap=True)
+    less = ", less what is done already" if options.resume else ""
+    console.print(f"  time     about {duration(seconds)} of training here{less}, plus measuring", soft_wrap=True)
