@@ -7,9 +7,12 @@ import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
+
+if TYPE_CHECKING:
+    from disco_zoo.run import RunOptions
 
 _OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--data", help="Images: folder, .tar, .parquet, hfds/NAME, or 'sample'. Training needs no labels."),
@@ -57,6 +60,14 @@ def default_workers() -> int:
     return max(1, min(8, cores - 1))
 
 
-def typed_command() -> str:
-    """What the user typed, for the record."""
-    return shlex.join(["disco-zoo", *sys.argv[1:]])
+def how_to_run(*, device: str, workers: int | None, resume: bool, steps: int | None) -> RunOptions:
+    """The options of a command that trains, with what the user typed for the record."""
+    from disco_zoo.run import RunOptions
+
+    return RunOptions(
+        device=chosen_device(device),
+        workers=default_workers() if workers is None else workers,
+        resume=resume,
+        max_steps=steps,
+        command=shlex.join(["disco-zoo", *sys.argv[1:]]),
+    )

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from disco_zoo.cli.options import chosen_device, default_workers, run_options, typed_command
+from disco_zoo.cli.options import how_to_run, run_options
 
 
 @click.command("reproduce")
@@ -47,15 +47,8 @@ def _reproduce(
 
     from disco_zoo.report import default_out, print_reproduction, write_reproduction
     from disco_zoo.reproduce import reproduce
-    from disco_zoo.run import RunOptions
 
-    options = RunOptions(
-        device=chosen_device(device),
-        workers=default_workers() if workers is None else workers,
-        resume=resume,
-        max_steps=steps,
-        command=typed_command(),
-    )
+    options = how_to_run(device=device, workers=workers, resume=resume, steps=steps)
     folder = out or default_out(choice.checkpoint.name, steps)
     rep = reproduce(choice, data=data, eval_data=eval_data, out=folder, overrides=overrides, seed=seed, options=options)
     try:

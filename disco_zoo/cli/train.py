@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from disco_zoo.cli.options import chosen_device, default_workers, run_options, typed_command
+from disco_zoo.cli.options import how_to_run, run_options
 
 
 @click.command("train")
@@ -39,16 +39,10 @@ def _train(
     import json
 
     from disco_zoo.report import finish_training
-    from disco_zoo.run import Run, RunOptions, open_data
+    from disco_zoo.run import Run, open_data
     from disco_zoo.run_folder import require_begun
 
-    options = RunOptions(
-        device=chosen_device(device),
-        workers=default_workers() if workers is None else workers,
-        resume=resume,
-        max_steps=steps,
-        command=typed_command(),
-    )
+    options = how_to_run(device=device, workers=workers, resume=resume, steps=steps)
     folder = out or Path("runs") / recipe.name
     if resume:
         require_begun(folder)
