@@ -199,10 +199,10 @@ def measured_section(checkpoint: Checkpoint, catalog: Catalog) -> str:
         "",
         f"Percent on the {dataset.num_test:,} test images of {dataset.title}; mean ± standard deviation.",
     ]
-    for metric in metrics:
-        figure = checkpoint.figure("student", metric)
-        if figure and figure.allowed_difference is not None:
-            lines[-1] += f" A new run may differ by {figure.allowed_difference:.1f} points ({metric_title(metric)})."
+    allowed = {metric: getattr(checkpoint.figure("student", metric), "allowed_difference", None) for metric in metrics}
+    points = [f"{value:.1f} ({metric_title(metric)})" for metric, value in allowed.items() if value is not None]
+    if points:
+        lines[-1] += f" A new run of this model may differ by, in points: {', '.join(points)}."
     lines.append("")
     for detail in ("protocol", "command", "hardware", "date"):
         values = dict.fromkeys(str(getattr(figure, detail)) for figure in checkpoint.measured)
