@@ -23,7 +23,6 @@ FILE_NAME = "efficientnet-lite0-57934424.pth"
 SHA256 = "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
 TIMM_NAME = "tf_efficientnet_lite0"
 MEAN = STD = (0.5, 0.5, 0.5)
-LICENCE = "Apache-2.0"
 
 # How often each of the seven stages repeats its block: Lite models keep the first and last stage at one.
 STAGE_REPEATS = (1, 2, 2, 3, 3, 4, 1)

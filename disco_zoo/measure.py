@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from disco_zoo.datasets import ImageSource, require_labels, require_same_classes
+from disco_zoo.encoder import Encoder
 from disco_zoo.errors import BadData
 from disco_zoo.evaluate.features import Features, backbone_fingerprint, extract_features
 from disco_zoo.evaluate.knn import knn_top1
@@ -116,6 +117,10 @@ class Bench:
         if backbone_fingerprint(backbone) != before:
             raise RuntimeError("evaluation changed the backbone")  # a bug of ours, not of the user's
         return Measurement(figures, test)
+
+    def measure_student(self, student: Encoder, label: str) -> Measurement:
+        """Measure a student's backbone with its own normalisation."""
+        return self.measure(student.backbone, mean=student.mean, std=student.std, label=label)
 
     def measure_pixels(self, image_size: int) -> dict[str, float]:
         """kNN on raw pixels of `image_size`: what no network at all gives."""

@@ -31,10 +31,6 @@ class TrainResult:
     images_per_s: float
     num_unreadable: int
 
-    @property
-    def finished(self) -> bool:
-        return self.steps >= self.total_steps
-
 
 def total_steps(recipe: Recipe, num_images: int) -> int:
     return recipe.optim.epochs * (num_images // recipe.optim.batch_size)

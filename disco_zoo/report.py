@@ -101,16 +101,13 @@ def finish_training(run: Run) -> dict[str, Any]:
 
 def _measure(run: Run) -> tuple[str, Measurement] | None:
     """None where the labels do not allow it: the training is done and its student stays."""
-    recipe, student = run.recipe, run.parts.student
     assert run.data.test is not None
     try:
-        bench = recipe_bench(recipe, run.data.train, run.data.test, run.options.device)
+        bench = recipe_bench(run.recipe, run.data.train, run.data.test, run.options.device)
     except BadData as error:
         console.print(f"Not measured: {error}", soft_wrap=True)
         return None
-    return bench.protocol, bench.measure(
-        student.backbone, mean=student.mean, std=student.std, label="measuring student"
-    )
+    return bench.protocol, bench.measure_student(run.parts.student, "measuring student")
 
 
 def _curves(folder: RunFolder, name: str) -> None:

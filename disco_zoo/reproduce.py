@@ -15,7 +15,7 @@ from disco_zoo.catalog import Checkpoint, load_catalog
 from disco_zoo.choice import POCKET_DATA, Choice
 from disco_zoo.datasets import open_source
 from disco_zoo.evaluate.features import Features
-from disco_zoo.measure import Bench, Measurement, recipe_bench
+from disco_zoo.measure import Bench, recipe_bench
 from disco_zoo.model_card import METHOD_TITLES
 from disco_zoo.position import total_steps
 from disco_zoo.progress import console, duration
@@ -104,12 +104,12 @@ def reproduce(
             )
         ) as run:
             training_seconds += run.train().seconds
-            figures["baseline"] = _measure_student(bench, run, "measuring baseline").figures
+            figures["baseline"] = bench.measure_student(run.parts.student, "measuring baseline").figures
     run = Run(recipe, sources, out, options, label=f"{METHOD_TITLES[recipe.method['name']]} student")
     try:
-        start = _measure_student(bench, run, "measuring start")
+        start = bench.measure_student(run.parts.student, "measuring start")
         training_seconds += run.train().seconds
-        student = _measure_student(bench, run, "measuring student")
+        student = bench.measure_student(run.parts.student, "measuring student")
         figures |= {"start": start.figures, "student": student.figures}
         if teacher is not None:
             figures |= _measure_teacher(bench, teacher, recipe)
@@ -156,11 +156,6 @@ def _bench(recipe: Recipe, sources: Data, options: RunOptions) -> Bench:
     look_images = max(LOOK_IMAGES, 20 * len(set(test.labels or ())))
     max_images = look_images if options.max_steps is not None else None
     return recipe_bench(recipe, sources.train, test, options.device, max_images)
-
-
-def _measure_student(bench: Bench, run: Run, label: str) -> Measurement:
-    student = run.parts.student
-    return bench.measure(student.backbone, mean=student.mean, std=student.std, label=label)
 
 
 def _measure_teacher(bench: Bench, teacher: Teacher, recipe: Recipe) -> dict[str, dict[str, float]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from disco_zoo.cli.options import chosen_device, default_workers
+from disco_zoo.cli.options import DEVICE, JSON, chosen_device, default_workers
 
 _OPTIONS = [
     click.argument("model"),
@@ -15,9 +15,9 @@ _OPTIONS = [
     click.option("--eval-data", help="Labelled test images; default: the test split beside --data."),
     click.option("--image-size", type=click.IntRange(min=16), help="Crop in pixels.  [default: the model's]"),
     click.option("--resize-size", type=click.IntRange(min=16), help="Shorter side before it.  [default: the model's]"),
-    click.option("--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True),
+    DEVICE,
     click.option("--workers", type=click.IntRange(min=0), help="Processes that read images."),
-    click.option("--json", "as_json", is_flag=True, help="Results as JSON on stdout."),
+    JSON,
 ]  # fmt: skip
 
 

@@ -14,6 +14,16 @@ import click
 if TYPE_CHECKING:
     from disco_zoo.run import RunOptions
 
+DEVICE = click.option(
+    "--device",
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    default="auto",
+    show_default=True,
+    help="Where to compute.",
+)
+JSON = click.option(
+    "--json", "as_json", is_flag=True, help="Results as JSON on stdout; everything else goes to stderr."
+)
 _OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--data", help="Images: folder, .tar, .parquet, hfds/NAME, or 'sample'. Training needs no labels."),
     click.option("--eval-data", help="Labelled images to measure on; default: the test split beside --data."),
@@ -25,15 +35,12 @@ _OPTIONS: list[Callable[[Any], Any]] = [
         help="Change one key of the recipe, e.g. optim.epochs=2. Repeatable.",
     ),
     click.option("--seed", type=int, help="Seed of initialisation, order and views.  [default: the recipe's, 0]"),
-    click.option(
-        "--device", type=click.Choice(["auto", "cpu", "cuda", "mps"]), default="auto", show_default=True,
-        help="Where to compute.",
-    ),
+    DEVICE,
     click.option(
         "--workers", type=click.IntRange(min=0),
         help="Processes that draw views; the views are the same.  [default: cores - 1, at most 8]",
     ),
-    click.option("--json", "as_json", is_flag=True, help="Results as JSON on stdout; everything else goes to stderr."),
+    JSON,
 ]  # fmt: skip
 
 

@@ -18,13 +18,11 @@ class Method(nn.Module):
 
     Attributes:
         num_views: views drawn of each image.
-        needs_index: whether `forward` reads the images' indices, so that streams cannot serve.
         needs_teacher: whether a recipe must name one.
         OFFICIAL: what `preset: official` sets, as recipe paths, to repeat the authors' code with its quirks.
     """
 
     num_views: ClassVar[int] = 2
-    needs_index: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = False
     OFFICIAL: ClassVar[dict[str, Any]] = {}
 
