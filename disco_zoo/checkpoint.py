@@ -15,6 +15,7 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
+from disco_zoo.atomic import write_whole
 from disco_zoo.errors import BadRunFolder
 
 
@@ -24,14 +25,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         BadRunFolder: no space or no permission; the old file is untouched.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        write(partial)
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        partial.replace(path)
+        write_whole(path, write)
     except BaseException as error:
-        partial.unlink(missing_ok=True)
         reason = _why_not_written(error)
         if reason is None:
             raise

