@@ -6,213 +6,53 @@ Reads no weights and imports no torch, so that the command line can answer at on
 
 from __future__ import annotations
 
-import datetime
-import fnmatch
 import functools
-import math
-import statistics
+import os
+from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from disco_zoo import catalog_check
+from disco_zoo.catalog_filter import WEIGHTS_STATES, matching_rows
+from disco_zoo.catalog_rows import (
+    METHODS,
+    Architecture,
+    Checkpoint,
+    Dataset,
+    Input,
+    Licence,
+    Measured,
+    Reported,
+    StrictRow,
+    Teacher,
+    Weights,
+)
 from disco_zoo.errors import BadCatalog, UnknownName, did_you_mean
 
+__all__ = [
+    "CATALOG_PATH",
+    "CATALOG_VARIABLE",
+    "Architecture",
+    "Catalog",
+    "Checkpoint",
+    "Dataset",
+    "Input",
+    "Licence",
+    "Measured",
+    "Reported",
+    "Teacher",
+    "Weights",
+    "list_models",
+    "load_catalog",
+]
+
 CATALOG_PATH = Path(__file__).with_name("catalog.yaml")
-
-# Quantile 0.995 of Student's t for 1, 2, 3 ... 20 degrees of freedom; the tests compare them with scipy.
-T_995 = (63.657, 9.925, 5.841, 4.604, 4.032, 3.707, 3.499, 3.355, 3.250, 3.169,
-         3.106, 3.055, 3.012, 2.977, 2.947, 2.921, 2.898, 2.878, 2.861, 2.845)  # fmt: skip
-MIN_SEEDS_FOR_A_VERDICT = 3
-MIN_ALLOWED_DIFFERENCE_POINTS = 0.5
-
-Text = Annotated[str, Field(min_length=1)]
-Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
-MetricName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*_top[15]$")]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
-RgbValues = Annotated[list[float], Field(min_length=3, max_length=3)]
+# Names a catalog of the user's own, in place of the packaged one: a lab publishes its zoo with this same code.
+CATALOG_VARIABLE = "DISCO_ZOO_CATALOG"
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-
-class Dataset(_Strict):
-    """What a checkpoint was trained or measured on. `image_size` is in pixels, None where it varies."""
-
-    name: str
-    title: Text
-    licence: Text
-    num_train: Annotated[int, Field(gt=0)]
-    num_test: Annotated[int, Field(gt=0)]
-    num_classes: Annotated[int, Field(gt=0)]
-    class_names: list[Text] | None
-    image_size: Annotated[int, Field(gt=0)] | None
-    url: Text
-    hub_id: Text
-
-
-class Teacher(_Strict):
-    """A frozen network that students were distilled from."""
-
-    name: str
-    title: Text
-    supervision: Literal["supervised", "self-supervised", "unknown"]
-
-
-class Architecture(_Strict):
-    """A student architecture. `default` is the tag that its bare name stands for."""
-
-    name: str
-    short: Text
-    native: Text
-    paper_name: Text
-    feature_dim: Annotated[int, Field(gt=0)]
-    params_millions: Annotated[float, Field(gt=0)]
-    default: Text
-    registered: bool = True
-
-
-class Licence(_Strict):
-    """Licences of everything that a checkpoint is made of; "unknown" where nobody stated one."""
-
-    code: Text
-    weights: Text
-    teacher: Text
-    data: Text
-
-
-class Input(_Strict):
-    """The evaluation transform: shorter side to `size / crop_pct` pixels, crop `size`, normalise."""
-
-    size: Annotated[int, Field(gt=0)]
-    mean: RgbValues
-    std: RgbValues
-    crop_pct: Annotated[float, Field(gt=0, le=1)]
-    interpolation: Literal["bilinear", "bicubic"]
-
-
-class Weights(_Strict):
-    """Where the weights are. `file` is a name in the wheel or the Hub repository, or the authors' own."""
-
-    source: Literal["bundled", "hub", "official", "none"]
-    file: Text | None = None
-    sha256: Sha256 | None = None
-    size_bytes: Annotated[int, Field(gt=0)] | None = None
-    repo: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")] | None = None
-    revision: Commit | None = None
-    url: Text | None = None
-    converter: Text | None = None
-
-    @property
-    def loadable(self) -> bool:
-        """Whether timm can load them now."""
-        return self.source in ("bundled", "hub")
-
-
-class Reported(_Strict):
-    """A figure from a paper. `verified` says whether it was read in `source`, or only remembered."""
-
-    metric: MetricName
-    value: Percent
-    source: Text
-    verified: bool
-    note: str | None = None
-
-
-class Measured(_Strict):
-    """A figure that this code measured: one value a seed, in percent."""
-
-    subject: Literal["student", "baseline", "start", "teacher", "teacher_own_size", "pixels"]
-    metric: MetricName
-    values: Annotated[list[Percent], Field(min_length=1)]
-    seeds: Annotated[list[int], Field(min_length=1)]
-    protocol: Text
-    command: Text
-    hardware: Text
-    date: datetime.date = Field(strict=False)
-
-    @property
-    def mean(self) -> float:
-        """Mean over the seeds, in percent."""
-        return statistics.fmean(self.values)
-
-    @property
-    def std(self) -> float | None:
-        """Sample standard deviation over the seeds (n - 1), in points; None for a single seed."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else None
-
-    @property
-    def allowed_difference(self) -> float | None:
-        """How far one new run may lie from `mean`, in points; None where the seeds are too few to judge.
-
-        The 99 % prediction interval for one more value of a normal sample:
-        t_{0.995, n-1} * std * sqrt(1 + 1/n),
-        and not less than half a point, since three seeds can agree by chance.
-        """
-        n = len(self.values)
-        if self.std is None or n < MIN_SEEDS_FOR_A_VERDICT:
-            return None
-        t_quantile = T_995[min(n - 1, len(T_995)) - 1]
-        return max(MIN_ALLOWED_DIFFERENCE_POINTS, t_quantile * self.std * math.sqrt(1 + 1 / n))
-
-
-class Checkpoint(_Strict):
-    """One row of the zoo.
-
-    `recipe` is a path under recipes/ without .yaml. `start` is how the student was initialised. `variant`
-    names the network that the weights need where it is not the architecture's own `native`: such weights are
-    never handed to timm under this name.
-    """
-
-    name: str
-    method: Literal["disco", "moco_v2", "seed"]
-    teacher: Text | None
-    data: Text
-    recipe: Text | None
-    summary: Text
-    licence: Licence
-    origin: Text
-    input: Input
-    weights: Weights
-    start: Literal["random", "inherit"] | None = None
-    variant: Text | None = None
-    note: Text | None = None
-    limits: list[Text] = []
-    reported: list[Reported] = []
-    measured: list[Measured] = []
-
-    @property
-    def architecture(self) -> str:
-        """The name's part before the dot, e.g. `disco_effb0`."""
-        return self.name.split(".", 1)[0]
-
-    @property
-    def tag(self) -> str:
-        """The name's part after the dot, e.g. `disco_mocov2_r50_in1k`."""
-        return self.name.split(".", 1)[1]
-
-    @property
-    def reproduce_command(self) -> str | None:
-        """What to type to obtain the weights again; None where there is no recipe."""
-        if self.recipe is None:
-            return None
-        data = "" if self.recipe.startswith("pocket/") else " --data DATA"
-        return f"disco-zoo reproduce {self.name}{data}"
-
-    def figure(self, subject: str, metric: str) -> Measured | None:
-        """The measured figure of `subject`, if there is one."""
-        found = (m for m in self.measured if (m.subject, m.metric) == (subject, metric))
-        return next(found, None)
-
-    def reported_figure(self, metric: str) -> Reported | None:
-        """The reported figure of `metric`, if there is one."""
-        return next((r for r in self.reported if r.metric == metric), None)
-
-
-class Catalog(_Strict):
+class Catalog(StrictRow):
     """The whole zoo; checkpoints are keyed by `architecture.tag`."""
 
     datasets: dict[str, Dataset]
@@ -226,45 +66,121 @@ class Catalog(_Strict):
         Raises:
             UnknownName: There is no such checkpoint.
         """
-        shorts = {arch.short: arch.name for arch in self.architectures.values()}
-        architecture, _, tag = name.partition(".")
-        architecture = shorts.get(architecture, architecture)
-        if architecture in self.architectures:
-            tag = tag or self.architectures[architecture].default
-            if found := self.checkpoints.get(f"{architecture}.{tag}"):
-                return found
-        known = [*self.checkpoints, *self.architectures, *shorts]
-        raise UnknownName(f"There is no model '{name}' in the zoo.{did_you_mean(name, known)} Type: disco-zoo list")
+        if (found := self._checkpoint(name)) is not None:
+            return found
+        raise _no_model(name, self._model_names())
+
+    def entry(self, name: str) -> Checkpoint | Teacher:
+        """Find a teacher by its own name, or a checkpoint as `resolve` does.
+
+        Raises:
+            UnknownName: There is neither.
+        """
+        found = self.teachers.get(name) or self._checkpoint(name)
+        if found is None:
+            raise _no_model(name, [*self._model_names(), *self.teachers])
+        return found
+
+    @property
+    def entries(self) -> list[Checkpoint | Teacher]:
+        """Everything that can have weights."""
+        return [*self.checkpoints.values(), *self.teachers.values()]
+
+    def network_of(self, row: Checkpoint | Teacher) -> str:
+        """The timm name of the network that the weights of `row` fit: its variant, or the architecture's own.
+
+        Raises:
+            UnknownName: timm has no such network, or nobody published which it is.
+        """
+        network = row.network if isinstance(row, Teacher) else self._network(row)
+        if network is None:
+            raise UnknownName(
+                f"{row.name} has no network in timm, so no weights of it can be loaded. Type: disco-zoo show {row.name}"
+            )
+        return network
 
     def of_architecture(self, architecture: str) -> list[Checkpoint]:
         """The checkpoints of one architecture, in the catalog's order."""
         return [row for row in self.checkpoints.values() if row.architecture == architecture]
 
-    def matching(self, pattern: str | None) -> list[Checkpoint]:
-        """The checkpoints whose name contains `pattern`, or fits it where it has wildcards; all for None.
+    def matching(
+        self,
+        pattern: str | None = None,
+        *,
+        architecture: str | None = None,
+        method: str | None = None,
+        teacher: str | None = None,
+        data: str | None = None,
+        weights: str | None = None,
+        installed: Collection[str] = (),
+    ) -> list[Checkpoint]:
+        """The checkpoints that pass every filter given; all without any.
+
+        Args:
+            pattern: A part of the name, or the whole of it with wildcards.
+            architecture: Its name or short name.
+            weights: The source in the catalog (bundled, hub, official, none), or "installed" for those in `installed`.
+            installed: Names of what the user has installed.
 
         Raises:
-            UnknownName: Nothing matches.
+            UnknownName: A filter's value does not exist, or nothing matches.
         """
-        rows = list(self.checkpoints.values())
-        if pattern is None:
-            return rows
-        wildcard = pattern if any(c in pattern for c in "*?[") else f"*{pattern}*"
-        found = [row for row in rows if fnmatch.fnmatchcase(row.name, wildcard)]
-        if not found:
-            known = [*self.checkpoints, *self.architectures, *(a.short for a in self.architectures.values())]
-            raise UnknownName(f"No model matches '{pattern}'.{did_you_mean(pattern, known)} Type: disco-zoo list")
-        return found
+        wanted = {"architecture": self._shorts().get(architecture or "", architecture), "method": method}
+        wanted |= {"teacher": teacher, "data": data, "weights": weights}
+        known: dict[str, Collection[str]] = {
+            "architecture": [*self.architectures, *self._shorts()],
+            "method": METHODS,
+            "teacher": self.teachers,
+            "data": self.datasets,
+            "weights": WEIGHTS_STATES,
+        }
+        rows = [*self.checkpoints.values()]
+        return matching_rows(rows, pattern, wanted, known, installed=installed, names=self._model_names())
+
+    def matching_teachers(
+        self,
+        pattern: str | None = None,
+        *,
+        data: str | None = None,
+        weights: str | None = None,
+        installed: Collection[str] = (),
+    ) -> list[Teacher]:
+        """The teachers that pass every filter given, as `matching` does for checkpoints.
+
+        Raises:
+            UnknownName: A filter's value does not exist, or nothing matches.
+        """
+        wanted, known = {"data": data, "weights": weights}, {"data": self.datasets, "weights": WEIGHTS_STATES}
+        rows = [*self.teachers.values()]
+        return matching_rows(rows, pattern, wanted, known, installed=installed, names=self.teachers)
+
+    def _checkpoint(self, name: str) -> Checkpoint | None:
+        architecture, dot, tag = name.partition(".")
+        architecture = self._shorts().get(architecture, architecture)
+        if architecture not in self.architectures:
+            return None
+        return self.checkpoints.get(f"{architecture}.{tag if dot else self.architectures[architecture].default}")
+
+    def _network(self, row: Checkpoint) -> str | None:
+        return row.variant or self.architectures[row.architecture].native
+
+    def _shorts(self) -> dict[str, str]:
+        return {architecture.short: architecture.name for architecture in self.architectures.values()}
+
+    def _model_names(self) -> list[str]:
+        return [*self.checkpoints, *self.architectures, *self._shorts()]
 
 
 def load_catalog(source: Path | str | None = None) -> Catalog:
-    """Read the catalog: the packaged one (cached), a file (Path), or YAML text (str).
+    """Read the catalog: the one in use (cached), a file (Path), or YAML text (str).
+
+    The one in use is the file that $DISCO_ZOO_CATALOG names, else the packaged one.
 
     Raises:
-        BadCatalog: It does not follow the schema; the message lists every fault.
+        BadCatalog: It is not there, or does not follow the schema; the message lists every fault.
     """
     if source is None:
-        return _packaged_catalog()
+        return _catalog_in_use()
     if isinstance(source, Path):
         return _parse(source.read_text(encoding="utf-8"), str(source))
     return _parse(source, "catalog text")
@@ -275,9 +191,25 @@ def list_models(pattern: str | None = None) -> list[str]:
     return [row.name for row in load_catalog().matching(pattern)]
 
 
-@functools.cache
-def _packaged_catalog() -> Catalog:
-    return load_catalog(CATALOG_PATH)
+def _catalog_in_use() -> Catalog:
+    own = os.environ.get(CATALOG_VARIABLE)
+    path = Path(own).expanduser() if own else CATALOG_PATH
+    try:
+        return _read_once(path, path.stat().st_mtime_ns)
+    except (OSError, UnicodeDecodeError) as error:
+        if not own:
+            raise
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise BadCatalog(
+            f"{CATALOG_VARIABLE} names {path}, which cannot be read: {reason}. "
+            f"Correct it, or for the packaged zoo type: unset {CATALOG_VARIABLE}"
+        ) from error
+
+
+@functools.lru_cache(maxsize=4)
+def _read_once(path: Path, modified_ns: int) -> Catalog:
+    """Read again only when the file is another one, or was written since."""
+    return load_catalog(path)
 
 
 def _parse(text: str, where: str) -> Catalog:
@@ -286,10 +218,14 @@ def _parse(text: str, where: str) -> Catalog:
     try:
         catalog = Catalog.model_validate(raw)
     except ValidationError as error:
-        known_keys = [key for model in _Strict.__subclasses__() for key in model.model_fields]
+        known_keys = [key for model in StrictRow.__subclasses__() for key in model.model_fields]
         faults += catalog_check.schema_faults(error, known_keys)
     faults += catalog_check.cross_faults(raw)
     if catalog is None or faults:
         lines = "\n  ".join(faults)
         raise BadCatalog(f"{where} has {len(faults)} fault(s); correct them and try again:\n  {lines}")
     return catalog
+
+
+def _no_model(name: str, known: list[str]) -> UnknownName:
+    return UnknownName(f"There is no model {name!r} in the zoo.{did_you_mean(name, known)} Type: disco-zoo list")

@@ -71,6 +71,12 @@ def cross_faults(raw: Any) -> list[str]:
         default = architecture.get("default") if isinstance(architecture, dict) else None
         if isinstance(default, str) and f"{name}.{default}" not in sections["checkpoints"]:
             faults.append(f"architectures.{name}.default: there is no checkpoint {name}.{default}")
+        no_network = isinstance(architecture, dict) and architecture.get("native", "") is None
+        if no_network and architecture.get("registered", True):
+            faults.append(f"architectures.{name}.registered: must be false, timm has no such network")
+    for name, row in sections["teachers"].items():
+        if isinstance(row, dict):
+            faults += [f"teachers.{name}{fault}" for fault in _teacher_faults(str(name), row, sections)]
     for name, row in sections["checkpoints"].items():
         if isinstance(row, dict):
             faults += [f"checkpoints.{name}{fault}" for fault in _row_faults(str(name), row, sections)]
@@ -88,21 +94,37 @@ def _row_faults(name: str, row: dict[str, Any], sections: dict[str, dict[str, An
         value = row.get(key)
         if isinstance(value, str) and value not in sections[section]:
             yield f".{key}: '{value}' is not in {section}.{did_you_mean(value, sections[section])}"
-    weights = row.get("weights")
-    if isinstance(weights, dict):
-        source = weights.get("source")
-        needed = NEEDED_BY_SOURCE.get(source, ()) if isinstance(source, str) else ()
-        for key in needed:
-            if weights.get(key) is None:
-                yield f".weights.{key}: missing, {source} weights need it"
-        if row.get("variant") is not None and source in ("bundled", "hub"):
-            yield f".variant: weights of the variant {row['variant']} cannot be loaded as {architecture}"
+    yield from _weights_faults(row.get("weights"))
+    if (row.get("variant") is None) != (row.get("variant_reason") is None):
+        yield ".variant_reason: a variant and its reason stand together, or neither"
     measured = row.get("measured")
     for index, figure in enumerate(measured if isinstance(measured, list) else []):
         if isinstance(figure, dict):
             values, seeds = figure.get("values"), figure.get("seeds")
             if isinstance(values, list) and isinstance(seeds, list) and len(values) != len(seeds):
                 yield f".measured.{index}: {len(values)} values but {len(seeds)} seeds"
+
+
+def _teacher_faults(name: str, row: dict[str, Any], sections: dict[str, dict[str, Any]]) -> Iterator[str]:
+    if "." in name:
+        yield ": a teacher's name has no dot; with one it would read as a checkpoint"
+    data = row.get("data")
+    if isinstance(data, str) and data not in sections["datasets"]:
+        yield f".data: '{data}' is not in datasets.{did_you_mean(data, sections['datasets'])}"
+    weights = row.get("weights")
+    yield from _weights_faults(weights)
+    if isinstance(weights, dict) and weights.get("source") in ("bundled", "hub") and row.get("network") is None:
+        yield ".network: missing, weights need the network that they fit"
+
+
+def _weights_faults(weights: Any) -> Iterator[str]:
+    if not isinstance(weights, dict):
+        return
+    source = weights.get("source")
+    needed = NEEDED_BY_SOURCE.get(source, ()) if isinstance(source, str) else ()
+    for key in needed:
+        if weights.get(key) is None:
+            yield f".weights.{key}: missing, {source} weights need it"
 
 
 def _name_rows(raw: dict[str, Any], section: str) -> list[str]:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from disco_zoo.catalog import Catalog, Checkpoint, Measured
+from disco_zoo import model_facts
+from disco_zoo.catalog import Catalog, Checkpoint
+from disco_zoo.citations import METHOD_TITLES
+from disco_zoo.model_facts import SUBJECTS, metric_title
+
+__all__ = [
+    "METHOD_TITLES",
+    "cards_folder",
+    "generated_cards",
+    "measured_section",
+    "render_card",
+    "stale_cards",
+    "wants_card",
+]
 
 PACKAGE_FOLDER = Path(__file__).parent
 GENERATED_MARK = "<!-- Generated from the catalog by `disco-zoo card`; edits are lost. -->"
@@ -18,41 +31,11 @@ HUB_LICENCES = {
     "CC-BY-NC-4.0": "cc-by-nc-4.0",
     "unknown": "unknown",
 }
-PAPERS = {
-    "disco": (
-        "DisCo",
-        "Gao et al., DisCo: Remedying Self-supervised Learning on Lightweight Models with Distilled "
-        "Contrastive Learning, ECCV 2022, https://arxiv.org/abs/2104.09124",
-    ),
-    "moco_v2": (
-        "MoCo-v2",
-        "Chen et al., Improved Baselines with Momentum Contrastive Learning, 2020, https://arxiv.org/abs/2003.04297",
-    ),
-    "seed": (
-        "SEED",
-        "Fang et al., SEED: Self-supervised Distillation For Visual Representation, ICLR 2021, "
-        "https://arxiv.org/abs/2101.04731",
-    ),
-}
-METHOD_TITLES = {name: title for name, (title, _) in PAPERS.items()}
-STARTS = {
-    "random": "random weights, as in the paper",
-    "inherit": "inherited: every tensor of EfficientNet-Lite0 (trained with ImageNet labels) whose name and "
-    "shape match, the rest fresh, BatchNorm statistics recalibrated; the paper starts from random weights",
-}
-SUBJECTS = {
-    "student": "this model",
-    "baseline": "baseline (MoCo-v2, same start, same steps)",
-    "start": "start (before training)",
-    "teacher": "teacher, at this model's input size",
-    "teacher_own_size": "teacher, at the input size it taught at",
-    "pixels": "raw pixels",
-}
 
 
 def wants_card(checkpoint: Checkpoint) -> bool:
-    """A card needs something of ours to say: a recipe, or a measured figure."""
-    return bool(checkpoint.recipe or checkpoint.measured)
+    """A card needs something of ours to say: weights to hand out, a recipe, or a measured figure."""
+    return bool(checkpoint.weights.loadable or checkpoint.recipe or checkpoint.measured)
 
 
 def cards_folder() -> Path:
@@ -82,31 +65,40 @@ def render_card(checkpoint: Checkpoint, catalog: Catalog, weights_file: str | No
         catalog: For the titles of teacher, data and architecture.
         weights_file: A run's own safetensors file; the card then loads it in place of published weights.
     """
+    trained = "How it was trained" if checkpoint.measured else "How it is trained"
     sections = (
         ("How to load", _how_to_load(checkpoint, catalog, weights_file)),
-        (
-            "How it was trained" if checkpoint.measured else "How it is trained",
-            _training(checkpoint, catalog),
-        ),
+        ("Intended use", _bullets(model_facts.intended_use(checkpoint, catalog))),
+        (trained, _facts(model_facts.training_facts(checkpoint, catalog))),
         ("Measured", measured_section(checkpoint, catalog)),
         ("Reported, not measured here", _reported(checkpoint)),
-        ("Limits", _limits(checkpoint, weights_file)),
-        ("Licences", _licences(checkpoint)),
-        ("Sources", _sources(checkpoint, catalog)),
+        ("Limits", _bullets(model_facts.limits(checkpoint, catalog, weights_file))),
+        ("Licences", _facts(model_facts.licence_facts(checkpoint))),
+        ("Provenance", _provenance(checkpoint, catalog)),
+        ("Citation", _citation(checkpoint, catalog)),
     )
     front = yaml.safe_dump(_front_matter(checkpoint, catalog), sort_keys=False, allow_unicode=True, width=1000)
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections if text)
     return f"---\n{front}---\n\n{GENERATED_MARK}\n\n# {checkpoint.name}\n\n{checkpoint.summary}.\n\n{body}\n"
 
 
-def metric_title(metric: str) -> str:
-    """`knn20_top1` -> "weighted kNN (k=20), top-1"; an unknown metric keeps its name."""
-    if found := re.fullmatch(r"knn(\d*)_top([15])", metric):
-        k, top = found.groups()
-        return f"weighted kNN (k={k}), top-{top}" if k else f"kNN (k not stated), top-{top}"
-    if found := re.fullmatch(r"linear_top([15])", metric):
-        return f"linear probe, top-{found.group(1)}"
-    return metric
+def measured_section(checkpoint: Checkpoint, catalog: Catalog) -> str:
+    """The measured figures as a Markdown table with protocol and command; "" where there are none."""
+    if not checkpoint.measured:
+        return ""
+    metrics, rows = model_facts.figure_cells(checkpoint)
+    lines = [
+        "| | " + " | ".join(metric_title(metric) for metric in metrics) + " |",
+        "| --- |" + " ---: |" * len(metrics),
+        *(f"| {SUBJECTS[subject]} | " + " | ".join(cell or "-" for cell in cells) + " |" for subject, cells in rows),
+        "",
+        model_facts.measured_remark(checkpoint, catalog),
+        "",
+    ]
+    for detail, values in model_facts.measured_facts(checkpoint).items():
+        quoted = [f"`{value}`" if detail == "command" else value for value in values]
+        lines.append(f"- {detail.capitalize()}: {'; '.join(quoted)}")
+    return "\n".join(lines)
 
 
 def _front_matter(checkpoint: Checkpoint, catalog: Catalog) -> dict[str, Any]:
@@ -140,83 +132,29 @@ def _front_matter(checkpoint: Checkpoint, catalog: Catalog) -> dict[str, Any]:
 
 
 def _how_to_load(checkpoint: Checkpoint, catalog: Catalog, weights_file: str | None) -> str:
-    architecture = catalog.architectures[checkpoint.architecture]
+    lines = model_facts.load_lines(checkpoint, catalog, weights_file)
+    if not lines:
+        return "The weights cannot be loaded: timm has no such network."
+    parts = []
+    if not (weights_file or checkpoint.weights.loadable):
+        get = model_facts.get_command(checkpoint, catalog)
+        if get is None:
+            train = checkpoint.reproduce_command
+            return "The weights are not published." + (f" To train your own:\n\n{_block([train])}" if train else "")
+        no_link = "" if checkpoint.weights.downloadable else ", if you have it (no link is known to lead to it)"
+        parts += [f"The weights are the authors' file. This converts and installs it{no_link}:", _block([get]), "Then:"]
     size = checkpoint.input.size
-    transform = (
+    parts.append(_block(lines, "python"))
+    parts.append(
         f"`images` is (N, 3, {size}, {size}), normalised; `timm.data.create_transform("
         "**timm.data.resolve_model_data_config(model))` makes it so."
     )
-    if weights_file:
-        source = f'"{checkpoint.architecture}", checkpoint_path="{weights_file}"'
-    elif checkpoint.weights.loadable:
-        source = f'"{checkpoint.name}", pretrained=True'
-    else:
-        official = checkpoint.weights.source == "official"
-        state = "The authors' weights are not converted yet." if official else "The weights are not published."
-        if checkpoint.recipe is None:
-            return state
-        return f"{state} To train your own, type:\n\n```\n{checkpoint.reproduce_command}\n```"
-    return (
-        f"```python\nimport disco_zoo, timm\nmodel = timm.create_model({source}).eval()\n"
-        f"features = model(images)  # (N, {architecture.feature_dim})\n```\n\n{transform}"
-    )
-
-
-def _training(checkpoint: Checkpoint, catalog: Catalog) -> str:
-    architecture, dataset = catalog.architectures[checkpoint.architecture], catalog.datasets[checkpoint.data]
-    teacher = "none"
-    if checkpoint.teacher:
-        row = catalog.teachers[checkpoint.teacher]
-        supervision = {"unknown": "supervision unknown"}.get(row.supervision, f"*{row.supervision}*")
-        teacher = f"{row.title} ({supervision})"
-    lines = {
-        "Method": PAPERS[checkpoint.method][0],
-        "Student": f"timm's `{architecture.native}`, {architecture.params_millions} M parameters, headless",
-        "Teacher": teacher,
-        "Data": f"{dataset.title}, {dataset.num_train:,} training images, labels unused",
-        "Start": STARTS[checkpoint.start] if checkpoint.start else None,
-        "Recipe": f"`recipes/{checkpoint.recipe}.yaml`" if checkpoint.recipe else None,
-        "Again": f"`{checkpoint.reproduce_command}`" if checkpoint.recipe else None,
-    }
-    return "\n".join(f"- {key}: {value}" for key, value in lines.items() if value)
-
-
-def measured_section(checkpoint: Checkpoint, catalog: Catalog) -> str:
-    """The measured figures as a Markdown table with protocol and command; "" where there are none."""
-    if not checkpoint.measured:
-        return ""
-    metrics = list(dict.fromkeys(figure.metric for figure in checkpoint.measured))
-    lines = [
-        "| | " + " | ".join(metric_title(metric) for metric in metrics) + " |",
-        "| --- |" + " ---: |" * len(metrics),
-    ]
-    for subject, title in SUBJECTS.items():
-        cells = [_cell(checkpoint.figure(subject, metric)) for metric in metrics]
-        if any(cells):
-            lines.append(f"| {title} | " + " | ".join(cell or "-" for cell in cells) + " |")
-    dataset = catalog.datasets[checkpoint.data]
-    lines += [
-        "",
-        f"Percent on the {dataset.num_test:,} test images of {dataset.title}; mean ± standard deviation.",
-    ]
-    allowed = {metric: getattr(checkpoint.figure("student", metric), "allowed_difference", None) for metric in metrics}
-    points = [f"{value:.1f} ({metric_title(metric)})" for metric, value in allowed.items() if value is not None]
-    if points:
-        lines[-1] += f" A new run of this model may differ by, in points: {', '.join(points)}."
-    lines.append("")
-    for detail in ("protocol", "command", "hardware", "date"):
-        values = dict.fromkeys(str(getattr(figure, detail)) for figure in checkpoint.measured)
-        quoted = [f"`{value}`" if detail == "command" else value for value in values]
-        lines.append(f"- {detail.capitalize()}: {'; '.join(quoted)}")
-    return "\n".join(lines)
-
-
-def _cell(figure: Measured | None) -> str:
-    if figure is None:
-        return ""
-    if figure.std is None:
-        return f"{figure.mean:.2f} (1 seed)"
-    return f"{figure.mean:.2f} ± {figure.std:.2f} ({len(figure.values)} seeds)"
+    if not weights_file and checkpoint.weights.source == "hub":
+        line = model_facts.hub_line(checkpoint, catalog)
+        parts.append("Without this package:" if line else "Only with this package, which registers the network.")
+        if line:
+            parts.append(_block(["import timm", line], "python"))
+    return "\n\n".join(parts)
 
 
 def _reported(checkpoint: Checkpoint) -> str:
@@ -230,34 +168,38 @@ def _reported(checkpoint: Checkpoint) -> str:
     return "\n".join(lines)
 
 
-def _limits(checkpoint: Checkpoint, weights_file: str | None) -> str:
-    limits = [*checkpoint.limits]
-    if checkpoint.note:
-        limits.append(f"{checkpoint.note[0].upper()}{checkpoint.note[1:]}.")
-    if not checkpoint.measured:
-        limits.append("No figure of it has been measured with this code yet.")
-    if not (checkpoint.weights.loadable or weights_file):
-        limits.append("There are no weights to load.")
-    return "\n".join(f"- {limit}" for limit in limits)
-
-
-def _licences(checkpoint: Checkpoint) -> str:
-    licence = checkpoint.licence
-    rows = {
-        "Code": licence.code,
-        "Weights": licence.weights,
-        "Teacher": licence.teacher,
-        "Data": licence.data,
-    }
-    return "\n".join(f"- {key}: {value}" for key, value in rows.items())
-
-
-def _sources(checkpoint: Checkpoint, catalog: Catalog) -> str:
+def _provenance(checkpoint: Checkpoint, catalog: Catalog) -> str:
     weights = checkpoint.weights
-    lines = [f"- Method: {PAPERS[checkpoint.method][1]}", f"- Data: {catalog.datasets[checkpoint.data].url}"]
-    lines.append(f"- Origin: {checkpoint.origin}")
+    facts = {
+        "Method": model_facts.method_reference(checkpoint),
+        "Data": catalog.datasets[checkpoint.data].url,
+        "Origin": checkpoint.origin,
+    }
     if weights.source == "official":
-        lines.append(f"- The authors' file, not yet converted: `{weights.file}`")
+        facts["The authors' file"] = f"`{weights.file}`"
+        facts["Link"] = f"<{weights.url}>" if weights.url else "unknown"
+        facts["Where the link was read"] = weights.url_note or ""
     elif weights.sha256:
-        lines.append(f"- Weights: `{weights.file}`, sha256 `{weights.sha256}`")
-    return "\n".join(lines)
+        facts["Weights"] = f"`{weights.file}`, sha256 `{weights.sha256}`"
+    if weights.repo:
+        # The card inside a repository cannot know the commit that it is part of.
+        facts["Repository"] = f"`{weights.repo}`" + (f" at `{weights.revision}`" if weights.revision else "")
+    return _facts({key: value for key, value in facts.items() if value})
+
+
+def _citation(checkpoint: Checkpoint, catalog: Catalog) -> str:
+    papers = model_facts.citations(checkpoint, catalog)
+    return _block([paper.bibtex for paper in papers], "bibtex") if papers else ""
+
+
+def _facts(facts: Mapping[str, str]) -> str:
+    return _bullets(f"{key}: {value}" for key, value in facts.items())
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def _block(lines: list[str], language: str = "") -> str:
+    text = "\n".join(lines)
+    return f"```{language}\n{text}\n```"

@@ -3,34 +3,27 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
-from disco_zoo.catalog import Catalog, Checkpoint
+from disco_zoo.catalog import Catalog, Checkpoint, Teacher
 from disco_zoo.errors import BadCatalog
 from disco_zoo.model_card import measured_section
+from disco_zoo.weights_state import STATES_LEGEND, has_network, weights_text
 
 START_MARK = "<!-- zoo:start -->"
 END_MARK = "<!-- zoo:end -->"
 MEASURED_BLOCK = re.compile(r"(<!-- measured:(\S+) -->).*?(<!-- /measured -->)", re.DOTALL)
 KNN_METRIC = "knn20_top1"
 LINEAR_METRIC = "linear_top1"
-WEIGHTS_STATES = {
-    "bundled": "bundled",
-    "hub": "Hub",
-    "official": "official (not yet converted)",
-    "none": "recipe only",
-}
 HEADINGS = ("name", "params M", "method", "teacher", "data", "kNN k=20", "linear", "licence", "weights")
 FIGURES_LEGEND = (
     "Accuracies in percent, top-1, frozen features. 83.1: measured by this code, mean over seeds. "
     "(60.6): reported by the authors, not measured here. (66.5?): reported, not verified in a source. "
     "-: no figure."
 )
-REST_LEGEND = (
-    "Licence is that of the weights. Weights: bundled in the package, on the Hub, official (the authors' "
-    "file, not yet converted: it cannot be loaded), or recipe only. * needs another variant of the network."
-)
+REST_LEGEND = f"Licence is that of the weights. {STATES_LEGEND}"
 
 
 def legend() -> str:
@@ -38,9 +31,9 @@ def legend() -> str:
     return f"{FIGURES_LEGEND}\n{REST_LEGEND}"
 
 
-def figure_text(row: Checkpoint, metric: str) -> str:
+def figure_text(row: Checkpoint | Teacher, metric: str) -> str:
     """The student's measured mean, else the reported figure in parentheses ("?" if unverified), else "-"."""
-    if measured := row.figure("student", metric):
+    if isinstance(row, Checkpoint) and (measured := row.figure("student", metric)):
         return f"{measured.mean:.1f}"
     if reported := row.reported_figure(metric):
         return f"({reported.value:.1f}{'' if reported.verified else '?'})"
@@ -55,15 +48,16 @@ def teacher_text(row: Checkpoint, catalog: Catalog) -> str:
     return f"{row.teacher} (supervised)" if supervised else row.teacher
 
 
-def weights_text(row: Checkpoint) -> str:
-    """Where the weights are, in words."""
-    return WEIGHTS_STATES[row.weights.source] + (" *" if row.variant else "")
-
-
-def as_json(row: Checkpoint) -> dict[str, Any]:
-    """The catalog's row as plain values, with the mean and spread of each measured figure."""
+def as_json(row: Checkpoint, catalog: Catalog, installed: Collection[str] = ()) -> dict[str, Any]:
+    """The catalog's row as plain values, with its network, the state of its weights, and each figure's spread."""
     plain = row.model_dump(mode="json")
-    plain |= {"architecture": row.architecture, "tag": row.tag}
+    plain |= {
+        "architecture": row.architecture,
+        "tag": row.tag,
+        "network": catalog.network_of(row) if has_network(row, catalog) else None,
+        "params_millions": catalog.architectures[row.architecture].params_millions,
+        "weights_state": weights_text(row, catalog, installed),
+    }
     for values, measured in zip(plain["measured"], row.measured, strict=True):
         values |= {
             "mean": measured.mean,
@@ -73,10 +67,14 @@ def as_json(row: Checkpoint) -> dict[str, Any]:
     return plain
 
 
-def render_plain(rows: list[Checkpoint], catalog: Catalog) -> str:
+def render_plain(rows: list[Checkpoint], catalog: Catalog, installed: Collection[str] = ()) -> str:
     """One line a model, in columns as wide as their content."""
-    table = [HEADINGS, *(_cells(row, catalog) for row in _grouped(rows, catalog))]
-    widths = [max(len(line[column]) for line in table) for column in range(len(HEADINGS))]
+    return aligned([HEADINGS, *(_cells(row, catalog, installed) for row in _grouped(rows, catalog))])
+
+
+def aligned(table: Sequence[tuple[str, ...]]) -> str:
+    """Lines of cells as text, in columns as wide as their content."""
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     lines = ("  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)) for line in table)
     return "\n".join(line.rstrip() for line in lines)
 
@@ -118,7 +116,9 @@ def readme_is_stale(path: Path, catalog: Catalog) -> bool:
     return refresh_markdown(text, catalog) != text
 
 
-def print_for_terminal(rows: list[Checkpoint], catalog: Catalog, width: int | None = None) -> None:
+def print_for_terminal(
+    rows: list[Checkpoint], catalog: Catalog, installed: Collection[str] = (), width: int | None = None
+) -> None:
     """Print the table grouped by architecture; `width` in columns, None for the terminal's."""
     from rich.console import Console
     from rich.table import Table
@@ -126,7 +126,7 @@ def print_for_terminal(rows: list[Checkpoint], catalog: Catalog, width: int | No
 
     console = Console(width=width, highlight=False)
     headings = ("", "method", "teacher", "data", "kNN 20", "linear", "licence", "weights")
-    cells = {row.name: _narrow_cells(row, catalog) for row in rows}
+    cells = {row.name: _narrow_cells(row, catalog, installed) for row in rows}
     widths = [max(map(len, column)) for column in zip(headings, *cells.values(), strict=True)]
     # The tag says method, teacher and data already: a narrow terminal does without these columns.
     fits = sum(widths) + len(widths) <= console.width
@@ -146,8 +146,9 @@ def print_for_terminal(rows: list[Checkpoint], catalog: Catalog, width: int | No
         members = [row for row in rows if row.architecture == architecture.name]
         if not members:
             continue
-        size = f"{architecture.native}, {architecture.params_millions:.1f} M parameters"
-        about = f"  {architecture.paper_name}, {size}, default .{architecture.default}"
+        size = f"{architecture.native or 'not in timm'}, {architecture.params_millions:.1f} M"
+        size = f"{architecture.paper_name}, {size} parameters" if fits else size
+        about = f"  {size}, default .{architecture.default}"
         console.print(Text.assemble((architecture.name, "bold cyan"), (about, "dim")))
         group = grid()
         for row in members:
@@ -162,19 +163,11 @@ def _style(cell: str) -> str:
     return "bold green" if cell.replace(".", "", 1).isdigit() else ""
 
 
-def _narrow_cells(row: Checkpoint, catalog: Catalog) -> tuple[str, ...]:
-    _, _, method, teacher, data, knn, linear, licence, weights = _cells(row, catalog)
+def _narrow_cells(row: Checkpoint, catalog: Catalog, installed: Collection[str]) -> tuple[str, ...]:
+    _, _, method, teacher, data, knn, linear, licence, _ = _cells(row, catalog, installed)
     teacher = teacher.replace("(supervised)", "(sup.)")
-    return (
-        f" .{row.tag}",
-        method,
-        teacher,
-        data,
-        knn,
-        linear,
-        licence,
-        weights.replace(" (not yet converted)", ""),
-    )
+    weights = weights_text(row, catalog, installed, short=True)
+    return (f" .{row.tag}", method, teacher, data, knn, linear, licence, weights + _star(row))
 
 
 def _grouped(rows: list[Checkpoint], catalog: Catalog) -> list[Checkpoint]:
@@ -182,7 +175,7 @@ def _grouped(rows: list[Checkpoint], catalog: Catalog) -> list[Checkpoint]:
     return sorted(rows, key=lambda row: order.index(row.architecture))
 
 
-def _cells(row: Checkpoint, catalog: Catalog) -> tuple[str, ...]:
+def _cells(row: Checkpoint, catalog: Catalog, installed: Collection[str] = ()) -> tuple[str, ...]:
     return (
         row.name,
         f"{catalog.architectures[row.architecture].params_millions:.1f}",
@@ -192,5 +185,10 @@ def _cells(row: Checkpoint, catalog: Catalog) -> tuple[str, ...]:
         figure_text(row, KNN_METRIC),
         figure_text(row, LINEAR_METRIC),
         row.licence.weights,
-        weights_text(row),
+        weights_text(row, catalog, installed) + _star(row),
     )
+
+
+def _star(row: Checkpoint) -> str:
+    """A mark for weights that need another network than the architecture's own."""
+    return " *" if row.variant else ""

@@ -99,6 +99,81 @@ def test_how_to_load_follows_the_weights(measured_row: Checkpoint) -> None:
     assert 'timm.create_model("disco_effb0", checkpoint_path="runs/one/student.safetensors")' in own
 
 
+def test_official_weights_are_downloaded_first() -> None:
+    catalog = load_catalog()
+    card = model_card.render_card(catalog.checkpoints["disco_effb0.disco_mocov2_r50_in1k"], catalog)
+    command, _, python = card.partition("Then:")
+    assert "disco-zoo download disco_effb0.disco_mocov2_r50_in1k" in command
+    assert 'timm.create_model("disco_effb0.disco_mocov2_r50_in1k", pretrained=True)' in python
+    assert "not converted" not in card
+    broken = model_card.render_card(catalog.checkpoints["disco_effb1.seed_swav_r50_in1k"], catalog)
+    assert "disco-zoo convert FILE --as disco_effb1.seed_swav_r50_in1k --install" in broken
+    assert "disco-zoo download" not in broken
+
+
+def test_hub_weights_load_from_the_hub_alone(measured_row: Checkpoint) -> None:
+    catalog = load_catalog()
+    weights = Weights(source="hub", repo="lab/name", revision="1" * 40, file="model.safetensors", sha256="2" * 64)
+    card = model_card.render_card(measured_row.model_copy(update={"weights": weights}), catalog)
+    assert 'timm.create_model("hf-hub:lab/name", pretrained=True)' in card
+    assert f"- Repository: `lab/name` at `{'1' * 40}`" in card
+    inside = measured_row.model_copy(update={"weights": weights.model_copy(update={"revision": None})})
+    assert "- Repository: `lab/name`\n" in model_card.render_card(inside, catalog)  # its commit does not exist yet
+    own = catalog.checkpoints["disco_effb1.seed_swav_r152_in1k"].model_copy(update={"weights": weights})
+    card = model_card.render_card(own, catalog)
+    assert "hf-hub:" not in card  # timm alone has no such network
+    assert "Only with this package, which registers the network." in card
+
+
+def test_variants_say_which_network_and_why() -> None:
+    catalog = load_catalog()
+    rows = [row for row in catalog.checkpoints.values() if row.variant]
+    assert len(rows) == 5
+    for row in rows:
+        card = model_card.render_card(row, catalog)
+        assert f"`{row.variant}`, because {row.variant_reason}; in `" in card
+
+
+def test_intended_use_follows_the_data() -> None:
+    catalog = load_catalog()
+    cards = {name: model_card.render_card(row, catalog) for name, row in catalog.checkpoints.items()}
+    assert "images like those of Fashion-MNIST sample (28 pixels), shown to it at 64 pixels" in cards[NAME]
+    assert "features of photos, shown to it at 224 pixels" in cards["disco_r34.disco_mocov2_r50_in1k"]
+    assert "As the baseline" in cards["disco_effb0.mocov2_fmnist"]
+    assert "As the baseline" not in cards[NAME]
+
+
+@pytest.mark.parametrize(
+    ("name", "keys"),
+    [
+        (NAME, ["gao2022disco", "xiao2017fashion"]),
+        ("disco_effb0.mocov2_cifar10", ["chen2020mocov2", "krizhevsky2009cifar"]),
+        ("disco_r18.compress_swav_r50_in1k", ["koohpayegani2020compress", "caron2020swav", "russakovsky2015imagenet"]),
+    ],
+)
+def test_citations_are_of_method_teacher_and_data(name: str, keys: list[str]) -> None:
+    card = model_card.render_card(load_catalog().checkpoints[name], load_catalog())
+    bibtex = card.split("```bibtex\n")[1].split("```")[0]
+    assert [line.split("{")[1].rstrip(",") for line in bibtex.splitlines() if line.startswith("@")] == keys
+
+
+@pytest.mark.parametrize("row", load_catalog().checkpoints.values(), ids=lambda row: row.name)
+def test_no_section_is_empty(row: Checkpoint) -> None:
+    sections = model_card.render_card(row, load_catalog()).split("\n## ")[1:]
+    assert {"Intended use", "Licences", "Limits", "Provenance", "Citation"} <= {s.split("\n")[0] for s in sections}
+    assert all(len(section.split("\n", 1)[1].strip()) > 10 for section in sections)
+
+
+def test_what_has_weights_or_a_recipe_has_a_card() -> None:
+    catalog = load_catalog()
+    row = catalog.checkpoints["disco_r34.disco_mocov2_r50_in1k"]
+    assert not model_card.wants_card(row)
+    published = Weights(source="hub", repo="lab/name", revision="1" * 40, file="f", sha256="2" * 64)
+    assert model_card.wants_card(row.model_copy(update={"weights": published}))
+    cards = model_card.generated_cards(catalog)
+    assert all(f"{row.name}.md" in cards for row in catalog.checkpoints.values() if row.weights.loadable or row.recipe)
+
+
 def test_cards_in_the_repository_are_current() -> None:
     assert model_card.stale_cards(model_card.cards_folder(), load_catalog()) == []
 

@@ -7,29 +7,78 @@ import sys
 
 import click
 
-from disco_zoo import zoo_table
-from disco_zoo.catalog import load_catalog
+from disco_zoo import teacher_table, zoo_table
+from disco_zoo.catalog import Catalog, load_catalog
+from disco_zoo.catalog_filter import WEIGHTS_STATES
+from disco_zoo.cli.options import JSON
 
 
 @click.command("list")
 @click.argument("pattern", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print the catalog's rows as JSON.")
-def command(pattern: str | None, as_json: bool) -> None:
-    """Show the models of the zoo; PATTERN is a part of a name, or has wildcards.
+@click.option("--architecture", metavar="NAME", help="Of this architecture: disco_effb0, or short effb0.")
+@click.option("--method", metavar="NAME", help="Trained by this method: disco, seed, compress, moco_v2.")
+@click.option("--teacher", metavar="NAME", help="Distilled from this teacher; `list --teachers` names them.")
+@click.option("--data", metavar="NAME", help="Trained on these data: in1k, cifar10, fmnist_sample.")
+@click.option("--weights", type=click.Choice(WEIGHTS_STATES), help="Whose weights are there, or installed by you.")
+@click.option("--teachers", is_flag=True, help="List the teachers instead.")
+@JSON
+def command(
+    pattern: str | None,
+    architecture: str | None,
+    method: str | None,
+    teacher: str | None,
+    data: str | None,
+    weights: str | None,
+    teachers: bool,
+    as_json: bool,
+) -> None:
+    """Show the models of the zoo; PATTERN is a part of a name, or has wildcards. Filters add up.
 
     \b
     Examples:
       disco-zoo list
       disco-zoo list effb0
+      disco-zoo list --method seed --weights official
       disco-zoo list "*_in1k" --json
+      disco-zoo list --teachers
     """
-    catalog = load_catalog()
-    rows = catalog.matching(pattern)
+    from disco_zoo import store
+
+    catalog, installed = load_catalog(), store.installed_names()
+    if teachers:
+        of_students = {"architecture": architecture, "method": method, "teacher": teacher}
+        for option, value in of_students.items():
+            if value is not None:
+                raise click.UsageError(f"--{option} is a filter for students: leave out --teachers, or --{option}")
+        _list_teachers(catalog, installed, pattern, data, weights, as_json)
+        return
+    rows = catalog.matching(
+        pattern,
+        architecture=architecture,
+        method=method,
+        teacher=teacher,
+        data=data,
+        weights=weights,
+        installed=installed,
+    )
     if as_json:
-        click.echo(json.dumps([zoo_table.as_json(row) for row in rows], indent=2))
+        click.echo(json.dumps([zoo_table.as_json(row, catalog, installed) for row in rows], indent=2))
     elif sys.stdout.isatty():
-        zoo_table.print_for_terminal(rows, catalog)
+        zoo_table.print_for_terminal(rows, catalog, installed)
     else:
         # For grep and awk: one line a model, nothing cut, the legend out of the way.
-        click.echo(zoo_table.render_plain(rows, catalog))
+        click.echo(zoo_table.render_plain(rows, catalog, installed))
         click.echo(zoo_table.legend(), err=True)
+
+
+def _list_teachers(
+    catalog: Catalog, installed: set[str], pattern: str | None, data: str | None, weights: str | None, as_json: bool
+) -> None:
+    found = catalog.matching_teachers(pattern, data=data, weights=weights, installed=installed)
+    if as_json:
+        click.echo(json.dumps([teacher_table.as_json(teacher, catalog, installed) for teacher in found], indent=2))
+    elif sys.stdout.isatty():
+        teacher_table.print_for_terminal(found, catalog, installed)
+    else:
+        click.echo(teacher_table.render_plain(found, catalog, installed))
+        click.echo(teacher_table.LEGEND, err=True)
