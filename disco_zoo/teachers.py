@@ -7,25 +7,25 @@ accident (`methods.md`, Q1).
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import timm
 import torch
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from disco_zoo import lite0
+from disco_zoo import convert, lite0
+from disco_zoo.catalog import load_catalog
 from disco_zoo.encoder import Encoder, feature_dim_of
-from disco_zoo.errors import BadTeacher, UnknownName, did_you_mean
-from disco_zoo.official_checkpoints import load_moco_checkpoint
-from disco_zoo.weights import sha256_of
+from disco_zoo.errors import BadCheckpoint, BadTeacher, UnknownName, did_you_mean
+from disco_zoo.weights import local_weights
 
 BatchNormMode = Literal["eval", "train"]
-# What run.json must say of a student that is to teach.
-RUN_FACTS = {"model", "architecture", "sha256", "mean", "std", "image_size", "resize_size"}
+IMAGENET_MEAN, IMAGENET_STD = timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD
+# SimCLR looks at pixels in [0, 1] as they are. SwAV's own red std is .228, but DisCo and SEED feed its teachers with
+# ImageNet's .229 (`methods.md`, Q24).
+_UNNORMALISED = ("simclr",)
 
 
 @dataclass(frozen=True)
@@ -98,20 +98,23 @@ def load_teacher_source(source: str, *, pretrained: bool = True) -> LoadedTeache
     """Load a teacher by what its source looks like.
 
     Args:
-        source: `lite0`, a run folder of ours, a checkpoint file in MoCo's layout, or a timm name, also `hf-hub:`.
+        source: `lite0`, another teacher of the catalog that is installed, a run folder of ours, a checkpoint file
+            in any layout of `disco_zoo.convert`, or a timm name, also `hf-hub:`.
         pretrained: for a timm name only; False gives random weights.
 
     Raises:
-        BadTeacher: the file or folder is missing, damaged or something else.
+        BadTeacher: the teacher is not installed, or the file or folder is missing, damaged or something else.
         UnknownName: no such timm model.
     """
     if source == "lite0":
         return _load_lite0()
+    if source in load_catalog().teachers:
+        return _load_installed(source)
     path = Path(source).expanduser()
     if path.is_dir():
         return _load_run_folder(path)
-    if path.suffix in {".pth", ".tar", ".pt"} or path.is_file():
-        return _load_moco(path)
+    if path.suffix in {".pth", ".tar", ".pt", ".safetensors"} or path.is_file():
+        return _load_file(path)
     return _load_timm(source, pretrained)
 
 
@@ -125,48 +128,73 @@ def _load_lite0() -> LoadedTeacher:
     )  # fmt: skip
 
 
-def _load_moco(path: Path) -> LoadedTeacher:
-    official = load_moco_checkpoint(path)
-    model = timm.create_model(official.architecture, num_classes=0)
-    _load_strict(model, official.backbone, path.name)
-    width, taken = feature_dim_of(model), official.head[0].in_features
-    if width != taken:
-        raise BadTeacher(f"{path.name}: its head takes {taken} features, {official.architecture} has {width}")
+def _load_installed(name: str) -> LoadedTeacher:
+    """A teacher of the catalog: installed by the user, or published."""
+    catalog = load_catalog()
+    row = catalog.teachers[name]
+    network = catalog.network_of(row)
+    found = local_weights(name, download=True)
+    if found is None:
+        raise BadTeacher(
+            f"{name} is not installed. Type: disco-zoo download {name}, "
+            f"or: disco-zoo convert FILE --as {name} --install"
+        )
+    backbone, head, embed_dim = _networks(_read(found.path, network))
+    supervised = {"supervised": True, "self-supervised": False}.get(row.supervision)
     return LoadedTeacher(
-        f"{official.architecture} (MoCo-v2, {path.name})", model, official.head, official.embed_dim,
-        timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD,
-        supervised=False, sha256=sha256_of(path), queue=official.queue,
+        row.title, backbone, head, embed_dim, tuple(row.input.mean), tuple(row.input.std),
+        supervised=supervised, sha256=found.sha256,
+    )  # fmt: skip
+
+
+def _load_file(path: Path) -> LoadedTeacher:
+    """An authors' file, fed as ImageNet's networks are; its head's embeddings are the targets where it has one."""
+    if not path.exists():
+        raise BadTeacher(f"{path} does not exist. Give the teacher's file with --set teacher.source=PATH")
+    converted = _read(path)
+    backbone, head, embed_dim = _networks(converted)
+    mean, std = ((0.0,) * 3, (1.0,) * 3) if converted.layout in _UNNORMALISED else (IMAGENET_MEAN, IMAGENET_STD)
+    headless = "" if converted.head else ", without a head"
+    return LoadedTeacher(
+        f"{converted.network} ({convert.TITLES[converted.layout]}{headless}, {converted.file})",
+        backbone, head, embed_dim, mean, std,
+        supervised=None if converted.layout == "plain" else False, sha256=converted.sha256, queue=converted.queue,
     )  # fmt: skip
 
 
 def _load_run_folder(folder: Path) -> LoadedTeacher:
     """A student of ours as teacher: its backbone's features are the targets."""
-    weights, facts = folder / "student.safetensors", folder / "run.json"
-    if not weights.is_file() or not facts.is_file():
-        raise BadTeacher(f"{folder} is no finished run folder: it needs run.json and student.safetensors")
-    try:
-        student: dict[str, Any] = json.loads(facts.read_text(encoding="utf-8"))["student"]
-        missing = RUN_FACTS - set(student)
-    except (ValueError, LookupError, TypeError) as error:
-        raise BadTeacher(f"{facts} does not describe a student. Repeat the run that wrote it") from error
-    if missing:
-        raise BadTeacher(f"{facts} does not say the student's {', '.join(sorted(missing))}")
-    if sha256_of(weights) != student["sha256"]:
-        raise BadTeacher(f"{weights} is not the file its run.json describes (sha256 differs)")
-    model = _create(student["architecture"], pretrained=False)
-    _load_strict(model, load_file(weights), str(weights))
+    converted = _read(folder)
+    student = convert.read_run_facts(folder)
+    backbone, head, embed_dim = _networks(converted)
     return LoadedTeacher(
-        f"{student['model']} ({folder.name})", model, nn.Identity(), feature_dim_of(model),
-        tuple(student["mean"]), tuple(student["std"]), supervised=False, sha256=student["sha256"],
+        f"{student['model']} ({folder.name})", backbone, head, embed_dim,
+        tuple(student["mean"]), tuple(student["std"]), supervised=False, sha256=converted.sha256,
         image_size=student["image_size"], resize_size=student["resize_size"],
     )  # fmt: skip
+
+
+def _read(path: Path, network: str | None = None) -> convert.Converted:
+    try:
+        return convert.read_checkpoint(path, network)
+    except BadCheckpoint as error:
+        raise BadTeacher(f"this cannot teach: {error}") from error
+
+
+def _networks(converted: convert.Converted) -> tuple[nn.Module, nn.Module, int]:
+    """Backbone, head and embedding width; without a head the features are the embedding."""
+    backbone = timm.create_model(converted.network, num_classes=0)
+    backbone.load_state_dict(converted.backbone, strict=True)
+    if not converted.head:
+        return backbone, nn.Identity(), feature_dim_of(backbone)
+    return backbone, convert.head_module(converted.head), convert.head_widths(converted.head)[1]
 
 
 def _load_timm(name: str, pretrained: bool) -> LoadedTeacher:
     import disco_zoo.disco_students  # noqa: F401  our own students can teach, too
 
     if not name.startswith("hf-hub:") and not timm.is_model(name):
-        hint = did_you_mean(name.split(".")[0], ["lite0", *timm.list_models()])
+        hint = did_you_mean(name.split(".")[0], [*load_catalog().teachers, *timm.list_models()])
         raise UnknownName(f"teacher.source '{name}' is no file, run folder or timm model.{hint}")
     model = _create(name, pretrained=pretrained)
     cfg = model.pretrained_cfg
@@ -184,11 +212,3 @@ def _create(name: str, *, pretrained: bool) -> Any:
         reason = " ".join(str(error).split())[:300]
         hint = " For random weights: --set teacher.pretrained=false" if pretrained else ""
         raise BadTeacher(f"teacher {name} cannot be loaded: {reason}{hint}") from error
-
-
-def _load_strict(model: nn.Module, state: dict[str, Tensor], origin: str) -> None:
-    try:
-        model.load_state_dict(state, strict=True)
-    except RuntimeError as error:
-        faults = " ".join(str(error).split())
-        raise BadTeacher(f"{origin} does not fit {type(model).__name__}: {faults[:400]}") from error

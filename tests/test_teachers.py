@@ -2,22 +2,32 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 import timm
 import torch
-from tiny import Probe, moco_state, tiny_teacher, write_moco_checkpoint
+from official_nets import containers
+from safetensors.torch import save_file
+from tiny import Probe, make_run_folder, moco_state, tiny_teacher, write_moco_checkpoint
 from torch import nn
 
-from disco_zoo import lite0
-from disco_zoo.checkpoint import export_backbone
+from disco_zoo import lite0, store
+from disco_zoo.catalog import load_catalog
+from disco_zoo.checksum import sha256_of
+from disco_zoo.convert import read_checkpoint
 from disco_zoo.errors import BadTeacher, UnknownName
 from disco_zoo.modules import projection_head
 from disco_zoo.teachers import LoadedTeacher, Teacher, load_teacher_source
-from disco_zoo.weights import sha256_of
+
+
+@pytest.fixture
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty store."""
+    monkeypatch.setenv("DISCO_ZOO_HOME", str(tmp_path / "home"))
+    return tmp_path
+
 
 VIEWS = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 
@@ -106,7 +116,7 @@ def test_moco_checkpoint_gives_backbone_and_head(tmp_path: Path) -> None:
     state = moco_state()
     path = write_moco_checkpoint(tmp_path / "moco.pth.tar", state)
     loaded = load_teacher_source(str(path))
-    assert (loaded.title, loaded.embed_dim) == ("resnet18 (MoCo-v2, moco.pth.tar)", 128)
+    assert (loaded.title, loaded.embed_dim) == ("resnet18 (MoCo, moco.pth.tar)", 128)
     assert (loaded.sha256, loaded.supervised) == (sha256_of(path), False)
     model = timm.create_model("resnet18", num_classes=0).eval()
     query = {k.removeprefix("module.encoder_q."): v for k, v in state.items() if k.startswith("module.encoder_q.")}
@@ -121,16 +131,16 @@ def test_moco_checkpoint_gives_backbone_and_head(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "part"),
     [
-        ("module.encoder_q.layer1.0.conv1.weight", None, "Missing key"),
-        ("module.encoder_q.layer9.weight", torch.zeros(1), "Unexpected key"),
-        ("module.encoder_q.conv1.weight", torch.zeros(64, 3, 3, 3), "size mismatch for conv1.weight"),
+        ("module.encoder_q.layer1.0.conv1.weight", None, "missing (1) layer1.0.conv1.weight"),
+        ("module.encoder_q.layer9.weight", torch.zeros(1), "unknown (1) layer9.weight"),
+        ("module.encoder_q.conv1.weight", torch.zeros(64, 3, 3, 3), "conv1.weight (64, 3, 3, 3), not (64, 3, 7, 7)"),
     ],
 )
 def test_moco_checkpoint_is_loaded_strictly(tmp_path: Path, key: str, value: Any, part: str) -> None:
     state = {name: tensor for name, tensor in moco_state().items() if name != key}
     if value is not None:
         state[key] = value
-    with pytest.raises(BadTeacher, match=r"moco.pth.tar does not fit ResNet") as error:
+    with pytest.raises(BadTeacher, match=r"moco.pth.tar does not fit resnet18: ") as error:
         load_teacher_source(str(write_moco_checkpoint(tmp_path / "moco.pth.tar", state)))
     assert part in str(error.value)
 
@@ -140,6 +150,76 @@ def test_moco_head_of_another_backbone_is_refused(tmp_path: Path) -> None:
     state["module.encoder_q.fc.0.weight"] = torch.zeros(512, 2048)
     with pytest.raises(BadTeacher, match="its head takes 2048 features, resnet18 has 512"):
         load_teacher_source(str(write_moco_checkpoint(tmp_path / "moco.pth.tar", state)))
+
+
+def swav_file(path: Path) -> Path:
+    """SwAV's head has BatchNorm; a ResNet-18 stands in for its ResNet-50."""
+    state = {f"module.{key}": value for key, value in timm.create_model("resnet18", num_classes=0).state_dict().items()}
+    state |= containers.prefixed("module.projection_head.", containers.mlp(512, 64, norm=True))
+    return containers.write(path, state | {"module.prototypes.weight": torch.zeros(30, 128)})
+
+
+def test_swav_teacher_has_its_head_with_batch_norm(tmp_path: Path) -> None:
+    loaded = load_teacher_source(str(swav_file(tmp_path / "swav.pth.tar")))
+    assert (loaded.title, loaded.embed_dim, loaded.queue) == ("resnet18 (SwAV, swav.pth.tar)", 128, None)
+    assert isinstance(loaded.head, nn.Sequential)
+    assert isinstance(loaded.head[1], nn.BatchNorm1d)
+    teacher = Teacher(loaded, image_size=32)
+    before = loaded.head[1].running_mean.clone()
+    assert teacher(VIEWS).shape == (2, 128)
+    assert torch.equal(loaded.head[1].running_mean, before)
+    # Frozen statistics: an image's target does not depend on what else is in the batch.
+    assert torch.allclose(teacher(VIEWS)[:1], teacher(VIEWS[:1]), atol=1e-5)
+
+
+def test_simclr_teacher_sees_pixels_as_they_are(tmp_path: Path) -> None:
+    backbone = timm.create_model("resnet18", num_classes=0).state_dict()
+    norm = nn.BatchNorm1d(16).state_dict()
+    head = {"fc1.weight": torch.randn(16, 512), "fc2.weight": torch.randn(16, 16)}
+    head |= containers.prefixed("bn1.", norm) | containers.prefixed("bn2.", norm)
+    loaded = load_teacher_source(str(containers.write(tmp_path / "s.pth", containers.simclr(backbone, head))))
+    assert (loaded.embed_dim, loaded.mean, loaded.std) == (16, (0.0,) * 3, (1.0,) * 3)
+
+
+def test_a_plain_file_teaches_by_its_features_and_may_be_supervised(tmp_path: Path) -> None:
+    path = containers.write(tmp_path / "plain.pth", timm.create_model("resnet18").state_dict())
+    loaded = load_teacher_source(str(path))
+    assert loaded.title == "resnet18 (timm or torchvision, without a head, plain.pth)"
+    assert (loaded.embed_dim, loaded.supervised) == (512, None)
+
+
+def test_a_file_that_two_networks_take_is_no_teacher(tmp_path: Path) -> None:
+    path = containers.write(tmp_path / "plain.pth", timm.create_model("efficientnet_b0").state_dict())
+    with pytest.raises(BadTeacher, match=r"this cannot teach: plain.pth fits efficientnet_b0 and tf_efficientnet_b0"):
+        load_teacher_source(str(path))
+
+
+def test_a_teacher_of_the_catalog_must_be_installed(own_home: Path) -> None:
+    with pytest.raises(BadTeacher) as error:
+        load_teacher_source("mocov2_r50")
+    assert str(error.value) == (
+        "mocov2_r50 is not installed. Type: disco-zoo download mocov2_r50, "
+        "or: disco-zoo convert FILE --as mocov2_r50 --install"
+    )
+
+
+def test_an_installed_teacher_teaches_by_its_name(own_home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its head is in the file under a prefix; title and normalisation are the catalog's."""
+    catalog = load_catalog()
+    row = catalog.teachers["swav_r50"].model_copy(update={"network": "resnet18"})
+    changed = catalog.model_copy(update={"teachers": {**catalog.teachers, "swav_r50": row}})
+    for module in ("teachers", "weights"):
+        monkeypatch.setattr(f"disco_zoo.{module}.load_catalog", lambda: changed)
+    converted = read_checkpoint(swav_file(own_home / "swav.pth.tar"))
+    tensors = converted.backbone | containers.prefixed("projection_head.", converted.head)
+    store.install(
+        "swav_r50", "resnet18", lambda path: save_file(tensors, path), {}, lambda path: path.write_bytes(b"")
+    )  # fmt: skip
+    loaded = load_teacher_source("swav_r50")
+    assert (loaded.title, loaded.embed_dim, loaded.supervised) == (row.title, 128, False)
+    assert (loaded.mean, loaded.std) == (tuple(row.input.mean), tuple(row.input.std))
+    from_file = load_teacher_source(str(own_home / "swav.pth.tar"))
+    assert torch.equal(Teacher(loaded, image_size=32)(VIEWS), Teacher(from_file, image_size=32)(VIEWS))
 
 
 def test_a_missing_checkpoint_file_is_no_timm_name(tmp_path: Path) -> None:
@@ -155,25 +235,6 @@ def test_an_unknown_source_suggests_the_nearest(name: str, nearest: str) -> None
         load_teacher_source(name)
     with pytest.raises(UnknownName, match=f"Did you mean '{nearest}'"):
         load_teacher_source(name)
-
-
-def make_run_folder(folder: Path, **changes: Any) -> Path:
-    folder.mkdir()
-    torch.manual_seed(0)
-    export_backbone(
-        timm.create_model("resnet18", num_classes=0), folder / "student.safetensors", half=True, metadata={}
-    )
-    student = {
-        "model": "disco_r18",
-        "architecture": "resnet18",
-        "sha256": sha256_of(folder / "student.safetensors"),
-        "mean": [0.1, 0.2, 0.3],
-        "std": [0.4, 0.5, 0.6],
-        "image_size": 32,
-        "resize_size": 32,
-    }
-    (folder / "run.json").write_text(json.dumps({"student": {**student, **changes}}))
-    return folder
 
 
 def test_run_folder_of_ours_can_teach(tmp_path: Path) -> None:
@@ -197,9 +258,9 @@ def test_run_folder_with_another_weights_file_is_refused(tmp_path: Path) -> None
 
 
 def test_run_folder_of_another_architecture_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BadTeacher, match="does not fit ResNet"):
+    with pytest.raises(BadTeacher, match="does not fit resnet34: missing"):
         load_teacher_source(str(make_run_folder(tmp_path / "a", architecture="resnet34")))
-    with pytest.raises(BadTeacher, match="teacher resnet19 cannot be loaded"):
+    with pytest.raises(BadTeacher, match="of the network resnet19, which timm does not have"):
         load_teacher_source(str(make_run_folder(tmp_path / "b", architecture="resnet19")))
 
 

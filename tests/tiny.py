@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,6 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from disco_zoo.checkpoint import export_backbone
+from disco_zoo.checksum import sha256_of
 from disco_zoo.datasets import ImageSource
 from disco_zoo.encoder import Encoder
 from disco_zoo.errors import UnreadableImage
@@ -135,3 +138,23 @@ def write_moco_checkpoint(path: Path, state: dict[str, Tensor] | None = None, **
     state = moco_state() if state is None else state
     torch.save({"epoch": 200, "arch": "resnet18", "state_dict": state, "optimizer": {}, **extra}, path)
     return path
+
+
+def make_run_folder(folder: Path, **changes: Any) -> Path:
+    """A finished run of a ResNet-18; `changes` falsify what run.json says of the student."""
+    folder.mkdir()
+    torch.manual_seed(0)
+    export_backbone(
+        timm.create_model("resnet18", num_classes=0), folder / "student.safetensors", half=True, metadata={}
+    )
+    student = {
+        "model": "disco_r18",
+        "architecture": "resnet18",
+        "sha256": sha256_of(folder / "student.safetensors"),
+        "mean": [0.1, 0.2, 0.3],
+        "std": [0.4, 0.5, 0.6],
+        "image_size": 32,
+        "resize_size": 32,
+    }
+    (folder / "run.json").write_text(json.dumps({"student": {**student, **changes}}))
+    return folder
