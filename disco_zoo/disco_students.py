@@ -1,13 +1,14 @@
-"""The seven student architectures, registered in timm under our own names.
+"""The student architectures, registered in timm under our own names.
 
-Each entrypoint resolves its cfg under its *own* name before it calls timm's native one. Arguments passed
-through unresolved would inherit the native defaults: `pretrained=True` would load timm's supervised weights
-in silence. (The file name matters too: timm takes it for the name of the model family.)
+Each entrypoint resolves its cfg under its *own* name before it calls another one. Arguments passed through
+unresolved would inherit the native defaults: `pretrained=True` would load timm's supervised weights in silence.
+A tag whose weights need another network than the architecture's own (`variant` in the catalog) builds that
+network. (The file name matters too: timm takes it for the name of the model family.)
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,14 +23,15 @@ from timm.models import (
 )
 from torch import nn
 
-from disco_zoo.catalog import Architecture, Catalog, Checkpoint, load_catalog
+import disco_zoo.disco_networks  # noqa: F401  registers the variants
+from disco_zoo.catalog import Catalog, Checkpoint, load_catalog
 from disco_zoo.weights import bundled_path, fetch_weights
 
 __all__: list[str] = []  # timm appends the names; it must be a list
 
 
-def _pretrained_cfg(checkpoint: Checkpoint, architecture: Architecture) -> PretrainedCfg:
-    native = get_pretrained_cfg(architecture.native)
+def _pretrained_cfg(checkpoint: Checkpoint, network: str) -> PretrainedCfg:
+    native = get_pretrained_cfg(network)
     weights, inputs = checkpoint.weights, checkpoint.input
     sources: dict[str, str | None] = {}
     if weights.source == "bundled":
@@ -61,11 +63,11 @@ def _default_cfgs(catalog: Catalog) -> dict[str, PretrainedCfg]:
         if architecture.registered:
             for checkpoint in catalog.of_architecture(architecture.name):
                 star = "*" if checkpoint.tag == architecture.default else ""
-                cfgs[checkpoint.name + star] = _pretrained_cfg(checkpoint, architecture)
+                cfgs[checkpoint.name + star] = _pretrained_cfg(checkpoint, catalog.network_of(checkpoint))
     return cfgs
 
 
-def _register_student(arch: str, native: str) -> Callable[..., nn.Module]:
+def _register_student(arch: str, native: str, variants: Mapping[str, str]) -> Callable[..., nn.Module]:
     def entrypoint(
         pretrained: bool = False,
         pretrained_cfg: str | dict[str, Any] | PretrainedCfg | None = None,
@@ -74,10 +76,11 @@ def _register_student(arch: str, native: str) -> Callable[..., nn.Module]:
         **kwargs: Any,
     ) -> nn.Module:
         cfg = resolve_pretrained_cfg(arch, pretrained_cfg, pretrained_cfg_overlay)
-        cfg = replace(cfg, architecture=native)  # an export then names what timm knows
+        network = variants.get(cfg.tag, native)
+        cfg = replace(cfg, architecture=network)  # an export then names what computes the same
         if pretrained:
             cfg = fetch_weights(cfg, arch, cache_dir)
-        return model_entrypoint(native)(pretrained=pretrained, pretrained_cfg=cfg, cache_dir=cache_dir, **kwargs)
+        return model_entrypoint(network)(pretrained=pretrained, pretrained_cfg=cfg, cache_dir=cache_dir, **kwargs)
 
     entrypoint.__name__ = entrypoint.__qualname__ = arch
     entrypoint.__module__ = __name__
@@ -88,5 +91,6 @@ def _register_student(arch: str, native: str) -> Callable[..., nn.Module]:
 default_cfgs = generate_default_cfgs(_default_cfgs(load_catalog()))
 
 for _architecture in load_catalog().architectures.values():
-    if _architecture.registered:
-        _register_student(_architecture.name, _architecture.native)
+    if _architecture.registered and _architecture.native:
+        _rows = load_catalog().of_architecture(_architecture.name)
+        _register_student(_architecture.name, _architecture.native, {r.tag: r.variant for r in _rows if r.variant})

@@ -12,6 +12,7 @@ from disco_zoo.accelerator import make_accelerator
 from disco_zoo.build import Parts, build_parts, count_parameters
 from disco_zoo.catalog import load_catalog
 from disco_zoo.checkpoint import export_backbone
+from disco_zoo.checksum import sha256_of
 from disco_zoo.datasets import ImageSource, open_source, require_index
 from disco_zoo.engine import Trainer
 from disco_zoo.errors import BadData
@@ -19,7 +20,6 @@ from disco_zoo.online_knn import OnlineKnn
 from disco_zoo.position import TrainResult
 from disco_zoo.recipe import Recipe
 from disco_zoo.run_folder import RunFolder, hardware, now, versions
-from disco_zoo.weights import sha256_of
 
 
 @dataclass(frozen=True)
@@ -170,4 +170,4 @@ class Run:
 def native_architecture(model: str) -> str:
     """timm's own name for a zoo model, so that the file loads without this package."""
     architectures = load_catalog().architectures
-    return architectures[model].native if model in architectures else model
+    return architectures[model].native or model if model in architectures else model

@@ -1,21 +1,54 @@
 """From a checkpoint's name to a verified local file, before timm sees it.
 
-timm checks no hash and loads loosely as soon as the number of classes differs, so the sha256 is checked here.
+Installed by the user > bundled in the wheel > the Hub at the pinned commit. timm checks no hash and loads loosely
+as soon as the number of classes differs, so sha256, names and shapes are checked here.
 """
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal
 
+from safetensors import SafetensorError, safe_open
 from timm.models import PretrainedCfg, get_arch_pretrained_cfgs
 
-from disco_zoo.catalog import Catalog, Checkpoint, load_catalog
-from disco_zoo.errors import Damaged, NotPublished, WeightsError
+from disco_zoo import store
+from disco_zoo.catalog import Catalog, Checkpoint, Teacher, load_catalog
+from disco_zoo.checksum import sha256_of
+from disco_zoo.disco_networks import check_backbone
+from disco_zoo.errors import BadCheckpoint, Damaged, NotPublished, WeightsError
 
 BUNDLED_FOLDER = Path(__file__).parent / "assets" / "weights"
 SOURCE_FIELDS = ("state_dict", "file", "url", "hf_hub_id", "hf_hub_filename", "source")
+# A teacher's file also holds its self-supervised head, under this prefix.
+HEAD_PREFIX = "projection_head."
+HUB_GOLDEN = "golden.safetensors"
+REINSTALL = "Type: pip install --force-reinstall --no-deps disco-zoo"
+
+
+@dataclass(frozen=True)
+class LocalWeights:
+    """A verified file: sha256, names and shapes are right.
+
+    Attributes:
+        network: the timm name that the tensors fit.
+        facts: of installed weights, where they came from.
+    """
+
+    name: str
+    path: Path
+    source: Literal["installed", "bundled", "hub"]
+    sha256: str
+    network: str
+    facts: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def golden(self) -> Path:
+        """Where this file's golden features are kept, whether or not there are any."""
+        if self.source == "hub":
+            return self.path.with_name(HUB_GOLDEN)
+        return self.path.with_name(self.path.stem + store.GOLDEN_SUFFIX)
 
 
 def bundled_path(file: str) -> Path:
@@ -23,13 +56,30 @@ def bundled_path(file: str) -> Path:
     return BUNDLED_FOLDER / file
 
 
-def sha256_of(path: Path | str) -> str:
-    """The sha256 of a file, as 64 hexadecimal digits."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as stream:
-        while chunk := stream.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
+def local_weights(
+    name: str, *, catalog: Catalog | None = None, cache_dir: str | Path | None = None, download: bool = False
+) -> LocalWeights | None:
+    """Find the weights of a checkpoint or teacher, and check them.
+
+    Args:
+        name: As `Catalog.entry` takes it.
+        catalog: None for the one in use.
+        cache_dir: The Hub cache; None for the usual one.
+        download: Whether the Hub may be asked.
+
+    Returns:
+        The file; None where nothing is on this machine and `download` is False, or where there is nothing to fetch.
+
+    Raises:
+        WeightsError: The file is damaged, missing from the installation, or cannot be downloaded.
+        WrongNetwork: The file holds tensors of another network.
+    """
+    catalog = catalog or load_catalog()
+    entry = catalog.entry(name)
+    found = _installed(entry, catalog) or _bundled(entry, catalog) or _from_hub(entry, catalog, cache_dir, download)
+    if found is not None:
+        check_backbone(found.network, _backbone_shapes(found.path), str(found.path))
+    return found
 
 
 def fetch_weights(cfg: PretrainedCfg, arch: str, cache_dir: str | Path | None = None) -> PretrainedCfg:
@@ -53,70 +103,95 @@ def fetch_weights(cfg: PretrainedCfg, arch: str, cache_dir: str | Path | None = 
     if any(getattr(cfg, field) != getattr(registered, field) for field in SOURCE_FIELDS):
         return cfg
     catalog = load_catalog()
-    checkpoint = catalog.checkpoints.get(name)
-    if checkpoint is None or not checkpoint.weights.loadable or checkpoint.variant:
-        raise NotPublished(_not_published(catalog, arch, checkpoint))
-    path = _bundled(checkpoint) if checkpoint.weights.source == "bundled" else _from_hub(checkpoint, cache_dir)
-    return replace(cfg, file=str(path))
+    if name not in catalog.checkpoints:  # the catalog has changed since the students were registered
+        raise NotPublished(f"The zoo has no checkpoint {name} any more. Type: disco-zoo list {arch}")
+    found = local_weights(name, catalog=catalog, cache_dir=cache_dir, download=True)
+    if found is None:
+        raise NotPublished(not_published(catalog, catalog.checkpoints[name]))
+    return replace(cfg, file=str(found.path))
 
 
-def _bundled(checkpoint: Checkpoint) -> Path:
-    path = bundled_path(checkpoint.weights.file or "")
-    again = "Type: pip install --force-reinstall --no-deps disco-zoo"
+def _installed(entry: Checkpoint | Teacher, catalog: Catalog) -> LocalWeights | None:
+    found = store.installed(entry.name)
+    if found is None:
+        return None
+    again = f"Delete the folder {found.path.parent} and type: disco-zoo download {entry.name}"
+    if sha256_of(found.path) != found.sha256:
+        raise Damaged(f"The installed weights of {entry.name} are damaged: {found.path} has another sha256. {again}")
+    network = catalog.network_of(entry)
+    if found.network != network:  # a package that has learnt better since
+        raise Damaged(f"The installed weights of {entry.name} are for {found.network}, not {network}. {again}")
+    return LocalWeights(entry.name, found.path, "installed", found.sha256, found.network, found.facts)
+
+
+def _bundled(entry: Checkpoint | Teacher, catalog: Catalog) -> LocalWeights | None:
+    weights = entry.weights
+    if weights.source != "bundled":
+        return None
+    path = bundled_path(weights.file or "")
     if not path.is_file():
-        raise WeightsError(f"The weights of {checkpoint.name} are missing from this installation: {path}. {again}")
-    if sha256_of(path) != checkpoint.weights.sha256:
-        raise Damaged(f"The weights of {checkpoint.name} are damaged: {path} has another sha256. {again}")
-    return path
+        raise WeightsError(f"The weights of {entry.name} are missing from this installation: {path}. {REINSTALL}")
+    if sha256_of(path) != weights.sha256:
+        raise Damaged(f"The weights of {entry.name} are damaged: {path} has another sha256. {REINSTALL}")
+    return LocalWeights(entry.name, path, "bundled", weights.sha256, catalog.network_of(entry))
 
 
-def _from_hub(checkpoint: Checkpoint, cache_dir: str | Path | None) -> Path:
+def _from_hub(
+    entry: Checkpoint | Teacher, catalog: Catalog, cache_dir: str | Path | None, download: bool
+) -> LocalWeights | None:
+    weights = entry.weights
+    if weights.source != "hub":
+        return None
+    from disco_zoo.hub import cached_file, fetch_from_hub  # brings the Hub client, which most loads do not need
+
+    where = {"repo": weights.repo or "", "revision": weights.revision or "", "file": weights.file or ""}
+    if download:
+        path = fetch_from_hub(entry.name, **where, sha256=weights.sha256 or "", cache_dir=cache_dir)
+    else:
+        cached = cached_file(**where, cache_dir=cache_dir)
+        if cached is None:
+            return None
+        path = cached
+        if sha256_of(path) != weights.sha256:
+            again = f"Type: disco-zoo download {entry.name}"
+            raise Damaged(f"The cached weights of {entry.name} are damaged: {path} has another sha256. {again}")
+    return LocalWeights(entry.name, path, "hub", weights.sha256 or "", catalog.network_of(entry))
+
+
+def _backbone_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes from the file's header."""
     try:
-        path = _download(checkpoint, cache_dir, force=False)
-    except Exception as error:  # the client's errors have no common base
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise WeightsError(
-            f"Could not download {checkpoint.name} from {checkpoint.weights.repo}: {reason}"
-            " Try again later, or set cache_dir= or HF_HOME to a folder that has it."
-        ) from error
-    if sha256_of(path) == checkpoint.weights.sha256:
-        return path
-    # A bad file stays in the Hub cache and would fail again each time: fetch it anew once.
-    damaged = f"The weights of {checkpoint.name} are damaged: {path} has another sha256."
-    try:
-        path = _download(checkpoint, cache_dir, force=True)
-    except Exception as error:
-        raise Damaged(f"{damaged} The Hub cannot be reached for a new copy; try again when it can.") from error
-    if sha256_of(path) != checkpoint.weights.sha256:
-        raise Damaged(f"{damaged} A new copy has it too. Type: pip install --upgrade disco-zoo")
-    return path
+        with safe_open(path, framework="pt") as file:
+            return {
+                key: tuple(file.get_slice(key).get_shape())
+                for key in file.keys()  # noqa: SIM118  not a dict
+                if not key.startswith(HEAD_PREFIX)
+            }
+    except (OSError, SafetensorError) as error:
+        raise BadCheckpoint(f"{path} is no safetensors file: {' '.join(str(error).split())}") from error
 
 
-def _download(checkpoint: Checkpoint, cache_dir: str | Path | None, force: bool) -> Path:
-    from huggingface_hub import hf_hub_download
-
-    weights = checkpoint.weights
-    path = hf_hub_download(
-        repo_id=weights.repo or "",
-        filename=weights.file or "",
-        revision=weights.revision,  # a full commit: once cached, no request at all
-        cache_dir=cache_dir,
-        force_download=force,
-        library_name="disco-zoo",
-    )
-    return Path(path)
-
-
-def _not_published(catalog: Catalog, arch: str, checkpoint: Checkpoint | None) -> str:
-    name = checkpoint.name if checkpoint else arch
-    message = f"The weights of {name} are not published."
-    if checkpoint and checkpoint.weights.source == "official":
-        message = f"The weights of {name} are the authors' file {checkpoint.weights.file}, not yet converted."
-    if checkpoint and checkpoint.variant:
-        message += f" They need the variant {checkpoint.variant}, which is not registered yet."
-    ready = [row.name for row in catalog.of_architecture(arch) if row.weights.loadable]
+def not_published(catalog: Catalog, entry: Checkpoint | Teacher) -> str:
+    """Why an entry has no weights to load now, and what to type instead."""
+    weights = entry.weights
+    if weights.source == "official":
+        return _not_installed(entry)
+    message = f"The weights of {entry.name} are not published."
+    if isinstance(entry, Teacher) and entry.note:
+        return f"{message} {entry.note[0].upper()}{entry.note[1:]}. Type: disco-zoo show {entry.name}"
+    rows = catalog.of_architecture(entry.architecture) if isinstance(entry, Checkpoint) else []
+    ready = [row.name for row in rows if row.weights.loadable]
     if ready:
         message += f" Published: {', '.join(ready)}."
-    if checkpoint and checkpoint.reproduce_command:
-        return f"{message} To train them, type: {checkpoint.reproduce_command}"
-    return message if ready else f"{message} Use pretrained=False, or type: disco-zoo list"
+    if isinstance(entry, Checkpoint) and entry.reproduce_command:
+        return f"{message} To train them, type: {entry.reproduce_command}"
+    return message if ready else f"{message} Type: disco-zoo list"
+
+
+def _not_installed(entry: Checkpoint | Teacher) -> str:
+    weights = entry.weights
+    message = f"The weights of {entry.name} are the authors' file {weights.file}"
+    if weights.downloadable:
+        return f"{message}, not installed here. Type: disco-zoo download {entry.name}"
+    why = f"whose link is broken ({entry.note})" if weights.broken else "whose link is not known"
+    return f"{message}, {why}. If you have it, type: disco-zoo convert FILE --as {entry.name} --install"

@@ -17,6 +17,15 @@ import torch
 torch.set_num_threads(1)  # the networks of tests are tiny: threads would only wait for each other
 
 
+@pytest.fixture(autouse=True, scope="session")
+def own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What the user of this machine installed is none of the tests' business."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("DISCO_ZOO_HOME", str(tmp_path_factory.mktemp("home") / "zoo"))
+        patch.delenv("DISCO_ZOO_CATALOG", raising=False)
+        yield
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Compute as another process with OMP_NUM_THREADS=1 does, to the bit; on toy networks also faster."""

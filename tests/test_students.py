@@ -1,4 +1,4 @@
-"""The seven students in timm: everything timm offers works, under our names and never with timm's weights."""
+"""The students in timm: everything timm offers works, under our names and never with timm's weights."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from timm.models import PretrainedCfg
 
 import disco_zoo
 from disco_zoo import disco_students
-from disco_zoo.catalog import load_catalog
+from disco_zoo.catalog import Checkpoint, load_catalog
 
 # Spec (timm_hub, section 2): native architecture and headless width.
 STUDENTS = {
@@ -24,9 +24,13 @@ STUDENTS = {
     "disco_mobv3": ("mobilenetv3_large_100", 1280),
     "disco_r18": ("resnet18", 512),
     "disco_r34": ("resnet34", 512),
+    "disco_r50": ("resnet50", 2048),
+    "disco_mobv2": ("mobilenetv2_100", 1280),
     "disco_vit_tiny": ("vit_tiny_patch16_224", 192),
     "disco_xcit_tiny": ("xcit_tiny_12_p16_224", 192),
 }
+# Networks that weights of the authors need and timm lacks; no weights of their own.
+NETWORKS = ["disco_effb1_pad2", "disco_mobv3_se_first", "disco_r50w2", "disco_r50w4", "disco_r50w5"]
 each_student = pytest.mark.parametrize("arch", STUDENTS)
 
 
@@ -46,7 +50,8 @@ def create(arch: str, **options: Any) -> torch.nn.Module:
 
 def test_importing_the_package_registers_the_students() -> None:
     assert disco_zoo.__all__
-    assert timm.list_models("disco_*") == sorted(STUDENTS)
+    assert sorted(timm.list_models("disco_*")) == sorted([*STUDENTS, *NETWORKS])
+    assert not [name for name in timm.list_pretrained("disco_*") if name.split(".")[0] in NETWORKS]
 
 
 def test_architectures_of_the_catalog_are_those_of_the_spec() -> None:
@@ -57,7 +62,7 @@ def test_architectures_of_the_catalog_are_those_of_the_spec() -> None:
 @each_student
 def test_tags_are_the_catalogs(arch: str) -> None:
     tags = [row.tag for row in load_catalog().of_architecture(arch)]
-    listed = timm.list_models(f"{arch}*", include_tags=True)
+    listed = timm.list_models(f"{arch}.*", include_tags=True)
     assert sorted(listed) == sorted(f"{arch}.{tag}" for tag in tags)
     assert timm.get_pretrained_cfg(arch).tag == load_catalog().architectures[arch].default
     for tag in tags:
@@ -169,9 +174,27 @@ def test_tags_of_timms_own_weights_are_invalid(arch: str) -> None:
         timm.create_model(f"{arch}.{native_tag}", pretrained=True)
 
 
-def test_seeds_resnet50_is_catalogued_but_not_registered() -> None:
-    assert "disco_r50" in load_catalog().architectures
-    assert not timm.is_model("disco_r50")
+VARIANT_ROWS = [row for row in load_catalog().checkpoints.values() if row.variant]
+
+
+@pytest.mark.parametrize("row", VARIANT_ROWS, ids=lambda row: row.name)
+def test_a_tag_whose_weights_need_a_variant_builds_that_variant(row: Checkpoint) -> None:
+    """Not the architecture's own network, into which they would load strictly and compute something else."""
+    own, variant, native = (
+        timm.create_model(name, num_classes=0).eval() for name in (row.name, row.variant, row.architecture)
+    )
+    assert own.pretrained_cfg["architecture"] == row.variant
+    own.load_state_dict(variant.state_dict())
+    native.load_state_dict(variant.state_dict())
+    x = images(row.architecture)
+    with torch.inference_mode():
+        torch.testing.assert_close(own(x), variant(x))
+        assert (native(x) - variant(x)).abs().max() > 0.005 * variant(x).abs().max()
+
+
+def test_networks_that_timm_lacks_stay_out_of_it() -> None:
+    assert "disco_alexnet" in load_catalog().architectures
+    assert not timm.is_model("disco_alexnet")
 
 
 def test_the_import_warns_of_nothing() -> None:

@@ -7,18 +7,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import huggingface_hub
 import pytest
 import timm
 import torch
+from hub_server import TestHub
 from safetensors.torch import save_file
 
-from disco_zoo import weights
+from disco_zoo import store, weights
 from disco_zoo.catalog import Weights, load_catalog
-from disco_zoo.errors import Damaged, NotPublished, WeightsError
+from disco_zoo.errors import Damaged, NotPublished, WeightsError, WrongNetwork
+from disco_zoo.weights import local_weights
 
+pytest_plugins = ("hub_fixtures",)
 NAME = "disco_effb0.disco_lite0_cifar10"
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def make_weights(path: Path, seed: int) -> dict[str, torch.Tensor]:
@@ -143,8 +144,14 @@ def test_every_bundled_file_of_the_catalog_is_there_and_right() -> None:
     [
         ("disco_effb0.mocov2_fmnist", "type: disco-zoo reproduce disco_effb0.mocov2_fmnist"),
         ("disco_effb0.mocov2_cifar10", "type: disco-zoo reproduce disco_effb0.mocov2_cifar10 --data DATA"),
-        ("disco_r34", "authors' file DisCo-R50-R34.pth.tar, not yet converted"),
-        ("disco_effb1.seed_swav_r152_in1k", "need the variant tf_efficientnet_b1"),
+        (
+            "disco_r34",
+            "DisCo-R50-R34.pth.tar, not installed here. Type: disco-zoo download disco_r34.disco_mocov2_r50_in1k",
+        ),
+        (
+            "disco_effb1.seed_swav_r50_in1k",
+            "type: disco-zoo convert FILE --as disco_effb1.seed_swav_r50_in1k --install",
+        ),
     ],
 )
 def test_unpublished_weights_say_what_to_type(name: str, words: str) -> None:
@@ -159,68 +166,117 @@ def test_unpublished_weights_name_those_that_are(bundled: tuple[Path, Any]) -> N
         timm.create_model("disco_effb0.mocov2_fmnist", pretrained=True)
 
 
-def test_weights_of_a_variant_are_never_handed_out(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, published: Callable[..., None]
-) -> None:
-    name = "disco_effb0.seed_swav_r50w2_in1k"
-    make_weights(tmp_path / "tf.safetensors", seed=3)
-    published(name, source="bundled", file="tf.safetensors", sha256="0" * 64)
-    with pytest.raises(NotPublished, match="variant tf_efficientnet_b0"):
-        timm.create_model(name, pretrained=True)
-
-
-class FakeHub:
-    """Stands for `hf_hub_download`: hands out files in turn, or raises."""
-
-    def __init__(self, *answers: Path | Exception) -> None:
-        self.answers = list(answers)
-        self.calls: list[dict[str, Any]] = []
-
-    def __call__(self, **options: Any) -> str:
-        self.calls.append(options)
-        answer = self.answers.pop(0)
-        if isinstance(answer, Exception):
-            raise answer
-        return str(answer)
+# --- installed by the user ---------------------------------------------------------------------------------------
 
 
 @pytest.fixture
-def hub_files(tmp_path: Path, published: Callable[..., None]) -> tuple[Path, Path, dict[str, torch.Tensor]]:
-    """NAME is on the Hub: a good file, a damaged one, and the tensors."""
-    good, bad = tmp_path / "model.safetensors", tmp_path / "bad.safetensors"
-    tensors = make_weights(good, seed=4)
-    bad.write_bytes(good.read_bytes()[:-1] + b"?")
-    sha256 = hashlib.sha256(good.read_bytes()).hexdigest()
-    published(source="hub", repo="org/b0", revision=COMMIT, file="model.safetensors", sha256=sha256)
-    return good, bad, tensors
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, torch.Tensor]]:
+    monkeypatch.setenv("DISCO_ZOO_HOME", str(tmp_path / "home"))
+
+    def put(name: str, network: str, tensors: dict[str, torch.Tensor] | None = None) -> dict[str, torch.Tensor]:
+        torch.manual_seed(9)
+        tensors = tensors or timm.create_model(network, num_classes=0).state_dict()
+        store.install(
+            name, network, lambda path: save_file(tensors, path), {"layout": "seed"}, lambda path: None or path.touch()
+        )
+        return tensors
+
+    return put
 
 
-def test_hub_weights_come_from_the_pinned_commit(hub_files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub = FakeHub(hub_files[0])
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", hub)
-    assert same_tensors(timm.create_model(NAME, pretrained=True, cache_dir="somewhere"), hub_files[2])
-    call = hub.calls[0]
-    assert (call["repo_id"], call["revision"], call["filename"]) == ("org/b0", COMMIT, "model.safetensors")
-    assert (call["cache_dir"], call["force_download"]) == ("somewhere", False)
+def test_installed_weights_win_over_bundled_ones(bundled: Any, installed: Callable[..., Any]) -> None:
+    own = installed(NAME, "efficientnet_b0")
+    assert same_tensors(timm.create_model(NAME, pretrained=True), own)
+    found = local_weights(NAME)
+    assert found is not None
+    assert (found.source, found.network, found.facts) == ("installed", "efficientnet_b0", {"layout": "seed"})
 
 
-def test_a_damaged_cache_is_healed_once(hub_files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    hub = FakeHub(hub_files[1], hub_files[0])
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", hub)
-    assert same_tensors(timm.create_model(NAME, pretrained=True), hub_files[2])
-    assert [call["force_download"] for call in hub.calls] == [False, True]
+def test_an_official_checkpoint_loads_once_installed(installed: Callable[..., Any]) -> None:
+    name = "disco_effb0.seed_swav_r50w2_in1k"
+    assert local_weights(name) is None
+    own = installed(name, "tf_efficientnet_b0")
+    model = timm.create_model(name, pretrained=True)
+    assert same_tensors(model, own)
+    assert model.pretrained_cfg["architecture"] == "tf_efficientnet_b0"
+    assert type(model.conv_stem).__name__ == "Conv2dSame"
 
 
-@pytest.mark.parametrize("second", ["bad again", "unreachable"])
-def test_damage_that_stays_is_reported(second: str, hub_files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    answer = hub_files[1] if second == "bad again" else ValueError("Force download failed")
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", FakeHub(hub_files[1], answer))
-    with pytest.raises(Damaged, match="damaged"):
+def test_damaged_installed_weights_are_reported_not_skipped(bundled: Any, installed: Callable[..., Any]) -> None:
+    installed(NAME, "efficientnet_b0")
+    path = store.installed(NAME).path  # type: ignore[union-attr]
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(Damaged, match=rf"has another sha256. Delete the folder .* and type: disco-zoo download {NAME}"):
         timm.create_model(NAME, pretrained=True)
 
 
-def test_a_failed_download_is_one_line(hub_files: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub, "hf_hub_download", FakeHub(OSError("no way\nmore words")))
-    with pytest.raises(WeightsError, match=r"Could not download .* from org/b0: no way") as caught:
-        timm.create_model(NAME, pretrained=True)
-    assert "\n" not in str(caught.value)
+def test_weights_installed_for_another_network_are_refused(installed: Callable[..., Any]) -> None:
+    installed("disco_effb0.seed_swav_r50w2_in1k", "efficientnet_b0")
+    with pytest.raises(Damaged, match="are for efficientnet_b0, not tf_efficientnet_b0"):
+        timm.create_model("disco_effb0.seed_swav_r50w2_in1k", pretrained=True)
+
+
+@pytest.mark.parametrize("options", [{}, {"num_classes": 10}, {"features_only": True}, {"in_chans": 1}])
+def test_backbone_keys_are_strict_where_timm_is_loose(
+    options: dict[str, Any], bundled: Any, published: Callable[..., None]
+) -> None:
+    """timm loads a file without a whole stage in silence as soon as the head differs; the right sha256 is no help."""
+    path, tensors = bundled
+    save_file({key: value for key, value in tensors.items() if not key.startswith("blocks.3.")}, path)
+    published(source="bundled", file=path.name, sha256=hashlib.sha256(path.read_bytes()).hexdigest())
+    with pytest.raises(WrongNetwork, match=r"does not fit efficientnet_b0: missing \(\d+\) blocks.3.0"):
+        timm.create_model(NAME, pretrained=True, **options)
+
+
+# --- the Hub, a real server; its faults are in test_hub.py ---------------------------------------------------------
+
+
+@pytest.fixture
+def on_the_hub(hub: TestHub, tmp_path: Path, published: Callable[..., None]) -> dict[str, torch.Tensor]:
+    tensors = make_weights(tmp_path / "model.safetensors", seed=4)
+    content = (tmp_path / "model.safetensors").read_bytes()
+    commit = hub.store.add_repo("org/b0", {"model.safetensors": content})
+    sha256 = hashlib.sha256(content).hexdigest()
+    published(source="hub", repo="org/b0", revision=commit, file="model.safetensors", sha256=sha256)
+    return tensors
+
+
+def test_hub_weights_are_fetched_once_and_then_need_no_hub(
+    hub: TestHub, on_the_hub: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert local_weights(NAME) is None
+    assert same_tensors(timm.create_model(NAME, pretrained=True), on_the_hub)
+    assert hub.count("GET", "/resolve/") == 1
+    asked = len(hub.requests)
+    assert same_tensors(timm.create_model(NAME, pretrained=True, num_classes=10), on_the_hub)
+    assert len(hub.requests) == asked
+    hub.down()
+    try:
+        assert same_tensors(timm.create_model(NAME, pretrained=True), on_the_hub)
+        monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        assert same_tensors(timm.create_model(NAME, pretrained=True), on_the_hub)
+    finally:
+        hub.up()
+    found = local_weights(NAME)
+    assert found is not None
+    assert found.source == "hub"
+
+
+def test_the_cache_folder_is_the_callers(hub: TestHub, on_the_hub: Any, tmp_path: Path) -> None:
+    timm.create_model(NAME, pretrained=True, cache_dir=tmp_path / "elsewhere")
+    assert list((tmp_path / "elsewhere").rglob("model.safetensors"))
+    assert not (tmp_path / "hub").exists()
+
+
+def test_hub_weights_of_a_variant_build_the_variant(
+    hub: TestHub, tmp_path: Path, published: Callable[..., None]
+) -> None:
+    tensors = make_weights(tmp_path / "model.safetensors", seed=4)  # the same keys and shapes
+    content = (tmp_path / "model.safetensors").read_bytes()
+    commit = hub.store.add_repo("org/b0-tf", {"model.safetensors": content})
+    sha256 = hashlib.sha256(content).hexdigest()
+    name = "disco_effb0.seed_swav_r50w2_in1k"
+    published(name, source="hub", repo="org/b0-tf", revision=commit, file="model.safetensors", sha256=sha256)
+    model = timm.create_model(name, pretrained=True)
+    assert same_tensors(model, tensors)
+    assert type(model.conv_stem).__name__ == "Conv2dSame"

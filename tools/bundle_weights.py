@@ -15,8 +15,13 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from safetensors.torch import load_file
 
-from disco_zoo.weights import bundled_path, sha256_of
+from disco_zoo.checksum import sha256_of
+from disco_zoo.golden import write_golden
+from disco_zoo.official import load_network
+from disco_zoo.store import GOLDEN_SUFFIX
+from disco_zoo.weights import bundled_path
 
 
 def measured_entries(folders: list[Path], command: str) -> list[dict[str, Any]]:
@@ -48,7 +53,7 @@ def measured_entries(folders: list[Path], command: str) -> list[dict[str, Any]]:
 
 
 def copy_student(folder: Path) -> dict[str, Any]:
-    """Copy a run's student into the package and describe it as the catalog does."""
+    """Copy a run's student into the package, with its golden features, and describe it as the catalog does."""
     facts = json.loads((folder / "run.json").read_text())
     target = bundled_path(f"{facts['name']}.safetensors")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -56,7 +61,17 @@ def copy_student(folder: Path) -> dict[str, Any]:
     digest = sha256_of(target)
     if digest != facts["student"]["sha256"]:
         raise SystemExit(f"{folder} holds another student than its run.json describes")
-    return {"source": "bundled", "file": target.name, "sha256": digest, "size_bytes": target.stat().st_size}
+    golden = target.with_name(target.stem + GOLDEN_SUFFIX)
+    student = facts["student"]
+    model = load_network(student["architecture"], load_file(target))
+    write_golden(golden, model, student["image_size"])
+    return {
+        "source": "bundled",
+        "file": target.name,
+        "sha256": digest,
+        "size_bytes": target.stat().st_size,
+        "golden_sha256": sha256_of(golden),
+    }
 
 
 def main() -> None:
