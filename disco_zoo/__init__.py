@@ -20,11 +20,17 @@ _PUBLIC = {
     "Catalog": "disco_zoo.catalog",
     "Checkpoint": "disco_zoo.catalog",
     "DiscoZooError": "disco_zoo.errors",
+    "convert_checkpoint": "disco_zoo.official",
+    "download_weights": "disco_zoo.official",
     "list_models": "disco_zoo.catalog",
     "load_catalog": "disco_zoo.catalog",
+    "publish_weights": "disco_zoo.publish",
+    "render_card": "disco_zoo.model_card",
+    "verify_all": "disco_zoo.verification",
+    "verify_weights": "disco_zoo.verification",
 }
 
-__all__ = ["Catalog", "Checkpoint", "DiscoZooError", "__version__", "list_models", "load_catalog"]
+__all__ = ["__version__", *sorted(_PUBLIC)]
 
 
 def __getattr__(name: str) -> Any:

@@ -20,6 +20,11 @@ from disco_zoo.errors import DiscoZooError, Interrupted, UnknownName, did_you_me
 # verb -> (module, its line in `disco-zoo --help`); the line stands here so that help imports no verb.
 VERBS: dict[str, tuple[str, str]] = {
     "list": ("disco_zoo.cli.list", "Show the zoo: models, figures, licences, weights."),
+    "show": ("disco_zoo.cli.show", "Show all that is known of one model or teacher."),
+    "download": ("disco_zoo.cli.download", "Have a model's weights on this machine, verified."),
+    "verify": ("disco_zoo.cli.verify", "Check weights: sha256, names, shapes, golden features."),
+    "convert": ("disco_zoo.cli.convert", "Turn an authors' checkpoint into safetensors, strictly."),
+    "publish": ("disco_zoo.cli.publish", "Publish a model's weights on the Hugging Face Hub."),
     "reproduce": (
         "disco_zoo.cli.reproduce",
         "Train a model of the zoo again, measure it, and give a verdict.",
