@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from disco_zoo.datasets import ImageSource, load_or_replace
 from disco_zoo.distributed import rank
-from disco_zoo.encoder import Encoder
+from disco_zoo.encoder import Encoder, feature_dim_of
 from disco_zoo.evaluate.features import eval_transform
 from disco_zoo.methods import METHODS, Method
+from disco_zoo.methods.base import SmallViews
 from disco_zoo.randomness import stream_generator, stream_seed
 from disco_zoo.recipe import Recipe, TeacherSection, method_options
 from disco_zoo.student import (
@@ -25,6 +26,7 @@ from disco_zoo.student import (
     recalibrate_batch_norm,
 )
 from disco_zoo.teachers import LoadedTeacher, Teacher, load_teacher_source
+from disco_zoo.view_dataset import small_size_of
 
 DEFAULT_EMBED_DIM = 128
 RECALIBRATION_BATCH = 64
@@ -59,11 +61,26 @@ def build_parts(recipe: Recipe, source: ImageSource, device: torch.device | str 
     student, inheritance = _build_student(recipe, source, teacher, device)
     _seed("method", recipe.seed)
     method_class = METHODS[recipe.method["name"]]
-    embed_dim = _embed_dim(recipe, teacher)
-    method = method_class(student, teacher, embed_dim, **method_options(recipe)).to(device)
+    embed_dim = _embed_dim(recipe, teacher, student.backbone)
+    method = method_class(student, teacher, embed_dim, len(source), **method_options(recipe)).to(device)
+    method.crops = _small_views(recipe)
     # Dropout masks: other ones on each process, since each has other images.
     _seed("training", *((recipe.seed, rank()) if rank() else (recipe.seed,)))
     return Parts(method, teacher, inheritance)
+
+
+def _small_views(recipe: Recipe) -> SmallViews | None:
+    """The small crops, each network seeing them in the same proportion to its own input size."""
+    count = recipe.views["small_views"]
+    if not count:
+        return None
+    drawn = small_size_of(recipe.views, recipe.view_size)
+    teacher_size = (recipe.teacher.image_size if recipe.teacher else None) or recipe.student.image_size
+    return SmallViews(
+        count,
+        student_size=round(drawn * recipe.student.image_size / recipe.view_size),
+        teacher_size=round(drawn * teacher_size / recipe.view_size),
+    )
 
 
 def build_teacher(student_size: int, section: TeacherSection, device: torch.device | str) -> Teacher:
@@ -82,7 +99,7 @@ def _build_student(
 ) -> tuple[Encoder, Inheritance | None]:
     wanted = recipe.student
     _seed("backbone", recipe.seed)
-    backbone = create_backbone(wanted.model)
+    backbone = create_backbone(wanted.model, wanted.options)
     inheritance = None
     if wanted.init == "checkpoint" and wanted.init_from:
         load_backbone(backbone, Path(wanted.init_from))
@@ -91,9 +108,11 @@ def _build_student(
     _seed("head", recipe.seed)
     student = build_student(
         backbone,
-        embed_dim=_embed_dim(recipe, teacher),
+        embed_dim=_embed_dim(recipe, teacher, backbone),
         head=wanted.head,
         head_hidden_dim=wanted.head_hidden_dim,
+        head_hidden_ratio=wanted.head_hidden_ratio,
+        head_dropout=wanted.head_dropout,
         image_size=wanted.image_size,
         mean=wanted.mean,
         std=wanted.std,
@@ -123,8 +142,11 @@ def _calibration_batches(recipe: Recipe, source: ImageSource, device: torch.devi
         yield torch.stack([transform(load_or_replace(source, index)[0]) for index in batch]).to(device)
 
 
-def _embed_dim(recipe: Recipe, teacher: Teacher | None) -> int:
-    return recipe.student.embed_dim or (teacher.embed_dim if teacher else DEFAULT_EMBED_DIM)
+def _embed_dim(recipe: Recipe, teacher: Teacher | None, backbone: nn.Module) -> int:
+    wanted = recipe.student
+    if wanted.embed_dim is None and wanted.head == "none" and METHODS[recipe.method["name"]].own_width:
+        return feature_dim_of(backbone)
+    return wanted.embed_dim or (teacher.embed_dim if teacher else DEFAULT_EMBED_DIM)
 
 
 def _seed(purpose: str, *key: int) -> None:

@@ -9,8 +9,8 @@ import torch
 from disco_zoo.build import build_parts
 from disco_zoo.datasets import ImageSource
 from disco_zoo.optim import build_optimizer
-from disco_zoo.recipe import Recipe, view_options
-from disco_zoo.views import VIEW_RECIPES, ViewDataset, collate_views
+from disco_zoo.recipe import Recipe
+from disco_zoo.view_dataset import ViewDataset, collate_views, view_plan
 
 TIMED_STEPS = 2
 
@@ -20,16 +20,23 @@ def seconds_per_step(recipe: Recipe, source: ImageSource, device: torch.device |
     parts = build_parts(recipe, source, device)
     method = parts.method.train()
     optimizer = build_optimizer(method.parameters(), recipe.optim, lr=1e-9)
-    view = VIEW_RECIPES[recipe.views["recipe"]](recipe.view_size, **view_options(recipe))
-    dataset = ViewDataset(source, view, num_views=method.num_views, seed=recipe.seed, epoch=0)
+    plan = view_plan(recipe.views, recipe.view_size, method.num_views)
+    companions = _itself if method.takes_companions else None
+    dataset = ViewDataset(source, plan, seed=recipe.seed, epoch=0, companions=companions)
     size = min(recipe.optim.batch_size, len(source))
     timings = []
     for step in range(1 + TIMED_STEPS):
         begun = time.monotonic()
         batch = collate_views([dataset[(step * size + row) % len(source)] for row in range(size)])
         method([views.to(device) for views in batch["views"]], batch["index"].to(device))["loss"].backward()
+        method.before_step()
         optimizer.step()
         optimizer.zero_grad()
         method.after_step()
         timings.append(time.monotonic() - begun)
     return min(timings[1:])
+
+
+def _itself(epoch: int, index: int) -> int:
+    """A companion that costs what any costs."""
+    return index

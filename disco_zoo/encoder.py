@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from disco_zoo.evaluate.features import normalise
+from disco_zoo.precision import at_least_float32
 
 
 class Encoder(nn.Module):
@@ -29,13 +30,13 @@ class Encoder(nn.Module):
         self.mean, self.std = tuple(mean), tuple(std)
         self.to(memory_format=torch.channels_last)
 
-    def features(self, views: Tensor) -> Tensor:
-        """Pooled backbone features (B, feature_dim) of uint8 views (B, 3, S', S')."""
-        return self.backbone(normalise(resized(views, self.image_size), self.mean, self.std))
+    def features(self, views: Tensor, size: int | None = None) -> Tensor:
+        """Pooled backbone features (B, feature_dim) of uint8 views (B, 3, S', S'), seen at side `size`, default S."""
+        return self.backbone(normalise(resized(views, size or self.image_size), self.mean, self.std))
 
-    def forward(self, views: Tensor) -> Tensor:
-        """L2-normalised embeddings (B, D) of uint8 views (B, 3, S', S')."""
-        return F.normalize(self.head(self.features(views)), dim=1)
+    def forward(self, views: Tensor, size: int | None = None) -> Tensor:
+        """L2-normalised embeddings (B, D) of uint8 views (B, 3, S', S'), seen at side `size`, default S."""
+        return F.normalize(at_least_float32(self.head(self.features(views, size))), dim=1)
 
 
 def feature_dim_of(backbone: nn.Module) -> int:

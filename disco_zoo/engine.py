@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -19,15 +20,16 @@ from disco_zoo.datasets import ImageSource, UnreadableTally
 from disco_zoo.distributed import any_process, gather_objects, rank
 from disco_zoo.errors import BadRecipe, BadRunFolder, Interrupted, TrainingDiverged
 from disco_zoo.interrupts import InterruptFlag
+from disco_zoo.methods.base import Preparation
 from disco_zoo.metric_logger import MetricLogger
 from disco_zoo.online_knn import OnlineKnn
 from disco_zoo.optim import build_optimizer, lr_at
 from disco_zoo.position import Position, TrainResult, total_steps
 from disco_zoo.progress import StepProgress
-from disco_zoo.recipe import Recipe, view_options
+from disco_zoo.recipe import Recipe
 from disco_zoo.run_folder import RunFolder
 from disco_zoo.sampler import BatchShare
-from disco_zoo.views import VIEW_RECIPES, ViewDataset, collate_views
+from disco_zoo.view_dataset import ViewDataset, collate_views, view_plan
 
 
 class Trainer:
@@ -58,7 +60,9 @@ class Trainer:
         self.steps_per_epoch = len(source) // recipe.optim.batch_size
         self._check_batch_size()
         if recipe.optim.sync_bn and accelerator.num_processes > 1:
-            parts.method.student.backbone = torch.nn.SyncBatchNorm.convert_sync_batchnorm(parts.student.backbone)
+            self._require_accelerator()
+            # torch's own converter would drop the activations that timm fuses into BatchNorm.
+            parts.method = convert_sync_batchnorm(parts.method)
         optimizer = build_optimizer(parts.method.parameters(), recipe.optim, recipe.lr)
         self.plain_method = parts.method
         self.method, self.optimizer = accelerator.prepare(parts.method, optimizer)
@@ -80,6 +84,7 @@ class Trainer:
             Interrupted: Ctrl-C; the checkpoint is saved.
             BadData: too many images cannot be read.
         """
+        self._prepare()
         if resume:
             self._restore()
         resume_step = self.position.step if resume else None
@@ -96,11 +101,18 @@ class Trainer:
             self.position.step * self.recipe.optim.batch_size / seconds, len(self.position.unreadable),
         )  # fmt: skip
 
+    def _prepare(self) -> None:
+        preparation = Preparation(
+            self.source, self.folder.path, self.recipe.seed, self.accelerator.device, self.workers
+        )  # fmt: skip
+        self.plain_method.prepare(preparation)
+
     def _run(self, last_step: int, flag: InterruptFlag, progress: StepProgress) -> None:
         """Epochs and steps: the loop."""
         while self.position.step < last_step:
             clock, stop = time.monotonic(), False
             epoch = self.position.step // self.steps_per_epoch
+            self.plain_method.start_epoch(epoch)
             for batch in self._loader(epoch):
                 losses = self._micro_step(batch)
                 if not self.accelerator.sync_gradients:
@@ -133,6 +145,8 @@ class Trainer:
             for group in self.optimizer.param_groups:
                 group["lr"] = self.lr
             self._used_lr = self.lr
+            if self.accelerator.sync_gradients:
+                self.plain_method.before_step()
             self.optimizer.step()
             self.optimizer.zero_grad()
         return losses
@@ -150,8 +164,9 @@ class Trainer:
     def _loader(self, epoch: int) -> DataLoader[dict[str, Any]]:
         """The rest of an epoch, from this run's position, in micro-batches of this process."""
         recipe, accumulation = self.recipe, self.recipe.optim.accumulation_steps
-        view = VIEW_RECIPES[recipe.views["recipe"]](recipe.view_size, **view_options(recipe))
-        dataset = ViewDataset(self.source, view, num_views=self.plain_method.num_views, seed=recipe.seed, epoch=epoch)
+        plan = view_plan(recipe.views, recipe.view_size, self.plain_method.num_views)
+        companions = self.plain_method.companions
+        dataset = ViewDataset(self.source, plan, seed=recipe.seed, epoch=epoch, companions=companions)
         share = BatchShare(
             len(self.source),
             recipe.optim.batch_size // accumulation,
@@ -270,8 +285,17 @@ class Trainer:
             tally.messages = self.position.unreadable
             tally.write(self._unreadable_list)
 
+    def _require_accelerator(self) -> None:
+        if self.accelerator.device.type == "cpu":
+            raise BadRecipe("optim.sync_bn works on GPUs only. Type: --set optim.sync_bn=false")
+
     def _check_batch_size(self) -> None:
         optim, processes = self.recipe.optim, self.accelerator.num_processes
+        if optim.batch_size < 2 * optim.accumulation_steps * processes:
+            raise BadRecipe(
+                f"optim.batch_size {optim.batch_size} leaves a forward fewer than two images, which BatchNorm needs. "
+                f"Type: --set optim.batch_size={2 * optim.accumulation_steps * processes}"
+            )
         if self.steps_per_epoch == 0:
             raise BadRecipe(
                 f"optim.batch_size {optim.batch_size} is larger than the data ({len(self.source)} images). "

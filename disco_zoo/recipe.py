@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-import yaml
-from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
 from disco_zoo.errors import BadRecipe, UnknownName, did_you_mean
 from disco_zoo.recipe_check import (
@@ -19,24 +18,11 @@ from disco_zoo.recipe_check import (
     explain,
     with_defaults,
 )
-from disco_zoo.recipe_yaml import dump_yaml, read_value, read_yaml
-
-Channels = tuple[float, float, float]
-Pixels = Annotated[int, Field(ge=16)]
-
-
-class StudentSection(Section):
-    model: str
-    image_size: Pixels
-    mean: Channels = (0.485, 0.456, 0.406)
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.229, 0.224, 0.225)
-    head: Literal["mlp", "linear", "none"] = "mlp"
-    embed_dim: PositiveInt | None = None  # None: the teacher's, or 128 without a teacher
-    head_hidden_dim: PositiveInt | None = 2048  # None: the feature width (MoCo-v2's rule); DisCo fixes 2048
-    init: Literal["random", "inherit", "checkpoint"] = "random"
-    # inherit: a teacher source, default teacher.source; checkpoint: a safetensors file
-    init_from: str | None = None
-    recalibration_images: PositiveInt = 1024  # inherit only: images that set BatchNorm's statistics
+from disco_zoo.recipe_extends import MergedRecipe, name_file, read_merged
+from disco_zoo.recipe_optim import OptimSection, check_optim
+from disco_zoo.recipe_student import Pixels, StudentSection, check_student, with_one_width
+from disco_zoo.recipe_views import check_views
+from disco_zoo.recipe_yaml import dump_yaml, read_value
 
 
 class TeacherSection(Section):
@@ -52,20 +38,6 @@ class DataSection(Section):
     source: str | None = None  # None: must come from --data
     eval_source: str | None = None  # None: the test split of `source`
     max_unreadable_images: NonNegativeInt = 100
-
-
-class OptimSection(Section):
-    optimizer: Literal["sgd", "adamw"]
-    batch_size: int = Field(ge=1)  # images a step, over all processes and accumulated micro-batches
-    base_lr: float = Field(gt=0)  # for 256 images; the rate used is base_lr * batch_size / 256
-    weight_decay: float = Field(ge=0)
-    momentum: float = Field(default=0.9, ge=0, lt=1)  # SGD only
-    schedule: Literal["cosine_epoch", "cosine_step", "constant"]
-    warmup_epochs: float = Field(default=0.0, ge=0)
-    epochs: int = Field(ge=1)
-    accumulation_steps: int = Field(default=1, ge=1)
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
-    sync_bn: bool = False
 
 
 class LogSection(Section):
@@ -136,10 +108,10 @@ def recipes_folder() -> Path:
 
 
 def bundled_recipes() -> dict[str, Path]:
-    """Every recipe on disk by its full name, `scale/checkpoint`."""
+    """Every recipe on disk by its full name, `scale/checkpoint`; what recipes share, in `parts/`, is none."""
     folder = recipes_folder()
-    paths = sorted(folder.rglob("*.yaml"))
-    return {path.relative_to(folder).as_posix().removesuffix(".yaml"): path for path in paths}
+    names = {path.relative_to(folder).as_posix().removesuffix(".yaml"): path for path in sorted(folder.rglob("*.yaml"))}
+    return {name: path for name, path in names.items() if not name.startswith("parts/")}
 
 
 def find_recipe(name: str) -> Path:
@@ -160,33 +132,35 @@ def find_recipe(name: str) -> Path:
 
 
 def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
-    """Load a recipe by name or path and apply `key=value` overrides, checked the same way.
+    """Load a recipe by name or path with all it extends and apply `key=value` overrides, checked the same way.
 
     Raises:
         UnknownName: no such recipe.
-        BadRecipe: all faults of file and overrides together.
+        BadRecipe: all faults of files and overrides together.
     """
     path = find_recipe(name)
-    try:
-        values, faults = read_yaml(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadRecipe(f"{path} is no YAML: {' '.join(str(error).split())}") from error
-    if not isinstance(values, dict):
-        raise BadRecipe(f"{path} holds no keys")
-    explicit = {f"{s}.{k}" for s, section in values.items() if isinstance(section, dict) for k in section}
-    faults += _apply_overrides(values, overrides, explicit)
-    _apply_preset(values, explicit)
-    return parse_recipe(values, origin=path.name, faults=faults)
+    merged = read_merged(path, recipes_folder())
+    merged.faults += _apply_overrides(merged, overrides)
+    _apply_preset(merged)
+    return parse_recipe(merged.values, origin=path.name, faults=merged.faults, inherited=merged.inherited)
 
 
-def parse_recipe(values: dict[str, Any], *, origin: str, faults: Iterable[str] = ()) -> Recipe:
-    """Validate a recipe's values; `faults` found earlier are reported along with the new ones.
+def parse_recipe(
+    values: dict[str, Any], *, origin: str, faults: Iterable[str] = (), inherited: Mapping[str, str] | None = None
+) -> Recipe:
+    """Validate a recipe's values.
+
+    Args:
+        values: sections and their keys.
+        origin: what the message calls the recipe.
+        faults: found earlier, to be reported along with the new ones.
+        inherited: "section.key" of values from other files, and the file that a fault of theirs is to name.
 
     Raises:
         BadRecipe: all faults together.
     """
     # Dates and the like, which YAML makes of plain text, become text again.
-    values = json.loads(json.dumps(values, default=str))
+    values = with_one_width(json.loads(json.dumps(values, default=str)))
     messages = list(faults)
     recipe: Recipe | None = None
     try:
@@ -194,15 +168,11 @@ def parse_recipe(values: dict[str, Any], *, origin: str, faults: Iterable[str] =
     except ValidationError as error:
         messages += explain(error, Recipe)
     messages += check_named_sections(values) + check_across_sections(values)
+    messages += check_student(values) + check_optim(values) + check_views(values)
     if messages or recipe is None:
-        raise BadRecipe(f"{origin}: " + "; ".join(messages))
+        raise BadRecipe(f"{origin}: " + "; ".join(name_file(message, inherited or {}) for message in messages))
     sections = {"views": recipe.views, "method": recipe.method}
     return recipe.model_copy(update={name: with_defaults(name, given) for name, given in sections.items()})
-
-
-def view_options(recipe: Recipe) -> dict[str, Any]:
-    """Arguments of the view recipe without its name."""
-    return {key: _tuples(value) for key, value in recipe.views.items() if key != "recipe"}
 
 
 def method_options(recipe: Recipe) -> dict[str, Any]:
@@ -210,11 +180,7 @@ def method_options(recipe: Recipe) -> dict[str, Any]:
     return {key: value for key, value in recipe.method.items() if key != "name"}
 
 
-def _tuples(value: Any) -> Any:
-    return tuple(value) if isinstance(value, list) else value
-
-
-def _apply_overrides(values: dict[str, Any], overrides: Iterable[str], explicit: set[str]) -> list[str]:
+def _apply_overrides(merged: MergedRecipe, overrides: Iterable[str]) -> list[str]:
     """Set `section.key=value`; return what was wrong with the overrides themselves."""
     faults = []
     for override in overrides:
@@ -223,28 +189,32 @@ def _apply_overrides(values: dict[str, Any], overrides: Iterable[str], explicit:
         if not equals or not key or len(parents) > 1:
             faults.append(f"--set {override}: write --set section.key=value")
             continue
-        target = values
-        for parent in parents:
-            if target.get(parent) is None:
-                target[parent] = {}
-            target = target[parent]
-        if not isinstance(target, dict):
+        if not parents:
+            merged.forget(key)
+            merged.lay_over({key: read_value(text)}, None)
+            continue
+        section = merged.values.setdefault(parents[0], {})
+        if not isinstance(section, dict):
             faults.append(f"--set {override}: '{parents[0]}' has no keys below it")
             continue
-        target[key] = read_value(text)
-        explicit.add(path.strip())
+        section[key] = read_value(text)
+        merged.note(path.strip())
     return faults
 
 
-def _apply_preset(values: dict[str, Any], explicit: set[str]) -> None:
-    """`preset: official` fills in the method's named quirks wherever recipe and overrides are silent."""
+def _apply_preset(merged: MergedRecipe) -> None:
+    """`preset: official` fills in the method's named quirks wherever files and overrides are silent.
+
+    A file that the recipe extends counts like the recipe itself: what it says is not silence.
+    """
     from disco_zoo.methods import METHODS
 
+    values = merged.values
     method = values.get("method")
     name = method.get("name") if isinstance(method, dict) else None
     if values.get("preset") != "official" or not isinstance(name, str) or name not in METHODS:
         return
     for path, value in METHODS[name].OFFICIAL.items():
         section, key = path.split(".")
-        if path not in explicit and isinstance(values.get(section), dict):
+        if path not in merged.explicit and isinstance(values.get(section), dict):
             values[section][key] = value

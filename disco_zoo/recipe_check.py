@@ -26,14 +26,22 @@ def schema_of(target: Callable[..., Any] | None) -> type[BaseModel]:
     """A pydantic model of a callable's keyword-only arguments: the signature is the schema."""
     if target is None:
         return Section
-    function = target.__init__ if inspect.isclass(target) else target
+    from disco_zoo.view_dataset import multi_crop
+    from disco_zoo.views import VIEW_RECIPES
+
+    fields = _keyword_fields(target.__init__ if inspect.isclass(target) else target)
+    if target in VIEW_RECIPES.values():
+        fields |= _keyword_fields(multi_crop)  # every view recipe may have small crops besides
+    return create_model(f"Options of {getattr(target, '__name__', target)}", __base__=Section, **fields)
+
+
+def _keyword_fields(function: Callable[..., Any]) -> dict[str, Any]:
     hints = typing.get_type_hints(function, include_extras=True)
-    fields: dict[str, Any] = {
+    return {
         name: (hints[name], ... if parameter.default is parameter.empty else parameter.default)
         for name, parameter in inspect.signature(function).parameters.items()
         if parameter.kind is parameter.KEYWORD_ONLY
     }
-    return create_model(f"Options of {getattr(target, '__name__', target)}", __base__=Section, **fields)
 
 
 def _named_sections() -> dict[str, tuple[str, dict[str, Any]]]:
@@ -109,7 +117,7 @@ def _keys_at(model: type[BaseModel], path: list[str]) -> list[str]:
 def check_across_sections(values: dict[str, Any]) -> list[str]:
     """Faults that show only when the sections are seen together; says nothing of what has another fault."""
     faults: list[str] = []
-    student, optim = _section(values, "student"), _section(values, "optim")
+    student, optim = section_of(values, "student"), section_of(values, "optim")
     needs_teacher = _method_needs_teacher(values)
     if needs_teacher and values.get("teacher") is None:
         faults.append(f"missing key 'teacher.source' (method {values['method']['name']} needs a teacher)")
@@ -124,12 +132,15 @@ def check_across_sections(values: dict[str, Any]) -> list[str]:
     batch_size, accumulation = optim.get("batch_size"), optim.get("accumulation_steps")
     if type(batch_size) is type(accumulation) is int and accumulation > 0 and batch_size % accumulation:
         faults.append("optim.accumulation_steps: must divide optim.batch_size")
+    queue_size = section_of(values, "method").get("queue_size")
+    if type(queue_size) is type(batch_size) is int and 0 < queue_size < batch_size:
+        faults.append(f"method.queue_size: must hold a batch of {batch_size} images, not {queue_size}")
     return faults + _check_sizes(values) + _check_names(values)
 
 
 def _check_sizes(values: dict[str, Any]) -> list[str]:
-    evaluation = _section(values, "eval")
-    crop = evaluation.get("image_size") or _section(values, "student").get("image_size")
+    evaluation = section_of(values, "eval")
+    crop = evaluation.get("image_size") or section_of(values, "student").get("image_size")
     resize = evaluation.get("resize_size")
     if type(resize) is type(crop) is int and 0 < resize < crop:
         return [f"eval.resize_size: must be at least the crop's {crop} pixels, not {resize}"]
@@ -147,7 +158,7 @@ def _check_names(values: dict[str, Any]) -> list[str]:
     ]
     faults = []
     for section, key, known in references:
-        name = _section(values, section).get(key)
+        name = section_of(values, section).get(key)
         if isinstance(name, str) and name not in known:
             faults.append(f"{section}.{key}: unknown '{name}'.{did_you_mean(name, known)} (one of {', '.join(known)})")
     return faults
@@ -156,10 +167,11 @@ def _check_names(values: dict[str, Any]) -> list[str]:
 def _method_needs_teacher(values: dict[str, Any]) -> bool | None:
     """None where the method itself is unknown."""
     _, methods = _named_sections()["method"]
-    name = _section(values, "method").get("name")
+    name = section_of(values, "method").get("name")
     return methods[name].needs_teacher if isinstance(name, str) and name in methods else None
 
 
-def _section(values: dict[str, Any], name: str) -> dict[str, Any]:
+def section_of(values: dict[str, Any], name: str) -> dict[str, Any]:
+    """A section of unchecked values; empty where it is missing or no section."""
     section = values.get(name)
     return section if isinstance(section, dict) else {}

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import timm
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from disco_zoo.convert import read_checkpoint
 from disco_zoo.encoder import Encoder, feature_dim_of
 from disco_zoo.errors import BadRecipe, UnknownName, did_you_mean
 from disco_zoo.modules import projection_head
@@ -27,17 +29,28 @@ class Inheritance:
     total: int
 
 
-def create_backbone(model: str) -> nn.Module:
+def create_backbone(model: str, options: Mapping[str, Any] | None = None) -> nn.Module:
     """A headless zoo or timm backbone with random weights.
+
+    Args:
+        model: a timm name.
+        options: further arguments of `timm.create_model`, e.g. drop_path_rate.
 
     Raises:
         UnknownName: timm does not know the model.
+        BadRecipe: the model does not take the options.
     """
     import disco_zoo.disco_students  # noqa: F401  registers the zoo's names
 
     if not timm.is_model(model):
         raise UnknownName(f"student.model '{model}' is unknown to timm.{did_you_mean(model, timm.list_models())}")
-    return timm.create_model(model, num_classes=0)
+    if not options:
+        return timm.create_model(model, num_classes=0)
+    try:
+        return timm.create_model(model, num_classes=0, **options)
+    except Exception as error:  # each model checks its arguments in its own way, if at all
+        reason = " ".join(str(error).split())[:300]
+        raise BadRecipe(f"student.options: {model} does not take {dict(options)} ({reason})") from error
 
 
 def build_student(
@@ -49,25 +62,47 @@ def build_student(
     image_size: int,
     mean: Sequence[float],
     std: Sequence[float],
+    head_hidden_ratio: float | None = None,
+    head_dropout: float = 0.0,
 ) -> Encoder:
     """Put a head on a backbone.
 
     Args:
         embed_dim: D, the teacher's width where there is a teacher.
-        head: "mlp" (Linear, ReLU, Linear), "linear", or "none" (features are the embedding; widths must agree).
-        head_hidden_dim: hidden width of "mlp"; None takes the feature width, MoCo-v2's rule.
+        head: "mlp" (Linear, ReLU, Linear), "mlp_bn" (with BatchNorm in front of the ReLU: SwAV, SimCLR), "linear",
+            or "none" (features are the embedding; widths must agree).
+        head_hidden_dim: hidden width of the two with a hidden layer; None takes the feature width, MoCo-v2's rule.
+        head_hidden_ratio: in place of head_hidden_dim, how many times the feature width (ssl-small: 2).
+        head_dropout: share of the features that is dropped in front of the head while training (SEED: 0.2).
+
+    Raises:
+        BadRecipe: no head, and the widths do not agree.
     """
     width = feature_dim_of(backbone)
-    if head == "none":
-        if width != embed_dim:
-            raise BadRecipe(
-                f"student.head: none needs features of the teacher's width {embed_dim}, this student has {width}. "
-                "Type: --set student.head=mlp"
-            )
-        projection: nn.Module = nn.Identity()
-    else:
-        projection = projection_head(width, (head_hidden_dim or width) if head == "mlp" else None, embed_dim)
+    if head == "none" and width != embed_dim:
+        raise BadRecipe(
+            f"student.head: none needs features of the teacher's width {embed_dim}, this student has {width}. "
+            "Type: --set student.head=mlp"
+        )
+    hidden = head_hidden_dim or max(1, round(width * (head_hidden_ratio or 1.0)))
+    projection = student_head(head, width, hidden, embed_dim)
+    if head_dropout > 0:
+        projection = nn.Sequential(nn.Dropout(head_dropout), projection)
     return Encoder(backbone, projection, image_size=image_size, mean=mean, std=std)
+
+
+def student_head(kind: str, in_features: int, hidden_features: int, out_features: int) -> nn.Module:
+    """A head of one of the kinds that `build_student` lists, from features (b, in) to embeddings (b, out)."""
+    if kind == "none":
+        return nn.Identity()
+    if kind == "mlp_bn":
+        return nn.Sequential(
+            nn.Linear(in_features, hidden_features),
+            nn.BatchNorm1d(hidden_features),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden_features, out_features),
+        )
+    return projection_head(in_features, hidden_features if kind == "mlp" else None, out_features)
 
 
 @torch.no_grad()
@@ -111,14 +146,23 @@ def recalibrate_batch_norm(student: Encoder, batches: Iterator[Tensor]) -> None:
 
 
 def load_backbone(backbone: nn.Module, path: Path) -> None:
-    """Load a safetensors file of backbone tensors, strictly.
+    """Load backbone tensors, strictly: a safetensors file, a run folder, or an authors' file in any layout.
 
     Raises:
         BadRecipe: the file is missing or does not fit.
     """
     try:
-        backbone.load_state_dict(load_file(path), strict=True)
+        backbone.load_state_dict(_backbone_tensors(backbone, path), strict=True)
     except FileNotFoundError as error:
         raise BadRecipe(f"student.init_from: {path} does not exist") from error
     except Exception as error:  # safetensors and torch raise their own kinds; all mean: this file does not fit
         raise BadRecipe(f"student.init_from: {path} does not fit: {' '.join(str(error).split())[:300]}") from error
+
+
+def _backbone_tensors(backbone: nn.Module, path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    if not path.exists():
+        raise FileNotFoundError(path)
+    network: str = backbone.pretrained_cfg["architecture"]  # type: ignore[index,assignment]  # what a zoo name computes
+    return read_checkpoint(path, network).backbone

@@ -19,6 +19,7 @@ from disco_zoo import convert, lite0
 from disco_zoo.catalog import load_catalog
 from disco_zoo.encoder import Encoder, feature_dim_of
 from disco_zoo.errors import BadCheckpoint, BadTeacher, UnknownName, did_you_mean
+from disco_zoo.input_size import create_for_any_size, fit_input_size
 from disco_zoo.weights import local_weights
 
 BatchNormMode = Literal["eval", "train"]
@@ -61,6 +62,9 @@ class Teacher:
         image_size: side in pixels the teacher looks at; may differ from the student's.
         features: "head" for the SSL embedding, "backbone" for pooled features; without a head, the same.
         bn_mode: "eval", or "train" to repeat the official code: targets then depend on the batch.
+
+    Raises:
+        BadTeacher: the network cannot look at images of this size.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class Teacher:
             loaded.backbone, head, image_size=image_size, mean=loaded.mean, std=loaded.std
         ).requires_grad_(False)
         self.encoder.train(bn_mode == "train").to(device)
+        fit_input_size(loaded.backbone, image_size, loaded.title)
 
     @property
     def title(self) -> str:
@@ -89,9 +94,9 @@ class Teacher:
         return self.encoder.backbone
 
     @torch.no_grad()
-    def __call__(self, views: Tensor) -> Tensor:
-        """Un-normalised embeddings (b, D) of uint8 views (b, 3, S, S), without gradient."""
-        return self.encoder.head(self.encoder.features(views)).detach()
+    def __call__(self, views: Tensor, size: int | None = None) -> Tensor:
+        """Un-normalised embeddings (b, D) of uint8 views (b, 3, S, S), seen at side `size`, without gradient."""
+        return self.encoder.head(self.encoder.features(views, size)).detach()
 
 
 def load_teacher_source(source: str, *, pretrained: bool = True) -> LoadedTeacher:
@@ -183,7 +188,7 @@ def _read(path: Path, network: str | None = None) -> convert.Converted:
 
 def _networks(converted: convert.Converted) -> tuple[nn.Module, nn.Module, int]:
     """Backbone, head and embedding width; without a head the features are the embedding."""
-    backbone = timm.create_model(converted.network, num_classes=0)
+    backbone = create_for_any_size(converted.network, num_classes=0)
     backbone.load_state_dict(converted.backbone, strict=True)
     if not converted.head:
         return backbone, nn.Identity(), feature_dim_of(backbone)
@@ -207,7 +212,7 @@ def _load_timm(name: str, pretrained: bool) -> LoadedTeacher:
 
 def _create(name: str, *, pretrained: bool) -> Any:
     try:
-        return timm.create_model(name, pretrained=pretrained, num_classes=0)
+        return create_for_any_size(name, pretrained=pretrained, num_classes=0)
     except (RuntimeError, OSError) as error:  # no such tag, no weights, or no network
         reason = " ".join(str(error).split())[:300]
         hint = " For random weights: --set teacher.pretrained=false" if pretrained else ""

@@ -14,14 +14,13 @@ import torch
 from PIL import Image, ImageFilter
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
-from torch.utils.data import Dataset
 from torchvision.transforms import v2
 
-from disco_zoo.datasets import ImageSource, load_or_replace
 from disco_zoo.randomness import drawing_from
 from disco_zoo.ranges import Probability, Share
 
 View = Callable[[Image.Image], Tensor]
+Jitter = tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat, NonNegativeFloat]
 
 
 class PILGaussianBlur(v2.Transform):
@@ -48,7 +47,7 @@ def moco_v2_view(
     *,
     crop_scale: tuple[Share, Share] = (0.2, 1.0),
     crop_ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3),
-    jitter: tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat, NonNegativeFloat] = (0.4, 0.4, 0.4, 0.1),
+    jitter: Jitter = (0.4, 0.4, 0.4, 0.1),
     jitter_probability: Probability = 0.8,
     gray_probability: Probability = 0.2,
     blur_probability: Probability = 0.5,
@@ -93,37 +92,89 @@ def plain_view(
     )
 
 
-VIEW_RECIPES: dict[str, Callable[..., View]] = {"moco_v2": moco_v2_view, "plain": plain_view}
+def moco_v1_view(
+    size: int,
+    *,
+    crop_scale: tuple[Share, Share] = (0.2, 1.0),
+    crop_ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3),
+    gray_probability: Probability = 0.2,
+    jitter: Jitter = (0.4, 0.4, 0.4, 0.4),
+    flip_probability: Probability = 0.5,
+) -> View:
+    """A-moco1 (MoCo-v1; SEED with a SimCLR teacher, quirk Q13): greyscale before a jitter that is always on."""
+    return v2.Compose(
+        [
+            v2.RandomResizedCrop(size, scale=crop_scale, ratio=crop_ratio, antialias=True),
+            v2.RandomGrayscale(p=gray_probability),
+            v2.ColorJitter(*jitter),
+            v2.RandomHorizontalFlip(p=flip_probability),
+            v2.PILToTensor(),
+        ]
+    )
+
+
+def swav_view(
+    size: int,
+    *,
+    crop_scale: tuple[Share, Share] = (0.14, 1.0),
+    crop_ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3),
+    flip_probability: Probability = 0.5,
+    jitter: Jitter = (0.8, 0.8, 0.8, 0.2),
+    jitter_probability: Probability = 0.8,
+    gray_probability: Probability = 0.2,
+    blur_probability: Probability = 0.5,
+    blur_sigma: tuple[PositiveFloat, PositiveFloat] = (0.1, 2.0),
+) -> View:
+    """A-swav (SwAV, DisCo with SwAV): the flip first, then a strong jitter, greyscale and blur."""
+    return v2.Compose(
+        [
+            v2.RandomResizedCrop(size, scale=crop_scale, ratio=crop_ratio, antialias=True),
+            v2.RandomHorizontalFlip(p=flip_probability),
+            v2.RandomApply([v2.ColorJitter(*jitter)], p=jitter_probability),
+            v2.RandomGrayscale(p=gray_probability),
+            v2.RandomApply([PILGaussianBlur(blur_sigma)], p=blur_probability),
+            v2.PILToTensor(),
+        ]
+    )
+
+
+def simclr_view(
+    size: int,
+    *,
+    crop_scale: tuple[Share, Share] = (0.08, 1.0),
+    crop_ratio: tuple[PositiveFloat, PositiveFloat] = (3 / 4, 4 / 3),
+    flip_probability: Probability = 0.5,
+    jitter: Jitter = (0.8, 0.8, 0.8, 0.2),
+    jitter_probability: Probability = 0.8,
+    gray_probability: Probability = 0.2,
+    blur_probability: Probability = 0.5,
+    blur_sigma: tuple[PositiveFloat, PositiveFloat] = (0.1, 2.0),
+) -> View:
+    """A-simclr (Chen et al. 2020, appendix A): bicubic crop, flip, strong jitter, greyscale, blur."""
+    bicubic = v2.InterpolationMode.BICUBIC
+    return v2.Compose(
+        [
+            v2.RandomResizedCrop(size, scale=crop_scale, ratio=crop_ratio, interpolation=bicubic, antialias=True),
+            v2.RandomHorizontalFlip(p=flip_probability),
+            v2.RandomApply([v2.ColorJitter(*jitter)], p=jitter_probability),
+            v2.RandomGrayscale(p=gray_probability),
+            v2.RandomApply([PILGaussianBlur(blur_sigma)], p=blur_probability),
+            v2.PILToTensor(),
+        ]
+    )
+
+
+# "moco_v2" with other numbers is A-seedswav (crop_scale 0.14 to 1) and A-small of ssl-small (stronger, more grey).
+VIEW_RECIPES: dict[str, Callable[..., View]] = {
+    "moco_v1": moco_v1_view,
+    "moco_v2": moco_v2_view,
+    "plain": plain_view,
+    "simclr": simclr_view,
+    "swav": swav_view,
+}
 
 
 def draw_view(view: View, image: Image.Image, seed: int, epoch: int, index: int, number: int) -> Tensor:
     """Draw view `number` of image `index` in `epoch`: uint8 (3, S, S), the same wherever it is drawn."""
     with drawing_from("view", seed, epoch, index, number):
         return view(image)
-
-
-class ViewDataset(Dataset[dict[str, Any]]):
-    """The views of one epoch: item i is {"views": [uint8 (3, S, S), ...], "index": i, "unreadable": [...]}.
-
-    An image that cannot be read is replaced by the next one that can, so that batches keep their size; its
-    index is reported under "unreadable" for the engine to count.
-    """
-
-    def __init__(self, source: ImageSource, view: View, *, num_views: int, seed: int, epoch: int) -> None:
-        self.source, self.view = source, view
-        self.num_views, self.seed, self.epoch = num_views, seed, epoch
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        image, used, error = load_or_replace(self.source, index)
-        views = [draw_view(self.view, image, self.seed, self.epoch, used, n) for n in range(self.num_views)]
-        return {"views": views, "index": used, "unreadable": None if error is None else (index, str(error))}
-
-
-def collate_views(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """Stack items: {"views": [uint8 (B, 3, S, S), ...], "index": int64 (B,), "unreadable": [(index, why)]}."""
-    views = [torch.stack(column) for column in zip(*(item["views"] for item in items), strict=True)]
-    index = torch.tensor([item["index"] for item in items], dtype=torch.int64)
-    return {"views": views, "index": index, "unreadable": [i["unreadable"] for i in items if i["unreadable"]]}

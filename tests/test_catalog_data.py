@@ -6,11 +6,11 @@ import math
 from pathlib import Path
 
 import pytest
-import yaml
 
 from disco_zoo.catalog import load_catalog
 from disco_zoo.citations import PAPERS
 from disco_zoo.errors import UnknownName
+from disco_zoo.recipe import load_recipe
 
 # Spec, section 8: figures that were read in a source (bold or marked [V]) and belong to a released file.
 VERIFIED = {
@@ -48,6 +48,7 @@ VERIFIED = {
 # All figures of teachers: value, and whether spec section 8 marks it as read.
 TEACHERS = {
     ("mocov2_r50", "linear_top1"): (67.7, True),
+    ("mocov2_r50_disco", "linear_top1"): (67.4, True),
     ("mocov2_r50_800ep", "linear_top1"): (71.1, True),
     ("mocov2_r50_800ep", "knn1_top1"): (57.3, True),
     ("mocov2_r101", "linear_top1"): (69.1, False),
@@ -151,15 +152,14 @@ def test_every_recipe_of_the_catalog_exists() -> None:
 
 def test_inputs_are_those_of_the_recipes() -> None:
     """A model must see the images as its recipe trained and measured it."""
-    folder = Path(__file__).parents[1] / "recipes"
     for row in load_catalog().checkpoints.values():
-        if row.recipe and (folder / f"{row.recipe}.yaml").is_file():
-            recipe = yaml.safe_load((folder / f"{row.recipe}.yaml").read_text(encoding="utf-8"))
-            student, size = recipe["student"], recipe["student"]["image_size"]
-            resize = (recipe.get("eval") or {}).get("resize_size") or round(size * 256 / 224)
+        if row.recipe:
+            recipe = load_recipe(row.recipe)
+            student, size = recipe.student, recipe.student.image_size
+            resize = recipe.eval.resize_size or round(size * 256 / 224)
             assert row.input.size == size, row.name
-            assert row.input.mean == student.get("mean", [0.485, 0.456, 0.406]), row.name
-            assert row.input.std == student.get("std", [0.229, 0.224, 0.225]), row.name
+            assert tuple(row.input.mean) == student.mean, row.name
+            assert tuple(row.input.std) == student.std, row.name
             assert math.floor(size / row.input.crop_pct) == resize, row.name  # timm's resize
 
 
@@ -168,4 +168,4 @@ def test_reproduce_command_asks_for_data_beyond_the_pocket() -> None:
     pocket, cifar = rows["disco_effb0.disco_lite0_fmnist"], rows["disco_effb0.disco_lite0_cifar10"]
     assert pocket.reproduce_command == "disco-zoo reproduce disco_effb0.disco_lite0_fmnist"
     assert cifar.reproduce_command == "disco-zoo reproduce disco_effb0.disco_lite0_cifar10 --data DATA"
-    assert rows["disco_r34.disco_mocov2_r50_in1k"].reproduce_command is None
+    assert rows["disco_r50.seed_swav_r50w4_in1k"].reproduce_command is None

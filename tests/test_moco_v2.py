@@ -26,6 +26,7 @@ def train(method: Method, batches: list[list[Tensor]]) -> list[dict[str, float]]
         method.train()
         losses = method(views, torch.arange(4) + 4 * step)
         losses["loss"].backward()
+        method.before_step()
         optimizer.step()
         optimizer.zero_grad()
         method.after_step()

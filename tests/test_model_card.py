@@ -166,7 +166,7 @@ def test_no_section_is_empty(row: Checkpoint) -> None:
 
 def test_what_has_weights_or_a_recipe_has_a_card() -> None:
     catalog = load_catalog()
-    row = catalog.checkpoints["disco_r34.disco_mocov2_r50_in1k"]
+    row = catalog.checkpoints["disco_r50.seed_swav_r50w4_in1k"]
     assert not model_card.wants_card(row)
     published = Weights(source="hub", repo="lab/name", revision="1" * 40, file="f", sha256="2" * 64)
     assert model_card.wants_card(row.model_copy(update={"weights": published}))

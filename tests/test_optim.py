@@ -58,6 +58,65 @@ def test_constant_stays() -> None:
     assert rates(100) == [0.06] * 100
 
 
+def test_warm_up_can_start_at_a_share_of_the_peak_as_swavs_does() -> None:
+    """SwAV's teacher: 0.3 to 4.8 over 10 epochs, both ends included, then a cosine down to 0.0048 (methods.md 2.9)."""
+    section = optim_section(
+        schedule="cosine_step", epochs=800, warmup_epochs=10.0, warmup_start_fraction=0.3 / 4.8, final_lr_fraction=1e-3
+    )
+    found = [lr_at(step, peak_lr=4.8, steps_per_epoch=7, optim=section) for step in range(800 * 7 + 1)]
+    assert found[:70] == pytest.approx(torch.linspace(0.3, 4.8, 70, dtype=torch.float64).tolist(), rel=1e-12)
+    assert found[70] == 4.8
+    assert found[70 + 395 * 7] == pytest.approx((4.8 + 0.0048) / 2, rel=1e-12)
+    assert found[-1] == pytest.approx(0.0048, rel=1e-12)
+
+
+@pytest.mark.parametrize(("warmup_epochs", "expected"), [(0.05, [0.3, 1.0]), (0.1, [0.3, 1.0]), (0.15, [0.3, 1.0])])
+def test_warm_up_of_hardly_a_step_starts_at_its_share_too(warmup_epochs: float, expected: list[float]) -> None:
+    section = optim_section(warmup_epochs=warmup_epochs, warmup_start_fraction=0.3)
+    assert [lr_at(step, peak_lr=1.0, steps_per_epoch=10, optim=section) for step in range(2)] == expected
+
+
+def test_cosine_can_end_above_zero() -> None:
+    """SwAV's students: 0.6 to 6e-4, by steps; with whole epochs the curve is the same at each epoch's start."""
+    found = rates(101, schedule="cosine_step", epochs=10, final_lr_fraction=1e-3)
+    for step in (0, 17, 50, 100):
+        expected = 6e-5 + 0.5 * (0.06 - 6e-5) * (1 + math.cos(math.pi * step / 100))
+        assert found[step] == pytest.approx(expected, rel=1e-12)
+    by_epoch = rates(100, schedule="cosine_epoch", epochs=10, final_lr_fraction=1e-3)
+    assert by_epoch == pytest.approx([found[step // 10 * 10] for step in range(100)], rel=1e-12)
+
+
+def test_multistep_multiplies_once_for_each_milestone_passed() -> None:
+    """CompRess: x 0.2 after 90 and 120 finished epochs (methods.md 1.4)."""
+    section = optim_section(schedule="multistep", epochs=130, milestones_epochs=(90, 120), gamma=0.2)
+    found = [lr_at(step, peak_lr=0.01, steps_per_epoch=3, optim=section) for step in range(130 * 3)]
+    assert found == pytest.approx([0.01] * 270 + [0.002] * 90 + [0.0004] * 30, rel=1e-12)
+
+
+def test_multistep_counts_epochs_from_the_start_and_not_from_the_warm_up() -> None:
+    found = rates(40, schedule="multistep", epochs=4, milestones_epochs=(2, 3), gamma=0.1, warmup_epochs=1.0)
+    assert found[9] == found[19] == pytest.approx(0.06)
+    assert [found[20], found[30]] == pytest.approx([0.006, 0.0006])
+
+
+@pytest.mark.parametrize("batch_size", [16, 256, 512])
+def test_seeds_official_schedule_is_quirk_q10(batch_size: int) -> None:
+    """From the unscaled rate in five steps of an epoch, then the cosine of the absolute epoch (methods.md 5)."""
+    section = optim_section(schedule="seed_official", base_lr=0.03, batch_size=batch_size, epochs=200)
+    scaled = 0.03 * batch_size / 256
+    found = [lr_at(step, peak_lr=scaled, steps_per_epoch=2, optim=section) for step in range(400)]
+    for step, rate in enumerate(found):
+        epoch = step // 2
+        expected = (
+            0.03 + (0.03 * batch_size / 256 - 0.03) / 5 * epoch
+            if epoch < 5
+            else 0.5 * scaled * (1 + math.cos(math.pi * epoch / 200))
+        )
+        assert rate == pytest.approx(expected, rel=1e-12), step
+    assert found[0] == 0.03
+    assert (found[0] > scaled) == (batch_size < 256)
+
+
 def test_sgd_is_the_papers_update_on_every_trainable_parameter() -> None:
     torch.manual_seed(0)
     net = TinyNet()
@@ -79,3 +138,103 @@ def test_adamw_takes_rate_and_decay_from_the_recipe() -> None:
     optimizer = build_optimizer(TinyNet().parameters(), optim_section(optimizer="adamw", weight_decay=0.1), 0.5)
     assert isinstance(optimizer, torch.optim.AdamW)
     assert (optimizer.defaults["lr"], optimizer.defaults["weight_decay"]) == (0.5, 0.1)
+
+
+class Reference:
+    """LARC or LARS of single tensors, written from the formulas in `build_optimizer`'s documentation."""
+
+    def __init__(
+        self, tensors: list[torch.Tensor], *, momentum: float, weight_decay: float, spare_vectors: bool
+    ) -> None:
+        self.tensors = [tensor.detach().clone() for tensor in tensors]
+        self.velocities = [torch.zeros_like(tensor) for tensor in self.tensors]
+        self.momentum, self.weight_decay, self.spare_vectors = momentum, weight_decay, spare_vectors
+
+    def step(self, gradients: list[torch.Tensor], lr: float) -> None:
+        for number, gradient in enumerate(gradients):
+            tensor = self.tensors[number]
+            if not (self.spare_vectors and tensor.ndim <= 1):
+                size, slope = tensor.pow(2).sum().sqrt().item(), gradient.pow(2).sum().sqrt().item()
+                trust = 1e-3 * size / (slope + self.weight_decay * size + 1e-8) if size > 0 and slope > 0 else 1.0
+                gradient = trust * (gradient + self.weight_decay * tensor)
+            self.velocities[number] = self.momentum * self.velocities[number] + gradient
+            self.tensors[number] = tensor - lr * self.velocities[number]
+
+
+def tensors_of_every_kind() -> list[torch.nn.Parameter]:
+    """A convolution, a matrix, a bias of zeros (whose norm is 0 at first), a scale and a temperature, in fp64."""
+    generator = torch.Generator().manual_seed(1)
+    shapes = [(4, 3, 3, 3), (5, 4)]
+    matrices = [torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes]
+    vectors = [torch.zeros(4), torch.ones(4), torch.tensor(2.0)]
+    return [torch.nn.Parameter(tensor.double()) for tensor in [*matrices, *vectors]]
+
+
+def large_and_small_gradients(tensors: list[torch.nn.Parameter], step: int) -> list[torch.Tensor]:
+    """Small enough for a trust ratio above the rate (which clipping would cut), and large ones."""
+    generator = torch.Generator().manual_seed(step)
+    scale = 1e-4 if step % 2 else 30.0
+    return [scale * torch.randn(tensor.shape, generator=generator, dtype=torch.float64) for tensor in tensors]
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+@pytest.mark.parametrize(("name", "spare_vectors"), [("larc", False), ("lars", True)])
+def test_larc_and_lars_are_their_formulas(name: str, spare_vectors: bool, weight_decay: float) -> None:
+    tensors = tensors_of_every_kind()
+    section = optim_section(optimizer=name, momentum=0.9, weight_decay=weight_decay)
+    reference = Reference(tensors, momentum=0.9, weight_decay=weight_decay, spare_vectors=spare_vectors)
+    optimizer = build_optimizer(tensors, section, 0.6)
+    for step in range(6):
+        lr = 0.6 / (step + 1)
+        for group in optimizer.param_groups:
+            group["lr"] = lr
+        gradients = large_and_small_gradients(tensors, step)
+        for tensor, gradient in zip(tensors, gradients, strict=True):
+            tensor.grad = gradient.clone()
+        reference.step(gradients, lr)
+        optimizer.step()
+        for tensor, expected in zip(tensors, reference.tensors, strict=True):
+            assert torch.allclose(tensor, expected, rtol=1e-10, atol=1e-14), (step, tensor.shape)
+
+
+def test_larc_adapts_every_tensor_and_lars_only_those_of_two_dimensions_and_more() -> None:
+    tensors = tensors_of_every_kind()
+    tensors[1].requires_grad_(False)
+    (larc,) = build_optimizer(tensors, optim_section(optimizer="larc", weight_decay=0.1), 0.6).param_groups
+    assert [p.ndim for p in larc["params"]] == [4, 1, 1, 0]
+    adapted, plain = build_optimizer(tensors, optim_section(optimizer="lars", weight_decay=0.1), 0.6).param_groups
+    assert [p.ndim for p in adapted["params"]] == [4]
+    assert [p.ndim for p in plain["params"]] == [1, 1, 0]
+    assert (adapted["weight_decay"], plain["weight_decay"]) == (0.1, 0.0)
+    (only,) = build_optimizer(tensors[2:], optim_section(optimizer="lars"), 0.6).param_groups
+    assert len(only["params"]) == 3
+
+
+def test_larc_leaves_a_tensor_without_a_gradient_alone() -> None:
+    """As SwAV's prototypes while they are frozen: neither decay nor momentum moves them."""
+    tensors = tensors_of_every_kind()
+    optimizer = build_optimizer(tensors, optim_section(optimizer="larc", momentum=0.9, weight_decay=0.1), 0.6)
+    for step in range(2):
+        for tensor, gradient in zip(tensors, large_and_small_gradients(tensors, step), strict=True):
+            tensor.grad = gradient
+        if step:
+            before, tensors[0].grad = tensors[0].detach().clone(), None
+        optimizer.step()
+    assert torch.equal(tensors[0], before)
+
+
+@pytest.mark.parametrize("name", ["larc", "lars"])
+def test_a_resumed_lars_goes_on_to_the_bit(name: str) -> None:
+    section = optim_section(optimizer=name, momentum=0.9, weight_decay=0.1)
+    straight, resumed = tensors_of_every_kind(), tensors_of_every_kind()
+    first = build_optimizer(straight, section, 0.6)
+    second = build_optimizer(resumed, section, 0.6)
+    for step in range(4):
+        if step == 2:
+            state, second = second.state_dict(), build_optimizer(resumed, section, 0.1)
+            second.load_state_dict(state)
+        for tensors, optimizer in ((straight, first), (resumed, second)):
+            for tensor, gradient in zip(tensors, large_and_small_gradients(tensors, step), strict=True):
+                tensor.grad = gradient
+            optimizer.step()
+    assert all(torch.equal(a, b) for a, b in zip(straight, resumed, strict=True))

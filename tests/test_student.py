@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
 import torch
-from tiny import MEAN, STD, TinyNet, tiny_encoder
+from tiny import MEAN, STD, TinyNet, TinySource, tiny_encoder
+from tiny_runs import toy_recipe
 from torch import nn
 
+from disco_zoo.build import build_parts
 from disco_zoo.checkpoint import export_backbone
+from disco_zoo.convert.heads import head_module
 from disco_zoo.encoder import Encoder, feature_dim_of
 from disco_zoo.errors import BadRecipe, UnknownName
 from disco_zoo.evaluate.features import normalise
@@ -39,10 +43,10 @@ def inherited(lite0: nn.Module) -> tuple[nn.Module, dict, Inheritance]:
     return student, before, inherit_weights(student, lite0)
 
 
-def build(head: str, hidden: int | None = 20, embed_dim: int = 5) -> Encoder:
+def build(head: str, hidden: int | None = 20, embed_dim: int = 5, **changes: Any) -> Encoder:
     torch.manual_seed(0)
     return build_student(
-        TinyNet(), embed_dim=embed_dim, head=head, head_hidden_dim=hidden, image_size=16, mean=MEAN, std=STD
+        TinyNet(), embed_dim=embed_dim, head=head, head_hidden_dim=hidden, image_size=16, mean=MEAN, std=STD, **changes
     )
 
 
@@ -118,8 +122,82 @@ def test_heads_have_the_widths_that_were_asked_for() -> None:
 
     assert widths(build("mlp")) == [(8, 20), (20, 5)]
     assert widths(build("mlp", hidden=None)) == [(8, 8), (8, 5)]  # MoCo-v2's rule
+    assert widths(build("mlp", hidden=None, head_hidden_ratio=2.0)) == [(8, 16), (16, 5)]  # ssl-small's
+    assert widths(build("mlp_bn", hidden=None, head_hidden_ratio=0.2)) == [(8, 2), (2, 5)]
+    assert widths(build("mlp_bn")) == [(8, 20), (20, 5)]
     assert widths(build("linear")) == [(8, 5)]
     assert widths(build("none", embed_dim=8)) == []
+
+
+def test_mlp_bn_is_swavs_head() -> None:
+    """Linear, BatchNorm, ReLU, Linear, all with bias (methods.md 1.3), under the names in SwAV's files."""
+    student = build("mlp_bn").train()
+    features = torch.randn(6, 8)
+    state = student.head.state_dict()
+    assert {*state} == {
+        "0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked",
+        "3.weight", "3.bias",
+    }  # fmt: skip
+    hidden = features @ state["0.weight"].T + state["0.bias"]
+    hidden = (hidden - hidden.mean(dim=0)) / (hidden.var(dim=0, correction=0) + 1e-5).sqrt()
+    expected = hidden.clamp(min=0) @ state["3.weight"].T + state["3.bias"]
+    with torch.no_grad():
+        assert torch.allclose(student.head(features), expected, atol=1e-5)
+    assert [type(m) for m in head_module(state).modules()] == [type(m) for m in build("mlp_bn").head.modules()]
+
+
+def test_dropout_in_front_of_the_head_acts_in_training_alone() -> None:
+    plain, student = build("linear").eval(), build("linear", head_dropout=0.25)
+    assert sorted(v.sum().item() for v in student.state_dict().values()) == sorted(
+        v.sum().item() for v in plain.state_dict().values()
+    )
+    features = torch.ones(4000, 8)
+    with torch.no_grad():
+        assert torch.equal(student.eval().head(features), plain.head(features))
+        dropped = student.train().head[0](features)
+    assert (dropped == 0).float().mean().item() == pytest.approx(0.25, abs=0.01)
+    assert dropped.max().item() == pytest.approx(4 / 3)
+    assert not [m for m in build("mlp").head.modules() if isinstance(m, nn.Dropout)]
+
+
+def test_options_reach_the_model() -> None:
+    """SEED's EfficientNet-B0: BatchNorm's momentum 0.01, drop-path 0.2 · i / 16 in block i (methods.md, quirk Q14)."""
+    options = {"bn_momentum": 0.01, "drop_rate": 0.2, "drop_path_rate": 0.2}
+    model = create_backbone("tf_efficientnet_b0", options)
+    assert {m.momentum for m in model.modules() if isinstance(m, nn.BatchNorm2d)} == {0.01}
+    assert model.drop_rate == 0.2
+    paths = [getattr(block.drop_path, "drop_prob", 0.0) for stage in model.blocks for block in stage]
+    assert paths == pytest.approx([0.2 * i / 16 for i in range(16)])
+    assert model.get_classifier().__class__ is nn.Identity
+
+
+def test_options_without_effect_on_the_start_leave_it_alone() -> None:
+    torch.manual_seed(0)
+    plain = create_backbone("test_efficientnet").state_dict()
+    torch.manual_seed(0)
+    with_options = create_backbone("test_efficientnet", {"drop_path_rate": 0.2, "bn_momentum": 0.01}).state_dict()
+    assert all(torch.equal(value, with_options[key]) for key, value in plain.items())
+
+
+@pytest.mark.parametrize("name", ["disco_r18", "disco_mobv3", "vit_tiny_patch16_224"])
+def test_unknown_options_are_refused_in_one_line(name: str) -> None:
+    with pytest.raises(BadRecipe) as error:
+        create_backbone(name, {"drop_pth_rate": 0.2})
+    assert "\n" not in str(error.value)
+    assert f"student.options: {name} does not take {{'drop_pth_rate': 0.2}}" in str(error.value)
+    assert "unexpected keyword argument 'drop_pth_rate'" in str(error.value)
+
+
+def test_students_of_a_recipe_are_built_with_its_head_and_options(tmp_path: Path) -> None:
+    recipe = toy_recipe(
+        "moco_v2", student__head="mlp_bn", student__head_hidden_dim=None, student__head_hidden_ratio=2.0,
+        student__head_dropout=0.1, student__options={"drop_path_rate": 0.2, "bn_momentum": 0.01},
+    )  # fmt: skip
+    student = build_parts(recipe, TinySource()).student
+    assert isinstance(student.head, nn.Sequential)
+    drop, head = student.head
+    assert (drop.p, head[1].num_features) == (0.1, 2 * feature_dim_of(student.backbone))
+    assert {m.momentum for m in student.backbone.modules() if isinstance(m, nn.BatchNorm2d)} == {0.01}
 
 
 def test_embeddings_are_the_normalised_head_of_the_features() -> None:

@@ -16,7 +16,8 @@ from torchvision.transforms import v2
 from disco_zoo.encoder import Encoder, resized
 from disco_zoo.randomness import drawing_from, stream_generator, stream_seed
 from disco_zoo.sampler import BatchShare
-from disco_zoo.views import VIEW_RECIPES, PILGaussianBlur, ViewDataset, collate_views, draw_view, moco_v2_view
+from disco_zoo.view_dataset import ViewDataset, ViewPlan, collate_views
+from disco_zoo.views import VIEW_RECIPES, PILGaussianBlur, draw_view, moco_v2_view
 
 VIEW = moco_v2_view(16)
 SOURCE = TinySource(12)
@@ -31,7 +32,7 @@ def epoch_views(
     *, workers: int = 0, epoch: int = 1, start_batch: int = 0, rank: int = 0, num_processes: int = 1
 ) -> dict[int, Tensor]:
     """Both views (2, 3, 16, 16) of each image that one process's loader delivers, by the image's index."""
-    dataset = ViewDataset(SOURCE, VIEW, num_views=2, seed=5, epoch=epoch)
+    dataset = ViewDataset(SOURCE, ViewPlan(VIEW, 2), seed=5, epoch=epoch)
     share = BatchShare(
         12, 4, num_batches=3, seed=5, epoch=epoch, start_batch=start_batch, rank=rank, num_processes=num_processes
     )
@@ -71,7 +72,7 @@ def test_same_views_bitwise_after_a_resume_in_mid_epoch() -> None:
 
 
 def test_same_views_bitwise_in_any_order_of_access_and_whatever_was_drawn_before() -> None:
-    dataset = ViewDataset(SOURCE, VIEW, num_views=2, seed=5, epoch=1)
+    dataset = ViewDataset(SOURCE, ViewPlan(VIEW, 2), seed=5, epoch=1)
     straight = {index: torch.stack(dataset[index]["views"]) for index in range(12)}
     torch.manual_seed(99)
     torch.rand(17)
@@ -132,11 +133,11 @@ def draw_and_fail() -> None:
 
 
 def test_an_unreadable_image_is_replaced_by_the_next_and_reported() -> None:
-    dataset = ViewDataset(TinySource(12, unreadable=(3,)), VIEW, num_views=2, seed=5, epoch=1)
+    dataset = ViewDataset(TinySource(12, unreadable=(3,)), ViewPlan(VIEW, 2), seed=5, epoch=1)
     item = dataset[3]
     assert item["index"] == 4
-    assert item["unreadable"] == (3, "image 3 (3.png) is unreadable: cut short")
-    assert collate_views([item, dataset[0]])["unreadable"] == [item["unreadable"]]
+    assert item["unreadable"] == [(3, "image 3 (3.png) is unreadable: cut short")]
+    assert collate_views([item, dataset[0]])["unreadable"] == item["unreadable"]
     assert_same({4: torch.stack(item["views"])}, epoch_views())
 
 

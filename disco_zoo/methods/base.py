@@ -2,12 +2,46 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar, Literal
 
+import torch
 from torch import Tensor, nn
 
+from disco_zoo.datasets import ImageSource
 from disco_zoo.encoder import Encoder
+from disco_zoo.errors import BadRecipe
 from disco_zoo.teachers import Teacher
+from disco_zoo.view_dataset import Companions
+
+
+@dataclass(frozen=True)
+class SmallViews:
+    """The small crops of a multi-crop recipe: how many, and at which side in pixels each network looks at them."""
+
+    count: int
+    student_size: int
+    teacher_size: int
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """What a method may compute with before training.
+
+    Attributes:
+        source: the training images.
+        folder: of the run; what is expensive is kept there, keyed by what it was computed from.
+        seed: of the run.
+        device: where the networks are.
+        workers: processes that decode images.
+    """
+
+    source: ImageSource
+    folder: Path
+    seed: int
+    device: torch.device | str
+    workers: int
 
 
 class Method(nn.Module):
@@ -17,22 +51,63 @@ class Method(nn.Module):
     of a recipe's `method:` section. State that must survive a resume lives in parameters and buffers.
 
     Attributes:
-        num_views: views drawn of each image.
+        num_views: big views drawn of each image.
+        small_views: whether the method takes small crops: "no", "optional", "needed".
+        takes_companions: whether the views of another image follow those of each image.
+        own_width: whether a student without a head keeps its own feature width rather than take the teacher's.
         needs_teacher: whether a recipe must name one.
         OFFICIAL: what `preset: official` sets, as recipe paths, to repeat the authors' code with its quirks.
+        crops: the small crops of this run, set after construction; None without any.
+        companions: another image for each image, whose views follow its own; set by `prepare`, None for none.
     """
 
     num_views: ClassVar[int] = 2
+    small_views: ClassVar[Literal["no", "optional", "needed"]] = "no"
+    takes_companions: ClassVar[bool] = False
+    own_width: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = False
     OFFICIAL: ClassVar[dict[str, Any]] = {}
 
-    def __init__(self, student: Encoder, teacher: Teacher | None, embed_dim: int) -> None:
+    crops: SmallViews | None = None
+    companions: Companions | None = None
+
+    def __init__(self, student: Encoder, teacher: Teacher | None, embed_dim: int, num_images: int = 0) -> None:
+        """Keep what the engine supplies.
+
+        Args:
+            student: backbone and head; its embeddings have `embed_dim` numbers.
+            teacher: frozen, None without one.
+            embed_dim: width of the student's embeddings.
+            num_images: of the training data, for memories with a row an image; 0 where nobody knows.
+        """
         super().__init__()
-        self.student, self.teacher, self.embed_dim = student, teacher, embed_dim
+        self.student, self.teacher, self.embed_dim, self.num_images = student, teacher, embed_dim, num_images
 
     def forward(self, views: list[Tensor], index: Tensor) -> dict[str, Tensor]:
-        """Map uint8 views [(b, 3, S, S), ...] and indices (b,) to {"loss": scalar, other scalars to log}."""
+        """Map uint8 views [(b, 3, S, S), ...] and indices (b,) to {"loss": scalar, other scalars to log}.
+
+        The views are the big ones, then the small ones, then in the same order those of the companion.
+        """
         raise NotImplementedError
+
+    def prepare(self, preparation: Preparation) -> None:
+        """Called once before training, also before a resumed one: the place for bags and cached features."""
+
+    def start_epoch(self, epoch: int) -> None:
+        """Called before the first step of an epoch, and again when a run resumes in its middle."""
+
+    def before_step(self) -> None:
+        """Called when a step's gradients are complete, before the optimiser takes it: the place to drop some."""
 
     def after_step(self) -> None:
         """Called once after each step of the optimiser: the place for EMA updates."""
+
+    def require_teacher(self) -> Teacher:
+        """The teacher of a method that cannot do without.
+
+        Raises:
+            BadRecipe: there is none.
+        """
+        if self.teacher is None:
+            raise BadRecipe(f"{type(self).__name__} learns from a teacher. Type: --set teacher.source=NAME")
+        return self.teacher

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from disco_zoo.encoder import Encoder
-from disco_zoo.errors import BadRecipe
 from disco_zoo.methods.base import Method
 from disco_zoo.modules import MomentumContrast, RunningCentre
 from disco_zoo.ranges import EmaMomentum
+from disco_zoo.targets import require_width, start_with_teachers_queue
 from disco_zoo.teachers import Teacher
 
 
@@ -63,6 +63,7 @@ class DisCo(Method):
         student: Encoder,
         teacher: Teacher | None,
         embed_dim: int,
+        num_images: int = 0,
         *,
         temperature: PositiveFloat = 0.2,
         queue_size: PositiveInt = 65536,
@@ -74,7 +75,8 @@ class DisCo(Method):
         centre_momentum: EmaMomentum = 0.99,
         queue_init: Literal["random", "teacher"] = "random",
     ) -> None:
-        super().__init__(student, teacher, embed_dim)
+        super().__init__(student, teacher, embed_dim, num_images)
+        require_width(self.require_teacher(), embed_dim)
         self.contrast = MomentumContrast(
             student, embed_dim=embed_dim, queue_size=queue_size, momentum=momentum, temperature=temperature
         )
@@ -82,7 +84,7 @@ class DisCo(Method):
         self.distill_reduction: Literal["mean", "sum"] = distill_reduction
         self.centre = RunningCentre(embed_dim, centre_momentum) if centre_teacher else None
         if queue_init == "teacher":
-            self._start_with_teachers_queue()
+            start_with_teachers_queue(self.contrast.queue, self.require_teacher())
 
     def forward(self, views: list[Tensor], index: Tensor) -> dict[str, Tensor]:
         targets = self._targets(views)
@@ -105,14 +107,3 @@ class DisCo(Method):
             self.centre.update(torch.cat(features))
             features = [self.centre(f) for f in features]
         return [F.normalize(f.float(), dim=1) for f in features]
-
-    def _start_with_teachers_queue(self) -> None:
-        queue = None if self.teacher is None else self.teacher.loaded.queue
-        rows = self.contrast.queue.rows
-        if queue is None or queue.shape != rows.shape:
-            found = "no queue" if queue is None else f"a queue of {tuple(queue.shape)}"
-            raise BadRecipe(
-                f"method.queue_init: teacher needs a queue of {tuple(rows.shape)} in the teacher's file, which has "
-                f"{found}. Type: --set method.queue_init=random"
-            )
-        rows.copy_(queue)

@@ -29,12 +29,13 @@ class MoCoV2(Method):
         student: Encoder,
         teacher: Teacher | None,
         embed_dim: int,
+        num_images: int = 0,
         *,
         temperature: PositiveFloat = 0.2,
         queue_size: PositiveInt = 65536,
         momentum: EmaMomentum = 0.999,
     ) -> None:
-        super().__init__(student, None, embed_dim)
+        super().__init__(student, None, embed_dim, num_images)
         self.contrast = MomentumContrast(
             student, embed_dim=embed_dim, queue_size=queue_size, momentum=momentum, temperature=temperature
         )

@@ -1,0 +1,128 @@
+"""DisCo on SwAV (Gao et al. 2021, arXiv:2104.09124, table 5): SwAV plus embeddings close to a SwAV teacher's.
+
+`methods.md` 2.10, with the decision it recommends (quirk Q7). The SwAV part is
+`disco_zoo.swapped_prediction.swapped_prediction_loss`. `preset: official` repeats the authors' code instead.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor
+from torch.nn import functional as F
+
+from disco_zoo.encoder import Encoder
+from disco_zoo.methods.base import Method
+from disco_zoo.modules import RunningCentre
+from disco_zoo.multi_crop import embed_views
+from disco_zoo.precision import at_least_float32
+from disco_zoo.ranges import EmaMomentum
+from disco_zoo.swapped_prediction import SwappedPrediction
+from disco_zoo.targets import require_width
+from disco_zoo.teachers import Teacher
+
+Reduction = Literal["mean", "mean_elements"]
+
+
+def view_consistency_loss(student: Sequence[Tensor], teacher: Sequence[Tensor], reduction: Reduction) -> Tensor:
+    """‖t − s‖² of each row of V views, averaged over rows and views; "mean_elements" divides it by D as well.
+
+    Args:
+        student: V tensors (b, D), with gradient.
+        teacher: V tensors (b, D); no gradient flows into them.
+    """
+    rows, targets = torch.cat(list(student)), torch.cat(list(teacher))
+    with torch.autocast(rows.device.type, enabled=False):
+        squared = (at_least_float32(targets.detach()) - at_least_float32(rows)).pow(2)
+        return squared.mean() if reduction == "mean_elements" else squared.sum(dim=1).mean()
+
+
+class DisCoSwAV(Method):
+    """L = SwAV(s) + w_d · mean over all views of ‖t(x_v) − s(x_v)‖².
+
+    Args:
+        temperature, num_prototypes, epsilon, sinkhorn_iterations, queue_size, queue_start_epoch,
+            freeze_prototypes_steps: of the SwAV part, as in `swav`.
+        distill_weight: w_d, per view of an image.
+        distill_reduction: "mean" over rows of the sum over the D numbers; "mean_elements" over those as well.
+        normalise_teacher: bring the teacher's embeddings to length 1, as the student's are.
+        centre_teacher: subtract a running mean from the teacher's embeddings first. For teachers without an SSL
+            head, whose pooled features share one large component.
+        centre_momentum: of that mean, per step.
+    """
+
+    small_views: ClassVar[Literal["no", "optional", "needed"]] = "optional"
+    needs_teacher: ClassVar[bool] = True
+    # Q7: the teacher's embeddings as they are, the mean over all numbers, halved with SwAV's sum over two views.
+    # Q24: the red channel's standard deviation is .228.
+    OFFICIAL: ClassVar[dict[str, Any]] = {
+        "method.normalise_teacher": False,
+        "method.distill_reduction": "mean_elements",
+        "method.distill_weight": 0.5,
+        "student.std": [0.228, 0.224, 0.225],
+    }
+
+    def __init__(
+        self,
+        student: Encoder,
+        teacher: Teacher | None,
+        embed_dim: int,
+        num_images: int = 0,
+        *,
+        temperature: PositiveFloat = 0.1,
+        num_prototypes: PositiveInt = 3000,
+        epsilon: PositiveFloat = 0.05,
+        sinkhorn_iterations: PositiveInt = 3,
+        queue_size: NonNegativeInt = 0,
+        queue_start_epoch: NonNegativeInt = 15,
+        freeze_prototypes_steps: NonNegativeInt = 313,
+        distill_weight: NonNegativeFloat = 1.0,
+        distill_reduction: Reduction = "mean",
+        normalise_teacher: bool = True,
+        centre_teacher: bool = False,
+        centre_momentum: EmaMomentum = 0.99,
+    ) -> None:
+        super().__init__(student, teacher, embed_dim, num_images)
+        self.swapped = SwappedPrediction(
+            embed_dim,
+            num_prototypes=num_prototypes,
+            num_assigned=self.num_views,
+            temperature=temperature,
+            epsilon=epsilon,
+            sinkhorn_iterations=sinkhorn_iterations,
+            queue_size=queue_size,
+            queue_start_epoch=queue_start_epoch,
+            freeze_prototypes_steps=freeze_prototypes_steps,
+        )
+        self.distill_weight, self.normalise_teacher = distill_weight, normalise_teacher
+        self.distill_reduction: Reduction = distill_reduction
+        self.centre = RunningCentre(embed_dim, centre_momentum) if centre_teacher else None
+        require_width(self.require_teacher(), embed_dim)
+
+    def forward(self, views: list[Tensor], index: Tensor) -> dict[str, Tensor]:
+        targets = self._targets(views)
+        embeddings = embed_views(self.student, views, self.num_views, self.crops.student_size if self.crops else None)
+        swapped = self.swapped.loss(embeddings)
+        distill = view_consistency_loss(embeddings, targets, self.distill_reduction)
+        loss = swapped + self.distill_weight * distill
+        return {"loss": loss, "swapped": swapped.detach(), "distill": distill.detach()}
+
+    def start_epoch(self, epoch: int) -> None:
+        self.swapped.start_epoch(epoch)
+
+    def before_step(self) -> None:
+        self.swapped.before_step()
+
+    def after_step(self) -> None:
+        self.swapped.after_step()
+
+    def _targets(self, views: list[Tensor]) -> list[Tensor]:
+        small_size = self.crops.teacher_size if self.crops else None
+        targets = embed_views(self.require_teacher(), views, self.num_views, small_size)
+        if self.centre is not None:
+            self.centre.update(torch.cat(targets))
+            targets = [self.centre(rows) for rows in targets]
+        return [F.normalize(at_least_float32(rows), dim=1) for rows in targets] if self.normalise_teacher else targets

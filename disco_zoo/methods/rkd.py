@@ -1,0 +1,176 @@
+"""RKD (Park et al. 2019, arXiv:1904.05068) beside momentum contrast, as in DisCo's ablation; alone or with DisCo.
+
+`methods.md` 2.3. The relations between the rows of a batch follow the teacher's: distances of pairs, angles of triples.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
+
+from disco_zoo.differentiable_collectives import gather_rows_with_grad
+from disco_zoo.distributed import gather_rows, rank
+from disco_zoo.encoder import Encoder
+from disco_zoo.methods.base import Method
+from disco_zoo.methods.disco import consistency_loss
+from disco_zoo.modules import MomentumContrast, RunningCentre
+from disco_zoo.precision import at_least_float32
+from disco_zoo.ranges import EmaMomentum
+from disco_zoo.targets import require_two_images, require_width, start_with_teachers_queue, teacher_rows
+from disco_zoo.teachers import Teacher
+
+SHORTEST = 1e-6  # distance below which two rows count as one: sqrt of the official code's clamp at 1e-12
+MAX_ANGLES = 2**24  # angles computed at once, 64 MiB in float32
+
+
+def distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
+    """Mean over pairs, i = j included, of SmoothL1(D(s)_ij, D(t)_ij), with D the distances over their mean (RKD-D).
+
+    Args:
+        student: (b, D), L2-normalised, with gradient, also through its own mean distance.
+        teacher: (b, D), L2-normalised; no gradient flows into it. b is at least 2.
+    """
+    with torch.autocast(student.device.type, enabled=False):
+        return F.smooth_l1_loss(_relative_distances(student), _relative_distances(teacher.detach()))
+
+
+def _relative_distances(rows: Tensor) -> Tensor:
+    """‖u_i − u_j‖ (b, b), divided by their mean over i ≠ j; the diagonal is exactly 0 and has no gradient."""
+    rows = at_least_float32(rows)
+    number = len(rows)
+    itself = torch.eye(number, dtype=torch.bool, device=rows.device)
+    # Differences, not a Gram matrix: that one loses the distances of near rows to rounding.
+    distances = (rows[:, None] - rows[None]).norm(dim=2).clamp(min=SHORTEST).masked_fill(itself, 0.0)
+    return distances / (distances.sum() / (number * (number - 1)))
+
+
+def angle_loss(student: Tensor, teacher: Tensor, vertices: slice = slice(None)) -> Tensor:
+    """Mean over triples of SmoothL1(A(s)_ijk, A(t)_ijk), with A_ijk the cosine of the angle at i (RKD-A).
+
+    All triples count, as in the official code; those with i = j or i = k are 0 in both. Two tensors of v·b² numbers
+    are kept for the backward pass (v vertices, b rows): 134 MB for 256 of each. Above `MAX_ANGLES` numbers the
+    vertices are worked off in chunks that the backward pass computes again, so memory stays at that of one chunk
+    (plus (b, b) and (b, D)); time grows with v·b²·D all the same.
+
+    Args:
+        student: (b, D), L2-normalised, with gradient.
+        teacher: (b, D), L2-normalised; no gradient flows into it.
+        vertices: which rows i are vertices; all by default.
+    """
+    with torch.autocast(student.device.type, enabled=False):
+        student, teacher = at_least_float32(student), at_least_float32(teacher.detach())
+        number = len(student)
+        chosen = range(number)[vertices]
+        chunk = max(1, MAX_ANGLES // number**2)
+        if len(chosen) <= chunk:
+            return _sum_over_angles(student, teacher, vertices) / (len(chosen) * number**2)
+        total = student.new_zeros(())
+        for first in range(chosen.start, chosen.stop, chunk):
+            part = slice(first, min(first + chunk, chosen.stop))
+            total = total + checkpoint(
+                _sum_over_angles, student, teacher, part, use_reentrant=False, preserve_rng_state=False
+            )
+        return total / (len(chosen) * number**2)
+
+
+def _sum_over_angles(student: Tensor, teacher: Tensor, vertices: slice) -> Tensor:
+    return F.smooth_l1_loss(_angles(student, vertices), _angles(teacher, vertices), reduction="sum")
+
+
+def _angles(rows: Tensor, vertices: slice) -> Tensor:
+    """Cosines (v, b, b) of the angles at each vertex; 0, without gradient, where a leg has no length."""
+    legs = rows[vertices, None] - rows[None]
+    lengths = legs.norm(dim=2, keepdim=True)
+    none = lengths < SHORTEST
+    legs = legs.masked_fill(none, 0.0) / lengths.masked_fill(none, 1.0)
+    return legs @ legs.transpose(1, 2)
+
+
+class RKD(Method):
+    """L = w_c · InfoNCE + w_D · distances + w_A · angles, of the first view; with w_d > 0 plus DisCo's two terms.
+
+    DisCo's ablation has the rows "RKD" (defaults) and "RKD + DisCo" (distill_weight 32).
+
+    Args:
+        temperature, queue_size, momentum: of the contrastive part, as in MoCo-v2.
+        contrast_weight: w_c; 0 leaves the relations alone.
+        distance_weight, angle_weight: w_D and w_A.
+        distill_weight: w_d of ‖t(x₁) − s(x₁)‖² + ‖t(x₂) − s(x₂)‖², per sample; 0 also saves the second view's forward.
+        relations: "joint" relates the images of all processes, so that results do not depend on how many there are;
+            "local" those of each process, as the official code does (32 images).
+        centre_teacher: subtract a running mean from the teacher's features first. For teachers without an
+            SSL head, whose pooled features share one large component.
+        centre_momentum: of that mean, per step.
+        queue_init: "teacher" starts the negatives with the queue stored in the teacher's file (Q3).
+    """
+
+    needs_teacher: ClassVar[bool] = True
+    # Q1: teacher left in train mode; Q2: relations inside a process's share; Q3: the queue comes with the teacher.
+    # The sum over 32 images a process is what distill_weight 32 means, so the weight is no part of this.
+    OFFICIAL: ClassVar[dict[str, Any]] = {
+        "teacher.bn_mode": "train",
+        "method.relations": "local",
+        "method.queue_init": "teacher",
+    }
+
+    def __init__(
+        self,
+        student: Encoder,
+        teacher: Teacher | None,
+        embed_dim: int,
+        num_images: int = 0,
+        *,
+        temperature: PositiveFloat = 0.2,
+        queue_size: PositiveInt = 65536,
+        momentum: EmaMomentum = 0.999,
+        contrast_weight: NonNegativeFloat = 1.0,
+        distance_weight: NonNegativeFloat = 1.0,
+        angle_weight: NonNegativeFloat = 1.0,
+        distill_weight: NonNegativeFloat = 0.0,
+        relations: Literal["joint", "local"] = "joint",
+        centre_teacher: bool = False,
+        centre_momentum: EmaMomentum = 0.99,
+        queue_init: Literal["random", "teacher"] = "random",
+    ) -> None:
+        super().__init__(student, teacher, embed_dim, num_images)
+        require_width(self.require_teacher(), embed_dim)
+        self.contrast = MomentumContrast(
+            student, embed_dim=embed_dim, queue_size=queue_size, momentum=momentum, temperature=temperature
+        )
+        self.contrast_weight, self.distill_weight = contrast_weight, distill_weight
+        self.distance_weight, self.angle_weight = distance_weight, angle_weight
+        self.relations: Literal["joint", "local"] = relations
+        self.centre = RunningCentre(embed_dim, centre_momentum) if centre_teacher else None
+        if queue_init == "teacher":
+            start_with_teachers_queue(self.contrast.queue, self.require_teacher())
+
+    def forward(self, views: list[Tensor], index: Tensor) -> dict[str, Tensor]:
+        seen = views if self.distill_weight else views[:1]
+        targets = [F.normalize(rows, dim=1) for rows in teacher_rows(self.require_teacher(), seen, self.centre)]
+        embeddings = [self.student(view) for view in seen]
+        contrast = self.contrast.loss(embeddings[0], views[1])
+        distance, angle = self._relations(embeddings[0], targets[0])
+        loss = self.contrast_weight * contrast + self.distance_weight * distance + self.angle_weight * angle
+        losses = {"contrast": contrast, "distance": distance, "angle": angle}
+        if self.distill_weight:
+            pairs = zip(embeddings, targets, strict=True)
+            losses["distill"] = sum((consistency_loss(s, t) for s, t in pairs), start=contrast.new_zeros(()))
+            loss = loss + self.distill_weight * losses["distill"]
+        return {"loss": loss, **{name: value.detach() for name, value in losses.items()}}
+
+    def after_step(self) -> None:
+        self.contrast.follow(self.student)
+
+    def _relations(self, embeddings: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Distance and angle loss; over the joint batch, each process works on the angles at its own images."""
+        own = slice(0, len(embeddings))
+        if self.relations == "joint":
+            own = slice(rank() * len(embeddings), (rank() + 1) * len(embeddings))
+            embeddings, targets = gather_rows_with_grad(embeddings), gather_rows(targets)
+        require_two_images(len(embeddings))
+        return distance_loss(embeddings, targets), angle_loss(embeddings, targets, own)

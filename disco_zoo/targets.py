@@ -1,0 +1,72 @@
+"""What the frozen teacher says of the views, as methods of several kinds need it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from disco_zoo.errors import BadRecipe
+from disco_zoo.modules import FeatureQueue, RunningCentre
+from disco_zoo.precision import at_least_float32
+from disco_zoo.teachers import Teacher
+
+
+def require_width(teacher: Teacher, embed_dim: int) -> Teacher:
+    """A teacher whose embeddings can be compared number by number with the student's of width `embed_dim`.
+
+    Raises:
+        BadRecipe: they are of another width.
+    """
+    if teacher.embed_dim != embed_dim:
+        raise BadRecipe(
+            f"student.embed_dim {embed_dim} must be the width of the teacher's embeddings, {teacher.embed_dim}. "
+            f"Type: --set student.embed_dim={teacher.embed_dim}"
+        )
+    return teacher
+
+
+def require_two_images(num_images: int) -> None:
+    """Refuse a batch in which no image can be compared with another.
+
+    Raises:
+        BadRecipe: fewer than two.
+    """
+    if num_images < 2:
+        raise BadRecipe(
+            "this method relates the images of a batch and needs two of them. Type: --set optim.batch_size=2"
+        )
+
+
+def teacher_rows(
+    teacher: Teacher, views: Sequence[Tensor], centre: RunningCentre | None = None, size: int | None = None
+) -> list[Tensor]:
+    """Un-normalised targets (b, D) of each view, at least float32, from one forward a view.
+
+    Args:
+        views: uint8 (b, 3, S, S) each.
+        centre: moved by all views, then subtracted from each; for teachers without an SSL head.
+        size: side in pixels at which the teacher sees them; None for its own.
+    """
+    rows = [at_least_float32(teacher(view, size)) for view in views]
+    if centre is None:
+        return rows
+    centre.update(torch.cat(rows))
+    return [centre(row) for row in rows]
+
+
+def start_with_teachers_queue(queue: FeatureQueue, teacher: Teacher) -> None:
+    """Fill a queue with the one in the teacher's file, as DisCo's code does by accident (`methods.md`, Q3).
+
+    Raises:
+        BadRecipe: the file has none, or one of another shape.
+    """
+    found = teacher.loaded.queue
+    if found is None or found.shape != queue.rows.shape:
+        has = "no queue" if found is None else f"a queue of {tuple(found.shape)}"
+        raise BadRecipe(
+            f"method.queue_init: teacher needs a queue of {tuple(queue.rows.shape)} in the teacher's file, which has "
+            f"{has}. Type: --set method.queue_init=random"
+        )
+    queue.rows.copy_(found)

@@ -1,0 +1,196 @@
+"""The feature bank: right rows, kept, and never taken for another teacher's, data's or transform's."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny import TinySource, tiny_teacher
+from torch.nn import functional as F
+
+from disco_zoo import feature_bank
+from disco_zoo.errors import BadData, BadRunFolder
+from disco_zoo.evaluate.features import backbone_fingerprint, eval_transform
+from disco_zoo.feature_bank import FeatureBank, teacher_bank
+from disco_zoo.methods.base import Preparation
+from disco_zoo.teachers import Teacher
+
+
+def preparation(folder: Path, source: TinySource | None = None) -> Preparation:
+    return Preparation(source or TinySource(), folder, seed=3, device="cpu", workers=0)
+
+
+@pytest.fixture
+def extractions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """First image of each part that was computed."""
+    calls: list[int] = []
+    former = feature_bank.extract_features
+
+    def counted(*arguments: Any, **options: Any) -> Any:
+        calls.append(options["indices"][0])
+        return former(*arguments, **options)
+
+    monkeypatch.setattr(feature_bank, "extract_features", counted)
+    return calls
+
+
+@pytest.mark.parametrize("kind", ["backbone", "embedding"])
+def test_rows_are_the_teachers_unit_features_of_each_image_under_eval(tmp_path: Path, kind: Any) -> None:
+    teacher, source = tiny_teacher(), TinySource()
+    bank = teacher_bank(teacher, preparation(tmp_path, source), kind=kind)
+    transform = eval_transform(16)
+    images = torch.stack([transform(source.image(index)) for index in range(12)])
+    expected = teacher.encoder.features(images) if kind == "backbone" else teacher(images)
+    assert bank.rows.shape == (12, expected.shape[1])
+    assert torch.allclose(torch.from_numpy(np.array(bank.rows)).float(), F.normalize(expected, dim=1), atol=5e-4)
+    assert bank.targets(torch.tensor([7, 2, 2])).dtype == torch.float32
+    assert torch.allclose(bank.targets(torch.tensor([7, 2, 2])), F.normalize(expected, dim=1)[[7, 2, 2]], atol=5e-4)
+
+
+def test_bank_is_computed_in_parts_that_join_without_a_seam(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extractions: list[int]
+) -> None:
+    whole = teacher_bank(tiny_teacher(), preparation(tmp_path / "whole"), kind="backbone")
+    monkeypatch.setattr(feature_bank, "IMAGES_A_PART", 5)
+    parts = teacher_bank(tiny_teacher(), preparation(tmp_path / "parts"), kind="backbone")
+    assert extractions == [0, 0, 5, 10]
+    assert np.allclose(whole.rows, parts.rows, atol=1e-3)
+
+
+def test_bank_is_found_again_and_not_computed_twice(tmp_path: Path, extractions: list[int]) -> None:
+    first = teacher_bank(tiny_teacher(), preparation(tmp_path), kind="backbone")
+    again = teacher_bank(tiny_teacher(), preparation(tmp_path), kind="backbone")
+    assert extractions == [0]
+    assert again.path == first.path
+    assert np.array_equal(first.rows, again.rows)
+    assert [path.name for path in sorted((tmp_path / "teacher_features").iterdir())] == [
+        first.path.with_suffix(".json").name,
+        first.path.name,
+    ]
+
+
+def other_weights() -> Teacher:
+    return tiny_teacher(seed=101)
+
+
+def other_statistics() -> Teacher:
+    teacher = tiny_teacher()
+    teacher.backbone.bn.running_mean[0] += 0.01
+    return teacher
+
+
+def other_file() -> Teacher:
+    teacher = tiny_teacher()
+    teacher.loaded = dataclasses.replace(teacher.loaded, sha256="0" * 64)
+    return teacher
+
+
+def other_size() -> Teacher:
+    return tiny_teacher(image_size=18)
+
+
+@pytest.mark.parametrize("make", [other_weights, other_statistics, other_file, other_size])
+def test_another_teacher_or_input_size_has_another_bank(tmp_path: Path, extractions: list[int], make: Any) -> None:
+    first = teacher_bank(tiny_teacher(), preparation(tmp_path), kind="backbone")
+    other = teacher_bank(make(), preparation(tmp_path), kind="backbone")
+    assert other.path != first.path
+    assert extractions == [0, 0]
+
+
+def test_other_images_another_resize_or_kind_have_another_bank(tmp_path: Path) -> None:
+    def path(source: TinySource, kind: Any, resize_size: int | None) -> Path:
+        return teacher_bank(tiny_teacher(), preparation(tmp_path, source), kind=kind, resize_size=resize_size).path
+
+    changes = [
+        (TinySource(12), "backbone", None),
+        (TinySource(13), "backbone", None),
+        (TinySource(12), "backbone", 20),
+        (TinySource(12), "embedding", None),
+    ]
+    assert len({path(*change) for change in changes}) == 4
+    assert path(TinySource(12), "backbone", 18) == path(TinySource(12), "backbone", None)  # 256/224 of 16 pixels
+
+
+@pytest.mark.parametrize("damage", ["cut", "no facts", "cut facts", "other key", "no array"])
+def test_a_damaged_or_renamed_bank_is_computed_again(tmp_path: Path, extractions: list[int], damage: str) -> None:
+    bank = teacher_bank(tiny_teacher(), preparation(tmp_path), kind="backbone")
+    expected, facts = np.array(bank.rows), bank.path.with_suffix(".json")
+    if damage == "cut":
+        bank.path.write_bytes(bank.path.read_bytes()[:-7])
+    elif damage == "no facts":
+        facts.unlink()
+    elif damage == "cut facts":
+        facts.write_text(facts.read_text()[:-30])
+    elif damage == "other key":
+        facts.write_text(facts.read_text().replace(bank.key["data"], "0" * 64))
+    else:
+        bank.path.unlink()
+    again = teacher_bank(tiny_teacher(), preparation(tmp_path), kind="backbone")
+    assert extractions == [0, 0]
+    assert np.array_equal(again.rows, expected)
+
+
+def test_row_i_stays_row_i_around_images_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feature_bank, "IMAGES_A_PART", 5)
+    whole = teacher_bank(tiny_teacher(), preparation(tmp_path / "a"), kind="backbone")
+    bank = teacher_bank(tiny_teacher(), preparation(tmp_path / "b", TinySource(unreadable=(3, 4, 8))), kind="backbone")
+    assert list(bank.readable()) == [0, 1, 2, 5, 6, 7, 9, 10, 11]
+    assert np.allclose(bank.rows[bank.readable()], whole.rows[bank.readable()], atol=1e-3)
+    assert not np.array(bank.rows[[3, 4, 8]]).any()
+    assert {index: text.split(" is")[0] for index, text in bank.unreadable.items()} == {
+        index: f"image {index} ({index}.png)" for index in (3, 4, 8)
+    }
+
+
+def test_targets_of_an_image_without_features_are_refused_in_words(tmp_path: Path) -> None:
+    bank = teacher_bank(tiny_teacher(), preparation(tmp_path, TinySource(unreadable=(3,))), kind="backbone")
+    with pytest.raises(BadData, match=r"no cached features: image 3 \(3.png\) is unreadable.*delete .* and resume"):
+        bank.targets(torch.tensor([1, 3]))
+
+
+def test_too_many_unreadable_images_stop_the_run_over_all_parts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(feature_bank, "IMAGES_A_PART", 8)
+    source = TinySource(24, unreadable=(*range(6), *range(8, 14)))
+    with pytest.raises(BadData, match="12 images are unreadable, 10 are tolerated"):
+        teacher_bank(tiny_teacher(), preparation(tmp_path, source), kind="backbone")
+    assert list((tmp_path / "teacher_features").iterdir()) == []
+
+
+def test_computing_leaves_a_train_mode_teacher_as_it_was(tmp_path: Path) -> None:
+    teacher = tiny_teacher(bn_mode="train")
+    before = backbone_fingerprint(teacher.encoder)
+    bank = teacher_bank(teacher, preparation(tmp_path), kind="backbone")
+    assert teacher.backbone.bn.training
+    assert backbone_fingerprint(teacher.encoder) == before
+    assert bank.path.name == teacher_bank(tiny_teacher(), preparation(tmp_path), kind="backbone").path.name
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "teacher_features").write_text("a file in the way")
+    with pytest.raises(BadRunFolder, match="cannot create"):
+        teacher_bank(tiny_teacher(), preparation(tmp_path), kind="backbone")
+
+
+def test_a_full_disk_is_one_line_and_leaves_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(feature_bank, "_write_header", full)
+    with pytest.raises(BadRunFolder, match="no space left"):
+        teacher_bank(tiny_teacher(), preparation(tmp_path), kind="backbone")
+    assert list((tmp_path / "teacher_features").iterdir()) == []
+
+
+def test_bank_of_a_headless_teacher_is_one_for_both_kinds(tmp_path: Path) -> None:
+    teacher = tiny_teacher()
+    teacher.encoder.head = torch.nn.Identity()
+    banks = [teacher_bank(teacher, preparation(tmp_path), kind=kind) for kind in ("backbone", "embedding")]
+    assert banks[0].path == banks[1].path
+    assert isinstance(banks[0], FeatureBank)
+    assert banks[0].width == 8
