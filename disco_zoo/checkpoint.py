@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import pickle
-import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import nn
 
-from disco_zoo.atomic import write_whole
+from disco_zoo.atomic import why_not_written, write_whole
 from disco_zoo.errors import BadRunFolder
 
 
@@ -28,24 +24,12 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     try:
         write_whole(path, write)
     except BaseException as error:
-        reason = _why_not_written(error)
+        reason = why_not_written(error)
         if reason is None:
             raise
         raise BadRunFolder(
             f"cannot write {path}: {reason}. Make room or fix it, then repeat the command with --resume"
         ) from error
-
-
-def _why_not_written(error: BaseException) -> str | None:
-    """What the system said, or None for an error that is no failed write."""
-    if isinstance(error, RuntimeError) and "inline_container" in str(error):
-        return "no space left"  # torch's zip writer notices a short write, but not why it was short
-    code = error.errno if isinstance(error, OSError) else None
-    if isinstance(error, SafetensorError) and (found := re.search(r"os error (\d+)", str(error))):
-        code = int(found[1])
-    if code is None:
-        return None
-    return "no space left" if code in (errno.ENOSPC, errno.EDQUOT) else os.strerror(code)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

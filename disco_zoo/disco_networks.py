@@ -9,7 +9,7 @@ name for the name of a model family.)
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import timm
@@ -25,7 +25,7 @@ from timm.models import (
 from timm.models.resnet import Bottleneck, ResNet
 from torch import Tensor, nn
 
-from disco_zoo.errors import WrongNetwork
+from disco_zoo.errors import WrongNetwork, shown
 
 __all__: list[str] = []  # timm appends the names; it must be a list
 
@@ -57,9 +57,11 @@ def _pad2(model: nn.Module) -> None:
     """Stage 5's stride-2 5×5 depthwise convolution saw 15 pixels at build time: SAME is then 2 on each side."""
     block = _blocks(model)[5][0]
     same = block.conv_dw
+    (dilation, _) = same.dilation  # more than 1 with output_stride
     fixed = nn.Conv2d(
-        same.in_channels, same.out_channels, same.kernel_size, same.stride, padding=2, groups=same.groups, bias=False
-    ).to(same.weight.device, same.weight.dtype)
+        same.in_channels, same.out_channels, same.kernel_size, same.stride,
+        padding=2 * dilation, dilation=dilation, groups=same.groups, bias=False,
+    ).to(same.weight.device, same.weight.dtype)  # fmt: skip
     fixed.weight = same.weight
     block.conv_dw = fixed
 
@@ -160,7 +162,7 @@ def check_backbone(network: str, shapes: Mapping[str, tuple[int, ...]], origin: 
         f"{key} {shapes[key]}, not {wanted[key]}" for key in wanted if shapes.get(key, wanted[key]) != wanted[key]
     ]
     faults = [
-        f"{title} {_listed(keys)}"
+        f"{title} {listed(keys)}"
         for title, keys in (("missing", missing), ("unknown", unknown), ("of another shape", differ))
         if keys
     ]
@@ -168,9 +170,11 @@ def check_backbone(network: str, shapes: Mapping[str, tuple[int, ...]], origin: 
         raise WrongNetwork(f"{origin} does not fit {network}: {'; '.join(faults)}")
 
 
-def _listed(keys: list[str], at_most: int = 4) -> str:
+def listed(keys: Iterable[str], at_most: int = 4) -> str:
+    """`(6) a, b, c, d and 2 more`."""
+    keys = list(keys)
     more = f" and {len(keys) - at_most} more" if len(keys) > at_most else ""
-    return f"({len(keys)}) {', '.join(keys[:at_most])}{more}"
+    return f"({len(keys)}) {', '.join(shown(key) for key in keys[:at_most])}{more}"
 
 
 def _cfg(native: str, description: str) -> PretrainedCfg:

@@ -68,6 +68,10 @@ class Interrupted(DiscoZooError):
     """The user stopped a run; its checkpoint is saved."""
 
 
+class CannotWrite(DiscoZooError):
+    """A file or folder that cannot be written: no permission, no room, not there."""
+
+
 class BadCheckpoint(DiscoZooError):
     """A file that cannot be converted or verified: unreadable, hostile, of no known layout, or of another network."""
 
@@ -112,8 +116,18 @@ class CacheNotWritable(WeightsError):
     """The cache folder is read-only or full."""
 
 
+class Busy(WeightsError):
+    """Another process is at it; wait for it."""
+
+
 class Damaged(WeightsError):
     """A weights file whose sha256 is not the catalog's."""
+
+
+def shown(name: str) -> str:
+    """A file or tensor name fit for one line of a terminal, whatever characters it has and however many."""
+    name = name if name.isprintable() else ascii(name)
+    return name if len(name) < 400 else f"{name[:200]}…{name[-100:]}"
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

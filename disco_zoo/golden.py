@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from disco_zoo.errors import Damaged
+from disco_zoo.errors import BadCheckpoint, Damaged
 
 # Of the largest feature. Other machines and threads differ by 1e-6 to 1e-5, the wrong padding or BatchNorm eps by 1e-1.
 TOLERANCE = 1e-3
@@ -42,9 +42,16 @@ def golden_input(size: int) -> Tensor:
 
 
 def write_golden(path: Path, model: nn.Module, input_size: int) -> None:
-    """Compute the features of `golden_input(input_size)` and store both."""
+    """Compute the features of `golden_input(input_size)` and store both.
+
+    Raises:
+        BadCheckpoint: the network gives NaN or infinity.
+    """
     images = golden_input(input_size)
-    save_file({"input": images, "features": features_of(model, images)}, path, metadata={"format": "pt"})
+    features = features_of(model, images)
+    if not torch.isfinite(features).all():
+        raise BadCheckpoint("These weights give NaN or infinite features for an ordinary image: they are damaged")
+    save_file({"input": images, "features": features}, path, metadata={"format": "pt"})
 
 
 def compare_with_golden(path: Path, model: nn.Module) -> GoldenDifference:

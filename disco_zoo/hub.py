@@ -19,7 +19,7 @@ from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf
 
 from disco_zoo.checksum import sha256_of
 from disco_zoo.errors import CacheNotWritable, Damaged, HubUnreachable, Offline, WeightsError
-from disco_zoo.hub_errors import FULL, endpoint_name, explained, pause_before_retry
+from disco_zoo.hub_errors import FULL, OFFLINE, UPGRADE, endpoint_name, explained, pause_before_retry
 from disco_zoo.hub_file import HubFile, cache_folder, cached_file
 from disco_zoo.hub_waiting import Transfer, waiting_line, within
 
@@ -32,7 +32,6 @@ SLOW_HEAD_SECONDS = 12.0  # ... and for its name look-up, whose time no HTTP cli
 LIMIT_SECONDS = 30.0  # in all, when the Hub asks for patience (HTTP 429)
 ANSWER_SECONDS = 30.0  # until the body of the file begins
 PIECE_SECONDS = 300.0  # for the next piece of it: the client hands out 10 MiB at a time
-UPGRADE = "Type: pip install --upgrade disco-zoo"
 
 
 def fetch_from_hub(
@@ -77,10 +76,7 @@ def fetch_from_hub(
 
 def _fetch(wanted: HubFile) -> Path:
     if constants.HF_HUB_OFFLINE:
-        raise Offline(
-            f"{wanted.name} is not in the cache {wanted.cache} and offline mode is on. "
-            "Unset HF_HUB_OFFLINE, or set HF_HOME to a folder that has it"
-        )
+        raise Offline(OFFLINE.format(name=wanted.name, cache=wanted.cache))
     with (
         explained(wanted),
         waiting_line(f"{endpoint_name()}/{wanted.repo}", wanted.name) as line,

@@ -38,6 +38,10 @@ from disco_zoo.hub_file import HubFile
 
 FULL = "The disk of the cache {cache} is full. Make room, or set HF_HOME or cache_dir= to another folder"
 READ_ONLY = "The cache {cache} cannot be written ({reason}). Set HF_HOME or cache_dir= to a folder that can"
+OFFLINE = (
+    "{name} is not in the cache {cache} and offline mode is on. Unset HF_HUB_OFFLINE, or set HF_HOME to a folder "
+    "that has it"
+)
 UPGRADE = "Type: pip install --upgrade disco-zoo"
 LATER = "Try again later"
 
@@ -68,8 +72,12 @@ def explained(wanted: HubFile) -> Iterator[None]:
         raise
     except Exception as error:
         ours = _ours(_root(error), wanted)
-        # A cause that quotes a secret must not show up in a traceback.
-        raise ours from (None if any(map(_has_secrets, _chain(error))) else error)
+        raise ours from printable_cause(error)
+
+
+def printable_cause(error: Exception) -> Exception | None:
+    """`error` as the cause of one of ours; None if its traceback would quote a secret."""
+    return None if any(map(_has_secrets, _chain(error))) else error
 
 
 def pause_before_retry(error: Exception, attempt: int) -> float | None:
@@ -117,7 +125,7 @@ def _of_repository(error: BaseException, wanted: HubFile) -> WeightsError | None
 
 def _of_status(status: int, error: BaseException, wanted: HubFile) -> WeightsError:
     endpoint, name, repo = endpoint_name(), wanted.name, wanted.repo
-    said = _without_secrets(str(getattr(error, "server_message", None) or "").split("\n")[0]).rstrip(".")
+    said = without_secrets(str(getattr(error, "server_message", None) or "").split("\n")[0]).rstrip(".")
     if status == 401:
         return AccessDenied(
             f"{endpoint} does not know your token (HTTP 401), so {name} was not fetched. "
@@ -144,7 +152,7 @@ def _of_status(status: int, error: BaseException, wanted: HubFile) -> WeightsErr
 
 def _of_this_machine(error: BaseException, wanted: HubFile) -> WeightsError | None:
     if isinstance(error, OfflineModeIsEnabled):
-        return Offline(f"{wanted.name} is not in the cache {wanted.cache} and offline mode is on. Unset HF_HUB_OFFLINE")
+        return Offline(OFFLINE.format(name=wanted.name, cache=wanted.cache))
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return CacheNotWritable(FULL.format(cache=wanted.cache))
     if isinstance(error, OSError) and error.errno in (errno.EROFS, errno.EACCES, errno.EPERM):
@@ -194,7 +202,7 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _has_secrets(error: BaseException) -> bool:
-    return _without_secrets(str(error)) != str(error)
+    return without_secrets(str(error)) != str(error)
 
 
 def _status(error: BaseException) -> int | None:
@@ -219,21 +227,21 @@ def _is(error: BaseException, names: tuple[str, ...]) -> bool:
 
 
 def _reason(error: BaseException) -> str:
-    text = _without_secrets(" ".join(str(error).split()).rstrip("."))
+    text = without_secrets(" ".join(str(error).split()).rstrip("."))
     return text[:200] or type(error).__name__
 
 
 def endpoint_name() -> str:
     """The Hub's address, for messages."""
-    return _without_secrets(constants.ENDPOINT)
+    return without_secrets(constants.ENDPOINT)
 
 
-def _without_secrets(text: str) -> str:
+def without_secrets(text: str) -> str:
     """Without tokens, and without the query of addresses: that of a storage address is its signature."""
     token = get_token()
     if token:
         text = text.replace(token, "***")
     text = re.sub(r"Bearer\s+[^\s'\"]+", "Bearer ***", text)
     text = re.sub(r"hf_[A-Za-z0-9]{8,}", "hf_***", text)
-    text = re.sub(r"(https?://)[^\s/@]+@", r"\1***@", text)
+    text = re.sub(r"(https?://)[^\s/?#'\"]+@", r"\1***@", text)
     return re.sub(r"(https?://[^\s?'\"]+)\?[^\s'\"]+", r"\1?***", text)

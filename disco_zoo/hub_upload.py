@@ -17,6 +17,7 @@ from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError, Offl
 from huggingface_hub.utils import get_session
 
 from disco_zoo.errors import PublishError
+from disco_zoo.hub_errors import endpoint_name, printable_cause, without_secrets
 from disco_zoo.publish_folder import CARD, PublishedFile
 
 # The client waits without end for an answer; between two pieces of one, this is long enough.
@@ -37,7 +38,7 @@ class Uploaded:
 
 def repo_url(repo: str) -> str:
     """The repository's page."""
-    return f"{HfApi().endpoint}/{repo}"
+    return f"{endpoint_name()}/{repo}"
 
 
 def upload(folder: Path, files: Sequence[PublishedFile], repo: str, *, private: bool, tag: str | None) -> Uploaded:
@@ -58,7 +59,7 @@ def upload(folder: Path, files: Sequence[PublishedFile], repo: str, *, private: 
             or other bytes on the Hub than were sent.
     """
     api = HfApi(library_name="disco-zoo")
-    with _one_line(repo, folder, api), _bounded_waiting(), warnings.catch_warnings(record=True) as caught:
+    with _one_line(repo, folder), _bounded_waiting(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         _check_card(folder / CARD)
         api.create_repo(repo, private=private or None, exist_ok=True)
@@ -168,20 +169,20 @@ def _bounded_waiting() -> Iterator[None]:
 
 
 @contextmanager
-def _one_line(repo: str, folder: Path, api: HfApi) -> Iterator[None]:
+def _one_line(repo: str, folder: Path) -> Iterator[None]:
     """Turn what the client raises into one line; its errors have no common base, so they are told apart here."""
     try:
         yield
     except PublishError:
         raise
     except Exception as error:
-        reason = _reason(error, repo, api)
+        reason = _reason(error, repo)
         if reason is None:
             raise
-        raise PublishError(f"{reason}. {AGAIN}: {folder} is kept and the catalog unchanged") from error
+        raise PublishError(f"{reason}. {AGAIN}: {folder} is kept and the catalog unchanged") from printable_cause(error)
 
 
-def _reason(error: Exception, repo: str, api: HfApi) -> str | None:
+def _reason(error: Exception, repo: str) -> str | None:
     """What is wrong and what to do first; None for an error that is no failed request."""
     organisation = repo.split("/")[0]
     if type(error) is RuntimeError and isinstance(error.__cause__, Exception):  # from a thread that uploads one file
@@ -198,21 +199,21 @@ def _reason(error: Exception, repo: str, api: HfApi) -> str | None:
     if status == 404:
         return f"Your token cannot see {repo} (404). Give it access to {organisation}, or choose another --to"
     if status == 412:
-        return f"Somebody else committed to {repo} meanwhile (412); their commit stands. Look at {api.endpoint}/{repo}"
+        return f"Somebody else committed to {repo} meanwhile (412); their commit stands. Look at {repo_url(repo)}"
     if status == 429:
         return "The Hub wants fewer requests (429). Wait some minutes"
     if status is not None:
         said = _first_line(getattr(error, "server_message", None) or "")
-        return f"The Hub at {api.endpoint} refused (HTTP {status}){f': {said}' if said else ''}. Try later"
+        return f"The Hub at {endpoint_name()} refused (HTTP {status}){f': {said}' if said else ''}. Try later"
     if isinstance(error, json.JSONDecodeError):
-        return f"What answers at {api.endpoint} is no Hub. Correct HF_ENDPOINT"
+        return f"What answers at {endpoint_name()} is no Hub. Correct HF_ENDPOINT"
     if isinstance(error, OSError) or type(error).__module__.split(".")[0] in ("httpx", "httpx2", "httpcore"):
         said = _first_line(str(error)) or type(error).__name__
-        return f"The Hub at {api.endpoint} cannot be reached: {said}. Check the connection"
+        return f"The Hub at {endpoint_name()} cannot be reached: {said}. Check the connection"
     return None
 
 
 def _first_line(text: str) -> str:
-    """Of a message of several lines the first that says something, without a trailing stop."""
+    """Of a message of several lines the first that says something, without secrets and a trailing stop."""
     lines = [line.strip(" -") for line in text.splitlines() if line.strip(" -")]
-    return lines[0].rstrip(".")[:200] if lines else ""
+    return without_secrets(lines[0]).rstrip(".")[:200] if lines else ""

@@ -6,28 +6,31 @@ strictly; nothing of the original's pickle remains.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import hashlib
 import shutil
 import sys
-from collections.abc import Callable
+import urllib.parse
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import timm
-from safetensors.torch import save_file
+from filelock import FileLock
 from torch import Tensor, nn
 
 import disco_zoo.disco_students  # noqa: F401  registers the networks
 from disco_zoo import store
-from disco_zoo.atomic import write_whole
+from disco_zoo.atomic import why_not_written, write_out
 from disco_zoo.catalog import Catalog, Checkpoint, Teacher, load_catalog
 from disco_zoo.checksum import sha256_of
 from disco_zoo.convert import Converted, read_checkpoint
-from disco_zoo.errors import BadCheckpoint, Damaged, NotPublished, WeightsError, WrongNetwork
+from disco_zoo.errors import BadCheckpoint, Busy, CacheNotWritable, Damaged, NotPublished, WeightsError
 from disco_zoo.golden import write_golden
 from disco_zoo.official_download import download_official
+from disco_zoo.safetensors_file import save_tensors
 from disco_zoo.weights import HEAD_PREFIX, HUB_GOLDEN, local_weights, not_published
 
 
@@ -70,18 +73,10 @@ def convert_checkpoint(
     if not install:
         _require_free(target, overwrite)
     converted = read_checkpoint(Path(file).expanduser(), network)
-    tensors = tensors_of(converted, with_head=isinstance(entry, Teacher))
-
-    def write(path: Path) -> None:
-        # Nothing but the tensors and timm's own remark: the same conversion gives the same bytes.
-        save_file(tensors, path, metadata={"format": "pt"})
-
     if install:
-        facts = _facts(converted, url=None)
-        golden = _golden_writer(network, converted.backbone, entry.input.size)
-        found = store.install(entry.name, network, write, facts, golden)
+        found = _install(entry, converted, _facts(converted))
         return Conversion(entry.name, found.path, found.sha256, converted)
-    write_whole(target, write)
+    write_out(target, lambda path: save_tensors(tensors_of(entry, converted), path, network))
     return Conversion(entry.name, target, sha256_of(target), converted)
 
 
@@ -110,23 +105,18 @@ def download_weights(name: str, *, folder: Path | str | None = None, force: bool
         if found.source == "hub":
             _fetch_golden(entry)
     elif entry.weights.downloadable:
-        path = _install_official(catalog, entry)
+        path = _install_official(catalog, entry, force)
     else:
         raise NotPublished(not_published(catalog, entry))
     if target is None:
         return path
-    target.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(target, lambda partial: shutil.copyfile(path, partial))
-    return target
+    return write_out(target, lambda partial: shutil.copyfile(path, partial))
 
 
-def tensors_of(converted: Converted, *, with_head: bool) -> dict[str, Tensor]:
+def tensors_of(entry: Checkpoint | Teacher, converted: Converted) -> dict[str, Tensor]:
     """What the safetensors file holds: the backbone, for a teacher also its head under `HEAD_PREFIX`."""
-    tensors = dict(converted.backbone)
-    if with_head:
-        tensors |= {f"{HEAD_PREFIX}{key}": tensor for key, tensor in converted.head.items()}
-    # Views of one storage (a queue, a fused matrix) are refused by safetensors.
-    return {key: tensor.detach().clone().contiguous() for key, tensor in sorted(tensors.items())}
+    head = converted.head if isinstance(entry, Teacher) else {}
+    return {**converted.backbone, **{f"{HEAD_PREFIX}{key}": tensor for key, tensor in head.items()}}
 
 
 def load_network(network: str, backbone: dict[str, Tensor]) -> nn.Module:
@@ -148,29 +138,42 @@ def _fetch_golden(entry: Checkpoint | Teacher) -> None:
         )  # fmt: skip
 
 
-def _install_official(catalog: Catalog, entry: Checkpoint | Teacher) -> Path:
+def _install_official(catalog: Catalog, entry: Checkpoint | Teacher, force: bool) -> Path:
+    """Fetch, convert and install. Of several processes that want one file, one does it and the others find it."""
     network = catalog.network_of(entry)
     original = store.home() / "downloads" / entry.name / "original"
-    if not original.is_file():
+    with _alone(entry):
+        found = None if force else local_weights(entry.name, catalog=catalog)
+        if found is not None:
+            return found.path
         _download_first(entry, original)
+        try:
+            _check_published_hash(entry, original)
+            converted = read_checkpoint(original, network)
+        except (BadCheckpoint, Damaged) as error:
+            # Named by a word of ours, the file would tell nobody what it is.
+            reason = str(error).replace(original.name, entry.weights.file or "")
+            raise type(error)(f"{reason} (from {entry.weights.url})") from error
+        finally:
+            # Its sha256 is recorded; the optimiser's state and the teacher's copy are not worth keeping.
+            original.unlink()
+        return _install(entry, converted, _facts(converted, entry)).path
+
+
+@contextlib.contextmanager
+def _alone(entry: Checkpoint | Teacher) -> Iterator[None]:
+    lock = store.home() / "downloads" / f"{entry.name}.lock"
     try:
-        _check_published_hash(entry, original)
-        converted = read_checkpoint(original, network)
-    except WrongNetwork:
-        raise  # the file is whole: what the link leads to is of use to somebody
-    except (BadCheckpoint, Damaged):
-        original.unlink()
-        raise
-    tensors = tensors_of(converted, with_head=isinstance(entry, Teacher))
-    found = store.install(
-        entry.name,
-        network,
-        lambda path: save_file(tensors, path, metadata={"format": "pt"}),
-        _facts(converted, entry.weights.url) | {"source_file": entry.weights.file},
-        _golden_writer(network, converted.backbone, entry.input.size),
-    )
-    original.unlink()  # its sha256 is recorded; the optimiser's state and the teacher's copy are not worth keeping
-    return found.path
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock):
+            yield
+    except OSError as error:
+        reason = why_not_written(error)
+        if reason is None:
+            raise
+        raise CacheNotWritable(
+            f"Cannot write to {lock.parent}: {reason}. Make room, or set DISCO_ZOO_HOME to another folder"
+        ) from error
 
 
 def _download_first(entry: Checkpoint | Teacher, original: Path) -> None:
@@ -180,9 +183,22 @@ def _download_first(entry: Checkpoint | Teacher, original: Path) -> None:
         try:
             download_official(link, original, title=entry.name)
             return
-        except (WeightsError, BadCheckpoint) as error:
-            print(f"disco-zoo: {error}\ndisco-zoo: trying another link of the authors", file=sys.stderr)
+        except (Busy, CacheNotWritable):  # no link mends these
+            raise
+        except (WeightsError, BadCheckpoint):
+            host = urllib.parse.urlsplit(link).hostname
+            print(f"disco-zoo: {host} did not give {entry.name}; trying another link of its authors", file=sys.stderr)
     download_official(links[-1], original, title=entry.name)
+
+
+def _install(entry: Checkpoint | Teacher, converted: Converted, facts: dict[str, Any]) -> store.Installed:
+    def write(path: Path) -> None:
+        save_tensors(tensors_of(entry, converted), path, converted.network)
+
+    def golden(path: Path) -> None:
+        write_golden(path, load_network(converted.network, converted.backbone), entry.input.size)
+
+    return store.install(entry.name, converted.network, write, facts, golden)
 
 
 def _check_published_hash(entry: Checkpoint | Teacher, original: Path) -> None:
@@ -198,22 +214,17 @@ def _check_published_hash(entry: Checkpoint | Teacher, original: Path) -> None:
             raise Damaged(f"The authors' file of {entry.name} has another md5 than its authors state. Try again later")
 
 
-def _facts(converted: Converted, url: str | None) -> dict[str, Any]:
+def _facts(converted: Converted, entry: Checkpoint | Teacher | None = None) -> dict[str, Any]:
+    """Where weights came from; `entry` if by its link, whose file name is then the authors'."""
     return {
         "layout": converted.layout,
-        "source_file": converted.file,
+        "source_file": entry.weights.file if entry else converted.file,
         "source_sha256": converted.sha256,
-        "source_url": url,
+        "source_url": entry.weights.url if entry else None,
         "date": datetime.date.today().isoformat(),
     }
-
-
-def _golden_writer(network: str, backbone: dict[str, Tensor], size: int) -> Callable[[Path], None]:
-    return lambda path: write_golden(path, load_network(network, backbone), size)
 
 
 def _require_free(target: Path, overwrite: bool) -> None:
     if target.exists() and not overwrite:
         raise BadCheckpoint(f"{target} is there already. Choose another --out, or say --yes to replace it")
-    if not target.parent.is_dir():
-        raise BadCheckpoint(f"The folder {target.parent} does not exist. Create it, or choose another --out")

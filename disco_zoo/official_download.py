@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import errno
 import http.client
-import json
 import os
 import shutil
 import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from http.client import HTTPResponse
 from pathlib import Path
 from urllib.error import HTTPError, URLError
@@ -20,8 +18,9 @@ from urllib.parse import urlsplit
 from filelock import FileLock, Timeout
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-from disco_zoo.errors import BadCheckpoint, CacheNotWritable, WeightsError
+from disco_zoo.errors import BadCheckpoint, Busy, CacheNotWritable, WeightsError
 from disco_zoo.official_links import UnsafeLink, direct_url, new_opener, open_url
+from disco_zoo.official_partial import Broken, Partial
 from disco_zoo.progress import console
 
 TRIES = 3
@@ -29,17 +28,20 @@ TIMEOUT_SECONDS = 25.0  # to connect, and for each piece; a silent server is tri
 PIECE_BYTES = 1 << 18
 DEAD = (401, 403, 404, 410, 451)
 PASSING = (408, 429, 500, 502, 503, 504)
-NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR)
 FULL = (errno.ENOSPC, errno.EDQUOT)
 NO_NETWORK = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.ENETDOWN)
 
 
-class _Broken(Exception):
-    """A try that failed in a way that another may not; the message says how."""
+class _Silent(Broken):
+    """A try that ended with a full time-out in which nothing came."""
 
 
-class _Silent(_Broken):
-    """... after a full time-out in which nothing came."""
+class _Unreachable(Broken):
+    """A try that ended before the server was asked anything."""
+
+
+class _NoConnection(_Silent, _Unreachable):
+    """A try that waited for a connection in vain."""
 
 
 def download_official(url: str, target: Path, *, title: str) -> Path:
@@ -55,25 +57,26 @@ def download_official(url: str, target: Path, *, title: str) -> Path:
 
     Raises:
         BadCheckpoint: the link answers with a web page.
-        WeightsError: the link is dead, unsafe, or its server does not answer; or another process is at it.
-        CacheNotWritable: the folder is read-only or full.
+        WeightsError: the link is dead, unsafe, or its server does not answer.
+        Busy: another process is downloading it.
+        CacheNotWritable: the folder is read-only, full, or cannot be made.
     """
     try:
         with _folder(target.parent), _alone(target, title):
-            partial = _Partial(target)
+            partial = Partial(target)
             try:
                 _download(url, partial, title)
                 partial.finish()
             finally:
                 partial.tidy()
     except UnsafeLink as error:
-        raise WeightsError(f"The link of {title} leads to {error}, which is not https. {_by_hand(title)}") from error
+        raise WeightsError(f"The link of {title} leads to {error}. {_by_hand(title)}") from error
     except OSError as error:  # the network's were sorted out before
-        raise _not_writable(error, target) from error
+        raise _not_writable(error, target.parent) from error
     return target
 
 
-def _download(url: str, partial: _Partial, title: str) -> None:
+def _download(url: str, partial: Partial, title: str) -> None:
     host = urlsplit(direct_url(url)).hostname or url
     for attempt in range(1, TRIES + 1):
         try:
@@ -85,20 +88,22 @@ def _download(url: str, partial: _Partial, title: str) -> None:
                 partial.discard()
             elif error.code not in PASSING:
                 raise _refused(url, title, error.code) from None
-            problem, silent = f"answers HTTP {error.code}", False
-        except _Broken as error:
-            problem, silent = str(error), isinstance(error, _Silent)
-        if attempt == TRIES or (silent and attempt > 1):
+            failure = Broken(f"answers HTTP {error.code}")
+        except Broken as error:
+            failure = error
+        if attempt == TRIES or (isinstance(failure, _Silent) and attempt > 1):
             break
         time.sleep(2.0 ** (attempt - 1))
+    if isinstance(failure, _Unreachable):
+        raise WeightsError(f"{title} was not downloaded: {host} {failure}. Check the network and try again")
     kept = f" What arrived is kept ({partial.size / 1e6:.0f} MB)." if partial.can_go_on else ""
     raise WeightsError(
-        f"The file of {title} could not be downloaded: {host} {problem}.{kept} "
+        f"{title} was not downloaded: {host} {failure}.{kept} "
         f"Try again later, or open {url} in a browser, save the file and type: {_convert(title)}"
     )
 
 
-def _try(url: str, partial: _Partial, title: str) -> None:
+def _try(url: str, partial: Partial, title: str) -> None:
     """One request, resumed where the last one ended; the bytes are in `partial` when it returns."""
     with _connection(), open_url(new_opener(), direct_url(url), partial.headers(), TIMEOUT_SECONDS) as response:
         total = partial.begin(url, response)
@@ -109,10 +114,10 @@ def _try(url: str, partial: _Partial, title: str) -> None:
         _require_room(partial, total)
         _copy(response, first, partial, total, title)
     if total is not None and partial.size != total:
-        raise _Broken(f"sent {partial.size} of {total} bytes")
+        raise Broken(f"sent {partial.size} of {total} bytes")
 
 
-def _copy(response: HTTPResponse, first: bytes, partial: _Partial, total: int | None, title: str) -> None:
+def _copy(response: HTTPResponse, first: bytes, partial: Partial, total: int | None, title: str) -> None:
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     shown = console.is_terminal
     if not shown:
@@ -133,84 +138,6 @@ def _copy(response: HTTPResponse, first: bytes, partial: _Partial, total: int | 
         os.fsync(file.fileno())  # or a power cut could leave the name without the bytes
 
 
-@dataclass
-class _Partial:
-    """The bytes so far, and the note that says of what they are a part."""
-
-    target: Path
-
-    def __post_init__(self) -> None:
-        self.path = self.target.with_name(f".{self.target.name}.partial")
-        self.note = self.target.with_name(f".{self.target.name}.partial.json")
-        self.size = 0
-        self.kept: dict[str, str | int | None] = self._read_note()
-
-    def _read_note(self) -> dict[str, str | int | None]:
-        try:
-            kept = json.loads(self.note.read_text(encoding="utf-8"))
-            self.size = self.path.stat().st_size
-        except (FileNotFoundError, ValueError):
-            return {}
-        return kept if isinstance(kept, dict) else {}
-
-    def headers(self) -> dict[str, str]:
-        """Ask for the rest of the same file, where it can be told that it is the same."""
-        headers = {"User-Agent": "disco-zoo", "Accept-Encoding": "identity"}
-        if self.can_go_on:
-            headers |= {"Range": f"bytes={self.size}-", "If-Range": str(self.kept["validator"])}
-        return headers
-
-    def begin(self, url: str, response: HTTPResponse) -> int | None:
-        """Make ready for what `response` sends: all of the file or its rest. Returns the length of the whole file."""
-        length = response.headers.get("Content-Length")
-        validator = _validator(response)
-        start, total = _content_range(response)
-        same = (url, total) == (self.kept.get("url"), self.kept.get("size"))
-        if response.status == 206 and start == self.size and same and validator in (None, self.kept["validator"]):
-            return total
-        if response.status == 206:
-            self.discard()
-            raise _Broken("sent another part of the file than was asked for")
-        self.discard()
-        total = int(length) if length else None
-        self.kept = {"url": url, "validator": validator, "size": total}
-        if validator:
-            self.note.write_text(json.dumps(self.kept), encoding="utf-8")
-        return total
-
-    def finish(self) -> None:
-        self.path.replace(self.target)
-        self.kept = {}
-
-    def discard(self) -> None:
-        self.size, self.kept = 0, {}
-        self.tidy()
-
-    @property
-    def can_go_on(self) -> bool:
-        return bool(self.size and self.kept.get("validator"))
-
-    def tidy(self) -> None:
-        """Remove what cannot be gone on with."""
-        if not self.can_go_on:
-            self.path.unlink(missing_ok=True)
-            self.note.unlink(missing_ok=True)
-
-
-def _validator(response: HTTPResponse) -> str | None:
-    """What If-Range takes: a strong ETag, else the date of the last change."""
-    etag: str = response.headers.get("ETag") or ""
-    return etag if etag.startswith('"') else response.headers.get("Last-Modified")
-
-
-def _content_range(response: HTTPResponse) -> tuple[int | None, int | None]:
-    """First byte and whole length of `Content-Range: bytes 5-9/10`."""
-    stated = (response.headers.get("Content-Range") or "").removeprefix("bytes ")
-    span, _, total = stated.partition("/")
-    start = span.partition("-")[0]
-    return (int(start) if start.isdigit() else None), (int(total) if total.isdigit() else None)
-
-
 def _is_page(response: HTTPResponse, first: bytes) -> bool:
     start = first.lstrip(b"\xef\xbb\xbf \t\r\n")[:15].lower()
     return response.headers.get_content_type() == "text/html" or start.startswith((b"<!doctype html", b"<html"))
@@ -218,7 +145,7 @@ def _is_page(response: HTTPResponse, first: bytes) -> bool:
 
 @contextmanager
 def _connection() -> Iterator[None]:
-    """Turn what a connection may end with into `_Broken`, apart from the errors of our own files."""
+    """Turn what a connection may end with into `Broken`, apart from the errors of our own files."""
     try:
         yield
     except HTTPError:
@@ -227,14 +154,19 @@ def _connection() -> Iterator[None]:
         raise _Silent(f"sent nothing for {TIMEOUT_SECONDS:.0f} s") from error
     except URLError as error:
         if isinstance(error.reason, TimeoutError):
-            raise _Silent(f"does not answer within {TIMEOUT_SECONDS:.0f} s") from error
-        raise _Broken(f"cannot be reached ({error.reason})") from error
+            raise _NoConnection(f"does not answer within {TIMEOUT_SECONDS:.0f} s") from error
+        raise _Unreachable(f"cannot be reached ({_said(error.reason)})") from error
     except (http.client.HTTPException, ConnectionError, ssl.SSLError) as error:
-        raise _Broken(f"broke the connection ({type(error).__name__})") from error
+        raise Broken(f"broke the connection ({type(error).__name__})") from error
     except OSError as error:
         if error.errno in NO_NETWORK:
-            raise _Broken(f"cannot be reached ({error.strerror})") from error
+            raise _Unreachable(f"cannot be reached ({_said(error)})") from error
         raise
+
+
+def _said(reason: object) -> str:
+    """Without the number that nobody knows by heart."""
+    return str(getattr(reason, "strerror", None) or reason)
 
 
 @contextmanager
@@ -255,7 +187,7 @@ def _alone(target: Path, title: str) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout:
-        raise WeightsError(f"Another process is downloading {title} now. Wait until it is done") from None
+        raise Busy(f"Another process is downloading {title} now. Wait until it is done") from None
     try:
         yield
     finally:
@@ -263,7 +195,7 @@ def _alone(target: Path, title: str) -> Iterator[None]:
         lock.release()
 
 
-def _require_room(partial: _Partial, total: int | None) -> None:
+def _require_room(partial: Partial, total: int | None) -> None:
     if total is not None and total - partial.size > shutil.disk_usage(partial.path.parent).free:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -284,11 +216,7 @@ def _convert(title: str) -> str:
     return f"disco-zoo convert FILE --as {title} --install"
 
 
-def _not_writable(error: OSError, target: Path) -> Exception:
-    folder = target.parent
-    elsewhere = "set DISCO_ZOO_HOME to another folder"
+def _not_writable(error: OSError, folder: Path) -> CacheNotWritable:
     if error.errno in FULL:
-        return CacheNotWritable(f"The disk of {folder} is full. Make room, or {elsewhere}")
-    if error.errno in NOT_WRITABLE:
-        return CacheNotWritable(f"{folder} cannot be written ({error.strerror}). Allow it, or {elsewhere}")
-    return WeightsError(f"{target} could not be written: {error.strerror or error}. Try again, or {elsewhere}")
+        return CacheNotWritable(f"The disk of {folder} is full. Make room, or set DISCO_ZOO_HOME to another folder")
+    return CacheNotWritable(f"{folder} cannot be written ({_said(error)}). Set DISCO_ZOO_HOME to a folder that can")

@@ -14,7 +14,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
 
 class UnsafeLink(Exception):
-    """A link that is not https; the message is the address without its query."""
+    """A link that is not followed; the message is the address without its query, and what is wrong with it."""
 
 
 def direct_url(url: str) -> str:
@@ -43,7 +43,11 @@ def require_safe(url: str) -> None:
         return
     if split.scheme == "http" and split.hostname in LOOPBACK:
         return
-    raise UnsafeLink(urlunsplit(split._replace(query="", fragment="")))
+    raise UnsafeLink(f"{_without_query(url)}, which is not https")
+
+
+def _without_query(url: str) -> str:
+    return urlunsplit(urlsplit(url)._replace(query="", fragment=""))
 
 
 def new_opener() -> OpenerDirector:
@@ -58,11 +62,16 @@ def open_url(opener: OpenerDirector, url: str, headers: dict[str, str], timeout_
 
 
 class _SafeRedirects(HTTPRedirectHandler):
+    """Only to https, and to this machine only from this machine: no server may have us ask its neighbours."""
+
     def redirect_request(
         self, req: Request, fp: IO[bytes], code: int, msg: str, headers: Message, newurl: str
     ) -> Request | None:
         try:
             require_safe(newurl)
+            # The host of the first request, whatever came in between.
+            if urlsplit(newurl).hostname in LOOPBACK and req.origin_req_host.strip("[]") not in LOOPBACK:
+                raise UnsafeLink(f"{_without_query(newurl)}, which is on this machine")
         except UnsafeLink:
             fp.close()  # nobody else does, once this is no redirect
             raise

@@ -120,7 +120,7 @@ def prepare(
     notes = _licence_notes(row, accept_unknown_licence)
     folder = Path(out).expanduser() if out else Path(f"{row.name}-hub")
     file = given_file(Path(weights).expanduser(), row) if weights else local_file(row, catalog, folder)
-    _check_figures(row, file)
+    _check_figures(row, file, catalog)
     entry = _entry(repo, file)
     if path := _catalog_to_rewrite():
         rewrite_weights(_read(path), row.name, entry | {"revision": NO_COMMIT})  # fails now rather than afterwards
@@ -204,13 +204,27 @@ def _licence_notes(row: Checkpoint, accept_unknown: bool) -> tuple[str, ...]:
     return tuple(notes)
 
 
-def _check_figures(row: Checkpoint, file: WeightsFile) -> None:
+def _check_figures(row: Checkpoint, file: WeightsFile, catalog: Catalog) -> None:
     """Figures belong to weights: a card must not show those of other ones."""
+    others = (entry.name for entry in catalog.entries if entry.weights.sha256 == file.sha256)
+    owner = None if row.weights.sha256 == file.sha256 else next(others, None)
+    if owner:
+        raise PublishError(
+            f"{file.path} holds the weights of {owner}, not of {row.name}. Type: disco-zoo publish {owner}"
+        )
+    if not row.measured:
+        return
     known = row.weights.sha256 if row.weights.loadable else None
-    if row.measured and known and known != file.sha256:
+    if known and known != file.sha256:
         raise PublishError(
             f"The catalog's figures of {row.name} were measured with weights {known[:12]}…, not with {file.path} "
             f"({file.sha256[:12]}…). Measure these and change its row first"
+        )
+    from_a_run = file.source in ("run", "published") or file.facts.get("layout") == "run"
+    if not known and not from_a_run:
+        raise PublishError(
+            f"The catalog has figures of {row.name}, and nothing says that {file.path} gave them. Publish the run's "
+            "folder: --weights RUN_FOLDER"
         )
 
 

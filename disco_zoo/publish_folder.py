@@ -30,14 +30,14 @@ import disco_zoo.disco_networks  # registers the networks that timm does not hav
 from disco_zoo.catalog import Catalog, Checkpoint, Weights
 from disco_zoo.checksum import sha256_of
 from disco_zoo.disco_networks import check_backbone
-from disco_zoo.errors import BadCheckpoint, Damaged, PublishError
+from disco_zoo.errors import BadCheckpoint, Damaged, PublishError, WrongNetwork
 from disco_zoo.golden import compare_with_golden, write_golden
 from disco_zoo.model_card import render_card
+from disco_zoo.safetensors_file import stated_network
 
 CARD, CONFIG, GOLDEN, MODEL = "README.md", "config.json", "golden.safetensors", "model.safetensors"
 FILES = (CARD, CONFIG, GOLDEN, MODEL)
 PROVENANCE = "disco_zoo"  # root key of config.json; unknown keys are allowed there, not in pretrained_cfg
-OURS = "disco_"  # what the names of networks begin with that timm itself does not know
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,8 @@ def load_model(network: str, path: Path) -> nn.Module:
         raise BadCheckpoint(
             f"{path} is no safetensors file, and nothing else is published. Type: disco-zoo convert {path} --as NAME"
         ) from error
+    if (stated := stated_network(path)) not in (None, network):
+        raise WrongNetwork(f"{path} holds weights of {stated}, not of {network}, which would compute something else")
     check_backbone(network, {key: tuple(value.shape) for key, value in tensors.items()}, str(path))
     model = timm.create_model(network, num_classes=0)
     _check_values(tensors, model.state_dict(), path)

@@ -8,7 +8,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import re
@@ -20,7 +19,7 @@ from typing import Any
 from filelock import FileLock
 from safetensors import SafetensorError
 
-from disco_zoo.atomic import write_whole
+from disco_zoo.atomic import why_not_written, write_whole
 from disco_zoo.checksum import sha256_of
 from disco_zoo.errors import CacheNotWritable, Damaged, UnknownName
 
@@ -28,8 +27,8 @@ MANIFEST = "installed.json"
 LOCK = ".lock"
 GOLDEN_SUFFIX = ".golden.safetensors"
 # What a folder of the store may be called: no separators, no leading dot, nothing a shell minds.
+SHA256 = re.compile(r"[0-9a-f]{64}")
 SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}")
-_NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT, errno.ENOTDIR)
 
 
 @dataclass(frozen=True)
@@ -83,14 +82,16 @@ def installed(name: str) -> Installed | None:
         try:
             facts = json.loads(manifest.read_text(encoding="utf-8"))
             sha256, network = facts.pop("sha256"), facts.pop("network")
+            if not SHA256.fullmatch(sha256):  # it becomes part of a path
+                raise ValueError(sha256)
         except FileNotFoundError:
             return None
         except (ValueError, LookupError, TypeError, AttributeError, OSError) as error:
-            raise Damaged(f"{manifest} is damaged. {_again(name)}") from error
+            raise Damaged(f"{manifest} is damaged. {again(name)}") from error
         path = manifest.with_name(f"{sha256}.safetensors")
         if path.is_file():
             return Installed(name, path, sha256, network, facts)
-    raise Damaged(f"The installed weights of {name} are gone: {path}. {_again(name)}")
+    raise Damaged(f"The installed weights of {name} are gone: {path}. {again(name)}")
 
 
 def install(
@@ -114,7 +115,7 @@ def install(
         with FileLock(folder / LOCK):  # or two installers would clear each other's partial files away
             _replace_all(folder, {"network": network, **facts}, write, golden)
     except (OSError, SafetensorError) as error:
-        reason = _why_not_writable(error)
+        reason = why_not_written(error)
         if reason is None:
             raise
         raise CacheNotWritable(
@@ -138,13 +139,6 @@ def _replace_all(
             stale.unlink(missing_ok=True)
 
 
-def _why_not_writable(error: Exception) -> str | None:
-    """What the system said, or None for an error that is no failed write."""
-    code = error.errno if isinstance(error, OSError) else None
-    if isinstance(error, SafetensorError) and (found := re.search(r"os error (\d+)", str(error))):
-        code = int(found[1])
-    return os.strerror(code) if code in _NOT_WRITABLE else None
-
-
-def _again(name: str) -> str:
+def again(name: str) -> str:
+    """What to type when an installation is damaged."""
     return f"Delete the folder {folder_of(name)} and type: disco-zoo download {name}"

@@ -61,6 +61,6 @@ def _cells(teacher: Teacher, catalog: Catalog, installed: Collection[str], *, sh
         str(teacher.epochs or "-"),
         teacher.data or "-",
         figure_text(teacher, LINEAR_METRIC),
-        teacher.licence,
+        teacher.licence.partition(" (")[0],
         weights_text(teacher, catalog, installed, short=short),
     )

@@ -54,7 +54,7 @@ def verify_weights(target: str | Path) -> Verification:
     """
     catalog = load_catalog()
     path = Path(target).expanduser()
-    if path.exists():
+    if str(target) and path.exists():
         return _verify_file(path, catalog)
     entry = catalog.entry(str(target))
     found = _verify_entry(entry, catalog)
@@ -81,14 +81,27 @@ def _verify_entry(entry: Checkpoint | Teacher, catalog: Catalog) -> Verification
         return None
     expected = "the catalog's" if found.source != "installed" else "as when it was installed"
     checks = [Check("sha256", True, f"{found.sha256[:16]}…, {expected}")]
-    return _with_tensor_checks(found, checks)
+    return _with_tensor_checks(found, checks, _golden_file_fault(found, entry))
 
 
-def _with_tensor_checks(found: LocalWeights, checks: list[Check]) -> Verification:
+def _golden_file_fault(found: LocalWeights, entry: Checkpoint | Teacher) -> Check | None:
+    """What is wrong with the stored input and features themselves; None if they can be used."""
+    stated = entry.weights.golden_sha256
+    if not found.golden.is_file():
+        if found.source == "hub":
+            return Check("golden features", None, f"not here; type: disco-zoo download {entry.name}")
+        fault = found.source == "installed" or stated is not None
+        return Check("golden features", False if fault else None, "there is no stored input beside this file")
+    if found.source != "installed" and stated not in (None, sha256_of(found.golden)):
+        return Check("golden features", False, f"{found.golden} has another sha256 than the catalog says")
+    return None
+
+
+def _with_tensor_checks(found: LocalWeights, checks: list[Check], golden: Check | None) -> Verification:
     tensors = {key: value for key, value in load_file(found.path).items() if not key.startswith(HEAD_PREFIX)}
     checks.append(Check("names and shapes", True, f"{len(tensors)} tensors, {found.network}"))
     checks.append(_finite(tensors))
-    checks.append(_golden(found, tensors))
+    checks.append(golden or _golden(found, tensors))
     return Verification(found.name, found.source, str(found.path), found.sha256, tuple(checks))
 
 
@@ -99,8 +112,6 @@ def _finite(tensors: dict[str, Tensor]) -> Check:
 
 
 def _golden(found: LocalWeights, tensors: dict[str, Tensor]) -> Check:
-    if not found.golden.is_file():
-        return Check("golden features", None, "no stored input beside this file")
     float32 = {key: value.float() if value.is_floating_point() else value for key, value in tensors.items()}
     try:
         difference = compare_with_golden(found.golden, load_network(found.network, float32))
@@ -119,14 +130,15 @@ def _verify_file(path: Path, catalog: Catalog) -> Verification:
         file = LocalWeights(known[0].name, path, "bundled", sha256, network)
         tensors = load_file(path)
         check_backbone(network, {key: tuple(value.shape) for key, value in tensors.items()}, str(path))
-        verified = _with_tensor_checks(file, [Check("sha256", True, f"{sha256[:16]}…, the catalog's {known[0].name}")])
+        checks = [Check("sha256", True, f"{sha256[:16]}…, the catalog's {known[0].name}")]
+        verified = _with_tensor_checks(file, checks, Check("golden features", None, "verify it by name"))
         return Verification(known[0].name, "file", str(path), sha256, verified.checks)
     converted = read_checkpoint(path)
     title = known[0].name if known else "not in the catalog"
-    checks = (
+    facts = (
         Check("sha256", True if known else None, f"{converted.sha256[:16]}…, {title}"),
         Check("layout", True, converted.layout),
         Check("names and shapes", True, f"{len(backbone_shapes(converted.network))} tensors, {converted.network}"),
         _finite(converted.backbone),
     )
-    return Verification(path.name, "file", str(path), converted.sha256, checks)
+    return Verification(path.name, "file", str(path), converted.sha256, facts)

@@ -115,7 +115,7 @@ def _installed(entry: Checkpoint | Teacher, catalog: Catalog) -> LocalWeights | 
     found = store.installed(entry.name)
     if found is None:
         return None
-    again = f"Delete the folder {found.path.parent} and type: disco-zoo download {entry.name}"
+    again = store.again(entry.name)
     if sha256_of(found.path) != found.sha256:
         raise Damaged(f"The installed weights of {entry.name} are damaged: {found.path} has another sha256. {again}")
     network = catalog.network_of(entry)
@@ -126,6 +126,11 @@ def _installed(entry: Checkpoint | Teacher, catalog: Catalog) -> LocalWeights | 
 
 def _bundled(entry: Checkpoint | Teacher, catalog: Catalog) -> LocalWeights | None:
     weights = entry.weights
+    network = catalog.network_of(entry) if weights.loadable else ""
+    if weights.source == "hub":  # published since, perhaps; the same bytes in the wheel need no network
+        path = bundled_path(f"{entry.name}.safetensors")
+        same = path.is_file() and sha256_of(path) == weights.sha256
+        return LocalWeights(entry.name, path, "bundled", weights.sha256 or "", network) if same else None
     if weights.source != "bundled":
         return None
     path = bundled_path(weights.file or "")
@@ -133,7 +138,7 @@ def _bundled(entry: Checkpoint | Teacher, catalog: Catalog) -> LocalWeights | No
         raise WeightsError(f"The weights of {entry.name} are missing from this installation: {path}. {REINSTALL}")
     if sha256_of(path) != weights.sha256:
         raise Damaged(f"The weights of {entry.name} are damaged: {path} has another sha256. {REINSTALL}")
-    return LocalWeights(entry.name, path, "bundled", weights.sha256, catalog.network_of(entry))
+    return LocalWeights(entry.name, path, "bundled", weights.sha256, network)
 
 
 def _from_hub(

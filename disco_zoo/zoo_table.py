@@ -184,7 +184,7 @@ def _cells(row: Checkpoint, catalog: Catalog, installed: Collection[str] = ()) -
         row.data,
         figure_text(row, KNN_METRIC),
         figure_text(row, LINEAR_METRIC),
-        row.licence.weights,
+        row.licence.weights.partition(" (")[0],
         weights_text(row, catalog, installed) + _star(row),
     )
 

@@ -22,6 +22,7 @@ from tiny import moco_state
 from torch import Tensor
 
 from disco_zoo.convert import read_checkpoint
+from disco_zoo.convert.reading import read_container
 from disco_zoo.errors import BadCheckpoint
 
 State = dict[str, Tensor]
@@ -120,6 +121,25 @@ def test_truncated_safetensors_are_refused(share: float, tmp_path: Path, state: 
     path = tmp_path / "file.safetensors"
     path.write_bytes(content[: int(share * len(content))])
     assert "file.safetensors is" in refused(path)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth", ""])
+@pytest.mark.parametrize("beginning", [b"\x20\x3c", b"<\x03", b"\x80\x02", b"\x80\x7d"])
+def test_safetensors_are_known_whatever_their_headers_length_begins_with(
+    beginning: bytes, suffix: str, tmp_path: Path
+) -> None:
+    length = int.from_bytes(beginning, "little")
+    described = json.dumps({"weight": {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}}).encode()
+    path = tmp_path / f"file{suffix}"
+    path.write_bytes(header(length, described.ljust(length)) + struct.pack("<2f", 1.0, 2.0))
+    assert path.read_bytes().startswith(beginning)
+    assert read_container(path)["weight"].tolist() == [1.0, 2.0]
+
+
+def test_truncated_safetensors_are_not_called_a_web_page(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_bytes(header(0x3C20, b"{}".ljust(5000)))
+    assert "announces a header of 15,392 bytes in a file of 5,008" in refused(path)
 
 
 def header(claimed: int, text: bytes = b"{}") -> bytes:

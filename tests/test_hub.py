@@ -15,6 +15,7 @@ from hub_faults import delay, pace, stall, status, truncate
 from hub_files import FILE, NAME, REPO, publish, refused
 from hub_server import TestHub
 from huggingface_hub import constants
+from huggingface_hub.errors import OfflineModeIsEnabled
 
 from disco_zoo import hub as hub_module
 from disco_zoo import hub_errors, hub_waiting
@@ -28,6 +29,7 @@ from disco_zoo.errors import (
     OutOfStep,
     WeightsError,
 )
+from disco_zoo.hub_file import HubFile
 
 pytest_plugins = ("hub_fixtures",)
 pytestmark = pytest.mark.usefixtures("quiet_client")
@@ -182,8 +184,24 @@ def test_a_token_that_breaks_the_request_is_in_no_traceback(hub: TestHub) -> Non
 
 def test_secrets_leave_messages(hub: TestHub, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HF_TOKEN", "mine")
-    said = hub_errors._without_secrets("mine, Bearer xyz and hf_abcdefghij at https://u:p@x.org/a?Signature=1 ends")
+    said = hub_errors.without_secrets("mine, Bearer xyz and hf_abcdefghij at https://u:p@x.org/a?Signature=1 ends")
     assert said == "***, Bearer *** and hf_*** at https://***@x.org/a?*** ends"
+
+
+@pytest.mark.parametrize("password", ["secret", "sec@ret", "sec:ret"])
+def test_the_endpoints_password_is_not_shown(password: str, hub: TestHub, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", f"https://user:{password}@hub.example")
+    assert hub_errors.endpoint_name() == "https://***@hub.example"
+
+
+def test_the_client_finding_out_that_it_is_offline_says_the_same(hub: TestHub, tmp_path: Path) -> None:
+    wanted = HubFile(NAME, REPO, "0" * 40, FILE, "0" * 64, tmp_path)
+    with pytest.raises(Offline) as caught, hub_errors.explained(wanted):
+        raise OfflineModeIsEnabled("")
+    assert str(caught.value) == (
+        f"{NAME} is not in the cache {tmp_path} and offline mode is on. "
+        "Unset HF_HUB_OFFLINE, or set HF_HOME to a folder that has it"
+    )
 
 
 def test_offline_and_not_cached(hub: TestHub, monkeypatch: pytest.MonkeyPatch) -> None:

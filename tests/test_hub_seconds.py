@@ -37,7 +37,7 @@ FAULTS: dict[str, tuple[Callable[[TestHub], object], float]] = {
     "GET: 503": (_fail(lambda: status(503), "GET"), 5),
     "GET: cut each time": (_fail(lambda: truncate(at=50_000), "GET"), 30),
     "GET: 429, Retry-After 900": (_fail(lambda: status(429, Retry_After="900"), "GET"), 60),
-    "GET: stops in mid body": (_fail(lambda: stall(at=50_000), "GET"), 90),
+    "GET: stops in mid body": (_fail(lambda: stall(at=50_000), "GET"), 70),
 }
 
 

@@ -46,6 +46,15 @@ def test_pad2_equals_tf_at_240_pixels_where_the_padding_was_frozen() -> None:
         torch.testing.assert_close(ours(images), theirs(images))
 
 
+def test_pad2_keeps_the_dilation_of_output_stride() -> None:
+    ours, theirs = (calibrated(name, output_stride=8) for name in ("disco_effb1_pad2", "tf_efficientnet_b1"))
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    assert ours.blocks[5][0].conv_dw.dilation == theirs.blocks[5][0].conv_dw.dilation == (2, 2)
+    images = torch.randn(1, 3, 240, 240)  # the padding of a convolution of stride 1 is symmetric at any size
+    with torch.inference_mode():
+        torch.testing.assert_close(ours(images), theirs(images))
+
+
 def test_se_first_gates_before_it_activates() -> None:
     """One block against a plain forward: gate(BN(depthwise)) first, hard-swish after."""
     model = calibrated("disco_mobv3_se_first")
@@ -136,3 +145,11 @@ def test_every_fault_of_a_file_is_listed_in_one_line() -> None:
         "f.pth does not fit resnet18: missing (1) bn1.weight; unknown (1) extra.weight; "
         "of another shape (1) conv1.weight (64, 3, 3, 3), not (64, 3, 7, 7)"
     )
+
+
+def test_names_of_a_file_are_listed_without_what_a_terminal_would_obey() -> None:
+    shapes = {**backbone_shapes("resnet18"), "a\n\x1b[31mb": (1,), "c" * 1000: (1,)}
+    with pytest.raises(WrongNetwork) as caught:
+        check_backbone("resnet18", shapes, "f.pth")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 500

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
+import os
+import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -14,7 +19,7 @@ from typing import Any, ClassVar
 import pytest
 import timm
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from tiny import moco_state, write_moco_checkpoint
 from torch import Tensor, nn
 
@@ -23,7 +28,9 @@ from disco_zoo import official, store, teachers, verification, weights
 from disco_zoo.catalog import load_catalog
 from disco_zoo.cli import main
 from disco_zoo.errors import BadCheckpoint, Damaged, NotPublished, UnknownName, WrongNetwork
+from disco_zoo.golden import write_golden
 from disco_zoo.official import convert_checkpoint, download_weights
+from disco_zoo.safetensors_file import stated_network
 from disco_zoo.teachers import load_teacher_source
 from disco_zoo.verification import verify_weights
 
@@ -93,8 +100,8 @@ def test_without_install_the_file_lands_here_and_replaces_nothing(seed_file: Pat
     with pytest.raises(BadCheckpoint, match=r"is there already. Choose another --out, or say --yes"):
         convert_checkpoint(seed_file, NAME)
     convert_checkpoint(seed_file, NAME, overwrite=True)
-    with pytest.raises(BadCheckpoint, match=r"The folder .*nowhere does not exist"):
-        convert_checkpoint(seed_file, NAME, out=tmp_path / "nowhere" / "x.safetensors")
+    done = convert_checkpoint(seed_file, NAME, out=tmp_path / "new" / "x.safetensors")
+    assert done.path.stat().st_mode & 0o777 == 0o644
 
 
 @pytest.mark.parametrize(
@@ -161,6 +168,11 @@ def change_entry(monkeypatch: pytest.MonkeyPatch, name: str, **changes: Any) -> 
         monkeypatch.setattr(module, "load_catalog", lambda: changed)
 
 
+def nothing_is_left(home: Path) -> bool:
+    """No file but the locks, which are kept for the next process."""
+    return not [path for path in home.rglob("*") if path.is_file() and path.suffix != ".lock"]
+
+
 @pytest.fixture
 def linked(site: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     """Let an entry's official link lead to the test server."""
@@ -186,7 +198,7 @@ def test_a_link_is_fetched_converted_and_installed_in_one_go(
     assert installed.facts["source_url"].endswith("/seed.pth.tar")
     assert installed.facts["source_sha256"] == weights.sha256_of(original)
     assert weights.sha256_of(Path("copies") / f"{NAME}.safetensors") == installed.sha256
-    assert not [path for path in (own_home / "downloads").rglob("*") if path.suffix != ".lock" and path.is_file()]
+    assert nothing_is_left(own_home / "downloads")
     asked = len(QuietHandler.served)
     assert download_weights(NAME) == installed.path
     assert len(QuietHandler.served) == asked
@@ -194,14 +206,21 @@ def test_a_link_is_fetched_converted_and_installed_in_one_go(
     assert len(QuietHandler.served) > asked
 
 
-def test_a_link_to_another_network_says_so(tmp_path: Path, linked: Callable[..., None]) -> None:
+def test_a_link_to_another_network_says_so(tmp_path: Path, linked: Callable[..., None], own_home: Path) -> None:
     """SEED's EfficientNet-B1 link leads to the ResNet-18 file (`methods.md` Q27)."""
     name = "disco_effb1.seed_swav_r152_in1k"
     write_moco_checkpoint(tmp_path / "site" / "b1.pth.tar", seed_state())
     linked(name, "b1.pth.tar")
-    with pytest.raises(WrongNetwork, match=r"resnet18.*disco_effb1_pad2|disco_effb1_pad2.*resnet18"):
+    for _ in range(2):
+        with pytest.raises(WrongNetwork, match=r"AMP_200.* holds weights of resnet18.*disco_effb1_pad2.*\(from http"):
+            download_weights(name)
+        assert store.installed(name) is None
+        assert nothing_is_left(own_home)
+    # Once the link is mended, nothing of the wrong file stands in the way.
+    linked(name, "right.pth.tar")
+    (tmp_path / "site" / "right.pth.tar").write_bytes(b"garbage")
+    with pytest.raises(BadCheckpoint, match="truncated or no checkpoint"):
         download_weights(name)
-    assert store.installed(name) is None
 
 
 def test_a_broken_link_is_not_followed() -> None:
@@ -217,7 +236,7 @@ def test_a_file_that_its_authors_hash_disowns_is_refused_and_removed(
     linked("mocov2_r50", "t.pth.tar", md5_prefix="00000000" if right != "00000000" else "11111111")
     with pytest.raises(Damaged, match="has another md5 than its authors state"):
         download_weights("mocov2_r50")
-    assert not [path for path in own_home.rglob("*") if path.is_file()]
+    assert nothing_is_left(own_home)
 
 
 @pytest.mark.parametrize("content", [b"<html>Sign in</html>", b"garbage", b""])
@@ -229,7 +248,7 @@ def test_what_is_no_checkpoint_is_one_line_and_leaves_nothing(
     assert main(["download", NAME]) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("Error: ")
-    assert not [path for path in own_home.rglob("*") if path.is_file()]
+    assert nothing_is_left(own_home)
     assert store.installed(NAME) is None
 
 
@@ -241,6 +260,31 @@ def test_what_is_here_already_is_only_copied(tmp_path: Path) -> None:
 def test_a_recipe_only_row_says_how_to_train_it() -> None:
     with pytest.raises(NotPublished, match=r"To train them, type: disco-zoo reproduce disco_effb0.mocov2_fmnist"):
         download_weights("disco_effb0.mocov2_fmnist")
+
+
+def download_in_another_process(url: str, home: str, start: Any, results: Any) -> None:
+    os.environ["DISCO_ZOO_HOME"] = home
+    row = load_catalog().entry(NAME)
+    changed = row.model_copy(update={"weights": row.weights.model_copy(update={"url": url, "other_urls": []})})
+    load_catalog().checkpoints[NAME] = changed
+    start.wait()
+    results.put(weights.sha256_of(download_weights(NAME)))
+
+
+def test_three_processes_download_one_official_file_once(tmp_path: Path, site: str, own_home: Path) -> None:
+    write_moco_checkpoint(tmp_path / "site" / "seed.pth.tar", seed_state())
+    context = multiprocessing.get_context("fork")
+    start, results = context.Barrier(3), context.Queue()
+    arguments = (f"{site}/seed.pth.tar", str(own_home), start, results)
+    processes = [context.Process(target=download_in_another_process, args=arguments) for _ in range(3)]
+    for process in processes:
+        process.start()
+    hashes = {results.get(timeout=60) for _ in processes}
+    for process in processes:
+        process.join()
+    assert len(hashes) == 1
+    assert QuietHandler.served == ["/seed.pth.tar"]
+    assert nothing_is_left(own_home / "downloads")
 
 
 # --- verify --------------------------------------------------------------------------------------------------------
@@ -296,6 +340,79 @@ def test_a_file_is_recognised_and_compared_with_the_catalog(
     other = verify_weights(seed_file)
     assert other.ok
     assert [check.detail for check in other.checks][1:3] == ["seed", "120 tensors, resnet18"]
+
+
+def test_a_converted_file_remembers_its_network(tmp_path: Path) -> None:
+    """Or look-alikes could be mixed in two steps: names and shapes of both EfficientNet-B0 are the same."""
+    tensors = timm.create_model("tf_efficientnet_b0", num_classes=0).state_dict()
+    save_file(tensors, tmp_path / "plain.safetensors")
+    seed = "disco_effb0.seed_swav_r50w2_in1k"
+    path = convert_checkpoint(tmp_path / "plain.safetensors", seed, out=tmp_path / "seed.safetensors").path
+    with pytest.raises(WrongNetwork, match="holds weights of tf_efficientnet_b0, not of efficientnet_b0"):
+        convert_checkpoint(path, "disco_effb0.disco_mocov2_r50_in1k", install=True)
+    found = verify_weights(path)
+    assert found.ok
+    assert "tf_efficientnet_b0" in found.checks[2].detail
+    again = convert_checkpoint(path, seed, install=True)
+    assert again.sha256 == weights.sha256_of(path)
+
+
+def test_equal_tensors_are_equal_bytes_in_another_process(tmp_path: Path) -> None:
+    """The library writes metadata in the random order of a hash map, a new one in each process."""
+    script = (
+        "import sys, torch; from pathlib import Path; from disco_zoo.safetensors_file import save_tensors\n"
+        "save_tensors({'b': torch.arange(3.0), 'a': torch.ones(2)}, Path(sys.argv[1]), 'resnet18')"
+    )
+    hashes = set()
+    for number in range(3):
+        path = tmp_path / f"{number}.safetensors"
+        subprocess.run([sys.executable, "-c", script, str(path)], check=True, timeout=120)
+        hashes.add(weights.sha256_of(path))
+        assert set(load_file(path)) == {"a", "b"}
+        assert stated_network(path) == "resnet18"
+    assert len(hashes) == 1
+
+
+def test_weights_that_give_nan_are_not_installed(tmp_path: Path) -> None:
+    state = seed_state()
+    state["module.student.bn1.running_var"].fill_(-1.0)
+    with pytest.raises(BadCheckpoint, match="give NaN or infinite features"):
+        convert_checkpoint(write_moco_checkpoint(tmp_path / "nan.pth.tar", state), NAME, install=True)
+    assert store.installed(NAME) is None
+
+
+@pytest.mark.parametrize("fault", ["gone", "changed"])
+def test_golden_features_that_are_gone_or_changed_fail(
+    fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = load_catalog().resolve("effb0")
+    source = weights.bundled_path(row.weights.file or "")
+    shutil.copyfile(source, tmp_path / source.name)
+    monkeypatch.setattr(weights, "BUNDLED_FOLDER", tmp_path)
+    if fault == "changed":
+        model = timm.create_model("efficientnet_b0", num_classes=0)
+        write_golden(tmp_path / f"{row.name}.golden.safetensors", model, 64)
+    found = verify_weights("effb0")
+    assert [check.passed for check in found.checks] == [True, True, True, False]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a file where a folder should be, as POSIX says it")
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["convert", "downloaded.pth.tar", "--as", NAME, "--out", "file/x.safetensors"],
+        ["download", "effb0", "--dir", "file/x"],
+        ["card", "effb0", "--out", "file/x.md"],
+    ],
+)
+def test_what_cannot_be_written_is_one_line(
+    arguments: list[str], seed_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("file").write_text("not a folder")
+    assert main(arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert error.startswith("Error: Cannot write file/x")
+    assert "\n" not in error
 
 
 @pytest.mark.parametrize(

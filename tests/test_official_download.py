@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import http.client
 import os
 import random
 import shutil
@@ -12,7 +13,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import cast
+from typing import Any, cast
+from urllib.request import HTTPSHandler, Request
 
 import pytest
 from filelock import FileLock
@@ -20,7 +22,7 @@ from hub_faults import FaultPlan, drop, silent, stall, status, truncate
 from hub_http import Handler, Site
 
 from disco_zoo import official_download
-from disco_zoo.errors import BadCheckpoint, CacheNotWritable, DiscoZooError, WeightsError
+from disco_zoo.errors import BadCheckpoint, Busy, CacheNotWritable, DiscoZooError, WeightsError
 from disco_zoo.official_download import download_official
 from disco_zoo.official_links import UnsafeLink, direct_url, require_safe
 
@@ -33,8 +35,12 @@ class FileHost(Handler):
 
     def respond(self, authorization: str | None) -> None:
         host = cast("Files", self.server.site.backend)
-        if self.route == "/away":
+        if self.route == "/odd-length":
+            self.send_of_odd_length(host)
+        elif self.route == "/away":
             self.reply(302, b"", {"Location": host.away})
+        elif self.route == "/hop":
+            self.reply(302, b"", {"Location": host.hop})
         elif self.route == "/loop":
             self.reply(302, b"", {"Location": "/loop"})
         elif self.route == "/cookie" and "opened=1" not in self.headers.get("Cookie", ""):
@@ -43,6 +49,14 @@ class FileHost(Handler):
             self.reply(200, b"\n<!DOCTYPE html><html>Sign in</html>", {"Content-Type": host.page_type})
         else:
             self.send_whole_or_rest(host)
+
+    def send_of_odd_length(self, host: Files) -> None:
+        self.send_response(200)
+        self.send_header("Content-Length", host.length)
+        self.send_header("ETag", '"one"')
+        self.end_headers()
+        self.wfile.write(host.data)
+        self.close_connection = True
 
     def send_whole_or_rest(self, host: Files) -> None:
         if self.headers.get("If-Range") not in (None, *host.headers.values()) or not host.ranges:
@@ -59,7 +73,9 @@ class Files:
         self.data = DATA
         self.headers = {"ETag": '"one"'}
         self.ranges = True
+        self.length = "abc"
         self.away = "http://example.invalid/x"
+        self.hop = ""
         self.page_type = "text/html; charset=utf-8"
         self.site = Site(self, FileHost)
 
@@ -160,6 +176,14 @@ def test_a_part_that_cannot_be_gone_on_with_is_not_kept(headers: dict[str, str],
     assert files.asked == [None, None, None]
 
 
+@pytest.mark.parametrize("length", ["abc", "-1", "1_500_000", "\xb2", "9" * 5000])
+def test_a_length_that_is_no_number_is_an_unknown_length(length: str, files: Files, target: Path) -> None:
+    files.length = length
+    download_official(f"{files.site.url}/odd-length", target, title=TITLE)
+    assert target.read_bytes() == DATA
+    assert left(target) == ["original"]
+
+
 def test_a_part_longer_than_the_file_is_dropped(files: Files, target: Path) -> None:
     files.faults.add(truncate(at=1_000), "GET", "*", 3)
     refused(files.url, target, WeightsError)
@@ -223,7 +247,11 @@ def test_a_server_that_stops_sending_is_asked_for_the_rest(
 
 def test_a_server_that_is_down(files: Files, target: Path) -> None:
     files.site.down()
-    refused(files.url, target, WeightsError, "127.0.0.1 cannot be reached", "refused")
+    with pytest.raises(WeightsError) as caught:
+        download_official(files.url, target, title=TITLE)
+    assert str(caught.value) == (
+        f"{TITLE} was not downloaded: 127.0.0.1 cannot be reached (Connection refused). Check the network and try again"
+    )
     assert left(target) == []
     with socket.socket() as listening:  # connections to it are neither taken nor refused... once its queue is full
         listening.bind(("127.0.0.1", 0))
@@ -256,6 +284,47 @@ def test_a_redirect_to_another_scheme_is_refused(away: str, files: Files, target
     files.away = away
     refused(f"{files.site.url}/away", target, WeightsError)
     assert left(target) == []
+
+
+@pytest.fixture
+def https(files: Files, monkeypatch: pytest.MonkeyPatch) -> str:
+    """An https host by name; what it answers comes from `files` all the same."""
+
+    def connect(host: str, **options: Any) -> http.client.HTTPConnection:
+        return http.client.HTTPConnection(files.site.url.removeprefix("http://"), **options)
+
+    def https_open(self: HTTPSHandler, request: Request) -> Any:
+        return self.do_open(connect, request)
+
+    monkeypatch.setattr(HTTPSHandler, "https_open", https_open)
+    return "https://files.example"
+
+
+def test_a_redirect_to_another_https_host_is_followed(https: str, files: Files, target: Path) -> None:
+    files.away = "https://cdn.example/file.pth.tar"
+    download_official(f"{https}/away", target, title=TITLE)
+    assert target.read_bytes() == DATA
+
+
+@pytest.mark.parametrize("hop", ["", "https://other.example/away"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "[::1]"])
+def test_a_host_elsewhere_does_not_lead_to_this_machine(
+    host: str, scheme: str, hop: str, https: str, files: Files, target: Path
+) -> None:
+    files.away = f"{scheme}://{host}:{files.site.url.split(':')[-1]}/file.pth.tar?secret"
+    if hop:
+        files.hop = hop
+    refused(f"{https}/{'hop' if hop else 'away'}", target, WeightsError, "which is on this machine", host)
+    assert len(files.asked) == (2 if hop else 1)
+    assert left(target) == []
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+def test_this_machine_leads_to_itself(host: str, files: Files, target: Path) -> None:
+    files.away = f"http://127.0.0.1:{files.site.url.split(':')[-1]}/file.pth.tar"
+    download_official(f"http://{host}:{files.site.url.split(':')[-1]}/away", target, title=TITLE)
+    assert target.read_bytes() == DATA
 
 
 def test_redirects_end(files: Files, target: Path) -> None:
@@ -313,10 +382,17 @@ def test_a_folder_that_cannot_be_written(files: Files, target: Path, monkeypatch
     assert files.asked == []
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a /proc, in which nobody can make a folder")
+def test_a_folder_that_cannot_be_made(files: Files) -> None:
+    with pytest.raises(CacheNotWritable, match=r"^/proc/nothere/d cannot be written \(.*\)\. Set DISCO_ZOO_HOME to"):
+        download_official(files.url, Path("/proc/nothere/d/original"), title=TITLE)
+    assert files.asked == []
+
+
 def test_two_at_once_do_not_mix(files: Files, target: Path) -> None:
     target.parent.mkdir()
     with FileLock(target.parent / ".original.lock"):
-        refused(files.url, target, WeightsError, "Another process is downloading")
+        refused(files.url, target, Busy, "Another process is downloading")
     assert files.asked == []
 
 

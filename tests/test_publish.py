@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 import shutil
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -124,7 +125,9 @@ def test_the_row_is_pinned_and_nothing_else_changes(online: TestHub, built: Publ
     assert len(changed) == 3  # the entry's lines
 
 
-def test_again_it_is_the_same_commit(online: TestHub, built: Publication, tmp_path: Path) -> None:
+def test_again_it_is_the_same_commit(
+    online: TestHub, built: Publication, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     first = send(built)
     uploads = online.count("PUT")
     assert send(built).revision == first.revision
@@ -133,6 +136,7 @@ def test_again_it_is_the_same_commit(online: TestHub, built: Publication, tmp_pa
     assert publish_weights(NAME, "org", out=tmp_path / "folder").revision == first.revision
     again = publish_weights(NAME, "org", out=tmp_path / "again", weights=built.folder)
     assert (again.revision, again.files) == (first.revision, first.files)
+    monkeypatch.setattr("disco_zoo.weights.BUNDLED_FOLDER", tmp_path)
     with pytest.raises(PublishError, match=f"published already, as {REPO}. .*hf download {REPO} --local-dir FOLDER"):
         publish_weights(NAME, "org", out=tmp_path / "elsewhere")
     assert online.count("PUT") == uploads
@@ -301,6 +305,36 @@ def test_a_failed_upload_is_one_line(
         assert all("model.safetensors" not in files for files in repo.commits.values())
 
 
+@pytest.mark.parametrize(
+    ("inject", "words"),
+    [
+        (fault(status(412)), "Look at {}/org/"),
+        (fault(status(500)), "The Hub at {} refused"),
+        (fault(status(500, X_Error_Message="see http://u:opaque@x.org")), "see http://***@x.org"),
+        (fault(status(200)), "What answers at {} is no Hub"),
+        (down, "The Hub at {} cannot be reached"),
+    ],
+)
+def test_the_password_of_an_endpoint_is_not_shown(
+    inject: Callable[[TestHub, pytest.MonkeyPatch], Any],
+    words: str,
+    online: TestHub,
+    built: Publication,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", online.url.replace("http://", "http://user:opaque@"))
+    inject(online, monkeypatch)
+    with pytest.raises(PublishError) as caught:
+        send(built)
+    assert words.format(online.url.replace("http://", "http://***@")) in str(caught.value)
+    assert "opaque" not in "".join(traceback.format_exception(caught.value))
+
+
+def test_a_dry_run_does_not_show_the_password_of_an_endpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "ENDPOINT", "https://user:opaque@hub.example")
+    assert publish_weights(NAME, "org", dry_run=True, out=tmp_path / "folder").url == f"https://***@hub.example/{REPO}"
+
+
 def test_after_a_fault_the_same_command_succeeds(online: TestHub, built: Publication) -> None:
     online.fail(status(503), times=1, **COMMIT)
     fails(built)
@@ -392,9 +426,10 @@ def test_a_row_that_cannot_be_rewritten_is_refused_before_the_upload(
 
 
 def test_what_is_published_downloads_and_verifies_down_to_its_features(
-    online: TestHub, built: Publication, capsys: pytest.CaptureFixture[str]
+    online: TestHub, built: Publication, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     send(built)
+    monkeypatch.setattr("disco_zoo.weights.BUNDLED_FOLDER", Path("nowhere"))  # as after an upgrade to a lighter wheel
     assert verify_all() == []  # nothing of it is here yet, and nothing is fetched to verify
     path = download_weights(NAME)
     assert "hub" in path.parts

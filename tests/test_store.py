@@ -60,7 +60,9 @@ def test_without_a_manifest_nothing_is_trusted(home: Path) -> None:
     assert store.installed_names() == set()
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "{}", '{"sha256": "x"}', "null"])
+@pytest.mark.parametrize(
+    "text", ["", "{", "[]", "{}", '{"sha256": "x"}', "null", '{"sha256": "../../x", "network": "resnet18"}']
+)
 def test_a_damaged_manifest_says_what_to_delete(text: str) -> None:
     manifest = install().path.parent / "installed.json"
     manifest.write_text(text)
@@ -99,7 +101,7 @@ def test_a_full_disk_is_one_line(home: Path) -> None:
     def full(path: Path) -> None:
         raise OSError(28, "No space left on device")
 
-    with pytest.raises(CacheNotWritable, match=r"No space left on device. Make room, or set DISCO_ZOO_HOME"):
+    with pytest.raises(CacheNotWritable, match=r"no space left. Make room, or set DISCO_ZOO_HOME"):
         store.install(NAME, "resnet18", full, {}, lambda path: None)
 
 

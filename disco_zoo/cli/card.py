@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from disco_zoo import model_card, zoo_table
+from disco_zoo.atomic import write_out
 from disco_zoo.catalog import Catalog, load_catalog
 from disco_zoo.errors import BadCatalog, UnknownName
 
@@ -39,7 +40,7 @@ def command(name: str | None, out: Path | None, every: bool, check: bool) -> Non
             raise BadCatalog(f"{path} is stale. Type: disco-zoo card {checkpoint.name} --out {path}")
         click.echo(f"{path} is up to date.", err=True)
     elif out:
-        out.write_text(text, encoding="utf-8")
+        write_out(out, lambda partial: partial.write_text(text, encoding="utf-8"))
         click.echo(f"Wrote {out}.", err=True)
     else:
         click.echo(text, nl=False)

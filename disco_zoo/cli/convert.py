@@ -28,6 +28,7 @@ def command(file: Path, name: str, install: bool, out: Path | None, yes: bool, a
       disco-zoo convert DisCo-R50-R34.pth.tar --as disco_r34.disco_mocov2_r50_in1k --install
       disco-zoo convert runs/mine --as disco_effb0.disco_lite0_cifar10 --out mine.safetensors
     """
+    from disco_zoo.catalog import load_catalog
     from disco_zoo.official import convert_checkpoint
 
     done = convert_checkpoint(file, name, install=install, out=out, overwrite=yes)
@@ -50,4 +51,6 @@ def command(file: Path, name: str, install: bool, out: Path | None, yes: bool, a
     click.echo(f"sha256 {done.sha256}", err=True)
     click.echo(str(done.path))
     if install:
-        click.echo(f'Load it: timm.create_model("{done.name}", pretrained=True)', err=True)
+        teacher = done.name in load_catalog().teachers
+        load = f'timm.create_model("{done.name}", pretrained=True)'
+        click.echo(f"Use it: {f'--set teacher.source={done.name}' if teacher else load}", err=True)

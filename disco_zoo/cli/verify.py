@@ -43,7 +43,7 @@ def command(target: str | None, every: bool, as_json: bool) -> int:
         for one in found:
             _print(one)
         if not found:
-            click.echo("No weights of the zoo are on this machine. Type: disco-zoo list --weights hub", err=True)
+            click.echo("No weights of the zoo are on this machine. Type: disco-zoo list", err=True)
     return 0 if all(one.ok for one in found) else EXIT_FAILED
 
 

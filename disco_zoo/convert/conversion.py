@@ -20,6 +20,7 @@ from disco_zoo.convert.networks import feature_dim, recognise_network
 from disco_zoo.convert.reading import read_container, shown
 from disco_zoo.convert.run_folders import WEIGHTS, read_run_facts
 from disco_zoo.errors import BadCheckpoint, WrongNetwork
+from disco_zoo.safetensors_file import stated_network
 
 # Values are kept as they are; float64 would have to be rounded, and no network here computes with integers.
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)
@@ -67,7 +68,10 @@ def read_checkpoint(path: Path, network: str | None = None) -> Converted:
     if os.path.isdir(path):  # unlike Path's, False for a path that cannot be
         return _read_run(path, network)
     contents = sort_out(read_container(path), shown(path.name))
-    return _converted(path, contents, network)
+    stated = stated_network(path)
+    if stated is not None and network not in (None, stated):
+        raise WrongNetwork(f"{shown(path.name)} holds weights of {shown(stated)}, not of {network}")
+    return _converted(path, contents, network or stated)
 
 
 def _read_run(folder: Path, network: str | None) -> Converted:

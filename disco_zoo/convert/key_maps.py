@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from disco_zoo.convert.reading import shown
+from disco_zoo.disco_networks import listed
 from disco_zoo.errors import BadCheckpoint
 
 Tensors = dict[str, Tensor]
@@ -70,13 +70,6 @@ def _renamed(tensors: Mapping[str, Tensor], timm_name: Callable[[str], str | Non
     if unknown:
         raise BadCheckpoint(f"{origin}: {title} has no {listed(unknown)}")
     return renamed
-
-
-def listed(keys: Iterable[str], at_most: int = 4) -> str:
-    """`(6) a, b, c, d and 2 more`."""
-    keys = list(keys)
-    more = f" and {len(keys) - at_most} more" if len(keys) > at_most else ""
-    return f"({len(keys)}) {', '.join(shown(key) for key in keys[:at_most])}{more}"
 
 
 def _efficientnet_pytorch(tensors: Tensors, origin: str) -> Tensors:

@@ -18,7 +18,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from disco_zoo.errors import BadCheckpoint
+from disco_zoo.errors import BadCheckpoint, shown
 
 # The limit of the safetensors library itself; a network of a thousand tensors needs about 100 kB.
 MAX_HEADER_BYTES = 100_000_000
@@ -36,6 +36,8 @@ def read_container(path: Path) -> Any:
     """
     start = _first_bytes(path)
     name = shown(path.name)
+    if _is_safetensors(start):  # first: its header's length can begin as any of the others do
+        return _safetensors(path, start)
     if start.lstrip()[:1] == b"<":
         raise BadCheckpoint(f"{name} is a web page, not a checkpoint. Open its link in a browser and download it again")
     if start[257:262] == b"ustar":
@@ -48,12 +50,6 @@ def read_container(path: Path) -> Any:
     if start[8:9] == b"{" or path.suffix == ".safetensors":
         return _safetensors(path, start)
     raise _damaged(path)
-
-
-def shown(name: str) -> str:
-    """A file or tensor name fit for one line of a terminal, whatever characters it has and however many."""
-    name = name if name.isprintable() else ascii(name)
-    return name if len(name) < 400 else f"{name[:200]}…{name[-100:]}"
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -70,6 +66,11 @@ def _first_bytes(path: Path) -> bytes:
     if not start:
         raise BadCheckpoint(f"{shown(path.name)} is empty. Download it again")
     return start
+
+
+def _is_safetensors(start: bytes) -> bool:
+    """A length that a header may have, then the header. The length ends in zeros, which text and pickles do not."""
+    return start[8:9] == b"{" and int.from_bytes(start[:8], "little") <= MAX_HEADER_BYTES
 
 
 def _check_archive(path: Path) -> None:
