@@ -19,10 +19,11 @@ from tiny_runs import (
     train,
 )
 
-from disco_zoo.engine import Trainer
+from disco_zoo.engine import Trainer, convert_sync_batchnorm
 from disco_zoo.errors import BadData, BadRecipe, BadRunFolder, TrainingDiverged
 from disco_zoo.metric_logger import MetricLogger, read_metrics
 from disco_zoo.position import total_steps
+from disco_zoo.student import create_backbone
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -34,7 +35,10 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_steps_are_whole_batches_of_each_epoch() -> None:
     assert total_steps(toy_recipe(optim__epochs=5), NUM_TRAIN) == 5 * STEPS_PER_EPOCH
-    assert total_steps(toy_recipe(optim__epochs=200, optim__batch_size=256), 1_281_167) == 1_000_800
+    assert (
+        total_steps(toy_recipe(optim__epochs=200, optim__batch_size=256, method__queue_size=256), 1_281_167)
+        == 1_000_800
+    )
 
 
 def test_log_holds_the_rate_each_step_was_taken_with(data: Path, tmp_path: Path) -> None:
@@ -163,7 +167,25 @@ def test_resume_on_other_images_is_refused_and_changes_nothing(data: Path, tmp_p
 
 def test_batch_larger_than_the_data_is_refused_with_one_that_fits(data: Path, tmp_path: Path) -> None:
     with pytest.raises(BadRecipe, match=r"optim\.batch_size 64 is larger than the data \(26 images\).*=13"):
-        train(toy_recipe("moco_v2", optim__batch_size=64), data, tmp_path)
+        train(toy_recipe("moco_v2", optim__batch_size=64, method__queue_size=64), data, tmp_path)
+
+
+def test_a_forward_of_one_image_is_refused_before_it(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadRecipe, match=r"fewer than two images.*--set optim.batch_size=8"):
+        train(toy_recipe("moco_v2", optim__batch_size=4, optim__accumulation_steps=4), data, tmp_path)
+
+
+@pytest.mark.parametrize("model", ["disco_effb0", "disco_mobv3", "disco_r18"])
+def test_synchronised_batch_norm_keeps_what_timm_fused_into_it(model: str) -> None:
+    """torch's own converter drops the activations of timm's BatchNormAct2d, and nothing says so."""
+    torch.manual_seed(0)
+    plain = create_backbone(model).eval()
+    images = torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        expected = plain(images)
+        converted = convert_sync_batchnorm(plain)
+        assert any(isinstance(module, torch.nn.SyncBatchNorm) for module in converted.modules())
+        assert torch.equal(converted(images), expected)
 
 
 def test_random_teacher_is_fixed_by_the_seed(data: Path, tmp_path: Path) -> None:

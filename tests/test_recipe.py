@@ -103,6 +103,13 @@ def test_every_fault_is_in_one_message_with_path_and_nearest_name(tmp_path: Path
         ({"student": {"model": "x", "image_size": 32, "init": "checkpoint"}}, "missing key 'student.init_from'"),
         ({"eval": {"linear": "dicso"}}, "eval.linear: unknown 'dicso'. Did you mean 'disco'?"),
         ({"eval": {"image_size": 64, "resize_size": 32}}, "eval.resize_size: must be at least the crop's 64 pixels"),
+        ({"method": {"name": "disco", "queue_size": 4}}, "method.queue_size: must hold a batch of"),
+        ({"views": {"recipe": "moco_v2", "small_views": 2}}, "views.small_views: method disco takes no small crops"),
+        (
+            {"method": {"name": "seed"}, "views": {"recipe": "moco_v2", "small_views": 2, "small_size": 32}},
+            "views.small_size: must be smaller than the views'",
+        ),
+        ({"views": {"recipe": "moco_v2", "small_size": 0}}, "views.small_size: "),
         ({"seed": -1}, "seed: input should be greater than or equal to 0, not -1"),
         ({"preset": "offical"}, "Did you mean 'official'?"),
         ({"student": {"model": "x", "image_size": 32, "std": [0.5, 0.5, 0]}}, "student.std.2: "),
