@@ -106,7 +106,8 @@ def test_missing_empty_and_unnamed_data(recipe: Path, tmp_path: Path, fails: Fai
 
 
 def test_batch_larger_than_the_data(data: Path, recipe: Path, fails: Fails) -> None:
-    message = fails("train", recipe, "--data", data, "--set", "optim.batch_size=512", "--device", "cpu")
+    larger = ("--set", "optim.batch_size=512", "--set", "method.queue_size=512")
+    message = fails("train", recipe, "--data", data, *larger, "--device", "cpu")
     assert message.endswith("Type: --set optim.batch_size=13")
 
 

@@ -60,7 +60,7 @@ def test_train_leaves_student_facts_report_and_pictures(
 
 
 def test_steps_then_resume_is_the_whole_run(data: Path, tmp_path: Path) -> None:
-    recipe = toy_recipe_file(tmp_path, "moco_v2", optim__epochs=1, optim__batch_size=55)
+    recipe = toy_recipe_file(tmp_path, "moco_v2", optim__epochs=1, optim__batch_size=55, method__queue_size=60)
     common = ["train", str(recipe), "--data", str(data), "--device", "cpu", "--workers", "0"]
     assert main([*common, "--out", str(tmp_path / "whole")]) == 0
     assert main([*common, "--out", str(tmp_path / "parts"), "--steps", "2"]) == 0

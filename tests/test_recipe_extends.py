@@ -122,8 +122,8 @@ def test_another_method_or_view_recipe_drops_the_parents_options(tmp_path: Path,
 
 def test_incomplete_parts_can_leave_the_choice_to_the_child(tmp_path: Path, base: str) -> None:
     write(tmp_path / "parts" / "queue.yaml", {"extends": "base", "method": None})
-    write(tmp_path / "parts" / "small.yaml", {"extends": "queue", "method": {"queue_size": 16}})
-    assert load_recipe(child(tmp_path, extends="parts/small", method={"name": "disco"})).method["queue_size"] == 16
+    write(tmp_path / "parts" / "small.yaml", {"extends": "queue", "method": {"queue_size": 128}})
+    assert load_recipe(child(tmp_path, extends="parts/small", method={"name": "disco"})).method["queue_size"] == 128
 
 
 def test_overrides_come_last(tmp_path: Path, base: str) -> None:

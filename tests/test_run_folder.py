@@ -58,7 +58,7 @@ def test_folder_in_use_by_another_process_is_refused(tmp_path: Path) -> None:
 
 def test_run_that_fails_to_build_leaves_its_folder_free(data: Path, tmp_path: Path) -> None:
     with pytest.raises(Exception, match="larger than the data"):
-        train(toy_recipe("moco_v2", optim__batch_size=64), data, tmp_path)
+        train(toy_recipe("moco_v2", optim__batch_size=64, method__queue_size=64), data, tmp_path)
     train(toy_recipe("moco_v2"), data, tmp_path, steps=1)
 
 
