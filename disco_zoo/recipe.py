@@ -37,6 +37,7 @@ class DataSection(Section):
     id: str  # of the catalog's datasets
     source: str | None = None  # None: must come from --data
     eval_source: str | None = None  # None: the test split of `source`
+    max_images: PositiveInt | None = None  # train on a random choice of so many; None: on all
     max_unreadable_images: NonNegativeInt = 100
 
 

@@ -17,9 +17,11 @@ from disco_zoo.datasets import ImageSource, open_source, require_index
 from disco_zoo.engine import Trainer
 from disco_zoo.errors import BadData
 from disco_zoo.online_knn import OnlineKnn
+from disco_zoo.peak_memory import peak_memory_mib
 from disco_zoo.position import TrainResult
 from disco_zoo.recipe import Recipe
 from disco_zoo.run_folder import RunFolder, hardware, now, versions
+from disco_zoo.subset_source import random_subset
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ def open_data(recipe: Recipe, data: str | None = None, eval_data: str | None = N
         raise BadData(f"the recipe {recipe.name} needs images: add --data (a folder, a .tar or a .parquet)")
     train = open_source(source, "train")
     require_index(train, f"training by {recipe.method['name']} (views are keyed by the image's number)")
+    train = random_subset(train, recipe.data.max_images)
     wanted = eval_data or recipe.data.eval_source
     if wanted is not None:
         return Data(train, open_source(wanted, "test", dedicated=True))
@@ -137,6 +140,7 @@ class Run:
             "total_steps": result.total_steps,
             "training_seconds": round(result.seconds, 1),
             "images_per_s": round(result.images_per_s, 2),
+            "peak_memory_mib": self._peak_memory(former),
             "unreadable_images": result.num_unreadable,
             "data": {
                 "id": recipe.data.id,
@@ -165,6 +169,11 @@ class Run:
             "versions": versions(),
             "hardware": hardware(),
         }  # fmt: skip
+
+    def _peak_memory(self, former: dict[str, Any]) -> float | None:
+        """Of this process, which trains and draws views unless there are workers, over all resumes."""
+        peaks = [former.get("peak_memory_mib"), peak_memory_mib(self.trainer.accelerator.device)]
+        return round(max(known), 1) if (known := [peak for peak in peaks if peak is not None]) else None
 
 
 def native_architecture(model: str) -> str:
