@@ -13,6 +13,7 @@ from disco_zoo.build import Parts, build_parts, count_parameters
 from disco_zoo.catalog import load_catalog
 from disco_zoo.checkpoint import export_backbone
 from disco_zoo.checksum import sha256_of
+from disco_zoo.data_pair import open_test_beside
 from disco_zoo.datasets import ImageSource, open_source, require_index
 from disco_zoo.engine import Trainer
 from disco_zoo.errors import BadData
@@ -65,13 +66,7 @@ def open_data(recipe: Recipe, data: str | None = None, eval_data: str | None = N
     train = open_source(source, "train")
     require_index(train, f"training by {recipe.method['name']} (views are keyed by the image's number)")
     train = random_subset(train, recipe.data.max_images)
-    wanted = eval_data or recipe.data.eval_source
-    if wanted is not None:
-        return Data(train, open_source(wanted, "test", dedicated=True))
-    try:
-        return Data(train, open_source(source, "test"))
-    except BadData:
-        return Data(train, None)
+    return Data(train, open_test_beside(source, eval_data or recipe.data.eval_source))
 
 
 class Run:

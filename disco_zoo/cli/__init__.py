@@ -30,7 +30,14 @@ VERBS: dict[str, tuple[str, str]] = {
         "Train a model of the zoo again, measure it, and give a verdict.",
     ),
     "train": ("disco_zoo.cli.train", "Train from a recipe."),
-    "evaluate": ("disco_zoo.cli.evaluate", "Measure frozen features: knn or linear."),
+    "evaluate": ("disco_zoo.cli.evaluate", "Measure a model: knn, linear, semi or transfer."),
+    "finetune": ("disco_zoo.cli.finetune", "Train a classifier from a model on labelled images."),
+    "detect": ("disco_zoo.cli.detect", "Train and measure a detector on a model."),
+    "segment": ("disco_zoo.cli.segment", "Measure a linear segmentation head on a model."),
+    "embed": ("disco_zoo.cli.embed", "Features of images, as a parquet or npy file."),
+    "search": ("disco_zoo.cli.search", "The nearest images of a query, as a page to look at."),
+    "map": ("disco_zoo.cli.map", "Draw embedded images as a map."),
+    "export": ("disco_zoo.cli.export", "ONNX or torch.export, checked against PyTorch; int8."),
     "card": ("disco_zoo.cli.card", "Print a model card, or refresh all that is generated from the catalog."),
 }
 

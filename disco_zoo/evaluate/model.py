@@ -2,24 +2,21 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-import timm
 from torch import nn
 
-from disco_zoo.datasets import ImageSource, open_source
+from disco_zoo.data_pair import open_labelled_pair
+from disco_zoo.datasets import ImageSource
 from disco_zoo.encoder import feature_dim_of
-from disco_zoo.errors import UnknownName, did_you_mean
 from disco_zoo.evaluate.features import Features, extract_features
 from disco_zoo.evaluate.knn import knn_top1
 from disco_zoo.evaluate.linear import LinearResult, linear_probe
 from disco_zoo.measure import Bench
+from disco_zoo.named_model import load_named_model
 from disco_zoo.progress import StepProgress
-from disco_zoo.teachers import load_teacher_source
 
 
 @dataclass(frozen=True)
@@ -52,6 +49,7 @@ class Subject:
 def load_subject(
     *,
     model: str,
+    pretrained: bool = True,
     data: str,
     eval_data: str | None,
     image_size: int | None,
@@ -59,20 +57,21 @@ def load_subject(
     device: str,
     workers: int,
 ) -> Subject:
-    """Load a zoo model, a timm model (both with weights) or a run folder, and its labelled data.
+    """Load what `load_named_model` knows, and its labelled data.
 
     Raises:
         UnknownName: no such model.
         BadData: the data cannot be used.
         WeightsError: the model's weights cannot be had.
     """
-    train, test = _open(data, eval_data)
-    backbone, mean, std, size, resize = _load(model)
+    train, test = open_labelled_pair(data, eval_data)
+    named = load_named_model(model, pretrained=pretrained)
+    size, resize = named.image_size, named.resize_size
     if image_size is not None:
         size, resize = image_size, resize_size  # EVAL's proportion, unless told otherwise
     bench = Bench(train, test, size, resize_size or resize, device=device, workers=workers)
     bench.check()
-    return Subject(model, backbone, mean, std, bench)
+    return Subject(model, named.backbone, named.mean, named.std, bench)
 
 
 def evaluate_knn(subject: Subject, *, ks: Sequence[int], temperature: float) -> dict[str, float]:
@@ -120,25 +119,3 @@ def _features(subject: Subject, source: ImageSource, label: str) -> Features:
             workers=bench.workers,
             progress=progress.update,
         )
-
-
-def _open(data: str, eval_data: str | None) -> tuple[ImageSource, ImageSource]:
-    test = open_source(eval_data, "test", dedicated=True) if eval_data else open_source(data, "test")
-    return open_source(data, "train"), test
-
-
-def _load(model: str) -> tuple[nn.Module, tuple[float, ...], tuple[float, ...], int, int | None]:
-    """Backbone, mean, std, crop and resize sizes."""
-    if Path(model).is_dir():
-        loaded = load_teacher_source(model)
-        return loaded.backbone, loaded.mean, loaded.std, loaded.image_size or 224, loaded.resize_size
-    import disco_zoo.disco_students  # noqa: F401  registers the zoo's names
-
-    if not model.startswith("hf-hub:") and not timm.is_model(model):
-        raise UnknownName(
-            f"'{model}' is no zoo model, timm model or run folder.{did_you_mean(model, timm.list_models())}"
-        )
-    backbone = timm.create_model(model, pretrained=True, num_classes=0)
-    cfg = timm.data.resolve_model_data_config(backbone)
-    size = cfg["input_size"][-1]
-    return backbone, cfg["mean"], cfg["std"], size, math.floor(size / cfg["crop_pct"])

@@ -1,0 +1,33 @@
+"""Training and test images that belong together: the one place that decides which test images go with which data."""
+
+from __future__ import annotations
+
+from disco_zoo.datasets import ImageSource, open_source
+from disco_zoo.errors import BadData
+
+
+def open_labelled_pair(data: str, eval_data: str | None = None) -> tuple[ImageSource, ImageSource]:
+    """Open training images and the test images to measure on.
+
+    Args:
+        data: any source; its own test split is taken where `eval_data` is not given.
+
+    Raises:
+        BadData: one of the two cannot be had.
+    """
+    test = open_source(eval_data, "test", dedicated=True) if eval_data else open_source(data, "test")
+    return open_source(data, "train"), test
+
+
+def open_test_beside(data: str, eval_data: str | None = None) -> ImageSource | None:
+    """Open the test images that go with training images; None where there are none and none are named.
+
+    Raises:
+        BadData: `eval_data` cannot be had.
+    """
+    if eval_data is not None:
+        return open_source(eval_data, "test", dedicated=True)
+    try:
+        return open_source(data, "test")
+    except BadData:
+        return None
