@@ -1,4 +1,4 @@
-"""Figures of a run folder: training curves and maps of the embedding, as PNG.
+"""Figures of a run folder: training curves and maps of the embedding, as PNG or SVG.
 
 Drawn through matplotlib's object interface: no window, no global state. The files carry no date and do not
 depend on the user's matplotlib settings, so the same input gives the same bytes.
@@ -25,7 +25,7 @@ from disco_zoo.threads import one_thread
 # Sizes in points; nothing is smaller than 9.
 STYLE = {"font.size": 10, "axes.titlesize": 11, "figure.titlesize": 12, "legend.fontsize": 10,
          "xtick.labelsize": 9, "ytick.labelsize": 9, "savefig.dpi": 120, "axes.spines.top": False,
-         "axes.spines.right": False}  # fmt: skip
+         "axes.spines.right": False, "svg.hashsalt": "disco-zoo", "svg.fonttype": "none"}  # fmt: skip
 # Okabe and Ito's colour-blind-safe set, its faint yellow darkened, then grey and two dark tones.
 COLOURS = (
     "#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9",
@@ -42,7 +42,7 @@ def plot_curves(metrics: Sequence[Mapping[str, Any]], path: str | Path, title: s
     Args:
         metrics: records with `step` and numbers such as `loss`, `lr`, `images_per_s`, `knn20_top1`; a record
             need not have them all.
-        path: the PNG to write.
+        path: the .png or .svg to write.
         title: above the figure.
 
     Raises:
@@ -110,7 +110,7 @@ def plot_embedding_pair(
         start, student: features (N, D) and (N, D') of the same N images.
         labels: int64 (N,), or None for one colour.
         class_names: for the legend; class numbers without them.
-        path: the PNG to write.
+        path: the .png or .svg to write.
         title: above the figure.
         panel_titles: above each map.
         max_points: images drawn, a fixed random choice; of many classes only some are drawn.
@@ -258,14 +258,17 @@ def _is_number(value: Any) -> bool:
 
 @contextlib.contextmanager
 def drawing(width: float, height: float, title: str, path: str | Path) -> Iterator[Any]:
-    """A figure of `width` × `height` inches with a title, written to `path` as PNG at the end."""
+    """A figure of `width` × `height` inches with a title, written to `path` at the end: as SVG or, by default, PNG."""
     require("matplotlib", "train")
     style = require("matplotlib.style", "train")
-    backend = require("matplotlib.backends.backend_agg", "train")
+    svg = Path(path).suffix.lower() == ".svg"
+    backend = require(f"matplotlib.backends.backend_{'svg' if svg else 'agg'}", "train")
     with style.context(["default", STYLE]):
         figure = require("matplotlib.figure", "train").Figure(figsize=(width, height), layout="constrained")
-        canvas = backend.FigureCanvasAgg(figure)
+        canvas = backend.FigureCanvasSVG(figure) if svg else backend.FigureCanvasAgg(figure)
         figure.get_layout_engine().set(w_pad=0.12, h_pad=0.08)
         figure.suptitle("\n".join(textwrap.fill(line, round(10 * width)) for line in title.splitlines()))
         yield figure
-        canvas.print_figure(str(path), format="png", metadata={"Software": None})
+        # Neither a date nor a version in the file: the same input gives the same bytes.
+        nameless = {"Date": None, "Creator": None} if svg else {"Software": None}
+        canvas.print_figure(str(path), format="svg" if svg else "png", metadata=nameless)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path
 
 import click
 
@@ -21,6 +22,7 @@ from disco_zoo.cli.options import JSON
 @click.option("--data", metavar="NAME", help="Trained on these data: in1k, cifar10, fmnist_sample.")
 @click.option("--weights", type=click.Choice(WEIGHTS_STATES), help="Whose weights are there, or installed by you.")
 @click.option("--teachers", is_flag=True, help="List the teachers instead.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw accuracy against parameters into this file.")
 @JSON
 def command(
     pattern: str | None,
@@ -30,6 +32,7 @@ def command(
     data: str | None,
     weights: str | None,
     teachers: bool,
+    plot: Path | None,
     as_json: bool,
 ) -> None:
     """Show the models of the zoo; PATTERN is a part of a name, or has wildcards. Filters add up.
@@ -41,12 +44,13 @@ def command(
       disco-zoo list --method seed --weights official
       disco-zoo list "*_in1k" --json
       disco-zoo list --teachers
+      disco-zoo list --data in1k --plot zoo.png
     """
     from disco_zoo import store
 
     catalog, installed = load_catalog(), store.installed_names()
     if teachers:
-        of_students = {"architecture": architecture, "method": method, "teacher": teacher}
+        of_students = {"architecture": architecture, "method": method, "teacher": teacher, "plot": plot}
         for option, value in of_students.items():
             if value is not None:
                 raise click.UsageError(f"--{option} is a filter for students: leave out --teachers, or --{option}")
@@ -61,7 +65,12 @@ def command(
         weights=weights,
         installed=installed,
     )
-    if as_json:
+    if plot is not None:
+        from disco_zoo.zoo_picture import draw_zoo
+
+        draw_zoo(rows, catalog, plot)
+        click.echo(f"{plot}: {len(rows)} models asked for; those with a linear figure are drawn", err=True)
+    elif as_json:
         click.echo(json.dumps([zoo_table.as_json(row, catalog, installed) for row in rows], indent=2))
     elif sys.stdout.isatty():
         zoo_table.print_for_terminal(rows, catalog, installed)
