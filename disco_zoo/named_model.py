@@ -56,9 +56,13 @@ def load_named_model(model: str, *, pretrained: bool = True) -> NamedModel:
         DiscoZooError: random weights of something that is its weights.
     """
     path = Path(model).expanduser()
+    from disco_zoo.finetune.classifier_folder import find_classifier_folder  # here: finetune.start imports this module
+
+    if (folder := find_classifier_folder(path)) is not None:
+        _require_pretrained(model, pretrained)
+        return _of_classifier(model, folder)
     if path.is_dir() or path.suffix in FILE_SUFFIXES or model in load_catalog().teachers:
-        if not pretrained:
-            raise DiscoZooError(f"{model} is its weights. For random ones give the name of a zoo or timm model.")
+        _require_pretrained(model, pretrained)
         return _of_teacher(model, _load_other(model))
     import disco_zoo.disco_students  # noqa: F401  registers the zoo's names
 
@@ -69,6 +73,20 @@ def load_named_model(model: str, *, pretrained: bool = True) -> NamedModel:
     cfg = timm.data.resolve_model_data_config(backbone)
     size = cfg["input_size"][-1]
     return NamedModel(model, model, backbone, cfg["mean"], cfg["std"], size, math.floor(size / cfg["crop_pct"]))
+
+
+def _require_pretrained(model: str, pretrained: bool) -> None:
+    if not pretrained:
+        raise DiscoZooError(f"{model} is its weights. For random ones give the name of a zoo or timm model.")
+
+
+def _of_classifier(model: str, folder: Path) -> NamedModel:
+    from disco_zoo.finetune.start import backbone_of
+
+    network, facts = backbone_of(folder)
+    cfg: Any = network.pretrained_cfg
+    architecture = str(cfg["architecture"])
+    return NamedModel(model, architecture, network, facts.mean, facts.std, facts.image_size, facts.resize_size)
 
 
 def _load_other(model: str) -> LoadedTeacher:

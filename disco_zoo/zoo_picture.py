@@ -82,6 +82,6 @@ def _legend(catalog: Catalog, methods: Sequence[str], shapes: Sequence[str]) -> 
         for place, name in enumerate(shapes)
     ]  # fmt: skip
     for label, fill, alpha in (("measured here", GREY, 1.0), ("reported", "none", 1.0), (UNVERIFIED, "none", 0.4)):
-        style = {"markerfacecolor": fill, "color": GREY, "alpha": alpha}
+        style: dict[str, Any] = {"markerfacecolor": fill, "color": GREY, "alpha": alpha}
         entries.append(Line2D([], [], linestyle="none", marker="o", label=label, **style))
     return entries

@@ -16,10 +16,10 @@ from torch.nn import functional as F
 
 from disco_zoo.datasets import ImageSource
 from disco_zoo.errors import BadData, DiscoZooError, TrainingDiverged, UnknownName
+from disco_zoo.evaluate.accuracy import top1_top5
 from disco_zoo.evaluate.features import Features, backbone_fingerprint
 from disco_zoo.evaluate.linear import check_classes, linear_probe, linear_probe_on_features
 from disco_zoo.evaluate.linear_protocols import LINEAR_PROTOCOLS
-from disco_zoo.evaluate.linear_sgd import top1_top5
 from disco_zoo.evaluate.logistic import choose_l2, fit_logistic_regression, standardisation
 
 
@@ -277,26 +277,26 @@ def test_colours_are_learnt_and_the_backbone_stays(protocol, epochs, label):
 
 def test_best_and_last_epoch_are_kept_apart(monkeypatch):
     scores = [(40.0, 90.0), (60.0, 91.0), (60.0, 95.0), (50.0, 99.0)]
-    monkeypatch.setattr("disco_zoo.evaluate.linear.train_linear_layer", lambda *_: scores)
+    monkeypatch.setattr("disco_zoo.evaluate.linear.train_linear_layers", lambda *_: [scores])
     result = probe(epochs=4)
     assert (result.top1, result.top5, result.best_epoch, result.last_top1) == (60.0, 91.0, 2, 50.0)
 
 
 def test_sgd_equals_a_plain_torch_loop(monkeypatch):
     """With EVAL views in place of random ones the layer must follow torch's own SGD step by step."""
-    from disco_zoo.evaluate import linear_sgd
+    from disco_zoo.evaluate import linear_sgd, probe_batches
     from disco_zoo.evaluate.features import eval_transform, extract_features
     from disco_zoo.randomness import stream_generator
 
-    monkeypatch.setattr(linear_sgd, "plain_view", lambda size: eval_transform(size))
+    monkeypatch.setattr(probe_batches, "probe_view", lambda size, *_: eval_transform(size))
     seen = []
-    real_step = linear_sgd._step
+    real_step = linear_sgd._Layer.step
 
-    def spy(optimiser, weight, bias, *rest):
-        real_step(optimiser, weight, bias, *rest)
-        seen.append((weight.detach().clone(), bias.detach().clone()))
+    def spy(layer, *batch):
+        real_step(layer, *batch)
+        seen.append((layer.weight.detach().clone(), layer.bias.detach().clone()))
 
-    monkeypatch.setattr(linear_sgd, "_step", spy)
+    monkeypatch.setattr(linear_sgd._Layer, "step", spy)
     probe(protocol="swav", epochs=3, seed=5, batch_size=10)
 
     train = extract_features(MeanColour(), TRAIN, image_size=8, mean=(0.5,) * 3, std=(0.5,) * 3)

@@ -1,91 +1,247 @@
-"""`disco-zoo evaluate knn|linear`: figures of any zoo model, timm model or run folder on frozen features."""
+"""`disco-zoo evaluate knn|linear|semi|transfer`: figures of any zoo model, timm model or run folder."""
 
 from __future__ import annotations
 
 import json
-from typing import Any
+import shlex
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from disco_zoo.cli.options import DEVICE, JSON, chosen_device, default_workers
 
-_OPTIONS = [
+if TYPE_CHECKING:
+    from disco_zoo.evaluate.evaluation import Evaluation
+    from disco_zoo.evaluate.subject import Subject
+    from disco_zoo.evaluate.tasks import ProbeOptions
+
+_COMMON = [
     click.argument("model"),
     click.option("--data", required=True, help="Labelled images: folder, .tar, .parquet, hfds/NAME, or 'sample'."),
     click.option("--eval-data", help="Labelled test images; default: the test split beside --data."),
+    click.option("--untrained", is_flag=True, help="Random weights, drawn by --seed: the figure to compare with."),
     click.option("--image-size", type=click.IntRange(min=16), help="Crop in pixels.  [default: the model's]"),
     click.option("--resize-size", type=click.IntRange(min=16), help="Shorter side before it.  [default: the model's]"),
+    click.option("--seed", type=int, default=0, show_default=True, help="Of order, crops, start and splits."),
+    click.option("--steps", type=click.IntRange(min=1), help="A look: so many batches of 256 images of each split."),
+    click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the result as JSON, too."),
     DEVICE,
     click.option("--workers", type=click.IntRange(min=0), help="Processes that read images."),
     JSON,
 ]  # fmt: skip
+_PROBE = [
+    click.option("--epochs", type=click.IntRange(min=1), help="Instead of the protocol's own."),
+    click.option("--lr", "lrs", type=float, multiple=True, help="For a batch of 256; repeat it to sweep in one run."),
+    click.option("--batch-size", type=click.IntRange(min=2), default=256, show_default=True),
+    click.option("--resume", is_flag=True, help="Go on with the probe beside --out, after its last whole epoch."),
+]  # fmt: skip
+_MODE = click.option("--mode", type=click.Choice(["frozen", "finetune"]), help="[default: what the protocol does]")
 
 
-def _options(command: Any) -> Any:
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+def _with(*options: Any) -> Callable[[Any], Any]:
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
 
 
 @click.group("evaluate")
 def command() -> None:
-    """Measure the frozen features of MODEL: a zoo name, a timm name or a run folder.
+    """Measure MODEL on labelled images: a zoo name, a timm name, a teacher, an authors' file or a run folder.
+
+    Every figure comes with its protocol and a 95 % interval. Best and last epoch stand apart: papers report the best,
+    which test images choose.
 
     \b
     Examples:
       disco-zoo evaluate knn disco_effb0 --data cifar10_train.parquet
       disco-zoo evaluate linear runs/mine --data photos/ --protocol fast
+      disco-zoo evaluate linear disco_r18 --data imagenet/ --protocol disco --lr 3 --lr 30 --out r18.json
+      disco-zoo evaluate semi disco_effb0 --data imagenet/ --list 1percent.txt --protocol disco
+      disco-zoo evaluate transfer disco_effb0 --data cifar10_train.parquet --protocol disco
     """
 
 
 @command.command("knn")
-@_options
-@click.option("--k", "ks", type=click.IntRange(min=1), multiple=True, help="Repeatable.  [default: 1, 20, 200]")
-@click.option("--temperature", type=float, default=0.07, show_default=True, help="T of the weights exp(sim/T).")
-def knn(ks: tuple[int, ...], temperature: float, as_json: bool, **given: Any) -> None:
-    """Weighted kNN: k in {1, 20, 200}, cosine, weights exp(sim/T)."""
-    from disco_zoo.evaluate.model import evaluate_knn, load_subject
+@_with(*_COMMON)
+@click.option("--protocol", default="default", show_default=True, help="default, dino, compress, ssl_small.")
+@click.option("--k", "ks", type=click.IntRange(min=1), multiple=True, help="Repeatable.  [default: the protocol's]")
+@click.option("--temperature", type=float, help="T of the weights exp(cos/T).  [default: the protocol's, 0.07]")
+def knn(protocol: str, ks: tuple[int, ...], temperature: float | None, **given: Any) -> None:
+    """Nearest neighbours, all k in one pass.
 
-    subject = load_subject(**_prepared(given))
-    figures = evaluate_knn(subject, ks=ks or (1, 20, 200), temperature=temperature)
-    _print(subject.describe() | {"protocol": f"weighted kNN, T={temperature}"}, figures, as_json)
+    \b
+    default    cosine, weights exp(cos/0.07), k 1, 20 and 200
+    dino       the same with k 10, 20, 100 and 200
+    compress   nearest by unit vectors, k 1
+    ssl_small  Euclidean, majority, best odd k up to 101 (test images choose it: optimistic)
+    """
+    from disco_zoo.evaluate.knn_protocols import knn_protocol
+
+    preset = knn_protocol(protocol, ks=ks, temperature=temperature)
+
+    def measure(subject: Subject, options: ProbeOptions) -> Evaluation:
+        from disco_zoo.evaluate.tasks import measure_knn
+
+        return measure_knn(subject, preset, options.seed)
+
+    _run(measure, ks=preset.ks, **given)
 
 
 @command.command("linear")
-@_options
+@_with(*_COMMON, *_PROBE)
 @click.option(
     "--protocol",
     default="fast",
     show_default=True,
-    help="fast, disco, moco, seed, bingo_r, bingo_eff, compress, swav, ssl_small.",
+    help="fast, disco, moco, seed, bingo (bingo_r or bingo_eff), compress, swav, ssl_small.",
 )
-@click.option("--epochs", type=click.IntRange(min=1), help="Instead of the protocol's own.")
-@click.option("--seed", type=int, default=0, show_default=True)
-def linear(protocol: str, epochs: int | None, seed: int, as_json: bool, **given: Any) -> None:
-    """A linear probe by the protocol of a paper, or the fast one on cached features."""
+def linear(protocol: str, **given: Any) -> None:
+    """A linear probe by the protocol of a paper, or the fast one on cached features.
+
+    --lr 3 --lr 30 trains a layer for each on the same views; test images choose the one that is reported.
+    """
     from disco_zoo.evaluate.linear_protocols import linear_protocol
-    from disco_zoo.evaluate.model import evaluate_linear, load_subject
 
-    linear_protocol(protocol)  # an unknown one is told before anything is loaded
-    subject = load_subject(**_prepared(given))
-    result = evaluate_linear(subject, protocol=protocol, epochs=epochs, seed=seed)
-    figures = {"linear_top1": result.top1, "linear_last_top1": result.last_top1}
-    figures |= {} if result.top5 is None else {"linear_top5": result.top5}
-    _print(subject.describe() | {"protocol": result.protocol}, figures, as_json)
+    if protocol != "bingo":
+        linear_protocol(protocol)  # an unknown one is told before anything is loaded
 
+    def measure(subject: Subject, options: ProbeOptions) -> Evaluation:
+        from disco_zoo.evaluate.tasks import measure_linear
 
-def _prepared(given: dict[str, Any]) -> dict[str, Any]:
-    workers = given.pop("workers")
-    return given | {
-        "device": chosen_device(given["device"]),
-        "workers": default_workers() if workers is None else workers,
-    }
+        return measure_linear(subject, protocol, options)
+
+    _run(measure, **given)
 
 
-def _print(facts: dict[str, Any], figures: dict[str, float], as_json: bool) -> None:
-    if as_json:
-        click.echo(json.dumps({**facts, "figures": figures}))
-        return
-    click.echo(", ".join(f"{key} {value}" for key, value in facts.items()))
-    for metric, value in figures.items():
-        click.echo(f"  {metric:18} {value:6.2f} %")
+@command.command("semi")
+@_with(*_COMMON, *_PROBE, _MODE)
+@click.option("--protocol", help="fast or disco (frozen), swav (finetune).  [default: fast; with finetune: swav]")
+@click.option(
+    "--fraction",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.01,
+    show_default=True,
+    help="Share of the labels, classes in turn.",
+)
+@click.option(
+    "--list",
+    "list_file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="File names instead, one a line.",
+)
+def semi(protocol: str | None, mode: Any, fraction: float, list_file: Path | None, **given: Any) -> None:
+    """Few labels: 1 % or 10 % of them, with a frozen or a fine-tuned backbone.
+
+    The two modes are different protocols, and their figures do not compare. --list takes SimCLR's lists of ImageNet.
+    """
+    from disco_zoo.evaluate.tasks import choose_protocol, measure_semi
+
+    preset = choose_protocol("semi", protocol, mode)
+
+    def measure(subject: Subject, options: ProbeOptions) -> Evaluation:
+        return measure_semi(subject, preset, options, fraction=fraction, list_file=list_file)
+
+    _run(measure, preset=preset, **given)
+
+
+@command.command("transfer")
+@_with(*_COMMON, *_PROBE, _MODE)
+@click.option("--protocol", help="fast or disco (frozen), ssl_small (both).  [default: fast]")
+def transfer(protocol: str | None, mode: Any, image_size: int | None, resize_size: int | None, **given: Any) -> None:
+    """Other data than the backbone's own, such as CIFAR-10 and CIFAR-100 as the papers do (at 224 pixels)."""
+    from disco_zoo.evaluate.tasks import choose_protocol, measure_transfer
+
+    preset = choose_protocol("transfer", protocol, mode)
+
+    def measure(subject: Subject, options: ProbeOptions) -> Evaluation:
+        return measure_transfer(subject, preset, options)
+
+    if preset.image_size is not None:  # the papers bring the whole image to the crop's size
+        image_size = image_size or preset.image_size
+        resize_size = resize_size or image_size
+    _run(measure, preset=preset, image_size=image_size, resize_size=resize_size, **given)
+
+
+def _run(
+    measure: Callable[[Subject, ProbeOptions], Evaluation],
+    *,
+    device: str,
+    workers: int | None,
+    as_json: bool,
+    out: Path | None,
+    steps: int | None,
+    seed: int,
+    ks: tuple[int, ...] = (),
+    preset: Any = None,
+    epochs: int | None = None,
+    lrs: tuple[float, ...] = (),
+    batch_size: int = 256,
+    resume: bool = False,
+    **subject: Any,
+) -> None:
+    """Check, load, measure, write and print."""
+    from disco_zoo.evaluate.evaluation import require_writable, write_evaluation
+    from disco_zoo.evaluate.subject import load_subject
+    from disco_zoo.evaluate.tasks import ProbeOptions, check_options
+
+    options = ProbeOptions(epochs, tuple(dict.fromkeys(lrs)), batch_size, seed, _checkpoint(out, resume))
+    if preset is not None:
+        check_options(preset, options)
+    if out is not None:
+        require_writable(out)
+    loaded = load_subject(
+        **subject,
+        ks=ks,
+        seed=seed,
+        max_batches=steps,
+        device=chosen_device(device),
+        workers=default_workers() if workers is None else workers,
+    )
+    evaluation = measure(loaded, options)
+    values = evaluation.as_json(shlex.join(["disco-zoo", *sys.argv[1:]]))
+    if out is not None:
+        write_evaluation(values, out)
+        if options.checkpoint is not None:
+            options.checkpoint.remove()
+    click.echo(json.dumps(values) if as_json else _text(evaluation))
+
+
+def _checkpoint(out: Path | None, resume: bool) -> Any:
+    """Where the state of a probe is kept: beside its result."""
+    from disco_zoo.errors import BadRunFolder
+    from disco_zoo.evaluate.probe_checkpoint import ProbeCheckpoint
+
+    if out is not None:
+        return ProbeCheckpoint(out.with_name(f"{out.name}.checkpoint.pt"), resume=resume)
+    if resume:
+        raise BadRunFolder("--resume goes on with a probe that was begun with --out. Type the same --out FILE.json")
+    return None
+
+
+def _text(evaluation: Evaluation) -> str:
+    """The figures for people."""
+    bench = evaluation.subject.bench
+    weights = " (random weights)" if evaluation.subject.untrained else ""
+    look = ", a look at part of the images" if evaluation.subject.is_look else ""
+    lines = [
+        f"{evaluation.subject.name}{weights} on {bench.train.name}: {len(bench.train)} training images, "
+        f"{evaluation.num_scored} test images{look}",
+        evaluation.protocol,
+    ]
+    for metric, value in evaluation.figures.items():
+        low, high = evaluation.intervals[metric]
+        lines.append(f"  {metric:26} {value:6.2f} %   95 % interval {low:.2f} to {high:.2f}")
+    if evaluation.details.get("best_k"):
+        lines.append(f"  best k {evaluation.details['best_k']}, chosen on the test images: optimistic")
+    if evaluation.details.get("best_epoch"):
+        count = len(evaluation.details["top1_per_epoch"])
+        lines.append(f"  best epoch {evaluation.details['best_epoch']} of {count}, chosen on the test images")
+    if evaluation.unreadable:
+        lines.append(f"  {len(evaluation.unreadable)} images could not be read, first: {evaluation.unreadable[0]}")
+    return "\n".join(lines)

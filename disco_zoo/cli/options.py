@@ -24,22 +24,28 @@ DEVICE = click.option(
 JSON = click.option(
     "--json", "as_json", is_flag=True, help="Results as JSON on stdout; everything else goes to stderr."
 )
+DATA = click.option("--data", help="Images: folder, .tar, .parquet, hfds/NAME, or 'sample'. Training needs no labels.")
+EVAL_DATA = click.option("--eval-data", help="Labelled images to measure on; default: the test split beside --data.")
+OUT = click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/NAME]")
+STEPS = click.option("--steps", type=click.IntRange(min=1), help="Stop after this many steps, for a look.")
+RESUME = click.option("--resume", is_flag=True, help="Go on with the run in --out, exactly where it stopped.")
+VIEW_WORKERS = click.option(
+    "--workers", type=click.IntRange(min=0),
+    help="Processes that draw views; the views are the same.  [default: cores - 1, at most 8]",
+)  # fmt: skip
 _OPTIONS: list[Callable[[Any], Any]] = [
-    click.option("--data", help="Images: folder, .tar, .parquet, hfds/NAME, or 'sample'. Training needs no labels."),
-    click.option("--eval-data", help="Labelled images to measure on; default: the test split beside --data."),
-    click.option("--out", type=click.Path(path_type=Path), help="Run folder.  [default: runs/NAME]"),
-    click.option("--steps", type=click.IntRange(min=1), help="Stop after this many steps, for a look."),
-    click.option("--resume", is_flag=True, help="Go on with the run in --out, exactly where it stopped."),
+    DATA,
+    EVAL_DATA,
+    OUT,
+    STEPS,
+    RESUME,
     click.option(
         "--set", "overrides", multiple=True, metavar="KEY=VALUE",
         help="Change one key of the recipe, e.g. optim.epochs=2. Repeatable.",
     ),
     click.option("--seed", type=int, help="Seed of initialisation, order and views.  [default: the recipe's, 0]"),
     DEVICE,
-    click.option(
-        "--workers", type=click.IntRange(min=0),
-        help="Processes that draw views; the views are the same.  [default: cores - 1, at most 8]",
-    ),
+    VIEW_WORKERS,
     JSON,
 ]  # fmt: skip
 

@@ -11,7 +11,7 @@ import contextlib
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 from PIL import Image
@@ -22,6 +22,7 @@ from torchvision.transforms import v2
 from disco_zoo.datasets import UnreadableTally
 from disco_zoo.errors import BadData, DiscoZooError, UnreadableImage
 
+Interpolation = Literal["bilinear", "bicubic"]
 Progress = Callable[[int, int], None]
 """Called with (images done, images in total)."""
 
@@ -64,12 +65,15 @@ def eval_resize_size(image_size: int) -> int:
     return round(image_size * 256 / 224)
 
 
-def eval_transform(image_size: int, resize_size: int | None = None) -> Callable[[Image.Image], Tensor]:
+def eval_transform(
+    image_size: int, resize_size: int | None = None, interpolation: Interpolation = "bilinear"
+) -> Callable[[Image.Image], Tensor]:
     """EVAL without its normalisation: PIL image to uint8 (3, image_size, image_size).
 
     Args:
         image_size: side of the centre crop in pixels.
         resize_size: shorter side before the crop in pixels; default `eval_resize_size(image_size)`.
+        interpolation: "bicubic" is for protocols that say so.
 
     Raises:
         ValueError: the crop would be larger than the resized image, that is, padded with black.
@@ -77,10 +81,9 @@ def eval_transform(image_size: int, resize_size: int | None = None) -> Callable[
     resize_size = eval_resize_size(image_size) if resize_size is None else resize_size
     if resize_size < image_size:
         raise ValueError(f"resize_size {resize_size} is smaller than the crop of {image_size} pixels.")
-    bilinear = v2.InterpolationMode.BILINEAR
     return v2.Compose(
         [
-            v2.Resize(resize_size, interpolation=bilinear, antialias=True),
+            v2.Resize(resize_size, interpolation=v2.InterpolationMode(interpolation), antialias=True),
             v2.CenterCrop(image_size),
             v2.PILToTensor(),
         ]
@@ -168,6 +171,7 @@ def extract_features(
     mean: Sequence[float],
     std: Sequence[float],
     resize_size: int | None = None,
+    interpolation: Interpolation = "bilinear",
     batch_size: int = 128,
     device: torch.device | str = "cpu",
     workers: int = 0,
@@ -179,7 +183,7 @@ def extract_features(
     Args:
         backbone: maps normalised float32 (B, 3, S, S) to features (B, D).
         source: the images, and their labels when it has them.
-        image_size, resize_size: see `eval_transform`.
+        image_size, resize_size, interpolation: see `eval_transform`.
         mean, std: of the backbone, for RGB in 0..1.
         device: where the backbone runs; it returns to its own device afterwards.
         workers: processes that read images; 0 reads in this process.
@@ -194,14 +198,14 @@ def extract_features(
     if len(chosen) == 0:
         raise BadData(f"{source.name} has no images to evaluate. Give another --data.")
     loader = DataLoader(
-        _EvalImages(source, chosen, eval_transform(image_size, resize_size)),
+        _EvalImages(source, chosen, eval_transform(image_size, resize_size, interpolation)),
         batch_size=batch_size,
         num_workers=workers,
         collate_fn=_collate,
         # Without one of its own the loader draws its workers' seed from the global generator.
         generator=torch.Generator().manual_seed(0),
     )
-    rows: list[Tensor] = []
+    rows: Tensor | None = None  # filled in place: joining batches at the end would take the memory twice
     kept: list[int] = []
     tally = UnreadableTally(unreadable_limit(len(chosen)))
     with frozen(backbone, device):
@@ -210,15 +214,17 @@ def extract_features(
                 tally.add(index, message)
             tally.check()
             if images is not None:
-                rows.append(pooled(backbone, normalise(images.to(device), mean, std)).cpu())
+                features = pooled(backbone, normalise(images.to(device), mean, std)).cpu()
+                rows = torch.empty(len(chosen), features.shape[1]) if rows is None else rows
+                rows[len(kept) : len(kept) + len(features)] = features
                 kept += image_indices
             if progress is not None:
                 progress(len(kept) + len(tally.messages), len(chosen))
-    if not rows:
+    if rows is None:
         first = next(iter(tally.messages.values()))
         raise BadData(f"None of the {len(chosen)} images of {source.name} can be read. First: {first}")
     labels = None if source.labels is None else torch.tensor([source.labels[i] for i in kept], dtype=torch.int64)
-    return Features(torch.cat(rows), labels, tuple(tally.messages.values()))
+    return Features(rows[: len(kept)], labels, tuple(tally.messages.values()))
 
 
 def pooled(backbone: nn.Module, images: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Linear probes: how well one linear layer on frozen features classifies (`methods.md` 4.1).
+"""Linear probes: how well one linear layer on frozen features classifies (`methods.md` 4.1, 4.3, 4.4).
 
 `linear_probe_on_features` solves the `fast` protocol on cached features. `linear_probe` runs any protocol
 on a backbone and proves that the backbone did not change.
@@ -6,8 +6,8 @@ on a backbone and proves that the backbone did not change.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -16,39 +16,14 @@ from torch.nn import functional as F
 
 from disco_zoo.datasets import ImageSource, require_index, require_labels, require_same_classes
 from disco_zoo.errors import BadData, DiscoZooError
-from disco_zoo.evaluate.features import (
-    Features,
-    Progress,
-    backbone_fingerprint,
-    eval_resize_size,
-    extract_features,
-)
-from disco_zoo.evaluate.linear_protocols import IMAGENET_STD, LinearProtocol, linear_protocol
-from disco_zoo.evaluate.linear_sgd import FeatureTransform, ProbeSettings, top1_top5, train_linear_layer
+from disco_zoo.evaluate.accuracy import top1_top5
+from disco_zoo.evaluate.features import Features, Progress, backbone_fingerprint
+from disco_zoo.evaluate.linear_protocols import LinearProtocol, linear_protocol
+from disco_zoo.evaluate.linear_result import LinearResult, from_epochs
+from disco_zoo.evaluate.linear_sgd import FeatureTransform, train_linear_layers
 from disco_zoo.evaluate.logistic import L2_GRID, choose_l2, fit_logistic_regression, logits, standardisation
-
-
-@dataclass(frozen=True)
-class LinearResult:
-    """What a linear probe found; accuracies in percent.
-
-    Attributes:
-        protocol: name of the protocol, and the number of epochs when it is not the paper's (`disco@10ep`).
-        top1: the reported figure: the papers' best epoch on the test images, slightly optimistic.
-        last_top1: of the last epoch; the same as `top1` for `fast`, which has no epochs.
-        top5: in the epoch of `top1`; None with five classes or fewer.
-        best_epoch: epoch of `top1`, from 1; None for `fast`.
-        top1_per_epoch: one figure an epoch.
-        settings: everything that fixes the probe, ready for JSON.
-    """
-
-    protocol: str
-    top1: float
-    last_top1: float
-    top5: float | None
-    best_epoch: int | None = None
-    top1_per_epoch: tuple[float, ...] = ()
-    settings: dict[str, Any] = field(default_factory=dict)
+from disco_zoo.evaluate.probe_checkpoint import ProbeCheckpoint
+from disco_zoo.evaluate.probe_settings import ProbeSettings, probe_settings
 
 
 def linear_probe_on_features(
@@ -93,7 +68,7 @@ def linear_probe_on_features(
         "num_train": len(train),
         "num_test": len(test),
     }
-    return LinearResult("fast", top1, top1, top5, settings=settings)
+    return LinearResult("fast", top1, top1, top5, settings=settings, last_top5=top5, unreadable=test.unreadable)
 
 
 def linear_probe(
@@ -102,60 +77,71 @@ def linear_probe(
     train_source: ImageSource,
     test_source: ImageSource,
     *,
-    protocol: str = "disco",
+    protocol: str | LinearProtocol = "disco",
     image_size: int,
     mean: Sequence[float],
     std: Sequence[float],
     resize_size: int | None = None,
     batch_size: int = 256,
     epochs: int | None = None,
+    base_lrs: Sequence[float] = (),
     seed: int = 0,
     device: torch.device | str = "cpu",
     workers: int = 0,
     progress: Progress | None = None,
+    checkpoint: ProbeCheckpoint | None = None,
 ) -> LinearResult:
-    """Train one linear layer on the frozen backbone by a protocol of `LINEAR_PROTOCOLS`.
+    """Train one linear layer on the frozen backbone by a protocol.
 
     Args:
         backbone: maps normalised images (B, 3, S, S) to features (B, feature_dim); it stays in eval mode.
-        protocol: name of the protocol. Figures of different protocols do not compare.
+        protocol: one, or a name of `LINEAR_PROTOCOLS`. Figures of different protocols do not compare.
         image_size, resize_size: side of both views, and the shorter side before EVAL's crop, in pixels.
         batch_size: images a step; the learning rate is base_lr · batch_size / 256.
         epochs: instead of the protocol's, with milestones moved in proportion; `fast` has none.
+        base_lrs: instead of the protocol's rate; of several the best on the test images is reported.
         seed: of the order, the crops and the layer's start.
         progress: called with (images done, images in total), over all epochs.
+        checkpoint: keeps the state after each epoch of SGD.
 
     Raises:
         BadData: no labels, a single class, or a class that one of the two sources lacks.
         UnknownName: there is no such protocol.
-        TrainingDiverged: the loss is not finite.
+        TrainingDiverged: the loss of every rate is not finite.
         DiscoZooError: the backbone changed during the probe, so its figure would mean nothing.
     """
-    preset = linear_protocol(protocol)
+    preset = linear_protocol(protocol) if isinstance(protocol, str) else protocol
+    check_probe_options(preset, epochs, base_lrs)
     for source in (train_source, test_source):
         require_index(source, "a linear probe")
     require_same_classes(train_source, test_source)
     labels = [require_labels(source, "a linear probe") for source in (train_source, test_source)]
     check_classes(torch.tensor(labels[0]), torch.tensor(labels[1]), train_source.class_names)
-    if epochs is not None and (preset.solver == "lbfgs" or epochs < 1):
-        raise DiscoZooError(f"The protocol {protocol} cannot run {epochs} epochs. Leave epochs out.")
-    settings = ProbeSettings(
-        image_size=image_size,
-        resize_size=eval_resize_size(image_size) if resize_size is None else resize_size,
-        mean=tuple(mean),
-        std=preset.imagenet_std if tuple(std) == IMAGENET_STD else tuple(std),
-        batch_size=batch_size,
-        epochs=epochs or preset.epochs,
-        seed=seed,
-        device=device,
-        workers=workers,
-    )
+    settings = probe_settings(
+        preset, image_size=image_size, resize_size=resize_size, mean=mean, std=std, batch_size=batch_size,
+        epochs=epochs, seed=seed, device=device, workers=workers,
+    )  # fmt: skip
     before = backbone_fingerprint(backbone)
-    run = _run_fast if preset.solver == "lbfgs" else _run_sgd
-    result = run(backbone, feature_dim, train_source, test_source, preset, settings, progress)
+    probe = _Probe(backbone, feature_dim, train_source, test_source, preset, settings, progress)
+    if preset.solver == "lbfgs":
+        result = probe.run_fast()
+    else:
+        result = probe.run_sgd(tuple(base_lrs) or (preset.base_lr,), checkpoint, before)
     if backbone_fingerprint(backbone) != before:
         raise DiscoZooError("The backbone changed during the linear probe: one of its tensors was written to.")
     return result
+
+
+def check_probe_options(protocol: LinearProtocol, epochs: int | None, base_lrs: Sequence[float]) -> None:
+    """Refuse what a protocol cannot do.
+
+    Raises:
+        DiscoZooError: epochs or rates for a protocol that has none, or no positive ones.
+    """
+    if epochs is not None and (protocol.solver == "lbfgs" or epochs < 1):
+        raise DiscoZooError(f"The protocol {protocol.name} cannot run {epochs} epochs. Leave epochs out.")
+    if base_lrs and (protocol.solver == "lbfgs" or min(base_lrs) <= 0):
+        raise DiscoZooError(f"The protocol {protocol.name} cannot use lr {min(base_lrs):g}. Leave --lr out.")
 
 
 def check_classes(train_labels: Tensor, test_labels: Tensor, class_names: Sequence[str] | None = None) -> int:
@@ -178,94 +164,86 @@ def check_classes(train_labels: Tensor, test_labels: Tensor, class_names: Sequen
     return max(train) + 1
 
 
-def _run_fast(
-    backbone: nn.Module,
-    feature_dim: int,
-    train_source: ImageSource,
-    test_source: ImageSource,
-    protocol: LinearProtocol,
-    settings: ProbeSettings,
-    progress: Progress | None,
-) -> LinearResult:
-    """Cache the features of both sources and solve on them."""
-    total = len(train_source) + len(test_source)
-    train = _features(backbone, train_source, feature_dim, settings, progress, 0, total)
-    test = _features(backbone, test_source, feature_dim, settings, progress, len(train_source), total)
-    result = linear_probe_on_features(train, test, seed=settings.seed)
-    return replace(result, settings=_record(protocol, settings, train_source, test_source) | result.settings)
+class _Probe:
+    """A probe whose labels and options have been checked."""
 
+    def __init__(
+        self,
+        backbone: nn.Module,
+        feature_dim: int,
+        train: ImageSource,
+        test: ImageSource,
+        protocol: LinearProtocol,
+        settings: ProbeSettings,
+        progress: Progress | None,
+    ) -> None:
+        self.backbone, self.feature_dim, self.train, self.test = backbone, feature_dim, train, test
+        self.protocol, self.settings, self.progress = protocol, settings, progress
 
-def _run_sgd(
-    backbone: nn.Module,
-    feature_dim: int,
-    train_source: ImageSource,
-    test_source: ImageSource,
-    protocol: LinearProtocol,
-    settings: ProbeSettings,
-    progress: Progress | None,
-) -> LinearResult:
-    """Train by the paper's protocol; the best and the last epoch are kept apart."""
-    needs_statistics = protocol.feature_normalisation == "l2_standardise"
-    cached = len(test_source) + (len(train_source) if needs_statistics else 0)
-    total = cached + settings.epochs * len(train_source)
-    test = _features(backbone, test_source, feature_dim, settings, progress, 0, total)
-    transform: FeatureTransform = _unchanged
-    if needs_statistics:
-        train = _features(backbone, train_source, feature_dim, settings, progress, len(test_source), total)
-        transform = _l2_standardiser(train.features)
-    per_epoch = train_linear_layer(
-        backbone,
-        transform,
-        train_source,
-        require_labels(train_source, "a linear probe"),
-        test,
-        protocol,
-        settings,
-        lambda done: None if progress is None else progress(cached + done, total),
-    )
-    top1_per_epoch = tuple(top1 for top1, _ in per_epoch)
-    best = max(range(len(per_epoch)), key=lambda epoch: top1_per_epoch[epoch])
-    return LinearResult(
-        protocol.label(settings.epochs),
-        top1=top1_per_epoch[best],
-        last_top1=top1_per_epoch[-1],
-        top5=per_epoch[best][1],
-        best_epoch=best + 1,
-        top1_per_epoch=top1_per_epoch,
-        settings=_record(protocol, settings, train_source, test_source),
-    )
+    def run_fast(self) -> LinearResult:
+        """Cache the features of both sources and solve on them."""
+        total = len(self.train) + len(self.test)
+        train = self._features(self.train, 0, total)
+        test = self._features(self.test, len(self.train), total)
+        result = linear_probe_on_features(train, test, seed=self.settings.seed)
+        return replace(result, settings=self._record() | result.settings)
 
+    def run_sgd(
+        self, base_lrs: tuple[float, ...], checkpoint: ProbeCheckpoint | None, fingerprint: str
+    ) -> LinearResult:
+        """Train by the paper's protocol; the best and the last epoch are kept apart."""
+        needs_statistics = self.protocol.feature_normalisation == "l2_standardise"
+        cached = len(self.test) + (len(self.train) if needs_statistics else 0)
+        total = cached + self.settings.epochs * len(self.train)
+        test = self._features(self.test, 0, total)
+        transform = TRANSFORMS.get(self.protocol.feature_normalisation, _unchanged)
+        if needs_statistics:
+            transform = _l2_standardiser(self._features(self.train, len(self.test), total).features)
+        record = self._record() | {"base_lrs": list(base_lrs)}
+        kept = None if checkpoint is None else (checkpoint, self._key(record, fingerprint))
+        report = self.progress
+        by_lr = train_linear_layers(
+            self.backbone, transform, self.train, require_labels(self.train, "a linear probe"), test,
+            self.protocol, self.settings, base_lrs,
+            lambda done: None if report is None else report(cached + done, total), kept,
+        )  # fmt: skip
+        whole = [number for number, scores in enumerate(by_lr) if len(scores) == self.settings.epochs]
+        best = max(whole, key=lambda number: max(top1 for top1, _ in by_lr[number]))
+        label = self.protocol.label(self.settings.epochs, base_lrs[best], base_lrs)
+        sweep = {f"{lr:g}": tuple(top1 for top1, _ in scores) for lr, scores in zip(base_lrs, by_lr, strict=True)}
+        return from_epochs(
+            label, by_lr[best], record | {"base_lr": base_lrs[best]},
+            top1_per_epoch_by_lr=sweep if len(sweep) > 1 else {}, unreadable=test.unreadable,
+        )  # fmt: skip
 
-def _features(
-    backbone: nn.Module,
-    source: ImageSource,
-    feature_dim: int,
-    settings: ProbeSettings,
-    progress: Progress | None,
-    offset: int,
-    total: int,
-) -> Features:
-    """EVAL features of a source, of the expected width; progress counts on from `offset`."""
-    features = extract_features(
-        backbone,
-        source,
-        image_size=settings.image_size,
-        resize_size=settings.resize_size,
-        mean=settings.mean,
-        std=settings.std,
-        batch_size=settings.batch_size,
-        device=settings.device,
-        workers=settings.workers,
-        progress=None if progress is None else lambda done, _: progress(offset + done, total),
-    )
-    width = features.features.shape[1]
-    if width != feature_dim:
-        raise DiscoZooError(f"The backbone gives {width} features, not {feature_dim}. Create it with num_classes=0.")
-    return features
+    def _features(self, source: ImageSource, first: int, total: int) -> Features:
+        """EVAL features of a source, of the expected width."""
+        features = self.settings.features(self.backbone, source, self.progress, first, total)
+        width = features.features.shape[1]
+        if width != self.feature_dim:
+            raise DiscoZooError(
+                f"The backbone gives {width} features, not {self.feature_dim}. Create it with num_classes=0."
+            )
+        return features
+
+    def _record(self) -> dict[str, Any]:
+        """All that fixes a probe, for `run.json`."""
+        record = {f"protocol_{key}": value for key, value in asdict(self.protocol).items()}
+        record |= asdict(self.settings) | {"device": str(self.settings.device)}
+        return record | {"num_train": len(self.train), "num_test": len(self.test)}
+
+    def _key(self, record: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
+        """What a stopped probe must have in common with the one that goes on; workers and device may differ."""
+        key = {name: value for name, value in record.items() if name not in ("workers", "device")}
+        data = {"train_fingerprint": self.train.fingerprint(), "test_fingerprint": self.test.fingerprint()}
+        return key | data | {"backbone": fingerprint}
 
 
 def _unchanged(features: Tensor) -> Tensor:
     return features
+
+
+TRANSFORMS: dict[str, FeatureTransform] = {"l2": F.normalize}
 
 
 def _l2_standardiser(train: Tensor) -> FeatureTransform:
@@ -273,12 +251,3 @@ def _l2_standardiser(train: Tensor) -> FeatureTransform:
     variance, mean = torch.var_mean(F.normalize(train), dim=0, correction=0)
     std = torch.sqrt(variance + 1e-5)
     return lambda features: (F.normalize(features) - mean.to(features.device)) / std.to(features.device)
-
-
-def _record(
-    protocol: LinearProtocol, settings: ProbeSettings, train_source: ImageSource, test_source: ImageSource
-) -> dict[str, Any]:
-    """All that fixes a probe, for `run.json`."""
-    record = {f"protocol_{key}": value for key, value in asdict(protocol).items()}
-    record |= asdict(settings) | {"device": str(settings.device)}
-    return record | {"num_train": len(train_source), "num_test": len(test_source)}

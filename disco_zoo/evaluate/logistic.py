@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 
 import torch
@@ -129,13 +130,24 @@ def choose_l2(
     return best[1], best[2], tried
 
 
+def check_can_hold_out(labels: Sequence[int], class_names: Sequence[str] | None = None) -> None:
+    """Refuse labels of which no fifth can be held out to choose the penalty.
+
+    Raises:
+        BadData: a class has a single image.
+    """
+    for label, count in sorted(Counter(labels).items()):
+        if count < 2:
+            name = class_names[label] if class_names else label
+            raise BadData(f"Class {name} has one training image; the fast probe needs two of each class.")
+
+
 def _stratified_split(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:
     """Indices (fitted, held out): the held-out part is a fifth of each class, at least one image."""
+    check_can_hold_out(labels.tolist())
     fitted, held_out = [], []
     for label in labels.unique().tolist():
         members = (labels == label).nonzero().flatten()
-        if len(members) < 2:
-            raise BadData(f"Class {label} has one training image; the fast probe needs two of each class.")
         generator = stream_generator("linear_validation", seed, label)
         members = members[torch.randperm(len(members), generator=generator)]
         count = max(1, round(VALIDATION_SHARE * len(members)))

@@ -1,0 +1,1 @@
+"""Embedded images: features in a file, searched, drawn, and looked at."""

@@ -1,0 +1,86 @@
+"""A page of pictures to look at: queries and what was found, in one HTML file that needs no other."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from PIL import Image
+
+from disco_zoo.errors import UnreadableImage
+
+THUMBNAIL_SIDE = 176  # pixels; shown at half of it or more, so that it is sharp on dense screens
+JPEG_QUALITY = 82
+_STYLE = """
+:root { color-scheme: light dark; --line: #8885; --soft: #8882; }
+body { font: 15px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 1200px; padding: 24px 20px 48px; }
+h1 { font-size: 1.35rem; margin: 0 0 .2rem; } h2 { font-size: 1.05rem; margin: 0 0 .6rem; overflow-wrap: anywhere; }
+p { margin: 0 0 1.2rem; opacity: .75; overflow-wrap: anywhere; }
+section { border-top: 1px solid var(--line); padding: 18px 0; }
+.row { display: grid; grid-template-columns: 176px 1fr; gap: 22px; align-items: start; }
+.found { display: grid; grid-template-columns: repeat(auto-fill, minmax(112px, 1fr)); gap: 14px 10px; }
+figure { margin: 0; } figcaption { font-size: .78rem; line-height: 1.3; overflow-wrap: anywhere; padding-top: 4px; }
+figcaption b { font-variant-numeric: tabular-nums; }
+img, .gone { width: 100%; aspect-ratio: 1; object-fit: contain; border-radius: 6px; background: var(--soft); }
+.gone { display: grid; place-items: center; font-size: .78rem; }
+.pixels { image-rendering: pixelated; }
+@media (max-width: 640px) { .row { grid-template-columns: 1fr; } .row > figure { max-width: 176px; } }
+"""
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A picture on the page: what opens it, and the lines below it (the first one stands out)."""
+
+    picture: Callable[[], Image.Image]
+    lines: tuple[str, ...]
+
+
+def contact_sheet(title: str, note: str, rows: Sequence[tuple[str, Shown, Sequence[Shown]]]) -> str:
+    """One page of HTML.
+
+    Args:
+        title: of the page.
+        note: a line below it.
+        rows: a heading, the query and what was found, for each query.
+    """
+    sections = [
+        f"<section><h2>{html.escape(heading)}</h2><div class=row>{_figure(query)}"
+        f"<div class=found>{''.join(map(_figure, found))}</div></div></section>"
+        for heading, query, found in rows
+    ]
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>"
+        f"<h1>{html.escape(title)}</h1><p>{html.escape(note)}</p>{''.join(sections)}</body></html>\n"
+    )
+
+
+def _figure(shown: Shown) -> str:
+    first, *rest = shown.lines
+    words = "".join(f"<br>{html.escape(line)}" for line in rest)
+    alt = html.escape(rest[0] if rest else first, quote=True)
+    return f"<figure>{_picture(shown, alt)}<figcaption><b>{html.escape(first)}</b>{words}</figcaption></figure>"
+
+
+def _picture(shown: Shown, alt: str) -> str:
+    try:
+        image = shown.picture()
+    except UnreadableImage:  # the page still says what was found
+        return '<div class="gone">picture not found</div>'
+    small = max(image.size) < THUMBNAIL_SIDE // 2
+    kind = ' class="pixels"' if small else ""  # of a few pixels: enlarged as they are
+    return f'<img{kind} alt="{alt}" loading="lazy" src="data:image/jpeg;base64,{thumbnail(image)}">'
+
+
+def thumbnail(image: Image.Image) -> str:
+    """Base64 of a JPEG of at most `THUMBNAIL_SIDE` pixels a side; no picture is enlarged."""
+    image = image.copy()
+    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return base64.b64encode(buffer.getvalue()).decode("ascii")

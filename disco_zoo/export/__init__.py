@@ -1,0 +1,1 @@
+"""Backbones as files that run without PyTorch's Python code: written, compared, quantised, timed."""

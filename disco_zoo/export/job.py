@@ -1,0 +1,188 @@
+"""One export from what a user asked for: checked before the work, compared after it."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from disco_zoo.data_pair import open_test_beside
+from disco_zoo.datasets import ImageSource, open_source, require_index
+from disco_zoo.embed.images import open_images
+from disco_zoo.errors import BadData, BadRunFolder, CannotWrite
+from disco_zoo.export.compare import TOLERANCE
+from disco_zoo.export.int8 import MOST_IMAGES, Kind, Ranges, calibration_batches, calibration_size, write_int8
+from disco_zoo.export.loss import Int8Loss, int8_loss, some_of
+from disco_zoo.export.onnx_file import require_onnx, write_onnx
+from disco_zoo.export.subject import Subject
+from disco_zoo.export.torch_file import write_torch
+
+Format = Literal["onnx", "torch"]
+SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch": ".pt2"}
+
+
+@dataclass(frozen=True)
+class Int8Plan:
+    """How to quantise, and the images to calibrate and to measure with.
+
+    Attributes:
+        calibration: of the ranges; at most `calibration_indices` of them, see `calibration_size`.
+        train, test: what the loss is measured on; `train` only where both have labels.
+    """
+
+    kind: Kind
+    ranges: Ranges
+    calibration: ImageSource
+    calibration_indices: list[int]
+    test: ImageSource
+    test_indices: list[int]
+    train: ImageSource | None
+    train_indices: list[int]
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written, and how it compares.
+
+    Attributes:
+        difference: the largest from PyTorch, as a share of the largest feature.
+        int8_path, int8_bytes, loss: of the int8 file, None without one.
+    """
+
+    path: Path
+    size_bytes: int
+    difference: float
+    int8_path: Path | None = None
+    int8_bytes: int | None = None
+    loss: Int8Loss | None = None
+
+    def as_json(self) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "out": str(self.path),
+            "bytes": self.size_bytes,
+            "largest_difference": self.difference,
+        }
+        if self.loss is not None:
+            found["int8"] = {
+                "out": str(self.int8_path), "bytes": self.int8_bytes, "mean_cosine": self.loss.mean_cosine,
+                "lowest_cosine": self.loss.lowest_cosine, "num_test": self.loss.num_test,
+            }  # fmt: skip
+            if self.loss.knn_top1 is not None:
+                full, small = self.loss.knn_top1
+                found["int8"] |= {
+                    "knn_k": self.loss.k, "float32_knn_top1": full, "int8_knn_top1": small,
+                    "num_train": self.loss.num_train,
+                }  # fmt: skip
+        return found
+
+
+def plan_int8(
+    kind: Kind,
+    *,
+    data: str | None,
+    eval_data: str | None,
+    calibration: str | None,
+    max_images: int,
+    ranges: Ranges = "percentile",
+) -> Int8Plan:
+    """Open the images that quantisation needs.
+
+    Args:
+        data: measures the loss: by kNN where it and its test images have labels, else by cosines.
+        calibration: None for the training images of `data`.
+        max_images: measured on, of each split.
+
+    Raises:
+        BadData: there are none, or they cannot be used.
+    """
+    if data is None and calibration is None:
+        raise BadData(f"--int8 {kind} measures what it costs, on images. Add --data DATA, or --calibration IMAGES")
+    train = open_source(data, "train") if data is not None else None
+    source = open_images([calibration]) if calibration is not None else train
+    assert source is not None
+    test = open_test_beside(data, eval_data) if data is not None else None
+    for opened in (train, test, source):
+        if opened is not None:
+            require_index(opened, "int8")
+    chosen = some_of(source, MOST_IMAGES)
+    labelled = train is not None and test is not None and train.labels is not None and test.labels is not None
+    measured = test or train or source
+    skip = chosen if measured is source else []
+    return Int8Plan(
+        kind, ranges, source, chosen, measured, some_of(measured, max_images, skip),
+        train if labelled else None, some_of(train, max_images) if train is not None and labelled else [],
+    )  # fmt: skip
+
+
+def require_free(path: Path, replace: bool) -> None:
+    """Find a path that cannot be written before the work.
+
+    Raises:
+        BadRunFolder: something is there already.
+        CannotWrite: no permission, or a file where a folder should be.
+    """
+    if path.exists() and not replace:
+        raise BadRunFolder(f"{path} is there already. Choose another --out, or add --yes to write over it")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise CannotWrite(f"Cannot write {path}: {error.strerror}. Choose another --out") from error
+
+
+def int8_path(path: Path) -> Path:
+    """Where the int8 file goes: `model.int8.onnx` beside `model.onnx`."""
+    return path.with_name(f"{path.stem}.int8{path.suffix}")
+
+
+def require_all(kind: Format, out: Path, int8: Kind | None, replace: bool) -> None:
+    """Everything that can be known to fail before a model is loaded.
+
+    Raises:
+        BadData: a combination that makes no sense.
+        BadRunFolder, CannotWrite: see `require_free`.
+        MissingExtra: the format's packages are missing.
+    """
+    if out.suffix != SUFFIXES[kind]:
+        raise BadData(f"{out} must end in {SUFFIXES[kind]} for --format {kind}")
+    if int8 is not None and kind != "onnx":
+        raise BadData("--int8 is made by ONNX Runtime. Type: --format onnx")
+    if kind == "onnx":
+        require_onnx()
+    require_free(out, replace)
+    if int8 is not None:
+        require_free(int8_path(out), replace)
+
+
+def export(
+    subject: Subject,
+    kind: Format,
+    out: Path,
+    *,
+    tolerance: float = TOLERANCE,
+    int8: Int8Plan | None = None,
+    workers: int = 0,
+) -> Exported:
+    """Write the file, and the int8 one beside it.
+
+    Raises:
+        CannotExport: unsupported operations, or a file that computes something else; it is not kept.
+        CannotWrite: no room or no permission.
+    """
+    if kind == "torch":
+        difference = write_torch(subject, out, tolerance)
+        return Exported(out, out.stat().st_size, difference)
+    difference = write_onnx(subject, out, tolerance)
+    if int8 is None:
+        return Exported(out, out.stat().st_size, difference)
+    small = int8_path(out)
+    # Evenly spread: the numbers are sorted, and files often by class.
+    chosen = int8.calibration_indices[:: -(-len(int8.calibration_indices) // calibration_size(subject.image_size))]
+    batches = calibration_batches(subject, int8.calibration, chosen)
+    write_int8(subject, out, small, int8.kind, batches if int8.kind == "static" else None, int8.ranges)
+    loss = int8_loss(
+        subject, small, int8.test, int8.test_indices, int8.train, int8.train_indices, workers=workers
+    )  # fmt: skip
+    return Exported(out, out.stat().st_size, difference, small, small.stat().st_size, loss)

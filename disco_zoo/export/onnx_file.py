@@ -1,0 +1,109 @@
+"""ONNX files: written by PyTorch's exporter, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from disco_zoo.atomic import write_out
+from disco_zoo.errors import require
+from disco_zoo.export.compare import first_line, require_same
+from disco_zoo.export.subject import INPUT, OUTPUT, CannotExport, Subject
+
+LARGEST_BYTES = 2**31 - 2**20  # of one protobuf file
+
+
+def require_onnx() -> None:
+    """Find a missing package before the model is loaded.
+
+    Raises:
+        MissingExtra: one is not there.
+    """
+    for module in ("onnx", "onnxscript", "onnxruntime"):
+        require(module, "export")
+
+
+def write_onnx(subject: Subject, path: Path, tolerance: float) -> float:
+    """Write an ONNX file with a free batch size and the subject's facts as metadata, compared before it gets its name.
+
+    Returns:
+        The largest difference from PyTorch, see `largest_difference`.
+
+    Raises:
+        CannotExport: an operation that ONNX does not have, too large a network, or another result.
+        CannotWrite: no room or no permission.
+        MissingExtra: onnx, onnxscript or onnxruntime is missing.
+    """
+    require_onnx()
+    size_bytes = sum(tensor.numel() * tensor.element_size() for tensor in subject.network.state_dict().values())
+    if size_bytes > LARGEST_BYTES:
+        raise CannotExport(f"{subject.named.name} is larger than the 2 GB of an ONNX file. Type: --format torch")
+    program = _exported(subject)
+    for key, value in subject.facts_as_text().items():
+        program.model.metadata_props[key] = value
+    found = []
+
+    def write(partial: Path) -> None:
+        program.save(partial, external_data=False)
+        found.append(require_same(subject, runner(partial), tolerance, "ONNX"))
+
+    write_out(path, write)
+    return found[0]
+
+
+def _exported(subject: Subject) -> Any:
+    batch = torch.export.Dim("batch", min=1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of the exporter about itself; what it wrote is compared
+            return torch.onnx.export(
+                subject.network, (subject.example(2),), dynamo=True, verbose=False, input_names=[INPUT],
+                output_names=[OUTPUT], dynamic_shapes=({0: batch},),
+            )  # fmt: skip
+    except Exception as error:  # what it raises for a network that it cannot follow is nearly anything
+        raise CannotExport(
+            f"{subject.named.name} cannot become ONNX: {first_line(error)}. Try: --format torch"
+        ) from error
+
+
+def session(path: Path, threads: int | None = None) -> Any:
+    """Open a file in ONNX Runtime on the CPU, with `threads` threads (default: torch's number)."""
+    runtime = require("onnxruntime", "export")
+    options = runtime.SessionOptions()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 3  # errors; it warns of what it optimises away
+    return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def runner(path: Path, threads: int | None = None) -> Callable[[Tensor], Tensor]:
+    """The file as a function of a batch."""
+    opened = session(path, threads)
+    return lambda images: torch.from_numpy(opened.run([OUTPUT], {INPUT: images.contiguous().numpy()})[0])
+
+
+def metadata(path: Path) -> Mapping[str, str]:
+    """The facts in a file, as strings."""
+    found: dict[str, str] = dict(session(path, 1).get_modelmeta().custom_metadata_map)
+    return found
+
+
+class OnnxBackbone(nn.Module):
+    """A file where a frozen backbone is wanted: normalised float images (B, 3, S, S) to features (B, D).
+
+    Args:
+        path: of the ONNX file.
+        takes_pixels: whether the file wants uint8; then images are to come in 0..1, not normalised.
+    """
+
+    def __init__(self, path: Path, takes_pixels: bool) -> None:
+        super().__init__()
+        self._run, self._takes_pixels = runner(path), takes_pixels
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self._run((images * 255).round().to(torch.uint8) if self._takes_pixels else images)

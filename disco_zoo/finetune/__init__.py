@@ -1,0 +1,1 @@
+"""Classifiers from backbones: training on labelled images, and what it leaves behind."""
