@@ -54,7 +54,7 @@ def plot_curves(metrics: Sequence[Mapping[str, Any]], path: str | Path, title: s
         raise BadData("There are no metrics to draw: no record has a step and a number.")
     columns = min(2, len(panels))
     rows = -(-len(panels) // columns)
-    with _drawing(4.8 * columns, 0.6 + 2.7 * rows, title, path) as figure:
+    with drawing(4.8 * columns, 0.6 + 2.7 * rows, title, path) as figure:
         axes = figure.subplots(rows, columns, squeeze=False).flatten()
         for axis, (label, keys) in zip(axes, panels.items(), strict=False):
             for number, key in enumerate(keys):
@@ -165,7 +165,7 @@ def _draw_maps(
     images = f"{len(chosen)} of {total} images" if len(chosen) < total else f"{total} images"
     classes = f", {len(shown)} of {total_classes} classes" if len(shown) < total_classes else ""
     heading = f"{title}\n{kind} of {images}{classes}"
-    with _drawing(5.2 * len(maps) + (1.6 if shown else 0.2), 5.4, heading, path) as figure:
+    with drawing(5.2 * len(maps) + (1.6 if shown else 0.2), 5.4, heading, path) as figure:
         axes = figure.subplots(1, len(maps), squeeze=False).flatten()
         for axis, (name, (points, _)) in zip(axes, projected.items(), strict=True):
             _scatter(axis, points, None if labels is None else labels[chosen].cpu(), shown)
@@ -257,7 +257,7 @@ def _is_number(value: Any) -> bool:
 
 
 @contextlib.contextmanager
-def _drawing(width: float, height: float, title: str, path: str | Path) -> Iterator[Any]:
+def drawing(width: float, height: float, title: str, path: str | Path) -> Iterator[Any]:
     """A figure of `width` × `height` inches with a title, written to `path` as PNG at the end."""
     require("matplotlib", "train")
     style = require("matplotlib.style", "train")

@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "Train a model of the zoo again, measure it, and give a verdict.",
     ),
     "train": ("disco_zoo.cli.train", "Train from a recipe."),
+    "compare": ("disco_zoo.cli.compare", "Train several recipes on one budget: one table, one picture."),
     "evaluate": ("disco_zoo.cli.evaluate", "Measure frozen features: knn or linear."),
     "card": ("disco_zoo.cli.card", "Print a model card, or refresh all that is generated from the catalog."),
 }
