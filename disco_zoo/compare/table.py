@@ -107,7 +107,7 @@ def _notes(comparison: Comparison) -> list[str]:
         "same for all; differences are the method's.",
         "- Equal student steps are not equal cost: methods differ in views, networks and passes a step, see images/s.",
         "- A budget this small shows how fast a method learns from its start, not where it ends. Methods tuned for "
-        "hundreds of epochs (clusters, long queues, contrast without a teacher) may be behind here for that reason, and "
-        "no figure here says which method is best on ImageNet.",
+        "hundreds of epochs (clusters, long queues, contrast without a teacher) may be behind here for that reason, "
+        "and no figure here says which method is best on ImageNet.",
     ]
     return notes
