@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from method_runs import method_recipe, method_values
-from tiny_runs import checkpoint_of, command, differences, subprocess_environment, toy_parquet, train
+from tiny_runs import checkpoint_of, differences, subprocess_environment, toy_parquet, train
 
 from disco_zoo import bags, feature_bank
 from disco_zoo.errors import Interrupted
@@ -29,7 +30,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def large_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Enough images for a signal to come in the middle."""
+    """Enough images for several batches of the teacher's."""
     return toy_parquet(tmp_path_factory.mktemp("large"), num_train=1000)
 
 
@@ -41,9 +42,21 @@ def straight(large_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
     return folder
 
 
+# The command line with a teacher that takes its time, so that the signal comes in the middle on any machine.
+SLOW_TEACHER = """
+import sys, time
+from disco_zoo.cli import main
+from disco_zoo.evaluate import features
+
+pooled = features.pooled
+features.pooled = lambda *arguments: (time.sleep(0.4), pooled(*arguments))[1]
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 def stop_while_extracting(arguments: list[object], folder: Path, kind: signal.Signals) -> tuple[int, str, str]:
     process = subprocess.Popen(
-        command(*arguments), env=subprocess_environment(), text=True,
+        [sys.executable, "-c", SLOW_TEACHER, *map(str, arguments)], env=subprocess_environment(), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
     )  # fmt: skip
     deadline = time.monotonic() + 60
