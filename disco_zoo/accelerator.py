@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-import signal
 from typing import Any
+
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
 
 from disco_zoo.errors import require
 from disco_zoo.progress import console
@@ -25,6 +28,21 @@ def make_accelerator(recipe: Recipe, device: str) -> Any:
     return accelerator
 
 
-def leave_interrupts_to_parent(_: int) -> None:
-    """Ctrl-C reaches the loader's workers, too: they must live until the main process has finished its step."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+def broadcast_batch_norm_alone(method: nn.Module) -> None:
+    """Tell DDP which buffers to leave alone: all but BatchNorm's; call it before DDP wraps the method.
+
+    DDP copies the first process's buffers to the others at each forward. Queues and memories, which are up to
+    gigabytes, need none of that: they start from the recipe's seed and take in rows that were gathered from all
+    processes, so they are equal already, and so are the counters and running means beside them. BatchNorm's
+    statistics are not: each process's are of its own share. The first one's are exported and saved, hence also what
+    a resumed run gives to all, and to stay equal to it a run that was not interrupted has to do the same.
+    """
+    shared = {
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in method.named_modules()
+        if isinstance(module, _BatchNorm)
+        for name, _ in module.named_buffers(recurse=False)
+    }
+    left_alone = [name for name, _ in method.named_buffers() if name not in shared]
+    # Private by its name, but what torch's documentation tells users to call.
+    DistributedDataParallel._set_params_and_buffers_to_ignore_for_model(method, left_alone)

@@ -13,6 +13,7 @@ from disco_zoo.datasets import ImageSource, load_or_replace
 from disco_zoo.distributed import rank
 from disco_zoo.encoder import Encoder, feature_dim_of
 from disco_zoo.evaluate.features import eval_transform
+from disco_zoo.input_size import Looks, require_input_size, require_small_size
 from disco_zoo.methods import METHODS, Method
 from disco_zoo.methods.base import SmallViews
 from disco_zoo.randomness import stream_generator, stream_seed
@@ -64,6 +65,7 @@ def build_parts(recipe: Recipe, source: ImageSource, device: torch.device | str 
     embed_dim = _embed_dim(recipe, teacher, student.backbone)
     method = method_class(student, teacher, embed_dim, len(source), **method_options(recipe)).to(device)
     method.crops = _small_views(recipe)
+    _check_small_size(recipe, student, teacher)
     # Dropout masks: other ones on each process, since each has other images.
     _seed("training", *((recipe.seed, rank()) if rank() else (recipe.seed,)))
     return Parts(method, teacher, inheritance)
@@ -83,6 +85,16 @@ def _small_views(recipe: Recipe) -> SmallViews | None:
     )
 
 
+def _check_small_size(recipe: Recipe, student: Encoder, teacher: Teacher | None) -> None:
+    """Try the small crops on each network before training does: transformers take whole patches only."""
+    if not recipe.views["small_views"]:
+        return
+    networks = [Looks(recipe.student.model, student.backbone, recipe.student.image_size, recipe.view_size)]
+    if teacher is not None:
+        networks.append(Looks(teacher.title, teacher.backbone, teacher.encoder.image_size, recipe.view_size))
+    require_small_size(small_size_of(recipe.views, recipe.view_size), networks)
+
+
 def build_teacher(student_size: int, section: TeacherSection, device: torch.device | str) -> Teacher:
     loaded = load_teacher_source(section.source, pretrained=section.pretrained)
     return Teacher(
@@ -100,6 +112,7 @@ def _build_student(
     wanted = recipe.student
     _seed("backbone", recipe.seed)
     backbone = create_backbone(wanted.model, wanted.options)
+    require_input_size(backbone, wanted.image_size, wanted.model)
     inheritance = None
     if wanted.init == "checkpoint" and wanted.init_from:
         load_backbone(backbone, Path(wanted.init_from))

@@ -15,7 +15,9 @@ from disco_zoo.view_dataset import ViewDataset, collate_views, view_plan
 TIMED_STEPS = 2
 
 
-def seconds_per_step(recipe: Recipe, source: ImageSource, device: torch.device | str) -> float:
+def seconds_per_step(
+    recipe: Recipe, source: ImageSource, device: torch.device | str, timed_steps: int = TIMED_STEPS
+) -> float:
     """Time the fastest of a few optimiser steps after a warm-up, views drawn in this process included."""
     parts = build_parts(recipe, source, device)
     method = parts.method.train()
@@ -25,7 +27,7 @@ def seconds_per_step(recipe: Recipe, source: ImageSource, device: torch.device |
     dataset = ViewDataset(source, plan, seed=recipe.seed, epoch=0, companions=companions)
     size = min(recipe.optim.batch_size, len(source))
     timings = []
-    for step in range(1 + TIMED_STEPS):
+    for step in range(1 + timed_steps):
         begun = time.monotonic()
         batch = collate_views([dataset[(step * size + row) % len(source)] for row in range(size)])
         method([views.to(device) for views in batch["views"]], batch["index"].to(device))["loss"].backward()

@@ -18,7 +18,11 @@ T_995 = (63.657, 9.925, 5.841, 4.604, 4.032, 3.707, 3.499, 3.355, 3.250, 3.169,
 MIN_SEEDS_FOR_A_VERDICT = 3
 MIN_ALLOWED_DIFFERENCE_POINTS = 0.5
 
-Method = Literal["disco", "moco_v2", "seed", "compress"]
+# The names of `disco_zoo.methods.METHODS`, which needs torch, and `compress`: the authors' files do not say which.
+Method = Literal[
+    "bingo", "compress", "compress_1q", "compress_2q", "compress_2q_momentum", "coss", "crd", "disco", "disco_swav",
+    "feature", "kd_mse", "moco_v2", "rkd", "seed", "simclr", "ssl_small", "swav",
+]  # fmt: skip
 WeightsSource = Literal["bundled", "hub", "official", "none"]
 METHODS: tuple[str, ...] = get_args(Method)
 SOURCES: tuple[str, ...] = get_args(WeightsSource)

@@ -84,6 +84,58 @@ PAPERS = {
         year=2020,
         url="https://proceedings.neurips.cc/paper/2020/file/975a1c8b9aee1c48d32e13ec30be7905-Paper.pdf",
     ),
+    "bingo": Paper(
+        short="BINGO",
+        key="xu2022bingo",
+        authors="Xu, Haohang and Fang, Jiemin and Zhang, Xiaopeng and Xie, Lingxi and Wang, Xinggang and Dai, Wenrui "
+        "and Xiong, Hongkai and Tian, Qi",
+        title="Bag of Instances Aggregation Boosts Self-supervised Distillation",
+        kind="inproceedings",
+        venue="ICLR",
+        year=2022,
+        url="https://arxiv.org/abs/2107.01691",
+    ),
+    "crd": Paper(
+        short="CRD",
+        key="tian2020crd",
+        authors="Tian, Yonglong and Krishnan, Dilip and Isola, Phillip",
+        title="Contrastive Representation Distillation",
+        kind="inproceedings",
+        venue="ICLR",
+        year=2020,
+        url="https://arxiv.org/abs/1910.10699",
+    ),
+    "rkd": Paper(
+        short="RKD",
+        key="park2019rkd",
+        authors="Park, Wonpyo and Kim, Dongju and Lu, Yan and Cho, Minsu",
+        title="Relational Knowledge Distillation",
+        kind="inproceedings",
+        venue="CVPR",
+        year=2019,
+        url="https://arxiv.org/abs/1904.05068",
+    ),
+    "coss": Paper(
+        short="CoSS",
+        key="singh2024coss",
+        authors="Singh, Aditya and Wang, Haohan",
+        title="Simple Unsupervised Knowledge Distillation With Space Similarity",
+        kind="inproceedings",
+        venue="ECCV",
+        year=2024,
+        url="https://arxiv.org/abs/2409.13939",
+    ),
+    "ssl_small": Paper(
+        short="ssl-small",
+        key="shi2022small",
+        authors="Shi, Haizhou and Zhang, Youcai and Tang, Siliang and Zhu, Wenjie and Li, Yaqian and Guo, Yandong and "
+        "Zhuang, Yueting",
+        title="On the Efficacy of Small Self-Supervised Contrastive Models without Distillation Signals",
+        kind="inproceedings",
+        venue="AAAI",
+        year=2022,
+        url="https://arxiv.org/abs/2107.14762",
+    ),
     "swav": Paper(
         short="SwAV",
         key="caron2020swav",
@@ -138,7 +190,17 @@ PAPERS = {
         url="https://arxiv.org/abs/1409.0575",
     ),
 }
-METHOD_TITLES = {method: PAPERS[method].short for method in METHODS}
+# Methods that are not called as their paper: what people call them, and the paper.
+_OTHERS = {
+    "compress_1q": ("CompRess-1q", "compress"),
+    "compress_2q": ("CompRess-2q", "compress"),
+    "compress_2q_momentum": ("CompRess-2q with momentum", "compress"),
+    "disco_swav": ("DisCo on SwAV", "disco"),
+    "feature": ("feature distillation", None),
+    "kd_mse": ("feature regression", None),
+}
+METHOD_TITLES = {method: _OTHERS[method][0] if method in _OTHERS else PAPERS[method].short for method in METHODS}
+METHOD_PAPERS = {method: _OTHERS[method][1] if method in _OTHERS else method for method in METHODS}
 
 
 def papers_of(*keys: str | None) -> list[Paper]:

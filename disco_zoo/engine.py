@@ -13,13 +13,13 @@ from timm.layers import convert_sync_batchnorm
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from disco_zoo.accelerator import leave_interrupts_to_parent
+from disco_zoo.accelerator import broadcast_batch_norm_alone
 from disco_zoo.build import Parts
 from disco_zoo.checkpoint import load_checkpoint, random_state, restore_random_state, save_checkpoint
 from disco_zoo.datasets import ImageSource, UnreadableTally
 from disco_zoo.distributed import any_process, gather_objects, rank
 from disco_zoo.errors import BadRecipe, BadRunFolder, Interrupted, TrainingDiverged
-from disco_zoo.interrupts import InterruptFlag
+from disco_zoo.interrupts import InterruptFlag, leave_interrupts_to_parent
 from disco_zoo.methods.base import Preparation
 from disco_zoo.metric_logger import MetricLogger
 from disco_zoo.online_knn import OnlineKnn
@@ -28,7 +28,7 @@ from disco_zoo.position import Position, TrainResult, total_steps
 from disco_zoo.progress import StepProgress
 from disco_zoo.recipe import Recipe
 from disco_zoo.run_folder import RunFolder
-from disco_zoo.sampler import BatchShare
+from disco_zoo.sampler import BatchShare, require_batches
 from disco_zoo.view_dataset import ViewDataset, collate_views, view_plan
 
 
@@ -58,13 +58,14 @@ class Trainer:
         self.recipe, self.source, self.folder, self.knn = recipe, source, folder, knn
         self.accelerator, self.workers, self.label = accelerator, workers, label
         self.steps_per_epoch = len(source) // recipe.optim.batch_size
-        self._check_batch_size()
+        require_batches(recipe.optim, len(source), accelerator.num_processes)
         if recipe.optim.sync_bn and accelerator.num_processes > 1:
             self._require_accelerator()
             # torch's own converter would drop the activations that timm fuses into BatchNorm.
             parts.method = convert_sync_batchnorm(parts.method)
         optimizer = build_optimizer(parts.method.parameters(), recipe.optim, recipe.lr)
         self.plain_method = parts.method
+        broadcast_batch_norm_alone(parts.method)
         self.method, self.optimizer = accelerator.prepare(parts.method, optimizer)
         self.position = Position()
 
@@ -105,7 +106,13 @@ class Trainer:
         preparation = Preparation(
             self.source, self.folder.path, self.recipe.seed, self.accelerator.device, self.workers
         )  # fmt: skip
-        self.plain_method.prepare(preparation)
+        try:
+            self.plain_method.prepare(preparation)
+        except KeyboardInterrupt as error:
+            raise Interrupted(
+                f"stopped while preparing, before the first step; what was computed to its end is kept in "
+                f"{self.folder.path}. To go on, repeat the command with --resume"
+            ) from error
 
     def _run(self, last_step: int, flag: InterruptFlag, progress: StepProgress) -> None:
         """Epochs and steps: the loop."""
@@ -288,22 +295,3 @@ class Trainer:
     def _require_accelerator(self) -> None:
         if self.accelerator.device.type == "cpu":
             raise BadRecipe("optim.sync_bn works on GPUs only. Type: --set optim.sync_bn=false")
-
-    def _check_batch_size(self) -> None:
-        optim, processes = self.recipe.optim, self.accelerator.num_processes
-        if optim.batch_size < 2 * optim.accumulation_steps * processes:
-            raise BadRecipe(
-                f"optim.batch_size {optim.batch_size} leaves a forward fewer than two images, which BatchNorm needs. "
-                f"Type: --set optim.batch_size={2 * optim.accumulation_steps * processes}"
-            )
-        if self.steps_per_epoch == 0:
-            raise BadRecipe(
-                f"optim.batch_size {optim.batch_size} is larger than the data ({len(self.source)} images). "
-                f"Type: --set optim.batch_size={max(2, len(self.source) // 2)}"
-            )
-        if optim.batch_size % (optim.accumulation_steps * processes):
-            raise BadRecipe(
-                f"optim.batch_size {optim.batch_size} cannot be shared by {processes} processes with "
-                f"{optim.accumulation_steps} accumulation steps: make it a multiple of "
-                f"{optim.accumulation_steps * processes}"
-            )

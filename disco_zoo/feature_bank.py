@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from disco_zoo.datasets import ImageSource, UnreadableTally
+from disco_zoo.encoder import feature_dim_of
 from disco_zoo.errors import BadData, BadRunFolder
 from disco_zoo.evaluate.features import backbone_fingerprint, eval_resize_size, extract_features, unreadable_limit
 from disco_zoo.first_process import Heartbeat, on_first_process
@@ -117,16 +118,24 @@ def teacher_bank(
     key = bank_key(teacher, source, kind, resize_size)
     path = kept_path(preparation.folder / FOLDER, key["features"], key)
 
+    shape = (len(source), _width(teacher, key["features"]))
+
     def compute(beat: Heartbeat) -> None:
-        if open_kept_as(path, key) is None:
+        former = open_kept_as(path, key)
+        if former is None or former.array.shape != shape:
             keep_array(path, key, lambda partial: _write_bank(partial, teacher, preparation, key, beat))
 
     on_first_process(compute)
     kept = open_kept_as(path, key)
-    if kept is None or len(kept.array) != len(source):
+    if kept is None or kept.array.shape != shape:
         raise BadRunFolder(f"{path} is damaged, or not on a disk that all processes share. Delete it, or choose --out")
     unreadable = {int(index): message for index, message in kept.facts["unreadable"].items()}
     return FeatureBank(kept.array, unreadable, path, kept.key)
+
+
+def _width(teacher: Teacher, features: FeatureKind) -> int:
+    """Of the rows, without computing one."""
+    return feature_dim_of(teacher.backbone) if features == "backbone" else teacher.embed_dim
 
 
 def _write_bank(

@@ -19,7 +19,7 @@ Heartbeat = Callable[[], None]
 """Called by the work every few seconds or more often."""
 
 HEARTBEAT_SECONDS = 20.0
-_WORKING, _DONE = "working", "done"
+_WORKING, _DONE, _INTERRUPTED = "working", "done", "interrupted"
 
 
 def on_first_process(work: Callable[[Heartbeat], None]) -> None:
@@ -27,6 +27,7 @@ def on_first_process(work: Callable[[Heartbeat], None]) -> None:
 
     Raises:
         DiscoZooError: on the others, when the work failed on the first, which raises what went wrong.
+        KeyboardInterrupt: on all of them, when the first one heard Ctrl-C.
     """
     if num_processes() == 1:
         work(lambda: None)
@@ -35,6 +36,8 @@ def on_first_process(work: Callable[[Heartbeat], None]) -> None:
     else:
         while (word := _broadcast(None)) == _WORKING:
             pass
+        if word == _INTERRUPTED:
+            raise KeyboardInterrupt
         if word != _DONE:
             raise DiscoZooError(f"the first process stopped: {word}")
 
@@ -50,6 +53,9 @@ def _work(work: Callable[[Heartbeat], None]) -> None:
 
     try:
         work(beat)
+    except KeyboardInterrupt:
+        _broadcast(_INTERRUPTED)
+        raise
     except Exception as error:
         _broadcast(str(error) or type(error).__name__)
         raise

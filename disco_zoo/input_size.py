@@ -2,28 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import timm
 import torch
 from torch import nn
 
-from disco_zoo.errors import BadTeacher
+from disco_zoo.errors import BadRecipe, BadTeacher
+
+
+@dataclass(frozen=True)
+class Looks:
+    """A network, and the side in pixels at which it sees small crops that are drawn at `drawn` pixels."""
+
+    title: str
+    network: nn.Module
+    image_size: int
+    view_size: int
+
+    def at(self, drawn: int) -> int:
+        """In the same proportion to its own input size as the small crops are to the views."""
+        return round(drawn * self.image_size / self.view_size)
 
 
 def create_for_any_size(name: str, **options: Any) -> Any:
     """`timm.create_model`, with position embeddings that follow each input's size where the network can do that.
 
-    At its own size, and in its tensors' names and shapes, the network is the same.
+    At its own size, and in its tensors' names, shapes and first values, the network is the same.
     """
+    random_state = torch.get_rng_state()
     try:
-        return timm.create_model(name, dynamic_img_size=True, **options)
+        return timm.create_model(name, **{"dynamic_img_size": True, **options})
     except TypeError:  # convolutional networks, and transformers without this option
+        torch.set_rng_state(random_state)
         return timm.create_model(name, **options)
 
 
 def fit_input_size(network: nn.Module, size: int, title: str) -> None:
-    """Make a network ready for images of `size` pixels, after its weights are loaded; one image is tried.
+    """Make a teacher ready for images of `size` pixels, after its weights are loaded; one image is tried.
 
     Raises:
         BadTeacher: it cannot look at images of this size.
@@ -34,6 +52,49 @@ def fit_input_size(network: nn.Module, size: int, title: str) -> None:
     if fault is not None:
         better = _near(network, size)
         raise BadTeacher(f"{title} cannot look at {size} pixels ({fault}). Type: --set teacher.image_size={better}")
+
+
+def require_input_size(network: nn.Module, size: int, title: str) -> None:
+    """Refuse a student that cannot look at images of `size` pixels; one image is tried.
+
+    Its tensors keep the shapes of its architecture, or its file would load nowhere else: networks that timm can fit
+    to a size only by reshaping them are refused, too.
+
+    Raises:
+        BadRecipe: it cannot.
+    """
+    fault = _fault(network, size)
+    if fault is not None:
+        better = _near(network, size)
+        raise BadRecipe(f"{title} cannot look at {size} pixels ({fault}). Type: --set student.image_size={better}")
+
+
+def require_small_size(drawn: int, networks: Sequence[Looks]) -> None:
+    """Refuse small crops, drawn at `drawn` pixels, that one of the networks cannot look at; one image each is tried.
+
+    Raises:
+        BadRecipe: one cannot; the message names the nearest size that suits all.
+    """
+    faults = [(looks, _fault(looks.network, looks.at(drawn))) for looks in networks]
+    bad = next(((looks, fault) for looks, fault in faults if fault is not None), None)
+    if bad is None:
+        return
+    looks, fault = bad
+    better = _near_small(drawn, sorted(networks, key=lambda other: other is not looks))  # the first to refuse first
+    hint = "--set views.small_views=0" if better is None else f"--set views.small_size={better}"
+    raise BadRecipe(f"{looks.title} cannot look at small crops of {looks.at(drawn)} pixels ({fault}). Type: {hint}")
+
+
+def _near_small(drawn: int, networks: Sequence[Looks]) -> int | None:
+    """The nearest smaller or larger size to draw small crops at that all networks can look at; None without any."""
+    largest = max(looks.view_size for looks in networks)
+    for size in sorted(range(1, largest), key=lambda size: abs(size - drawn)):
+        sides = [(looks, looks.at(size)) for looks in networks]
+        if all(1 <= side < looks.image_size and _fits_patches(looks.network, side) for looks, side in sides) and all(
+            _fault(looks.network, side) is None for looks, side in sides
+        ):
+            return size
+    return None
 
 
 @torch.no_grad()
@@ -53,9 +114,22 @@ def _fault(network: Any, size: int, resize: bool = False) -> str | None:
 
 
 def _near(network: Any, size: int) -> int:
-    """The nearest multiple of the patch size, where there are patches; else the network's own size."""
-    patch = getattr(getattr(network, "patch_embed", None), "patch_size", None)
-    patch = patch[0] if isinstance(patch, tuple) else patch
+    """The nearest multiple of the patch size, where the network can look at that; else its own size."""
+    patch = _patch(network)
     if patch and size % patch:
-        return int(max(1, round(size / patch)) * patch)
+        near = max(1, round(size / patch)) * patch
+        if _fault(network, near) is None or hasattr(network, "set_input_size"):
+            return near
     return int(network.pretrained_cfg["input_size"][-1])
+
+
+def _patch(network: Any) -> int | None:
+    """Side of a patch in pixels, where there are patches."""
+    patch = getattr(getattr(network, "patch_embed", None), "patch_size", None)
+    return patch[0] if isinstance(patch, tuple) else patch
+
+
+def _fits_patches(network: Any, size: int) -> bool:
+    """False spares a try; networks that convolve their way to patches look at any size."""
+    patch = _patch(network) if getattr(network, "dynamic_img_size", False) else None
+    return patch is None or size % patch == 0

@@ -8,6 +8,11 @@ from types import FrameType, TracebackType
 from typing import Any
 
 
+def leave_interrupts_to_parent(_: int) -> None:
+    """Ctrl-C reaches a loader's workers, too: they must live until the main process has finished its step."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 class InterruptFlag:
     """While active, the first signal raises the flag and the second one acts as usual."""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 
 from disco_zoo.catalog import Catalog, Checkpoint, Input, Measured, Teacher
-from disco_zoo.citations import METHOD_TITLES, PAPERS, Paper, papers_of
+from disco_zoo.citations import METHOD_PAPERS, METHOD_TITLES, PAPERS, Paper, papers_of
 from disco_zoo.weights_state import has_network
 
 STARTS = {
@@ -183,12 +183,13 @@ def citations(row: Checkpoint | Teacher, catalog: Catalog) -> list[Paper]:
     if isinstance(row, Teacher):
         return papers_of(row.paper, data)
     teacher = catalog.teachers[row.teacher].paper if row.teacher else None
-    return papers_of(row.method, teacher, data)
+    return papers_of(METHOD_PAPERS[row.method], teacher, data)
 
 
 def method_reference(row: Checkpoint) -> str:
-    """The method's paper in a line."""
-    return PAPERS[row.method].reference
+    """The method's paper in a line, or what it is called where there is none."""
+    paper = METHOD_PAPERS[row.method]
+    return PAPERS[paper].reference if paper else METHOD_TITLES[row.method]
 
 
 def figure_cells(row: Checkpoint) -> tuple[list[str], list[tuple[str, list[str]]]]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from disco_zoo.errors import BadRecipe, require
+from disco_zoo.progress import console
 
 Progress = Callable[[int, int], None]
 
@@ -55,7 +56,11 @@ def nearest_neighbours(
     numbers = np.arange(len(rows)) if numbers is None else numbers
     if len(numbers) <= count:
         raise BadRecipe(f"{count} neighbours need at least {count + 1} readable images, there are {len(numbers)}")
-    index = _flat(rows, numbers) if len(numbers) <= flat_limit else _inverted_lists(rows, numbers)
+    if len(numbers) <= flat_limit:
+        index = _flat(rows, numbers)
+    else:
+        console.print(f"neighbours: sorting {len(numbers)} images into lists first, which takes minutes without a bar")
+        index = _inverted_lists(rows, numbers)
     found = np.empty((len(numbers), count), np.int64)
     for first, block in _blocks(numbers):
         positions = _search(index, _read(rows, block), count + 1)

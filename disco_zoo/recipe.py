@@ -29,7 +29,7 @@ class TeacherSection(Section):
     source: str
     pretrained: bool = True
     image_size: Pixels | None = None  # None: the student's
-    features: Literal["head", "backbone"] = "head"
+    features: Literal["head", "backbone"] | None = None  # None: the head where the teacher has one
     bn_mode: Literal["eval", "train"] = "eval"
 
 

@@ -7,12 +7,15 @@ import inspect
 import json
 import re
 import typing
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError, create_model
 
 from disco_zoo.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from disco_zoo.methods.base import Method
 
 
 class Section(BaseModel):
@@ -101,24 +104,39 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: tuple[str, .
             value = json.dumps(fault["input"], ensure_ascii=False)
             allowed = re.findall(r"'([^']*)'", fault.get("ctx", {}).get("expected", ""))
             hint = did_you_mean(str(fault["input"]), allowed)
+            hint = hint or _usual(model, location, len(prefix), fault["type"])
             messages.append(f"{path}: {fault['msg'].lower()}, not {value[:60]}" + (f".{hint}" if hint else ""))
     return messages
 
 
+def _usual(model: type[BaseModel], location: list[str], skipped: int, kind: str) -> str:
+    """For a number out of range: what to type for the default, where there is one."""
+    if not kind.startswith(("greater_than", "less_than")) or len(location) != 2:
+        return ""
+    path = location[skipped:]
+    default = _section_at(model, path[:-1]).model_fields[path[-1]].default
+    return f" Type: --set {'.'.join(location)}={default}" if type(default) in (int, float) else ""
+
+
 def _keys_at(model: type[BaseModel], path: list[str]) -> list[str]:
     """Keys that a section of the schema knows, to suggest the nearest."""
+    return list(_section_at(model, path).model_fields)
+
+
+def _section_at(model: type[BaseModel], path: list[str]) -> type[BaseModel]:
     for part in path:
         annotation = model.model_fields[part].annotation
         candidates = [annotation, *typing.get_args(annotation)]
         model = next(c for c in candidates if inspect.isclass(c) and issubclass(c, BaseModel))
-    return list(model.model_fields)
+    return model
 
 
 def check_across_sections(values: dict[str, Any]) -> list[str]:
     """Faults that show only when the sections are seen together; says nothing of what has another fault."""
     faults: list[str] = []
     student, optim = section_of(values, "student"), section_of(values, "optim")
-    needs_teacher = _method_needs_teacher(values)
+    method = _method_of(values)
+    needs_teacher = None if method is None else method.needs_teacher
     if needs_teacher and values.get("teacher") is None:
         faults.append(f"missing key 'teacher.source' (method {values['method']['name']} needs a teacher)")
     if needs_teacher is False and values.get("teacher") is not None:
@@ -134,8 +152,11 @@ def check_across_sections(values: dict[str, Any]) -> list[str]:
         faults.append("optim.accumulation_steps: must divide optim.batch_size")
     queue_size = section_of(values, "method").get("queue_size")
     if type(queue_size) is type(batch_size) is int and 0 < queue_size < batch_size:
-        faults.append(f"method.queue_size: must hold a batch of {batch_size} images, not {queue_size}")
-    return faults + _check_sizes(values) + _check_names(values)
+        faults.append(
+            f"method.queue_size: must hold a batch of {batch_size} images, not {queue_size}. "
+            f"Type: --set method.queue_size={batch_size}"
+        )
+    return faults + (method.faults(values) if method else []) + _check_sizes(values) + _check_names(values)
 
 
 def _check_sizes(values: dict[str, Any]) -> list[str]:
@@ -164,14 +185,14 @@ def _check_names(values: dict[str, Any]) -> list[str]:
     return faults
 
 
-def _method_needs_teacher(values: dict[str, Any]) -> bool | None:
-    """None where the method itself is unknown."""
+def _method_of(values: dict[str, Any]) -> type[Method] | None:
+    """None where the method is unknown."""
     _, methods = _named_sections()["method"]
     name = section_of(values, "method").get("name")
-    return methods[name].needs_teacher if isinstance(name, str) and name in methods else None
+    return methods.get(name) if isinstance(name, str) else None
 
 
-def section_of(values: dict[str, Any], name: str) -> dict[str, Any]:
+def section_of(values: Mapping[str, Any], name: str) -> dict[str, Any]:
     """A section of unchecked values; empty where it is missing or no section."""
     section = values.get(name)
     return section if isinstance(section, dict) else {}

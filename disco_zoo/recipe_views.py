@@ -35,4 +35,7 @@ def _check_small_size(values: dict[str, Any], views: dict[str, Any]) -> list[str
     # Each network sees the small crops in the same proportion to its own input size, in whole pixels.
     if all(1 <= round(small * size / view_size) < size for size in known):
         return []
-    return [f"views.small_size: must be smaller than the views' {view_size} pixels, also for each network, not {small}"]
+    return [
+        f"views.small_size: must be smaller than the views' {view_size} pixels, also for each network, not {small}. "
+        f"Type: --set views.small_size={small_size_of({}, view_size)}"
+    ]

@@ -13,7 +13,6 @@ from disco_zoo.build import build_teacher
 from disco_zoo.calibration import seconds_per_step
 from disco_zoo.catalog import Checkpoint, load_catalog
 from disco_zoo.choice import POCKET_DATA, Choice
-from disco_zoo.datasets import open_source
 from disco_zoo.evaluate.features import Features
 from disco_zoo.measure import Bench, recipe_bench
 from disco_zoo.model_card import METHOD_TITLES
@@ -150,8 +149,7 @@ def _why_not(checkpoint: Checkpoint, sources: Data, overrides: list[str], option
 
 def _bench(recipe: Recipe, sources: Data, options: RunOptions) -> Bench:
     """Where everything is measured; checked before the long work."""
-    # Asking again for the missing test split raises the words that say how to give one.
-    test = sources.test or open_source(sources.train.name, "test")
+    test = sources.require_test()
     # Twenty images a class leave next to no class out of the random choice.
     look_images = max(LOOK_IMAGES, 20 * len(set(test.labels or ())))
     max_images = look_images if options.max_steps is not None else None

@@ -36,6 +36,15 @@ class Data:
     def has_labels(self) -> bool:
         return self.train.labels is not None and self.test is not None and self.test.labels is not None
 
+    def require_test(self) -> ImageSource:
+        """The test images.
+
+        Raises:
+            BadData: there are none; how to give some.
+        """
+        # Asking again for the missing split raises the words that say it.
+        return self.test or open_source(self.train.name, "test")
+
 
 @dataclass(frozen=True)
 class RunOptions:

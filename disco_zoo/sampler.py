@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Sampler
 
+from disco_zoo.errors import BadRecipe
 from disco_zoo.randomness import stream_generator
+from disco_zoo.recipe_optim import OptimSection
 
 
 def epoch_order(num_samples: int, seed: int, epoch: int) -> Tensor:
@@ -51,3 +53,27 @@ class BatchShare(Sampler[list[int]]):
         for batch in range(self.start_batch, self.num_batches):
             first = batch * self.batch_size + self.rank * share
             yield order[first : first + share].tolist()
+
+
+def require_batches(optim: OptimSection, num_images: int, num_processes: int) -> None:
+    """Check that a batch can be shared by processes and accumulation steps, and filled from the data.
+
+    Raises:
+        BadRecipe: it cannot; the message names a size that can.
+    """
+    forwards = optim.accumulation_steps * num_processes
+    if optim.batch_size < 2 * forwards:
+        raise BadRecipe(
+            f"optim.batch_size {optim.batch_size} leaves a forward fewer than two images, which BatchNorm needs. "
+            f"Type: --set optim.batch_size={2 * forwards}"
+        )
+    if num_images < optim.batch_size:
+        raise BadRecipe(
+            f"optim.batch_size {optim.batch_size} is larger than the data ({num_images} images). "
+            f"Type: --set optim.batch_size={max(2, num_images // 2)}"
+        )
+    if optim.batch_size % forwards:
+        raise BadRecipe(
+            f"optim.batch_size {optim.batch_size} cannot be shared by {num_processes} processes with "
+            f"{optim.accumulation_steps} accumulation steps: make it a multiple of {forwards}"
+        )

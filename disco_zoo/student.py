@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from disco_zoo.convert import read_checkpoint
 from disco_zoo.encoder import Encoder, feature_dim_of
 from disco_zoo.errors import BadRecipe, UnknownName, did_you_mean
+from disco_zoo.input_size import create_for_any_size
 from disco_zoo.modules import projection_head
 
 # sigmoid(4) = 0.98: a gate the teacher does not have starts (almost) as the identity, yet with a gradient.
@@ -30,7 +31,7 @@ class Inheritance:
 
 
 def create_backbone(model: str, options: Mapping[str, Any] | None = None) -> nn.Module:
-    """A headless zoo or timm backbone with random weights.
+    """A headless zoo or timm backbone with random weights, for images of any size where timm's network can do that.
 
     Args:
         model: a timm name.
@@ -45,9 +46,9 @@ def create_backbone(model: str, options: Mapping[str, Any] | None = None) -> nn.
     if not timm.is_model(model):
         raise UnknownName(f"student.model '{model}' is unknown to timm.{did_you_mean(model, timm.list_models())}")
     if not options:
-        return timm.create_model(model, num_classes=0)
+        return create_for_any_size(model, num_classes=0)
     try:
-        return timm.create_model(model, num_classes=0, **options)
+        return create_for_any_size(model, num_classes=0, **options)
     except Exception as error:  # each model checks its arguments in its own way, if at all
         reason = " ".join(str(error).split())[:300]
         raise BadRecipe(f"student.options: {model} does not take {dict(options)} ({reason})") from error

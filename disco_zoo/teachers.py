@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from disco_zoo import convert, lite0
 from disco_zoo.catalog import load_catalog
 from disco_zoo.encoder import Encoder, feature_dim_of
-from disco_zoo.errors import BadCheckpoint, BadTeacher, UnknownName, did_you_mean
+from disco_zoo.errors import BadCheckpoint, BadRecipe, BadTeacher, UnknownName, did_you_mean
 from disco_zoo.input_size import create_for_any_size, fit_input_size
 from disco_zoo.weights import local_weights
 
@@ -60,10 +60,11 @@ class Teacher:
     Args:
         loaded: networks from `load_teacher_source`.
         image_size: side in pixels the teacher looks at; may differ from the student's.
-        features: "head" for the SSL embedding, "backbone" for pooled features; without a head, the same.
+        features: "head" for the SSL embedding, "backbone" for pooled features; None for the head where there is one.
         bn_mode: "eval", or "train" to repeat the official code: targets then depend on the batch.
 
     Raises:
+        BadRecipe: features of a head, and there is none.
         BadTeacher: the network cannot look at images of this size.
     """
 
@@ -72,13 +73,17 @@ class Teacher:
         loaded: LoadedTeacher,
         *,
         image_size: int,
-        features: Literal["head", "backbone"] = "head",
+        features: Literal["head", "backbone"] | None = None,
         bn_mode: BatchNormMode = "eval",
         device: torch.device | str = "cpu",
     ) -> None:
         self.loaded, self.bn_mode = loaded, bn_mode
-        head = loaded.head if features == "head" else nn.Identity()
-        self.embed_dim = loaded.embed_dim if features == "head" else feature_dim_of(loaded.backbone)
+        if features == "head" and isinstance(loaded.head, nn.Identity):
+            raise BadRecipe(
+                f"teacher.features: head, but {loaded.title} has no SSL head. Type: --set teacher.features=backbone"
+            )
+        head = nn.Identity() if features == "backbone" else loaded.head
+        self.embed_dim = feature_dim_of(loaded.backbone) if features == "backbone" else loaded.embed_dim
         self.encoder = Encoder(
             loaded.backbone, head, image_size=image_size, mean=loaded.mean, std=loaded.std
         ).requires_grad_(False)

@@ -113,7 +113,8 @@ torch.set_num_threads(1)
 former = Trainer.train
 def train_and_look(trainer, **options):
     result = former(trainer, **options)
-    torch.save(trainer.plain_method.state_dict(), sys.argv[3] + f"/rank{dist.get_rank()}.pt")
+    seen = {"state": trainer.plain_method.state_dict(), "broadcast": [*trainer.method.named_module_buffers]}
+    torch.save(seen, sys.argv[3] + f"/rank{dist.get_rank()}.pt")
     dist.barrier()  # the checkpoint is written
     return result
 Trainer.train = train_and_look
@@ -140,7 +141,13 @@ def test_both_processes_hold_the_same_queue_and_weights(base: Path, tmp_path: Pa
     ]
     results = finish(processes)
     assert [code for code, _, _ in results] == [0, 0], results
-    first, second = (torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2))
+    seen = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
+    first, second = (found["state"] for found in seen)
+    # The queue stays equal although nobody broadcasts it, nor the running centre.
+    batch_norm = {key for key in first if key.endswith(("running_mean", "running_var", "num_batches_tracked"))}
+    assert batch_norm
+    assert {"contrast.queue.rows", "contrast.queue.position", "centre.mean"} <= first.keys() - batch_norm
+    assert all({*found["broadcast"]} == batch_norm for found in seen)
     changed = differences(first, second)
     # BatchNorm's running statistics are each process's own until the next forward broadcasts the first one's.
     assert {key.rsplit(".", 1)[1] for key in changed} <= {"running_mean", "running_var"}

@@ -13,6 +13,7 @@ from method_runs import OPTIONS, method_recipe
 from test_distributed_run import finish, free_port
 from tiny_runs import STEPS_PER_EPOCH, checkpoint_of, differences, subprocess_environment, toy_parquet, train
 
+from disco_zoo.citations import METHOD_PAPERS, METHOD_TITLES, PAPERS
 from disco_zoo.engine import Trainer
 from disco_zoo.methods import METHODS
 
@@ -65,10 +66,20 @@ import torch
 import torch.distributed as dist
 from method_runs import method_recipe
 from tiny_runs import train
+from disco_zoo.distributed import rank
+from disco_zoo.engine import Trainer
 
 torch.set_num_threads(1)
 data, folder = Path(sys.argv[1]), Path(sys.argv[2])
 changes = {"student__model": "test_convnext", "optim__base_lr": 0.3}
+former = Trainer.train
+
+def train_and_keep(trainer, **options):
+    result = former(trainer, **options)
+    torch.save(trainer.plain_method.state_dict(), trainer.folder.path / f"rank{rank()}.pt")
+    return result
+
+Trainer.train = train_and_keep
 for method in sys.argv[3:]:
     train(method_recipe(method, **changes), data, folder / method, steps=4)
 if dist.is_initialized():
@@ -104,3 +115,17 @@ def test_two_processes_train_what_one_trains_on_the_joint_batch(method: str, run
     assert one.keys() == two.keys()
     for key, value in one.items():
         torch.testing.assert_close(two[key], value, atol=2e-5, rtol=1e-4, msg=lambda text, key=key: f"{key}: {text}")
+
+
+@each_method
+def test_both_processes_hold_the_same_state_though_only_batch_norms_is_broadcast(method: str, runs: Path) -> None:
+    first, second = (torch.load(runs / "two" / method / f"rank{rank}.pt", weights_only=True) for rank in range(2))
+    assert differences(first, second) == []
+
+
+def test_every_method_has_a_title_and_may_be_in_a_catalog() -> None:
+    """So that a card can be made of a student of any method."""
+    assert set(METHODS) <= set(METHOD_TITLES)
+    assert set(METHOD_TITLES) - set(METHODS) == {"compress"}  # the authors' files do not say which of the three
+    assert all(paper is None or paper in PAPERS for paper in METHOD_PAPERS.values())
+    assert len(set(METHOD_TITLES.values())) == len(METHOD_TITLES)

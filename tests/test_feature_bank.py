@@ -12,7 +12,7 @@ import torch
 from tiny import TinySource, tiny_teacher
 from torch.nn import functional as F
 
-from disco_zoo import feature_bank
+from disco_zoo import feature_bank, progress
 from disco_zoo.errors import BadData, BadRunFolder
 from disco_zoo.evaluate.features import backbone_fingerprint, eval_transform
 from disco_zoo.feature_bank import FeatureBank, teacher_bank
@@ -73,6 +73,17 @@ def test_bank_is_found_again_and_not_computed_twice(tmp_path: Path, extractions:
     ]
 
 
+def test_extraction_says_how_far_it_is_and_how_long_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(feature_bank, "IMAGES_A_PART", 200)
+    teacher_bank(tiny_teacher(), preparation(tmp_path, TinySource(300)), kind="backbone")
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(",")[0] for line in lines] == [f"teacher's features: {n}/300" for n in (128, 200, 300)]
+    assert all(" left, images" in line for line in lines[:-1])
+
+
 def other_weights() -> Teacher:
     return tiny_teacher(seed=101)
 
@@ -115,7 +126,7 @@ def test_other_images_another_resize_or_kind_have_another_bank(tmp_path: Path) -
     assert path(TinySource(12), "backbone", 18) == path(TinySource(12), "backbone", None)  # 256/224 of 16 pixels
 
 
-@pytest.mark.parametrize("damage", ["cut", "no facts", "cut facts", "other key", "no array"])
+@pytest.mark.parametrize("damage", ["cut", "no facts", "cut facts", "other key", "no array", "other width"])
 def test_a_damaged_or_renamed_bank_is_computed_again(tmp_path: Path, extractions: list[int], damage: str) -> None:
     bank = teacher_bank(tiny_teacher(), preparation(tmp_path), kind="backbone")
     expected, facts = np.array(bank.rows), bank.path.with_suffix(".json")
@@ -125,6 +136,8 @@ def test_a_damaged_or_renamed_bank_is_computed_again(tmp_path: Path, extractions
         facts.unlink()
     elif damage == "cut facts":
         facts.write_text(facts.read_text()[:-30])
+    elif damage == "other width":
+        np.save(bank.path, expected[:, :5])
     elif damage == "other key":
         facts.write_text(facts.read_text().replace(bank.key["data"], "0" * 64))
     else:

@@ -50,6 +50,14 @@ def one_of_two(rank: int, folder: str) -> None:
         on_first_process(fail)
     except DiscoZooError as error:
         found["error"] = f"{type(error).__name__}: {error}"
+
+    def hear_ctrl_c(beat: Heartbeat) -> None:
+        raise KeyboardInterrupt
+
+    try:
+        on_first_process(hear_ctrl_c)
+    except KeyboardInterrupt:
+        found["interrupted"] = True
     found["bags"] = teacher_bags(tiny_teacher(), preparation(Path(folder, "run")), bag_size=3).tolist()
     torch.save(found, f"{folder}/rank{rank}.pt")
     torch.distributed.destroy_process_group()
@@ -70,6 +78,10 @@ def test_the_first_of_two_works_and_the_other_sees_the_whole_result(pair: list[d
 def test_a_failure_stops_both(pair: list[dict]) -> None:
     assert pair[0]["error"] == "BadData: all images are gone"
     assert pair[1]["error"] == "DiscoZooError: the first process stopped: all images are gone"
+
+
+def test_ctrl_c_on_the_first_stops_both_as_such(pair: list[dict]) -> None:
+    assert [found["interrupted"] for found in pair] == [True, True]
 
 
 def test_two_processes_share_one_set_of_bags_equal_to_those_of_one(pair: list[dict], tmp_path: Path) -> None:

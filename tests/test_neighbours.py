@@ -79,6 +79,14 @@ def test_inverted_lists_find_nearly_all_neighbours_and_never_the_row_itself() ->
     assert not (found == np.arange(2000)[:, None]).any()
 
 
+def test_a_word_before_the_lists_are_built_and_none_without_lists(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = unit_rows(200)
+    nearest_neighbours(rows, 5, flat_limit=200)
+    assert capsys.readouterr().err == ""
+    nearest_neighbours(rows, 5, flat_limit=199)
+    assert capsys.readouterr().err.startswith("neighbours: sorting 200 images into lists first")
+
+
 def test_inverted_lists_probe_more_where_the_nearest_lists_hold_too_few() -> None:
     rows = np.repeat(unit_rows(2), [640, 640], axis=0)  # two points: of 140 lists nearly all are empty
     found = nearest_neighbours(rows, 700, flat_limit=100)

@@ -41,7 +41,7 @@ def values(**changes: Any) -> dict[str, Any]:
             "base_lr": 0.03,
             "weight_decay": 1e-4,
             "schedule": "cosine_epoch",
-            "epochs": 2,
+            "epochs": 20,
         },
     }
     return {**base, **changes}

@@ -137,19 +137,41 @@ def test_vertices_split_the_angles_and_chunks_do_not_change_them(monkeypatch: py
         assert own == pytest.approx(sum(parts[2:]) / 5, abs=1e-12)
 
 
-def test_chunks_bound_what_is_kept_for_the_backward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("limit", [1, 3 * 7 * 5, 6 * 7 * 5], ids=["a row", "three rows", "six rows"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_chunks_of_differences_change_neither_loss_nor_gradient(
+    loss: Any, limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student, teacher = unit_rows(7, 0).requires_grad_(), unit_rows(7, 1)
+    whole = loss(student, teacher)
+    (gradient,) = torch.autograd.grad(whole, student)
+    monkeypatch.setattr(rkd, "MAX_DIFFERENCES", limit)
+    chunked = loss(student, teacher)
+    assert chunked.item() == pytest.approx(whole.item(), abs=1e-12)
+    assert torch.allclose(torch.autograd.grad(chunked, student)[0], gradient, atol=1e-12)
+
+
+@pytest.mark.parametrize(("loss", "limit", "value", "least", "most"), [
+    (angle_loss, "MAX_ANGLES", 2 * 24**2, 2 * 24**3, 24**2),
+    (angle_loss, "MAX_DIFFERENCES", 2 * 24 * 5, 3 * 24**2 * 5, 24**2),
+    (distance_loss, "MAX_DIFFERENCES", 2 * 24 * 5, 24**2 * 5, 6 * 24**2),
+])  # fmt: skip
+def test_chunks_bound_what_is_kept_for_the_backward_pass(
+    loss: Any, limit: str, value: int, least: int, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     student, teacher = unit_rows(24, 0).requires_grad_(), unit_rows(24, 1)
 
-    def kept() -> int:
+    def kept() -> list[int]:
         sizes: dict[int, int] = {}  # by address: each chunk keeps the same rows
         with torch.autograd.graph.saved_tensors_hooks(lambda t: sizes.update({t.data_ptr(): t.numel()}) or t, id):
-            angle_loss(student, teacher)
-        return sum(sizes.values())
+            loss(student, teacher)
+        return [*sizes.values()]
 
-    at_once = kept()
-    assert at_once >= 2 * 24**3
-    monkeypatch.setattr(rkd, "MAX_ANGLES", 2 * 24**2)
-    assert kept() < 24**2
+    assert sum(kept()) >= least
+    monkeypatch.setattr(rkd, limit, value)
+    found = kept()
+    assert sum(found) < most
+    assert max(found) <= 24**2  # nothing has D numbers a pair
 
 
 @pytest.mark.parametrize("loss", LOSSES)
@@ -210,6 +232,7 @@ def test_official_preset() -> None:
     assert RKD.OFFICIAL == {
         "teacher.bn_mode": "train",
         "method.relations": "local",
+        "method.distill_reduction": "sum",
         "method.queue_init": "teacher",
     }
     options = schema_of(RKD).model_validate({k.split(".")[1]: v for k, v in RKD.OFFICIAL.items() if "method" in k})

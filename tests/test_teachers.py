@@ -17,7 +17,7 @@ from disco_zoo import lite0, store
 from disco_zoo.catalog import load_catalog
 from disco_zoo.checksum import sha256_of
 from disco_zoo.convert import read_checkpoint
-from disco_zoo.errors import BadTeacher, UnknownName
+from disco_zoo.errors import BadRecipe, BadTeacher, UnknownName
 from disco_zoo.modules import projection_head
 from disco_zoo.teachers import LoadedTeacher, Teacher, load_teacher_source
 
@@ -54,6 +54,23 @@ def test_features_are_the_heads_or_the_backbones() -> None:
     assert (head.embed_dim, backbone.embed_dim) == (5, 3)
     assert torch.allclose(head(VIEWS), loaded.head(backbone(VIEWS)), atol=1e-6)
     assert backbone(VIEWS).shape == (2, 3)
+
+
+def test_without_a_word_the_head_is_taken_where_there_is_one() -> None:
+    topped = LoadedTeacher("probe", Probe(), projection_head(3, 4, 5), 5, (0.5,) * 3, (0.5,) * 3, False)
+    bare = LoadedTeacher("probe", Probe(), nn.Identity(), 3, (0.5,) * 3, (0.5,) * 3, False)
+    assert [Teacher(loaded, image_size=32).embed_dim for loaded in (topped, bare)] == [5, 3]
+    assert torch.equal(Teacher(topped, image_size=32)(VIEWS), Teacher(topped, image_size=32, features="head")(VIEWS))
+    backbone = Teacher(bare, image_size=32, features="backbone")
+    assert torch.equal(Teacher(bare, image_size=32)(VIEWS), backbone(VIEWS))
+
+
+@pytest.mark.parametrize("source", ["resnet18", "lite0"])
+def test_a_head_that_is_asked_for_by_name_must_be_there(source: str) -> None:
+    loaded = load_teacher_source(source, pretrained=False)
+    with pytest.raises(BadRecipe, match=r"has no SSL head\. Type: --set teacher\.features=backbone$") as error:
+        Teacher(loaded, image_size=32, features="head")
+    assert loaded.title in str(error.value)
 
 
 def test_targets_carry_no_gradient_even_where_gradients_are_recorded() -> None:

@@ -30,6 +30,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "Train a model of the zoo again, measure it, and give a verdict.",
     ),
     "train": ("disco_zoo.cli.train", "Train from a recipe."),
+    "compare": ("disco_zoo.cli.compare", "Train several recipes on one budget: one table, one picture."),
     "evaluate": ("disco_zoo.cli.evaluate", "Measure a model: knn, linear, semi or transfer."),
     "finetune": ("disco_zoo.cli.finetune", "Train a classifier from a model on labelled images."),
     "detect": ("disco_zoo.cli.detect", "Train and measure a detector on a model."),

@@ -82,5 +82,10 @@ def how_to_run(*, device: str, workers: int | None, resume: bool, steps: int | N
         workers=default_workers() if workers is None else workers,
         resume=resume,
         max_steps=steps,
-        command=shlex.join(["disco-zoo", *sys.argv[1:]]),
+        command=command_line(),
     )
+
+
+def command_line() -> str:
+    """What the user typed, for the record."""
+    return shlex.join(["disco-zoo", *sys.argv[1:]])

@@ -21,6 +21,7 @@ from torchvision.transforms import v2
 
 from disco_zoo.datasets import UnreadableTally
 from disco_zoo.errors import BadData, DiscoZooError, UnreadableImage
+from disco_zoo.interrupts import leave_interrupts_to_parent
 
 Interpolation = Literal["bilinear", "bicubic"]
 Progress = Callable[[int, int], None]
@@ -202,6 +203,7 @@ def extract_features(
         batch_size=batch_size,
         num_workers=workers,
         collate_fn=_collate,
+        worker_init_fn=leave_interrupts_to_parent,
         # Without one of its own the loader draws its workers' seed from the global generator.
         generator=torch.Generator().manual_seed(0),
     )

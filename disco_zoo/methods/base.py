@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -89,6 +90,18 @@ class Method(nn.Module):
         The views are the big ones, then the small ones, then in the same order those of the companion.
         """
         raise NotImplementedError
+
+    @classmethod
+    def faults(cls, values: Mapping[str, Any]) -> list[str]:
+        """What is wrong with a whole recipe in this method's eyes, beyond its own schema.
+
+        Args:
+            values: the recipe's sections as they were read: keys may be missing, or of a wrong type.
+
+        Returns:
+            One line each, which begins with the key and says what to type.
+        """
+        return []
 
     def prepare(self, preparation: Preparation) -> None:
         """Called once before training, also before a resumed one: the place for bags and cached features."""

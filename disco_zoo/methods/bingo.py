@@ -6,6 +6,7 @@ frozen teacher, so there is no EMA.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -23,7 +24,10 @@ from disco_zoo.methods.base import Method, Preparation
 from disco_zoo.modules import FeatureQueue
 from disco_zoo.precision import at_least_float32
 from disco_zoo.ranges import Probability
+from disco_zoo.recipe_check import section_of
 from disco_zoo.teachers import Teacher
+
+DEFAULT_SWITCH_EPOCH = 11
 
 
 def weighted_info_nce(
@@ -117,7 +121,7 @@ class BINGO(Method):
         bag_size: PositiveInt = 5,
         bags: str | None = None,
         bag_resize_size: PositiveInt | None = None,
-        switch_epoch: NonNegativeInt = 11,
+        switch_epoch: NonNegativeInt = DEFAULT_SWITCH_EPOCH,
         companion_weight: Probability = 0.5,
         cutmix_alpha: PositiveFloat = 2.0,
         cutmix_box: Literal["batch", "process"] = "batch",
@@ -137,6 +141,18 @@ class BINGO(Method):
         self.seed = 0
         self.weights = (1.0, 0.0)
         self.start_epoch(0)
+
+    @classmethod
+    def faults(cls, values: Mapping[str, Any]) -> list[str]:
+        """A switch that no epoch reaches: companions' keys would be computed and never count."""
+        method, epochs = section_of(values, "method"), section_of(values, "optim").get("epochs")
+        switch, weight = method.get("switch_epoch", DEFAULT_SWITCH_EPOCH), method.get("companion_weight", 0.5)
+        if type(epochs) is not int or type(switch) is not int or weight == 0 or not 1 <= epochs <= switch:
+            return []
+        return [
+            f"method.switch_epoch: {switch} is never reached in {epochs} epochs, so companions would not count. "
+            f"Type: --set method.switch_epoch={epochs // 2}, or to leave them out --set method.companion_weight=0"
+        ]
 
     def prepare(self, preparation: Preparation) -> None:
         teacher = self.require_teacher()

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -21,15 +22,20 @@ from disco_zoo.methods.disco import consistency_loss
 from disco_zoo.modules import MomentumContrast, RunningCentre
 from disco_zoo.precision import at_least_float32
 from disco_zoo.ranges import EmaMomentum
+from disco_zoo.recipe_check import section_of
 from disco_zoo.targets import require_two_images, require_width, start_with_teachers_queue, teacher_rows
 from disco_zoo.teachers import Teacher
 
 SHORTEST = 1e-6  # distance below which two rows count as one: sqrt of the official code's clamp at 1e-12
 MAX_ANGLES = 2**24  # angles computed at once, 64 MiB in float32
+MAX_DIFFERENCES = 2**27  # numbers of row differences at once, 512 MiB in float32; backward keeps up to three of these
 
 
 def distance_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """Mean over pairs, i = j included, of SmoothL1(D(s)_ij, D(t)_ij), with D the distances over their mean (RKD-D).
+
+    Above `MAX_DIFFERENCES` numbers the (b, b, D) differences are worked off in chunks of rows, which the backward
+    pass computes again; what then remains is (b, b).
 
     Args:
         student: (b, D), L2-normalised, with gradient, also through its own mean distance.
@@ -44,16 +50,24 @@ def _relative_distances(rows: Tensor) -> Tensor:
     rows = at_least_float32(rows)
     number = len(rows)
     itself = torch.eye(number, dtype=torch.bool, device=rows.device)
-    # Differences, not a Gram matrix: that one loses the distances of near rows to rounding.
-    distances = (rows[:, None] - rows[None]).norm(dim=2).clamp(min=SHORTEST).masked_fill(itself, 0.0)
+    chunks = _chunks(slice(0, number), max(1, MAX_DIFFERENCES // rows.numel()))
+    distances = torch.cat([_for_chunk(_distances, chunks, rows, part) for part in chunks])
+    distances = distances.clamp(min=SHORTEST).masked_fill(itself, 0.0)
     return distances / (distances.sum() / (number * (number - 1)))
+
+
+def _distances(rows: Tensor, part: slice) -> Tensor:
+    """‖u_i − u_j‖ (v, b) for rows i of `part`."""
+    # Differences, not a Gram matrix: that one loses the distances of near rows to rounding.
+    return (rows[part, None] - rows[None]).norm(dim=2)
 
 
 def angle_loss(student: Tensor, teacher: Tensor, vertices: slice = slice(None)) -> Tensor:
     """Mean over triples of SmoothL1(A(s)_ijk, A(t)_ijk), with A_ijk the cosine of the angle at i (RKD-A).
 
     All triples count, as in the official code; those with i = j or i = k are 0 in both. Two tensors of v·b² numbers
-    are kept for the backward pass (v vertices, b rows): 134 MB for 256 of each. Above `MAX_ANGLES` numbers the
+    and three of v·b·D are kept for the backward pass (v vertices, b rows of D numbers): 0.2 GB for 256 rows of 128,
+    1.1 GB for 256 of 1280. Above `MAX_ANGLES` numbers of the first kind or `MAX_DIFFERENCES` of the second the
     vertices are worked off in chunks that the backward pass computes again, so memory stays at that of one chunk
     (plus (b, b) and (b, D)); time grows with v·b²·D all the same.
 
@@ -66,16 +80,22 @@ def angle_loss(student: Tensor, teacher: Tensor, vertices: slice = slice(None)) 
         student, teacher = at_least_float32(student), at_least_float32(teacher.detach())
         number = len(student)
         chosen = range(number)[vertices]
-        chunk = max(1, MAX_ANGLES // number**2)
-        if len(chosen) <= chunk:
-            return _sum_over_angles(student, teacher, vertices) / (len(chosen) * number**2)
-        total = student.new_zeros(())
-        for first in range(chosen.start, chosen.stop, chunk):
-            part = slice(first, min(first + chunk, chosen.stop))
-            total = total + checkpoint(
-                _sum_over_angles, student, teacher, part, use_reentrant=False, preserve_rng_state=False
-            )
+        at_once = min(MAX_ANGLES // number**2, MAX_DIFFERENCES // max(student.numel(), teacher.numel()))
+        chunks = _chunks(slice(chosen.start, chosen.stop), max(1, at_once))
+        total = torch.stack([_for_chunk(_sum_over_angles, chunks, student, teacher, part) for part in chunks]).sum()
         return total / (len(chosen) * number**2)
+
+
+def _chunks(rows: slice, size: int) -> list[slice]:
+    return [slice(first, min(first + size, rows.stop)) for first in range(rows.start, rows.stop, size)]
+
+
+def _for_chunk(function: Callable[..., Tensor], chunks: list[slice], *arguments: Any) -> Tensor:
+    """Call it for one of several chunks so that the backward pass computes what lies within again."""
+    if len(chunks) == 1:
+        return function(*arguments)
+    found: Tensor = checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
+    return found
 
 
 def _sum_over_angles(student: Tensor, teacher: Tensor, vertices: slice) -> Tensor:
@@ -101,6 +121,7 @@ class RKD(Method):
         contrast_weight: w_c; 0 leaves the relations alone.
         distance_weight, angle_weight: w_D and w_A.
         distill_weight: w_d of ‖t(x₁) − s(x₁)‖² + ‖t(x₂) − s(x₂)‖², per sample; 0 also saves the second view's forward.
+        distill_reduction: of that term, as in DisCo: "sum" repeats the official code, with a weight of 1.
         relations: "joint" relates the images of all processes, so that results do not depend on how many there are;
             "local" those of each process, as the official code does (32 images).
         centre_teacher: subtract a running mean from the teacher's features first. For teachers without an
@@ -110,11 +131,12 @@ class RKD(Method):
     """
 
     needs_teacher: ClassVar[bool] = True
-    # Q1: teacher left in train mode; Q2: relations inside a process's share; Q3: the queue comes with the teacher.
-    # The sum over 32 images a process is what distill_weight 32 means, so the weight is no part of this.
+    # Q1: teacher left in train mode; Q2: relations and DisCo's sum inside a process's share; Q3: the queue comes with
+    # the teacher. The weight is no part of this: it is 0 for RKD alone and 1 with DisCo.
     OFFICIAL: ClassVar[dict[str, Any]] = {
         "teacher.bn_mode": "train",
         "method.relations": "local",
+        "method.distill_reduction": "sum",
         "method.queue_init": "teacher",
     }
 
@@ -132,6 +154,7 @@ class RKD(Method):
         distance_weight: NonNegativeFloat = 1.0,
         angle_weight: NonNegativeFloat = 1.0,
         distill_weight: NonNegativeFloat = 0.0,
+        distill_reduction: Literal["mean", "sum"] = "mean",
         relations: Literal["joint", "local"] = "joint",
         centre_teacher: bool = False,
         centre_momentum: EmaMomentum = 0.99,
@@ -144,6 +167,7 @@ class RKD(Method):
         )
         self.contrast_weight, self.distill_weight = contrast_weight, distill_weight
         self.distance_weight, self.angle_weight = distance_weight, angle_weight
+        self.distill_reduction: Literal["mean", "sum"] = distill_reduction
         self.relations: Literal["joint", "local"] = relations
         self.centre = RunningCentre(embed_dim, centre_momentum) if centre_teacher else None
         if queue_init == "teacher":
@@ -159,9 +183,23 @@ class RKD(Method):
         losses = {"contrast": contrast, "distance": distance, "angle": angle}
         if self.distill_weight:
             pairs = zip(embeddings, targets, strict=True)
-            losses["distill"] = sum((consistency_loss(s, t) for s, t in pairs), start=contrast.new_zeros(()))
+            losses["distill"] = sum(
+                (consistency_loss(s, t, self.distill_reduction) for s, t in pairs), start=contrast.new_zeros(())
+            )
             loss = loss + self.distill_weight * losses["distill"]
         return {"loss": loss, **{name: value.detach() for name, value in losses.items()}}
+
+    @classmethod
+    def faults(cls, values: Mapping[str, Any]) -> list[str]:
+        """The weight that stands for 32 images a process, on top of the sum over them."""
+        method = section_of(values, "method")
+        weight = method.get("distill_weight", 0)
+        if values.get("preset") != "official" or method.get("distill_reduction") != "sum" or weight in (0, 1):
+            return []
+        return [
+            f"method.distill_weight: the official preset sums over a process's images at a weight of 1, not {weight}. "
+            "Type: --set method.distill_weight=1, or to keep the weight --set method.distill_reduction=mean"
+        ]
 
     def after_step(self) -> None:
         self.contrast.follow(self.student)

@@ -1,0 +1,112 @@
+"""`disco-zoo compare`: methods on one budget."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from disco_zoo.cli.options import DEVICE, JSON, chosen_device, command_line, default_workers
+
+if TYPE_CHECKING:
+    from disco_zoo.compare.comparison import Comparison
+
+
+@click.command("compare")
+@click.argument("recipes", nargs=-1, required=True)
+@click.option("--student", default="disco_r18", show_default=True, help="Whose recipes, where RECIPES names a scale.")
+@click.option("--seeds", default="0", show_default=True, help="Separated by commas: 0,1,2.")
+@click.option("--data", help="Images: folder, .tar, .parquet, hfds/NAME, or 'sample'.")
+@click.option("--eval-data", help="Labelled test images; default: the test split beside --data.")
+@click.option("--out", type=click.Path(path_type=Path), help="Folder of all runs.  [default: runs/compare]")
+@click.option("--report", type=click.Path(path_type=Path), help="Where table and picture go.  [default: --out]")
+@click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Trainings at a time.")
+@click.option("--timing-rounds", type=click.IntRange(min=0), default=3, show_default=True, help="0: no timing.")
+@click.option("--steps", type=click.IntRange(min=1), help="Stop each run after this many steps, for a look.")
+@click.option("--resume", is_flag=True, help="Go on with the runs in --out; what is finished is kept.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key of each recipe. Repeatable."
+)
+@DEVICE
+@click.option("--workers", type=click.IntRange(min=0), help="Processes of each training that draw views.")
+@JSON
+def command(
+    recipes: tuple[str, ...], student: str, seeds: str, data: str | None, eval_data: str | None, out: Path | None,
+    report: Path | None, jobs: int, timing_rounds: int, steps: int | None, resume: bool, overrides: tuple[str, ...],
+    device: str, workers: int | None, as_json: bool,
+) -> None:  # fmt: skip
+    """Train RECIPES from one start on one budget, and lay kNN, linear, images/s and memory side by side.
+
+    RECIPES are names or paths of recipes, or a scale, which stands for all its recipes of one student. What must be
+    equal for a fair comparison is checked first: data, student, start, optimiser, steps, teacher.
+
+    \b
+    Examples:
+      disco-zoo compare pocket
+      disco-zoo compare pocket --data cifar10_train.parquet --seeds 0,1,2 --set optim.epochs=5
+      disco-zoo compare pocket/disco_r18.mocov2_fmnist my_recipe.yaml --seeds 0,1,2
+    """
+    import json
+
+    from disco_zoo.compare.comparison import CompareOptions, compare
+    from disco_zoo.compare.table import write_comparison
+
+    device, folder = chosen_device(device), out or Path("runs") / "compare"
+    workers = default_workers() if workers is None else workers
+    options = CompareOptions(
+        seeds=_seeds(seeds), out=folder, device=device, jobs=jobs, timing_rounds=timing_rounds, max_steps=steps,
+        resume=resume, command=command_line(),
+        train_options=_train_options(data, eval_data, steps, device, workers),
+    )  # fmt: skip
+    found = compare(
+        recipes, student=student, data=data, eval_data=eval_data, overrides=overrides, options=options
+    )  # fmt: skip
+    write_comparison(found, report or folder)
+    if as_json:
+        click.echo(json.dumps(found.as_json()))
+    else:
+        _print(found, report or folder)
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        seeds = [int(part) for part in text.split(",")]
+    except ValueError as error:
+        raise click.BadParameter(f"'{text}' is no list of whole numbers. Write: --seeds 0,1,2") from error
+    if min(seeds) < 0 or len(set(seeds)) < len(seeds):
+        raise click.BadParameter(f"'{text}': each seed once, from 0. Write: --seeds 0,1,2")
+    return seeds
+
+
+def _train_options(data: str | None, eval_data: str | None, steps: int | None, device: str, workers: int) -> list[str]:
+    """What each `disco-zoo train` is given."""
+    options = ["--device", device, "--workers", str(workers)]
+    options += ["--data", data] if data else []
+    options += ["--eval-data", eval_data] if eval_data else []
+    return options + (["--steps", str(steps)] if steps else [])
+
+
+def _print(found: Comparison, folder: Path) -> None:
+    """The table, on stdout."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from disco_zoo.compare.comparison import KNN, LINEAR
+    from disco_zoo.compare.table import ranked, with_spread
+
+    table = Table(title=f"{found.title}, {found.budget['steps']} steps, top-1 in percent", title_justify="left")
+    timed = all(row.speed is not None for row in found.rows)
+    table.add_column("method")
+    for head in ["kNN", "linear", *(["images/s"] if timed else []), "peak MiB"]:
+        table.add_column(head, justify="right")
+    for row in ranked(found):
+        speed = [f"{row.speed.images_per_s:.0f}"] if timed and row.speed else []
+        memory = "" if row.peak_memory_mib is None else f"{row.peak_memory_mib:.0f}"
+        table.add_row(row.label, with_spread(row, KNN), with_spread(row, LINEAR), *speed, memory)
+    table.add_section()
+    for title, figures in found.beside.items():
+        table.add_row(title, f"{figures[KNN]:.1f}", f"{figures[LINEAR]:.1f}")
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"Table and picture: {folder / 'comparison.md'}, {folder / 'comparison.png'}", soft_wrap=True)

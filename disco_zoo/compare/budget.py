@@ -1,0 +1,104 @@
+"""Which recipes are compared, and the proof that they share data, student, start and steps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from disco_zoo.build import build_parts
+from disco_zoo.datasets import ImageSource
+from disco_zoo.errors import BadRecipe, UnknownName
+from disco_zoo.evaluate.features import backbone_fingerprint
+from disco_zoo.recipe import Recipe, bundled_recipes, load_recipe
+
+# What may differ belongs to the method: its own keys, its head, its views. Everything here is the budget.
+SHARED = {
+    "student": ("model", "options", "image_size", "mean", "std", "init", "init_from"),
+    "teacher": ("source", "pretrained", "image_size"),
+    "data": ("id", "source", "eval_source", "max_images"),
+    "eval": ("image_size", "resize_size", "linear"),
+}
+
+
+def load_compared(names: Sequence[str], student: str, overrides: Sequence[str]) -> dict[str, Recipe]:
+    """The recipes by what `train` calls them.
+
+    Args:
+        names: recipes, or the name of a scale (`pocket`), which stands for all its recipes of one student.
+        student: that student's `student.model`.
+        overrides: `key=value`, laid over each of them; keys of a teacher are laid over those that have one.
+
+    Raises:
+        UnknownName: no such recipe, or a scale without recipes of this student.
+        BadRecipe: fewer than two, or they do not share one budget.
+    """
+    recipes: dict[str, Recipe] = {}
+    for name in names:
+        of_scale = [full for full in bundled_recipes() if full.startswith(f"{name}/")]
+        loaded = {full: load_recipe(full, fitting_overrides(full, overrides)) for full in of_scale or [name]}
+        if of_scale:
+            students = sorted({recipe.student.model for recipe in loaded.values()})
+            loaded = {full: recipe for full, recipe in loaded.items() if recipe.student.model == student}
+            if not loaded:
+                raise UnknownName(f"{name} has no recipes of {student}. Type --student and one of: {_list(students)}")
+        recipes |= loaded
+    if len(recipes) < 2:
+        raise BadRecipe(f"a comparison needs two recipes, {_list(names)} is one. Name another one, or a scale: pocket")
+    _require_one_budget(recipes)
+    return recipes
+
+
+def label_of(recipe: Recipe) -> str:
+    """What a recipe is called beside others of its student, teacher and data: `seed`, not `r18.seed_lite0_fmnist`."""
+    tag = recipe.name.partition(".")[2]
+    method = tag.rpartition("_")[0]  # names end in the data
+    if recipe.teacher is not None:
+        method = method.removesuffix(f"_{recipe.teacher.source}")
+    return method or recipe.name
+
+
+def fitting_overrides(name: str, overrides: Sequence[str]) -> list[str]:
+    """The overrides that a recipe can have: without a teacher, none of the teacher's."""
+    if not any(override.startswith("teacher.") for override in overrides):
+        return list(overrides)
+    has_teacher = load_recipe(name).teacher is not None
+    return [override for override in overrides if has_teacher or not override.startswith("teacher.")]
+
+
+def require_same_start(recipes: dict[str, Recipe], seeds: Sequence[int], source: ImageSource) -> None:
+    """Build each method once a seed and demand the same backbone tensors of all.
+
+    Raises:
+        BadRecipe: two of them start differently, or a recipe does not fit the images.
+    """
+    for seed in seeds:
+        first: tuple[str, str] | None = None
+        for name, recipe in recipes.items():
+            parts = build_parts(recipe.model_copy(update={"seed": seed}), source)
+            start = backbone_fingerprint(parts.student.backbone)
+            first = first or (name, start)
+            if start != first[1]:
+                raise BadRecipe(f"{name} and {first[0]} do not start from the same weights with seed {seed}")
+
+
+def _require_one_budget(recipes: dict[str, Recipe]) -> None:
+    """Demand equal values of all that is no matter of the method."""
+    labels = [label_of(recipe) for recipe in recipes.values()]
+    if len(set(labels)) < len(labels):
+        twice = next(label for label in labels if labels.count(label) > 1)
+        raise BadRecipe(f"two recipes are called {twice} here: give the recipes names that differ in the method")
+    seen: dict[str, tuple[str, Any]] = {}
+    for name, recipe in recipes.items():
+        values = recipe.as_dict()
+        for section, keys in {**SHARED, "optim": tuple(values["optim"])}.items():
+            for key in keys if values[section] is not None else ():
+                other, value = seen.setdefault(f"{section}.{key}", (name, values[section][key]))
+                if value != values[section][key]:
+                    raise BadRecipe(
+                        f"{section}.{key} is {value} in {other} and {values[section][key]} in {name}: not one budget. "
+                        f"Type: --set {section}.{key}={value}"
+                    )
+
+
+def _list(names: Sequence[str]) -> str:
+    return ", ".join(names) or "none"

@@ -1,0 +1,73 @@
+"""kNN and linear figures of finished runs, and of what stands beside them: pixels, start, teacher."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from disco_zoo.atomic import write_whole
+from disco_zoo.build import build_parts, build_teacher
+from disco_zoo.compare.runs import PlannedRun
+from disco_zoo.measure import Bench
+from disco_zoo.recipe import Recipe
+from disco_zoo.student import create_backbone, load_backbone
+
+FILE = "compared.json"
+
+
+def measure_runs(runs: Sequence[PlannedRun], bench: Bench) -> list[dict[str, float]]:
+    """Percent by metric of each finished run; a figure already in its folder is taken from there."""
+    key = bench_key(bench)
+    return [_measure_run(run, bench, key, f"measuring {run.title}") for run in runs]
+
+
+def measure_beside(recipes: Mapping[str, Recipe], seeds: Sequence[int], bench: Bench) -> dict[str, dict[str, float]]:
+    """Figures of the common start (mean over seeds), and of each teacher at its own and at the student's size."""
+    first = next(iter(recipes.values()))
+    starts = []
+    for seed in seeds:
+        parts = build_parts(first.model_copy(update={"seed": seed}), bench.train)
+        starts.append(bench.measure_student(parts.student, f"measuring start, seed {seed}").figures)
+    figures = {"untrained start": {metric: sum(s[metric] for s in starts) / len(starts) for metric in starts[0]}}
+    section = next((recipe.teacher for recipe in recipes.values() if recipe.teacher is not None), None)
+    if section is None:
+        return figures
+    teacher = build_teacher(bench.image_size, section, bench.device)
+    for size in dict.fromkeys((bench.image_size, section.image_size or bench.image_size)):
+        title = f"teacher, {size} px"
+        figures[title] = bench.measure(
+            teacher.backbone, mean=teacher.loaded.mean, std=teacher.loaded.std, label=f"measuring {title}",
+            image_size=None if size == bench.image_size else size,
+        ).figures  # fmt: skip
+    return figures
+
+
+def bench_key(bench: Bench) -> dict[str, Any]:
+    """What figures must share to be compared."""
+    return {
+        "protocol": bench.protocol,
+        "image_size": bench.image_size,
+        "resize_size": bench.resize_size,
+        "max_images": bench.max_images,
+        "train": bench.train.fingerprint(),
+        "test": bench.test.fingerprint(),
+    }
+
+
+def _measure_run(run: PlannedRun, bench: Bench, key: Mapping[str, Any], label: str) -> dict[str, float]:
+    facts = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
+    key = {**key, "student": facts["student"]["sha256"]}
+    kept = run.folder / FILE
+    if kept.is_file():
+        stored = json.loads(kept.read_text(encoding="utf-8"))
+        if stored["key"] == key:
+            return dict(stored["figures"])
+    student = run.recipe.student
+    backbone = create_backbone(student.model, student.options)
+    load_backbone(backbone, run.folder / facts["student"]["file"])
+    figures = bench.measure(backbone, mean=student.mean, std=student.std, label=label).figures
+    text = json.dumps({"key": key, "figures": figures}, indent=2) + "\n"
+    write_whole(kept, lambda partial: Path(partial).write_text(text, encoding="utf-8"))
+    return figures
