@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from disco_zoo.accelerator import leave_interrupts_to_parent
 from disco_zoo.datasets import ImageSource
 from disco_zoo.embed.facts import EmbeddingFacts
 from disco_zoo.errors import DiscoZooError, UnreadableImage
 from disco_zoo.evaluate.features import eval_transform, frozen, normalise, pooled
+from disco_zoo.interrupts import leave_interrupts_to_parent
 from disco_zoo.named_model import NamedModel
 
 _Item = tuple[Tensor | None, int, str]

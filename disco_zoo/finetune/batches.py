@@ -11,10 +11,10 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
-from disco_zoo.accelerator import leave_interrupts_to_parent
 from disco_zoo.datasets import ImageSource, UnreadableImage, load_or_replace
 from disco_zoo.evaluate.features import eval_transform
 from disco_zoo.finetune.settings import steps_per_epoch
+from disco_zoo.interrupts import leave_interrupts_to_parent
 from disco_zoo.randomness import drawing_from
 from disco_zoo.sampler import epoch_order
 from disco_zoo.views import View, draw_view, plain_view

@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from disco_zoo.accelerator import leave_interrupts_to_parent
 from disco_zoo.detection.batches import StepKeys
 from disco_zoo.errors import BadData
+from disco_zoo.interrupts import leave_interrupts_to_parent
 from disco_zoo.randomness import stream_generator
 from disco_zoo.segmentation.data import IGNORED, MaskedSet
 from disco_zoo.segmentation.head import SIZE_STEP
