@@ -44,10 +44,11 @@ def straight(large_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 # The command line with a teacher that takes its time, so that the signal comes in the middle on any machine.
 SLOW_TEACHER = """
-import sys, time
+import signal, sys, time
 from disco_zoo.cli import main
 from disco_zoo.evaluate import features
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs inherit that it is ignored
 pooled = features.pooled
 features.pooled = lambda *arguments: (time.sleep(0.4), pooled(*arguments))[1]
 sys.exit(main(sys.argv[1:]))

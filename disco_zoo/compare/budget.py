@@ -9,6 +9,7 @@ from disco_zoo.build import build_parts
 from disco_zoo.datasets import ImageSource
 from disco_zoo.errors import BadRecipe, UnknownName
 from disco_zoo.evaluate.features import backbone_fingerprint
+from disco_zoo.progress import StepProgress
 from disco_zoo.recipe import Recipe, bundled_recipes, load_recipe
 
 # What may differ belongs to the method: its own keys, its head, its views. Everything here is the budget.
@@ -71,14 +72,16 @@ def require_same_start(recipes: dict[str, Recipe], seeds: Sequence[int], source:
     Raises:
         BadRecipe: two of them start differently, or a recipe does not fit the images.
     """
-    for seed in seeds:
-        first: tuple[str, str] | None = None
-        for name, recipe in recipes.items():
-            parts = build_parts(recipe.model_copy(update={"seed": seed}), source)
-            start = backbone_fingerprint(parts.student.backbone)
-            first = first or (name, start)
-            if start != first[1]:
-                raise BadRecipe(f"{name} and {first[0]} do not start from the same weights with seed {seed}")
+    with StepProgress("building each method", len(seeds) * len(recipes)) as progress:
+        for seed in seeds:
+            first: tuple[str, str] | None = None
+            for name, recipe in recipes.items():
+                parts = build_parts(recipe.model_copy(update={"seed": seed}), source)
+                start = backbone_fingerprint(parts.student.backbone)
+                first = first or (name, start)
+                if start != first[1]:
+                    raise BadRecipe(f"{name} and {first[0]} do not start from the same weights with seed {seed}")
+                progress.advance(progress.done + 1)
 
 
 def _require_one_budget(recipes: dict[str, Recipe]) -> None:

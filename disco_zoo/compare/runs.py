@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from disco_zoo.errors import BadRunFolder, DiscoZooError, Interrupted
+from disco_zoo.interrupts import InterruptFlag
 from disco_zoo.metric_logger import read_metrics
 from disco_zoo.progress import StepProgress
 from disco_zoo.recipe import Recipe, load_recipe
@@ -68,7 +69,7 @@ def train_all(runs: Sequence[PlannedRun], options: Sequence[str], *, jobs: int, 
 
     Raises:
         BadRunFolder: a folder holds a run and `resume` is not given.
-        Interrupted: Ctrl-C; each run has saved.
+        Interrupted: Ctrl-C or SIGTERM; each run has saved.
         DiscoZooError: a run failed; the others are kept.
     """
     if not resume:
@@ -79,8 +80,10 @@ def train_all(runs: Sequence[PlannedRun], options: Sequence[str], *, jobs: int, 
     done = sum(run.steps for run in runs) - sum(run.steps for run in waiting)
     busy: list[tuple[PlannedRun, subprocess.Popen[bytes]]] = []
     try:
-        with StepProgress("training", sum(run.steps for run in runs), done) as progress:
+        with InterruptFlag() as flag, StepProgress("training", sum(run.steps for run in runs), done) as progress:
             while waiting or busy:
+                if flag.raised:
+                    raise Interrupted("stopped; nothing is lost. To go on, repeat the command with --resume")
                 while waiting and len(busy) < jobs:
                     run = waiting.pop(0)
                     busy.append((run, _start(run, options, jobs)))
@@ -92,8 +95,6 @@ def train_all(runs: Sequence[PlannedRun], options: Sequence[str], *, jobs: int, 
                 steps = done + sum(run.steps_done() for run, _ in busy)
                 titles = "; ".join(run.title for run, _ in busy)
                 progress.advance(steps, f"{len(waiting)} runs waiting; {titles}")
-    except KeyboardInterrupt as error:
-        raise Interrupted("stopped; nothing is lost. To go on, repeat the command with --resume") from error
     finally:
         _stop([process for _, process in busy])
 
