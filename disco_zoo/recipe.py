@@ -121,14 +121,14 @@ def find_recipe(name: str) -> Path:
     if path.suffix in {".yaml", ".yml"}:
         if path.is_file():
             return path
-        raise BadRecipe(f"recipe {path} does not exist. The bundled ones: {', '.join(bundled_recipes())}")
+        raise BadRecipe(f"recipe {path} does not exist. The bundled ones: disco-zoo train --list")
     known = bundled_recipes()
     found = [full for full in known if name in (full, full.split("/")[-1])]
     if len(found) > 1:
         raise UnknownName(f"several recipes are called '{name}'. Type one of: {', '.join(found)}")
     if not found:
         hint = did_you_mean(name, [*known, *(full.split("/")[-1] for full in known)])
-        raise UnknownName(f"unknown recipe '{name}'." + (hint or f" There are: {', '.join(known)}"))
+        raise UnknownName(f"unknown recipe '{name}'." + (hint or f" {len(known)} are bundled: disco-zoo train --list"))
     return known[found[0]]
 
 

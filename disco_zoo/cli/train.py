@@ -10,8 +10,19 @@ import click
 from disco_zoo.cli.options import how_to_run, run_options
 
 
+def _list_recipes(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from disco_zoo.recipe import bundled_recipes
+
+        click.echo("\n".join(bundled_recipes()))
+        ctx.exit()
+
+
 @click.command("train")
 @click.argument("recipe")
+@click.option(
+    "--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_recipes, help="Name the bundled recipes."
+)
 @click.option("--print", "print_only", is_flag=True, help="Print the full resolved recipe and stop.")
 @run_options
 def command(recipe: str, print_only: bool, overrides: tuple[str, ...], seed: int | None, **given: Any) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from disco_zoo.build import build_parts
 from disco_zoo.datasets import ImageSource
-from disco_zoo.errors import BadRecipe, UnknownName
+from disco_zoo.errors import BadRecipe, UnknownName, did_you_mean
 from disco_zoo.evaluate.features import backbone_fingerprint
 from disco_zoo.progress import StepProgress
 from disco_zoo.recipe import Recipe, bundled_recipes, load_recipe
@@ -34,7 +34,10 @@ def load_compared(names: Sequence[str], student: str, overrides: Sequence[str]) 
         BadRecipe: fewer than two, or they do not share one budget.
     """
     recipes: dict[str, Recipe] = {}
+    scales = {full.partition("/")[0] for full in bundled_recipes()}
     for name in names:
+        if name not in scales and (hint := did_you_mean(name, scales)):
+            raise UnknownName(f"unknown recipe or scale '{name}'.{hint}")
         of_scale = [full for full in bundled_recipes() if full.startswith(f"{name}/")]
         loaded = {full: load_recipe(full, fitting_overrides(full, overrides)) for full in of_scale or [name]}
         if of_scale:
