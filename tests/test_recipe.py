@@ -279,7 +279,7 @@ def test_recipes_are_found_by_path_scale_or_name(tmp_path: Path) -> None:
     assert find_recipe(str(path)) == path
     with pytest.raises(UnknownName, match=r"Did you mean '(pocket/)?disco_effb0.disco_lite0_fmnist'"):
         find_recipe("disco_effb0.disco_lite0_fmnits")
-    with pytest.raises(UnknownName, match="There are: cifar10/"):
+    with pytest.raises(UnknownName, match="are bundled: disco-zoo train --list"):
         find_recipe("zzz")
     with pytest.raises(BadRecipe, match="does not exist"):
         find_recipe(str(tmp_path / "gone.yaml"))
