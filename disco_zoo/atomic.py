@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,6 +58,23 @@ def write_out(path: Path, write: Callable[[Path], object]) -> Path:
         if reason is None:
             raise
         raise CannotWrite(f"Cannot write {path}: {reason}. Choose another folder, or make room") from error
+
+
+def require_folder(folder: Path) -> None:
+    """Make the folder that will take results, before the work that fills it.
+
+    Raises:
+        CannotWrite: no permission, no room, or a file where a folder should be.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = why_not_written(error)
+        if reason is None:
+            raise
+        raise CannotWrite(f"Cannot write to {folder}: {reason}. Choose another folder, or make room") from error
 
 
 def why_not_written(error: BaseException) -> str | None:

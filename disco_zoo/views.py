@@ -126,15 +126,9 @@ def swav_view(
     blur_sigma: tuple[PositiveFloat, PositiveFloat] = (0.1, 2.0),
 ) -> View:
     """A-swav (SwAV, DisCo with SwAV): the flip first, then a strong jitter, greyscale and blur."""
-    return v2.Compose(
-        [
-            v2.RandomResizedCrop(size, scale=crop_scale, ratio=crop_ratio, antialias=True),
-            v2.RandomHorizontalFlip(p=flip_probability),
-            v2.RandomApply([v2.ColorJitter(*jitter)], p=jitter_probability),
-            v2.RandomGrayscale(p=gray_probability),
-            v2.RandomApply([PILGaussianBlur(blur_sigma)], p=blur_probability),
-            v2.PILToTensor(),
-        ]
+    crop = v2.RandomResizedCrop(size, scale=crop_scale, ratio=crop_ratio, antialias=True)
+    return _flipped_first(
+        crop, flip_probability, jitter, jitter_probability, gray_probability, blur_probability, blur_sigma
     )
 
 
@@ -152,9 +146,25 @@ def simclr_view(
 ) -> View:
     """A-simclr (Chen et al. 2020, appendix A): bicubic crop, flip, strong jitter, greyscale, blur."""
     bicubic = v2.InterpolationMode.BICUBIC
+    crop = v2.RandomResizedCrop(size, scale=crop_scale, ratio=crop_ratio, interpolation=bicubic, antialias=True)
+    return _flipped_first(
+        crop, flip_probability, jitter, jitter_probability, gray_probability, blur_probability, blur_sigma
+    )
+
+
+def _flipped_first(
+    crop: v2.Transform,
+    flip_probability: float,
+    jitter: Jitter,
+    jitter_probability: float,
+    gray_probability: float,
+    blur_probability: float,
+    blur_sigma: tuple[float, float],
+) -> View:
+    """What A-swav and A-simclr have in common behind their crops."""
     return v2.Compose(
         [
-            v2.RandomResizedCrop(size, scale=crop_scale, ratio=crop_ratio, interpolation=bicubic, antialias=True),
+            crop,
             v2.RandomHorizontalFlip(p=flip_probability),
             v2.RandomApply([v2.ColorJitter(*jitter)], p=jitter_probability),
             v2.RandomGrayscale(p=gray_probability),

@@ -128,6 +128,19 @@ def test_a_run_that_fails_is_named_with_its_reason_and_the_other_is_kept(
     assert (tmp_path / "out" / "toy.mocov2_toy" / "seed0" / "student.safetensors").is_file()
 
 
+@pytest.mark.parametrize("option", ["--out", "--report"])
+def test_a_folder_that_cannot_be_is_told_before_any_training(
+    option: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = toy_parquet(tmp_path, num_train=210, num_test=30)
+    (tmp_path / "file").write_text("in the way")
+    assert main(["compare", *map(str, toy_pair(tmp_path)), "--data", str(data), option, "file/below"]) == 2
+    (error,) = (line for line in capsys.readouterr().err.splitlines() if line.startswith("Error: "))
+    assert error.startswith("Error: Cannot write to file/below: Not a directory. Choose another folder")
+    assert not [*tmp_path.rglob("run.json")]
+
+
 @pytest.mark.slow
 def test_ctrl_c_saves_each_run_and_resume_ends_in_the_undisturbed_weights(tmp_path: Path) -> None:
     data = toy_parquet(tmp_path, num_train=210, num_test=30)

@@ -10,7 +10,7 @@ import pytest
 from disco_zoo.compare import timing
 from disco_zoo.compare.comparison import KNN, LINEAR, Comparison, Row
 from disco_zoo.compare.picture import draw_comparison
-from disco_zoo.compare.table import comparison_page, comparison_table, ranked, with_spread
+from disco_zoo.compare.table import comparison_page, comparison_table, with_spread
 from disco_zoo.compare.timing import Speed
 from disco_zoo.datasets import open_source
 from disco_zoo.recipe import load_recipe
@@ -42,7 +42,7 @@ def comparison(*, timed: bool = True) -> Comparison:
 
 def test_rows_by_knn_with_mean_deviation_and_paired_differences() -> None:
     table = comparison_table(comparison())
-    assert [found.label for found in ranked(comparison())] == ["disco", "mocov2"]
+    assert [found.label for found in comparison().ranked()] == ["disco", "mocov2"]
     assert table[2] == "| disco | yes | 2 | 66.0 ± 3.0 | 71.0 ± 3.0 | +4.0 (+3.0 to +5.0) | 100 | 0.50 | 1000 |"
     assert table[3] == "| mocov2 | no | 2 | 62.0 ± 2.0 | 67.0 ± 2.0 |  | 200 | 1.00 | 1000 |"
     assert table[4].startswith("| *untrained start* |  |  | 25.0 | 30.0 |")

@@ -55,18 +55,25 @@ def command(
     device, folder = chosen_device(device), out or Path("runs") / "compare"
     workers = default_workers() if workers is None else workers
     options = CompareOptions(
-        seeds=_seeds(seeds), out=folder, device=device, jobs=jobs, timing_rounds=timing_rounds, max_steps=steps,
-        resume=resume, command=command_line(),
+        seeds=_seeds(seeds),
+        out=folder,
+        report=report or folder,
         train_options=_train_options(data, eval_data, steps, device, workers),
-    )  # fmt: skip
+        device=device,
+        jobs=jobs,
+        timing_rounds=timing_rounds,
+        max_steps=steps,
+        resume=resume,
+        command=command_line(),
+    )
     found = compare(
         recipes, student=student, data=data, eval_data=eval_data, overrides=overrides, options=options
     )  # fmt: skip
-    write_comparison(found, report or folder)
+    write_comparison(found, options.report)
     if as_json:
         click.echo(json.dumps(found.as_json()))
     else:
-        _print(found, report or folder)
+        _print(found, options.report)
 
 
 def _seeds(text: str) -> list[int]:
@@ -93,14 +100,14 @@ def _print(found: Comparison, folder: Path) -> None:
     from rich.table import Table
 
     from disco_zoo.compare.comparison import KNN, LINEAR
-    from disco_zoo.compare.table import ranked, with_spread
+    from disco_zoo.compare.table import with_spread
 
     table = Table(title=f"{found.title}, {found.budget['steps']} steps, top-1 in percent", title_justify="left")
-    timed = all(row.speed is not None for row in found.rows)
+    timed = found.timed
     table.add_column("method")
     for head in ["kNN", "linear", *(["images/s"] if timed else []), "peak MiB"]:
         table.add_column(head, justify="right")
-    for row in ranked(found):
+    for row in found.ranked():
         speed = [f"{row.speed.images_per_s:.0f}"] if timed and row.speed else []
         memory = "" if row.peak_memory_mib is None else f"{row.peak_memory_mib:.0f}"
         table.add_row(row.label, with_spread(row, KNN), with_spread(row, LINEAR), *speed, memory)

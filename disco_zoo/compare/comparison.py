@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from disco_zoo.atomic import require_folder
 from disco_zoo.compare.budget import fitting_overrides, label_of, load_compared, require_same_start
 from disco_zoo.compare.figures import measure_beside, measure_runs
 from disco_zoo.compare.runs import PlannedRun, train_all
@@ -72,6 +73,14 @@ class Comparison:
     hardware: dict[str, Any] = field(default_factory=hardware)
     versions: dict[str, str] = field(default_factory=versions)
 
+    @property
+    def timed(self) -> bool:
+        return all(row.speed is not None for row in self.rows)
+
+    def ranked(self) -> list[Row]:
+        """Best kNN first."""
+        return sorted(self.rows, key=lambda row: -row.mean(KNN))
+
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -81,6 +90,7 @@ class CompareOptions:
     """How to compare.
 
     Attributes:
+        out, report: folders of the runs, and of table and picture.
         train_options: of `disco-zoo train`, the same for all runs.
         jobs: trainings at a time.
         timing_rounds: 0 times nothing.
@@ -89,6 +99,7 @@ class CompareOptions:
 
     seeds: Sequence[int]
     out: Path
+    report: Path
     train_options: Sequence[str]
     device: str
     jobs: int = 1
@@ -111,6 +122,8 @@ def compare(
     first = next(iter(recipes.values()))
     sources = open_data(first, data, eval_data)
     bench = recipe_bench(first, sources.train, sources.require_test(), options.device)
+    for folder in (options.out, options.report):
+        require_folder(folder)
     require_same_start(recipes, options.seeds, sources.train)
     runs = _plan(recipes, sources, overrides, options)
     train_all(runs, options.train_options, jobs=options.jobs, resume=options.resume)

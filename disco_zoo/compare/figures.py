@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from disco_zoo.atomic import write_whole
@@ -69,5 +68,5 @@ def _measure_run(run: PlannedRun, bench: Bench, key: Mapping[str, Any], label: s
     load_backbone(backbone, run.folder / facts["student"]["file"])
     figures = bench.measure(backbone, mean=student.mean, std=student.std, label=label).figures
     text = json.dumps({"key": key, "figures": figures}, indent=2) + "\n"
-    write_whole(kept, lambda partial: Path(partial).write_text(text, encoding="utf-8"))
+    write_whole(kept, lambda partial: partial.write_text(text, encoding="utf-8"))
     return figures

@@ -15,8 +15,7 @@ def draw_comparison(comparison: Comparison, path: str | Path) -> None:
     Raises:
         MissingExtra: matplotlib is not installed.
     """
-    rows = sorted(comparison.rows, key=lambda row: row.mean(KNN))
-    timed = all(row.speed is not None for row in rows)
+    rows, timed = comparison.ranked()[::-1], comparison.timed
     counted = all(row.peak_memory_mib is not None for row in rows)
     budget, data = comparison.budget, comparison.data
     seeds = f"{len(comparison.seeds)} seeds" if len(comparison.seeds) > 1 else "one seed"

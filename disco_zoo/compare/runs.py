@@ -56,8 +56,8 @@ class PlannedRun:
         return same and json.loads(run.read_text(encoding="utf-8"))["steps"] == self.steps
 
     def steps_done(self) -> int:
-        metrics = [] if self.finished() else read_metrics(self.folder)
-        return self.steps if self.finished() else int(metrics[-1]["step"]) if metrics else 0
+        metrics = read_metrics(self.folder)
+        return int(metrics[-1]["step"]) if metrics else 0
 
 
 def train_all(runs: Sequence[PlannedRun], options: Sequence[str], *, jobs: int, resume: bool) -> None:

@@ -14,8 +14,7 @@ PICTURE = "comparison.png"
 
 
 def write_comparison(comparison: Comparison, folder: Path) -> None:
-    """Write comparison.json, comparison.md and comparison.png into `folder`, which is created when absent."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write comparison.json, comparison.md and comparison.png into `folder`, which exists."""
     draw_comparison(comparison, folder / PICTURE)
     text = json.dumps(comparison.as_json(), indent=2, ensure_ascii=False) + "\n"
     write_whole(folder / "comparison.json", lambda partial: partial.write_text(text, encoding="utf-8"))
@@ -56,11 +55,11 @@ def comparison_page(comparison: Comparison) -> str:
 def comparison_table(comparison: Comparison) -> list[str]:
     """Lines of a Markdown table: methods by kNN, then what stands beside them."""
     heads = ["method", "teacher", "views", "kNN, k = 20", "linear", f"kNN − {comparison.baseline}"]
-    timed = all(row.speed is not None for row in comparison.rows)
+    timed = comparison.timed
     heads += ["images/s", f"× {comparison.baseline}"] if timed else []
     heads += ["peak MiB"]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * 3 + "---:|" * (len(heads) - 3)]
-    for row in ranked(comparison):
+    for row in comparison.ranked():
         cells = [row.label, "yes" if row.teacher else "no", row.views, with_spread(row, KNN), with_spread(row, LINEAR)]
         cells.append("" if row.label == comparison.baseline else _difference(row.differences[KNN]))
         if timed and row.speed is not None:
@@ -71,11 +70,6 @@ def comparison_table(comparison: Comparison) -> list[str]:
         cells = [f"*{title}*", "", "", f"{figures[KNN]:.1f}", f"{figures[LINEAR]:.1f}"]
         lines.append("| " + " | ".join([*cells, *[""] * (len(heads) - len(cells))]) + " |")
     return lines
-
-
-def ranked(comparison: Comparison) -> list[Row]:
-    """Best kNN first."""
-    return sorted(comparison.rows, key=lambda row: -row.mean(KNN))
 
 
 def with_spread(row: Row, metric: str) -> str:
@@ -97,7 +91,7 @@ def _notes(comparison: Comparison) -> list[str]:
         else "One seed: no spread is known, so small differences say nothing."
     )
     notes = ["## How to read it", "", f"- {spread}"]
-    if all(row.speed is not None for row in comparison.rows):
+    if comparison.timed:
         notes.append(
             "- images/s: one process that draws the views and trains, fastest of a few steps, median of interleaved "
             "rounds; the ratio is the median of the rounds' own ratios. Preparation (BINGO's bags) is not in it."
