@@ -80,17 +80,20 @@ class Trainer:
     def train(self, *, resume: bool = False, max_steps: int | None = None) -> TrainResult:
         """Run to the recipe's end, or to step `max_steps`; a later resume goes on exactly where this stopped.
 
+        `max_steps=0` trains nothing: what is exported is the start.
+
         Raises:
             TrainingDiverged: the loss is not finite; the last checkpoint stays.
             Interrupted: Ctrl-C; the checkpoint is saved.
             BadData: too many images cannot be read.
         """
-        self._prepare()
+        if max_steps != 0:
+            self._prepare()
         if resume:
             self._restore()
         resume_step = self.position.step if resume else None
         self.metrics = MetricLogger(self.folder.path, resume_step=resume_step, writes=rank() == 0)
-        last_step = min(self.total_steps, max_steps or self.total_steps)
+        last_step = self.total_steps if max_steps is None else min(self.total_steps, max_steps)
         try:
             with InterruptFlag() as flag, StepProgress(self.label, last_step, self.position.step) as progress:
                 self._run(last_step, flag, progress)

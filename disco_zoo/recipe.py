@@ -34,7 +34,7 @@ class TeacherSection(Section):
 
 
 class DataSection(Section):
-    id: str  # of the catalog's datasets
+    id: str  # of the catalog's datasets, or "custom" for images of one's own
     source: str | None = None  # None: must come from --data
     eval_source: str | None = None  # None: the test split of `source`
     max_images: PositiveInt | None = None  # train on a random choice of so many; None: on all

@@ -17,6 +17,8 @@ from disco_zoo.errors import did_you_mean
 if TYPE_CHECKING:
     from disco_zoo.methods.base import Method
 
+OWN_DATA = "custom"  # images that no catalog knows
+
 
 class Section(BaseModel):
     """Strict: no unknown keys; 1 is not True and "3" is not 3, but YAML's lists may fill tuples."""
@@ -174,7 +176,7 @@ def _check_names(values: dict[str, Any]) -> list[str]:
     from disco_zoo.evaluate.linear_protocols import LINEAR_PROTOCOLS
 
     references: list[tuple[str, str, Iterable[str]]] = [
-        ("data", "id", load_catalog().datasets),
+        ("data", "id", [*load_catalog().datasets, OWN_DATA]),
         ("eval", "linear", LINEAR_PROTOCOLS),
     ]
     faults = []

@@ -77,8 +77,11 @@ def print_reproduction(rep: Reproduction) -> None:
 def finish_training(run: Run) -> dict[str, Any]:
     """Measure a trained student where there are labels; write pictures and report.md; return the facts of the run."""
     facts = run.folder.read_json("run.json")
-    _curves(run.folder, run.recipe.name)
-    lines = [f"# {run.recipe.name}", "", f"`{facts['command']}`", "", *_fact_lines(facts)]
+    trained = facts["steps"] > 0
+    if trained:
+        _curves(run.folder, run.recipe.name)
+    title = run.recipe.name if trained else f"{run.recipe.name}: the start, untrained"
+    lines = [f"# {title}", "", f"`{facts['command']}`", "", *_fact_lines(facts)]
     measured = _measure(run) if run.data.has_labels and run.trainer.finished else None
     if measured is not None:
         protocol, measurement = measured
@@ -93,9 +96,10 @@ def finish_training(run: Run) -> dict[str, Any]:
         lines += ["", f"Protocol: {protocol}.", "", "![map](figures/embedding_map.png)"]
         shown = ", ".join(f"{title} {measurement.figures[metric]:.1f} %" for metric, title in SHOWN_METRICS.items())
         console.print(f"{run.recipe.name}: {shown}", soft_wrap=True)
-    lines += ["", "![curves](figures/curves.png)"]
+    if trained:
+        lines += ["", "![curves](figures/curves.png)"]
     (run.folder.path / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
-    console.print(f"Student and report are in {run.folder.path}", soft_wrap=True)
+    console.print(f"{'Student' if trained else 'Start'} and report are in {run.folder.path}", soft_wrap=True)
     return facts
 
 

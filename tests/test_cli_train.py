@@ -12,8 +12,10 @@ from PIL import Image
 from safetensors.torch import load_file
 from tiny_runs import NUM_TRAIN, checkpoint_of, differences, toy_images, toy_parquet, toy_recipe_file
 
+from disco_zoo.build import build_parts
 from disco_zoo.cli import main
 from disco_zoo.recipe import load_recipe
+from disco_zoo.run import open_data
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -115,3 +117,28 @@ def test_student_of_a_run_can_start_and_teach_another(data: Path, tmp_path: Path
     weights = [load_file(folder / "student.safetensors") for folder in (first, tmp_path / "second")]
     for key in ("conv_stem.weight", "blocks.0.0.conv.weight"):
         torch.testing.assert_close(weights[0][key], weights[1][key], atol=1e-3, rtol=1e-3)
+
+
+def test_start_only_is_the_start_that_a_resumed_run_trains_from(data: Path, tmp_path: Path) -> None:
+    recipe = toy_recipe_file(tmp_path, "moco_v2", optim__epochs=1, optim__batch_size=55, method__queue_size=60)
+    common = ["train", str(recipe), "--data", str(data), "--device", "cpu", "--workers", "0"]
+    start = tmp_path / "start"
+    assert main([*common, "--out", str(start), "--start-only"]) == 0
+    facts = json.loads((start / "run.json").read_text())
+    assert facts["steps"] == 0
+    assert "figures" not in facts
+    torch.manual_seed(1)  # the start is the recipe's, whatever was drawn before
+    parts = build_parts(load_recipe(str(recipe)), open_data(load_recipe(str(recipe)), str(data), None).train, "cpu")
+    built = {name: value.half() if value.is_floating_point() else value
+             for name, value in parts.student.backbone.state_dict().items()}  # fmt: skip
+    assert differences(load_file(start / "student.safetensors"), built) == []
+    assert main([*common, "--out", str(start), "--resume"]) == 0
+    assert main([*common, "--out", str(tmp_path / "whole")]) == 0
+    assert differences(checkpoint_of(start), checkpoint_of(tmp_path / "whole")) == []
+
+
+def test_start_only_takes_no_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe = toy_recipe_file(tmp_path, "moco_v2")
+    assert main(["train", str(recipe), "--start-only", "--steps", "3", "--out", str(tmp_path / "run")]) == 2
+    assert "--start-only takes no steps" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

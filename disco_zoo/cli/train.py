@@ -24,6 +24,7 @@ def _list_recipes(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     "--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_recipes, help="Name the bundled recipes."
 )
 @click.option("--print", "print_only", is_flag=True, help="Print the full resolved recipe and stop.")
+@click.option("--start-only", is_flag=True, help="Train nothing: the run folder holds the start, to measure beside it.")
 @run_options
 def command(recipe: str, print_only: bool, overrides: tuple[str, ...], seed: int | None, **given: Any) -> None:
     """Train from RECIPE, a bundled recipe's name or a path to a .yaml.
@@ -33,6 +34,7 @@ def command(recipe: str, print_only: bool, overrides: tuple[str, ...], seed: int
       disco-zoo train pocket/disco_effb0.disco_lite0_fmnist --print
       disco-zoo train disco_effb0.disco_lite0_cifar10 --data cifar10_train.parquet
       disco-zoo train my_recipe.yaml --data photos/ --set optim.epochs=2
+      disco-zoo train disco_effb0.disco_lite0_cifar10 --data cifar10_train.parquet --start-only --out runs/start
     """
     from disco_zoo.recipe import load_recipe
 
@@ -45,7 +47,7 @@ def command(recipe: str, print_only: bool, overrides: tuple[str, ...], seed: int
 
 def _train(
     recipe: Any, *, data: str | None, eval_data: str | None, out: Path | None, steps: int | None, resume: bool,
-    device: str, workers: int | None, as_json: bool,
+    device: str, workers: int | None, as_json: bool, start_only: bool,
 ) -> None:  # fmt: skip
     import json
 
@@ -53,7 +55,9 @@ def _train(
     from disco_zoo.run import Run, open_data
     from disco_zoo.run_folder import require_begun
 
-    options = how_to_run(device=device, workers=workers, resume=resume, steps=steps)
+    if start_only and (resume or steps is not None):
+        raise click.UsageError("--start-only takes no steps: leave out --steps and --resume")
+    options = how_to_run(device=device, workers=workers, resume=resume, steps=0 if start_only else steps)
     folder = out or Path("runs") / recipe.name
     if resume:
         require_begun(folder)
