@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from disco_zoo.cli.evaluate_table import table
 from disco_zoo.cli.options import DEVICE, JSON, chosen_device, default_workers
 
 if TYPE_CHECKING:
@@ -65,6 +66,9 @@ def command() -> None:
       disco-zoo evaluate semi disco_effb0 --data imagenet/ --list 1percent.txt --protocol disco
       disco-zoo evaluate transfer disco_effb0 --data cifar10_train.parquet --protocol disco
     """
+
+
+command.add_command(table)
 
 
 @command.command("knn")
