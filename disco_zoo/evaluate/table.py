@@ -49,7 +49,8 @@ def read_results(paths: Sequence[Path]) -> list[dict[str, Any]]:
     Raises:
         BadData: a file is no such result, or two of them are the same measurement.
     """
-    results, seen = [], {}
+    results: list[dict[str, Any]] = []
+    seen: dict[tuple[Any, ...], Path] = {}
     for path in paths:
         try:
             values = json.loads(path.read_text(encoding="utf-8"))
