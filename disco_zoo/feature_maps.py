@@ -62,9 +62,7 @@ class FeatureMaps(nn.Module):
     def train(self, mode: bool = True) -> FeatureMaps:
         super().train(mode and not self.frozen)
         if self.freeze_batch_norm:
-            for module in self.modules():
-                if isinstance(module, nn.modules.batchnorm._BatchNorm):
-                    module.eval()
+            keep_statistics(self)
         return self
 
     def forward(self, images: Tensor) -> list[Tensor]:
@@ -88,6 +86,13 @@ class FeatureMaps(nn.Module):
         for stride, found in zip(self.strides, maps, strict=True):
             if found.shape[-2:] != (height // stride, width // stride):
                 raise DiscoZooError(f"{title} gives {tuple(found.shape)} where a map of stride {stride} should be.")
+
+
+def keep_statistics(network: nn.Module) -> None:
+    """Put each BatchNorm into eval mode, until the network's mode changes."""
+    for module in network.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
 
 
 def map_strides(backbone: Any, title: str) -> dict[int, int]:

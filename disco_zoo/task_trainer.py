@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,7 @@ from disco_zoo.datasets import UnreadableTally
 from disco_zoo.errors import BadRunFolder, Interrupted, TrainingDiverged
 from disco_zoo.evaluate.features import unreadable_limit
 from disco_zoo.interrupts import InterruptFlag
-from disco_zoo.metric_logger import MetricLogger
+from disco_zoo.metric_logger import MetricLogger, read_metrics
 from disco_zoo.progress import StepProgress
 from disco_zoo.task_folder import TaskFolder
 
@@ -147,7 +148,8 @@ class TaskTrainer:
         if self.plan.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.learning.parameters(), self.plan.clip_norm)
         self.optimizer.step()
-        return {"loss": total.item(), **{name: value.item() for name, value in losses.items()}}
+        parts = {name: value.item() for name, value in losses.items()} if len(losses) > 1 else {}
+        return {"loss": total.item(), **parts}
 
     def _log(self, losses: dict[str, float], last_step: int, progress: StepProgress) -> None:
         step = self.done.step
@@ -199,3 +201,20 @@ class TaskTrainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.done = Progressed(**state["position"])
         restore_random_state(state["random"])
+
+
+def curve_rows(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Records without the figures that were taken only once, at the end: one point is no curve."""
+    taken = Counter(key for row in metrics for key in row if key != "step")
+    least = min(2, max(taken.values(), default=0))
+    return [{key: value for key, value in row.items() if key == "step" or taken[key] >= least} for row in metrics]
+
+
+def log_once(folder: TaskFolder, step: int, figures: Mapping[str, float]) -> None:
+    """Add the figures of the end to the metrics, also when a finished run is resumed and measured again."""
+    rows = read_metrics(folder.path)
+    if any(row["step"] == step and row.keys() >= figures.keys() for row in rows):
+        return
+    logger = MetricLogger(folder.path, resume_step=step)
+    logger.log({"step": step, **figures})
+    logger.close()

@@ -9,10 +9,12 @@ import timm
 import torch
 from tiny_detection import tiny_detector, tiny_settings
 from torch import nn
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from disco_zoo.detection.c4 import AlignedRegions
 from disco_zoo.detection.network import build_detector
 from disco_zoo.detection.precise_bn import set_precise_statistics
+from disco_zoo.detection.resize import SmoothTransform
 from disco_zoo.detection.settings import PRESETS, detection_settings, lr_factor
 from disco_zoo.detection.trainer import detector_optimizer
 from disco_zoo.errors import BadRecipe, DiscoZooError, UnknownName
@@ -66,6 +68,36 @@ def test_c4_has_all_of_the_resnet_in_its_two_halves_and_one_norm_more() -> None:
     assert not [key for key in state if "mask_head" in key]  # its stage is the box head's
 
 
+@pytest.mark.parametrize("batch_norm", ["frozen", "train"])
+def test_c4_freezes_statistics_in_both_halves_of_the_resnet(batch_norm: str) -> None:
+    detector = tiny_detector(tiny_settings("neck=c4", f"batch_norm={batch_norm}")).train()
+    before = {key: value.clone() for key, value in detector.state_dict().items() if "running_mean" in key}
+    detector(IMAGES, targets())
+    changed = {key for key, value in before.items() if not torch.equal(value, detector.state_dict()[key])}
+    assert changed == ({"roi_heads.box_head.last.norm.running_mean"} if batch_norm == "frozen" else before.keys())
+
+
+def test_images_are_resized_without_skipping_pixels() -> None:
+    """Stripes of one pixel: at an eighth of the size they are even grey, and boxes and masks go with them."""
+    transform = SmoothTransform((32,), 100, [0.0] * 3, [1.0] * 3)
+    image = torch.zeros(3, 256, 512)
+    image[:, :, ::2] = 1
+    target = {"boxes": torch.tensor([[64.0, 32.0, 128.0, 96.0]]), "labels": torch.tensor([1])}
+    target["masks"] = torch.zeros(1, 256, 512, dtype=torch.uint8)
+    target["masks"][0, 32:96, 64:128] = 1
+    small, resized = transform.resize(image, target)
+    assert resized is not None
+    assert small.shape == (3, 32, 64)
+    torch.testing.assert_close(small[:, :, 2:-2], torch.full((3, 32, 60), 0.5), atol=0.01, rtol=0)
+    assert resized["boxes"].tolist() == [[8, 4, 16, 12]]
+    assert resized["masks"][0].nonzero().min(0)[0].tolist() == [4, 8]
+    assert int(resized["masks"].sum()) == 64
+    plain = GeneralizedRCNNTransform((32,), 100, [0.0] * 3, [1.0] * 3)
+    for height, width in ((31, 47), (500, 333), (20, 400)):
+        shapes = [one.resize(torch.rand(3, height, width))[0].shape for one in (transform, plain)]
+        assert shapes[0] == shapes[1]
+
+
 def test_c4_is_for_resnets() -> None:
     with pytest.raises(DiscoZooError, match=r"C4 is for ResNets and test_efficientnet is none. Type: --neck fpn"):
         tiny_detector(tiny_settings("neck=c4"), model="test_efficientnet")
@@ -104,6 +136,15 @@ def test_the_papers_presets() -> None:
     assert (disco.warmup_steps, disco.sizes[:2], disco.sizes[-1]) == (200, (400, 480), 800)
     assert (coco.steps, coco.decay_at, coco.sizes) == (180000, (120000, 160000), (640, 672, 704, 736, 768, 800))
     assert voc.sizes == tuple(range(480, 801, 32))
+    assert (coco.batch_size, coco.lr, coco.warmup_steps) == (
+        16,
+        0.02,
+        1000,
+    )  # detectron2's own warm-up: no file sets it
+    for one in (voc, disco, coco):
+        assert (one.weight_decay, one.max_size, one.regions, one.batch_norm) == (1e-4, 1333, 512, "train")
+        assert (one.proposals_before_nms, one.proposals, one.precise_bn_batches) == (12000, 2000, 200)
+        assert (one.anchor_sizes, one.optimizer, one.clip_norm) == ((32, 64, 128, 256, 512), "sgd", None)
     assert {s.neck for s in (voc, disco, coco)} == {"c4"}
     assert (voc.test_proposals_before_nms, voc.test_proposals, voc.precise_bn_batches) == (6000, 1000, 200)
     assert (voc.ap_points, coco.ap_points) == (11, 101)

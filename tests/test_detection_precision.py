@@ -25,7 +25,7 @@ def image(*instances: Instance) -> AnnotatedImage:
 def instance(box: tuple[float, float, float, float] = BOX, label: int = 0, ignore: bool = False) -> Instance:
     x1, y1, x2, y2 = box
     outline = [[x1, y1, x2, y1, x2, y2, x1, y2]]
-    return Instance(box, label, ignore, (x2 - x1) * (y2 - y1), outline)
+    return Instance(box, label, ignore, area=(x2 - x1) * (y2 - y1), outline=outline)
 
 
 def found(*rows: tuple[Any, float, int]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from disco_zoo.cli import main
 from disco_zoo.detection.batches import read_image
 from disco_zoo.detection.load import load_detector
 from disco_zoo.detection.open_data import open_annotated_pair
-from disco_zoo.errors import BadCheckpoint, BadRunFolder
+from disco_zoo.errors import BadCheckpoint, BadData, BadRunFolder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SETS = [part for change in TINY for part in ("--set", change)]
@@ -73,16 +73,69 @@ def test_steps_then_resume_is_the_whole_run(neck: str, coco: Path, tmp_path: Pat
     assert facts[0]["detector"]["sha256"] == facts[1]["detector"]["sha256"]
 
 
+def test_a_seed_fixes_random_starts_and_new_layers_are_those_of_our_weights(coco: Path, tmp_path: Path) -> None:
+    """Whatever the process drew before; and the new layers do not depend on where the backbone started."""
+
+    def start(name: str, *arguments: str, model: str = "test_resnet") -> dict[str, Any]:
+        torch.rand(len(name))
+        freeze = ("--freeze", "--set", "lr=1e-30", "--set", "weight_decay=0", "--set", "steps=1")
+        assert detect(coco, tmp_path / name, *freeze, *arguments, model=model) == 0
+        return tensors(tmp_path / name)
+
+    first, again, other = start("first"), start("once more"), start("other", "--seed", "1")
+    assert all(torch.equal(value, again[key]) for key, value in first.items())
+    changed = [key for key, value in first.items() if not torch.equal(value, other[key])]
+    assert any(key.startswith("backbone.maps") for key in changed)
+    assert any(key.startswith("roi_heads") for key in changed)
+    data = ["--data", str(coco), "--device", "cpu", "--workers", "0", "--freeze", "--set", "steps=1"]
+    for name, untrained in (("ours", []), ("random", ["--untrained"])):
+        run = [*data, *SETS, "--set", "lr=1e-30", "--set", "weight_decay=0", "--out", str(tmp_path / name), *untrained]
+        assert main(["detect", "disco_effb0", *run]) == 0
+    ours, random = tensors(tmp_path / "ours"), tensors(tmp_path / "random")
+    new = [key for key in ours if not key.startswith("backbone.maps")]
+    assert all(torch.allclose(ours[key], random[key], rtol=0, atol=1e-20) for key in new)  # after a step of 1e-30
+    assert not torch.equal(ours["backbone.maps.getter.model.conv_stem.weight"],
+                           random["backbone.maps.getter.model.conv_stem.weight"])  # fmt: skip
+
+
+def test_a_finished_run_resumed_is_the_same_and_its_test_images_too(
+    coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert detect(coco, out, "--set", "steps=2") == 0
+    rows, facts = (out / "metrics.jsonl").read_text(), json.loads((out / "run.json").read_text())
+    assert detect(coco, out, "--set", "steps=2", "--resume") == 0
+    assert (out / "metrics.jsonl").read_text() == rows
+    assert json.loads((out / "run.json").read_text())["figures"] == facts["figures"]
+    capsys.readouterr()
+    assert detect(coco, out, "--set", "steps=2", "--resume", "--eval-data", str(coco / "train2017.json")) == 2
+    other = coco / "annotations" / "instances_train2017.json"
+    assert detect(coco, out, "--set", "steps=2", "--resume", "--eval-data", str(other)) == 2
+    assert "holds a run on other images" in capsys.readouterr().err
+
+
 def test_a_detector_loads_from_its_folder_and_finds_what_it_found(coco: Path, tmp_path: Path) -> None:
     assert detect(coco, tmp_path, "--masks", "--set", "steps=2") == 0
-    detector, names = load_detector(tmp_path)
-    assert names == ("disc", "square", "triangle")
+    detector = load_detector(tmp_path)
+    assert detector.class_names == ("disc", "square", "triangle")
     _, test = open_annotated_pair(str(coco))
-    with torch.no_grad():
-        (found,) = detector([read_image(test.images[0], 0) / 255.0])
-    assert found["boxes"].shape == (len(found["scores"]), 4)
+    photo = test.images[0].path
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)["model"]
-    assert all(torch.equal(value, state[key]) for key, value in detector.state_dict().items())
+    assert all(torch.equal(value, state[key]) for key, value in detector.network.state_dict().items())
+    with torch.no_grad():
+        (output,) = detector.network([read_image(test.images[0], 0) / 255.0])
+    found = detector.find(photo, min_score=0.0)
+    assert [list(one.box) for one in found] == output["boxes"].tolist()
+    assert [one.score for one in found] == output["scores"].tolist()
+    assert [one.name for one in found] == [detector.class_names[label - 1] for label in output["labels"].tolist()]
+    assert all(one.mask is not None and one.mask.shape == (64, 64) for one in found)
+    assert found
+    assert len(detector.find(photo, min_score=found[0].score)) < len(found)
+    detector.draw([photo, photo], tmp_path / "found.png", min_score=found[0].score)
+    with Image.open(tmp_path / "found.png") as picture:
+        assert picture.width > picture.height
+    with pytest.raises(BadData, match=r"^nowhere.jpg is missing.$"):
+        detector.find("nowhere.jpg")
     (tmp_path / "detector.safetensors").write_bytes(b"cut")
     with pytest.raises(BadCheckpoint, match="is damaged"):
         load_detector(tmp_path)
@@ -94,6 +147,7 @@ def test_voc_data_and_a_frozen_backbone(tmp_path: Path) -> None:
     voc = make_voc(tmp_path / "voc", {"trainval": 12, "test": 2}, 64)
     assert detect(voc, tmp_path / "run", "--freeze", "--set", "steps=1", "--set", "ap_points=11") == 0
     assert json.loads((tmp_path / "run" / "run.json").read_text())["figures"]["box_ap50"] is not None
+    assert "VOC 2007's 11 recall levels" in (tmp_path / "run" / "report.md").read_text()
 
 
 def failure(capsys: pytest.CaptureFixture[str]) -> str:
@@ -118,7 +172,7 @@ def test_mistakes_cost_one_line_and_leave_no_folder(
         assert expected in failure(capsys)
     assert not out.exists()
     assert detect(make_voc(tmp_path / "voc", {"train": 12, "val": 2}, 64), out, "--masks") == 2
-    assert "objects without an outline. Leave out --masks" in failure(capsys)
+    assert "objects without an outline, the first in train_0.jpg. Leave out --masks" in failure(capsys)
 
 
 def test_a_run_goes_on_only_as_it_began(coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

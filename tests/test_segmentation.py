@@ -16,6 +16,7 @@ from shape_images import SHAPES, make_mask_folder
 from disco_zoo.cli import main
 from disco_zoo.errors import BadData
 from disco_zoo.input_size import create_for_any_size
+from disco_zoo.segmentation import measure
 from disco_zoo.segmentation.batches import CroppedImages, whole_image
 from disco_zoo.segmentation.check import check_masks
 from disco_zoo.segmentation.data import VOC_CLASSES, open_masked_pair
@@ -79,6 +80,41 @@ def test_the_other_layout_and_voc(data: Path, tmp_path: Path) -> None:
     assert check_masks(*open_masked_pair(str(other)))[0].class_names == ("0", "1", "2", "3")
 
 
+def test_one_folder_without_splits_holds_out_a_fifth(data: Path) -> None:
+    (data / "train").rename(data / "all")
+    for name in ("images", "masks"):
+        (data / "all" / name).rename(data / name)
+    (data / "val").rename(data / "vall")
+    train, test, notes = check_masks(*open_masked_pair(str(data)))
+    assert (len(train), len(test)) == (10, 2)
+    assert not set(train.pairs) & set(test.pairs)
+    assert notes[0].startswith("no test split: 2 of 12 images")
+    (data / "images" / "val").mkdir()
+    with pytest.raises(BadData, match="has no images with masks"):  # else val would be among what is trained on
+        open_masked_pair(str(data))
+
+
+def test_folders_inside_and_names_with_two_endings(data: Path) -> None:
+    for name in ("images", "masks"):
+        (data / "train" / name / "day ü").mkdir()
+        for path in (data / "train" / name).glob("*.png"):
+            path.rename(path.parent / "day ü" / (path.name if name == "images" else f"{path.name}.png"))
+    train, _ = open_masked_pair(str(data))
+    assert len(train) == 12
+    assert all(mask.name == f"{image.name}.png" for image, mask in train.pairs)
+
+
+def test_a_photo_is_turned_as_its_mask_sees_it(data: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = data / "train/images/3.png"
+    for size, seen in (((60, 80), (60, 80)), ((80, 60), (80, 60))):
+        Image.new("RGB", (80, 60)).save(path, exif=exif)
+        grey(data / "train/masks/3.png", 1, size)
+        train, _, _ = check_masks(*open_masked_pair(str(data)))
+        assert train.image([image for image, _ in train.pairs].index(path)).size == seen
+
+
 def grey(path: Path, value: int, size: tuple[int, int] = (SIZE, SIZE)) -> None:
     Image.new("L", size, value).save(path)
 
@@ -94,7 +130,9 @@ def grey(path: Path, value: int, size: tuple[int, int] = (SIZE, SIZE)) -> None:
     (lambda d: (d / "val/masks/1.png").write_text("x"), "1.png is unreadable"),
     (lambda d: (d / "train/images/1.png").write_text("x"), "1.png is unreadable"),
     (lambda d: [p.unlink() for p in (d / "train/images").iterdir()], "holds no images"),
-    (lambda d: (d / "val").rename(d / "vall"), "has no val or valid or validation or test images with masks"),
+    (lambda d: (d / "train").rename(d / "trian"), "has no images with masks. Expected: images . masks"),
+    (lambda d: Image.new("L", (SIZE, SIZE)).save(d / "train/masks/3.png", format="JPEG"), "is a JPEG, which blurs"),
+    (lambda d: [grey(p, 255 * (n % 2)) for n, p in enumerate((d / "train/masks").iterdir())], "write it as 1"),
 ])  # fmt: skip
 def test_faults_are_found_before_the_training(change: Callable[[Path], Any], expected: str, data: Path) -> None:
     change(data)
@@ -173,7 +211,17 @@ def test_predictions_have_the_size_of_their_image(size: tuple[int, int], data: P
     pixels, shown = whole_image(train.image(0), 64)
     assert min(shown) == 64
     assert all(side % 32 == 0 for side in pixels.shape[1:])
-    assert predict(segmenter().eval(), train, 0, 64).shape == size[::-1]
+    assert predict(segmenter().eval(), train.image(0), 64).shape == size[::-1]
+
+
+def test_classes_in_parts_are_the_argmax_of_all(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    net, image = segmenter("maps=all", "stride=4").eval(), open_masked_pair(str(data))[0].image(0)
+    torch.nn.init.normal_(net.head[1].weight)  # type: ignore[arg-type]
+    whole = predict(net, image, 64)
+    assert len(whole.unique()) > 1
+    for number in (1, 2, 3):
+        monkeypatch.setattr(measure, "CLASSES_AT_ONCE", number)
+        assert torch.equal(predict(net, image, 64), whole)
 
 
 def segment(data: Path, out: Path, *arguments: str, model: str = "test_resnet") -> int:
@@ -212,7 +260,8 @@ def test_mistakes_cost_one_line_and_leave_no_folder(
 ) -> None:
     for arguments, expected in (
         (("--preset", "fst"), "Did you mean 'fast'"), (("--set", "map=all"), "Did you mean 'maps'"),
-        (("--set", "maps=some"), "maps: "), (("--eval-data", "nowhere"), "there is no folder nowhere"),
+        (("--set", "scales=[2, 1]"), "scales: two rising numbers"), (("--set", "maps=some"), "maps: "),
+        (("--eval-data", "nowhere"), "there is no folder nowhere"),
     ):  # fmt: skip
         assert segment(data, tmp_path / "run", "--untrained", *arguments) == 2
         printed = capsys.readouterr()

@@ -8,11 +8,11 @@ from typing import Any
 
 import click
 
-from disco_zoo.cli.options import DEVICE, JSON, OUT, RESUME, STEPS, VIEW_WORKERS, how_to_run
+from disco_zoo.cli.options import DEVICE, JSON, OUT, READ_WORKERS, RESUME, STEPS, how_to_run
 
 _OPTIONS: list[Any] = [
     click.option("--data", required=True, help="Folder in COCO's or VOC's layout, or an instances .json."),
-    click.option("--eval-data", help="Another to measure on; default: the val, valid or test split of --data."),
+    click.option("--eval-data", help="Another to measure on; default: the val or test split of --data, else a fifth."),
     click.option("--masks", is_flag=True, help="Mask R-CNN: outlines, too."),
     click.option("--preset", default="fast", show_default=True, help="fast, voc, voc_disco or coco_2x."),
     click.option("--neck", type=click.Choice(["fpn", "c4"]), help="Instead of the preset's. c4 is for ResNets."),
@@ -22,11 +22,12 @@ _OPTIONS: list[Any] = [
     STEPS,
     RESUME,
     click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
-                 help="Change one key of the preset, e.g. sizes=[320] or lr=0.001. Repeatable."),
+                 help="Change one key of the preset, e.g. sizes=[320] or lr=0.001; a run's settings.json lists them "
+                 "all. Repeatable."),
     click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
                  help="Of the new layers, order and mirroring."),
     DEVICE,
-    VIEW_WORKERS,
+    READ_WORKERS,
     JSON,
 ]  # fmt: skip
 

@@ -8,21 +8,22 @@ from typing import Any
 
 import click
 
-from disco_zoo.cli.options import DEVICE, JSON, OUT, RESUME, STEPS, VIEW_WORKERS, how_to_run
+from disco_zoo.cli.options import DEVICE, JSON, OUT, READ_WORKERS, RESUME, STEPS, how_to_run
 
 _OPTIONS: list[Any] = [
     click.option("--data", required=True, help="Folder of images and masks (PNG of class numbers), or VOC's."),
-    click.option("--eval-data", help="Another to measure on; default: the val or test split of --data."),
+    click.option("--eval-data", help="Another to measure on; default: the val or test split of --data, else a fifth."),
     click.option("--preset", default="fast", show_default=True, help="fast or linear."),
     click.option("--untrained", is_flag=True, help="A backbone with random weights, to compare."),
     OUT,
     STEPS,
     RESUME,
     click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
-                 help="Change one key of the preset, e.g. maps=all or image_size=384. Repeatable."),
+                 help="Change one key of the preset, e.g. maps=all or image_size=384; a run's settings.json lists them "
+                 "all. Repeatable."),
     click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of head, order and crops."),
     DEVICE,
-    VIEW_WORKERS,
+    READ_WORKERS,
     JSON,
 ]  # fmt: skip
 
@@ -45,7 +46,7 @@ def command(
     \b
     Examples:
       disco-zoo segment disco_effb0 --data my_masks/
-      disco-zoo segment disco_effb0 --data VOCdevkit/VOC2012 --preset linear --set maps=all
+      disco-zoo segment disco_effb0 --data VOCdevkit/VOC2012 --preset linear
     """
     from disco_zoo.segmentation.run import run_segmentation
     from disco_zoo.segmentation.settings import segmentation_settings
@@ -69,7 +70,7 @@ def _job(*, data: str, eval_data: str | None, untrained: bool, **given: Any) -> 
     from disco_zoo.segmentation.run import SegmentationJob
 
     train, test = open_masked_pair(data, eval_data)
-    with StepProgress("reading masks", len(train) + len(test)) as progress:
+    with StepProgress("reading masks", len(train) + len(test or ())) as progress:
         train, test, notes = check_masks(train, test, progress.update)
     return SegmentationJob(train=train, test=test, notes=tuple(notes), pretrained=not untrained, **given)
 

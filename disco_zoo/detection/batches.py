@@ -16,6 +16,7 @@ from disco_zoo.detection.annotations import AnnotatedImage, AnnotatedSet
 from disco_zoo.detection.masks import mask_of
 from disco_zoo.errors import UnreadableImage
 from disco_zoo.interrupts import leave_interrupts_to_parent
+from disco_zoo.orientation import as_annotated
 from disco_zoo.randomness import stream_generator
 from disco_zoo.task_trainer import Batch
 
@@ -23,14 +24,14 @@ Target = dict[str, Tensor]
 
 
 def read_image(image: AnnotatedImage, index: int) -> Tensor:
-    """Pixels uint8 (3, height, width), in the orientation of the file as its annotation sees it.
+    """Pixels uint8 (3, height, width), turned as its annotation sees them.
 
     Raises:
         UnreadableImage: no whole image.
     """
     try:
         with Image.open(image.path) as opened:
-            return pil_to_tensor(to_rgb(opened))
+            return pil_to_tensor(to_rgb(as_annotated(opened, (image.width, image.height))))
     except Exception as error:  # decoders of damaged bytes raise nearly anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UnreadableImage(index, str(image.path), reason) from error
@@ -38,7 +39,7 @@ def read_image(image: AnnotatedImage, index: int) -> Tensor:
 
 def target_of(image: AnnotatedImage, masks: bool) -> Target:
     """Boxes float32 (N, 4), labels int64 (N,) from 1 (0 is background), and masks uint8 (N, H, W), without crowds."""
-    kept = [instance for instance in image.instances if not instance.ignore]
+    kept = [instance for instance in image.instances if instance.learn]
     target = {
         "boxes": torch.tensor([instance.box for instance in kept], dtype=torch.float32).reshape(-1, 4),
         "labels": torch.tensor([instance.label + 1 for instance in kept], dtype=torch.int64),
@@ -69,7 +70,7 @@ class TrainImages(Dataset[_Item]):
     def __init__(self, annotated: AnnotatedSet, seed: int, masks: bool) -> None:
         self.images, self.seed, self.masks = annotated.images, seed, masks
         # As in detectron2: an image without an object teaches only background.
-        self.chosen = [n for n, image in enumerate(annotated.images) if any(not i.ignore for i in image.instances)]
+        self.chosen = [n for n, image in enumerate(annotated.images) if any(i.learn for i in image.instances)]
 
     def __len__(self) -> int:
         return len(self.chosen)

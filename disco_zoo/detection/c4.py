@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.ops import MultiScaleRoIAlign, roi_align
 
 from disco_zoo.errors import DiscoZooError
-from disco_zoo.feature_maps import FeatureMaps
+from disco_zoo.feature_maps import FeatureMaps, keep_statistics
 
 STRIDE = 16
 REGION_SIZE = 14
@@ -44,11 +44,22 @@ class C4Map(nn.Module):
 
 
 class LastStage(nn.Module):
-    """Regions (R, C, 14, 14) to features (R, C', 7, 7)."""
+    """Regions (R, C, 14, 14) to features (R, C', 7, 7).
 
-    def __init__(self, stage: nn.Module, channels: int) -> None:
+    Args:
+        freeze_batch_norm: the stage's running statistics stay as they are; the norm behind it is new and learns.
+    """
+
+    def __init__(self, stage: nn.Module, channels: int, *, freeze_batch_norm: bool) -> None:
         super().__init__()
         self.stage, self.norm = stage, nn.BatchNorm2d(channels)
+        self.freeze_batch_norm = freeze_batch_norm
+
+    def train(self, mode: bool = True) -> LastStage:
+        super().train(mode)
+        if self.freeze_batch_norm:
+            keep_statistics(self.stage)
+        return self
 
     def forward(self, regions: Tensor) -> Tensor:
         features: Tensor = self.norm(self.stage(regions))

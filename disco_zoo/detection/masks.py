@@ -21,6 +21,15 @@ def mask_of(outline: Any, height: int, width: int) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(coding.decode(rle_of(outline, height, width)))).to(torch.uint8)
 
 
+def has_outline(outline: Any, height: int, width: int) -> bool:
+    """Whether `mask_of` can draw it into an image of this size."""
+    if not isinstance(outline, dict):
+        return outline is not None
+    counts = outline["counts"]
+    whole = not isinstance(counts, list) or sum(counts) == height * width
+    return whole and list(outline["size"]) == [height, width]
+
+
 def rle_of(outline: Any, height: int, width: int) -> dict[str, Any]:
     """COCO's compressed RLE of polygons or of either kind of RLE."""
     coding = _coding()

@@ -20,6 +20,7 @@ from torchvision.ops import MultiScaleRoIAlign
 
 from disco_zoo.detection.c4 import AlignedRegions, C4Map, LastStage, PooledRegions, RegionMaps
 from disco_zoo.detection.pyramid import LEVELS, Pyramid
+from disco_zoo.detection.resize import SmoothTransform
 from disco_zoo.detection.settings import DetectionSettings
 
 RATIOS = (0.5, 1.0, 2.0)
@@ -62,11 +63,11 @@ def build_detector(
     else:
         parts = _fpn_parts(backbone, num_classes, settings, masks, fixed)
     detector = (MaskRCNN if masks else FasterRCNN)(
-        min_size=settings.sizes, max_size=settings.max_size, image_mean=list(mean), image_std=list(std),
         rpn_pre_nms_top_n_train=settings.proposals_before_nms, rpn_post_nms_top_n_train=settings.proposals,
         rpn_pre_nms_top_n_test=settings.test_proposals_before_nms, rpn_post_nms_top_n_test=settings.test_proposals,
         box_batch_size_per_image=settings.regions, **parts,
     )  # fmt: skip
+    detector.transform = SmoothTransform(settings.sizes, settings.max_size, list(mean), list(std))
     return detector.to(memory_format=torch.channels_last)
 
 
@@ -95,7 +96,7 @@ def _c4_parts(
     backbone: nn.Module, num_classes: int, settings: DetectionSettings, masks: bool, fixed: dict[str, Any]
 ) -> dict[str, Any]:
     body = C4Map(backbone, **fixed)
-    last = LastStage(body.last_stage, body.last_channels)
+    last = LastStage(body.last_stage, body.last_channels, freeze_batch_norm=bool(fixed["freeze_batch_norm"]))
     parts = {
         "backbone": body,
         "rpn_anchor_generator": AnchorGenerator((settings.anchor_sizes,), (RATIOS,)),

@@ -9,6 +9,7 @@ from disco_zoo.metric_logger import read_metrics
 from disco_zoo.plots import plot_curves
 from disco_zoo.progress import duration
 from disco_zoo.task_folder import TaskFolder
+from disco_zoo.task_trainer import curve_rows
 
 SHOWN = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "ap_small": "AP small", "ap_medium": "AP medium",
          "ap_large": "AP large"}  # fmt: skip
@@ -31,7 +32,7 @@ def write_report(folder: TaskFolder, notes: Sequence[str]) -> None:
     """Draw the curves and write report.md."""
     facts, metrics = folder.read_json("run.json"), read_metrics(folder.path)
     if metrics:
-        plot_curves(metrics, folder.figures / "curves.png", f"{facts['model']}: detector")
+        plot_curves(curve_rows(metrics), folder.figures / "curves.png", f"{facts['model']}: detector")
     lines = [f"# Detector on {facts['model']}", "", f"`{facts['command']}`", "", *_fact_lines(facts)]
     lines += [f"- {note}" for note in notes]
     if figures := facts.get("figures"):
@@ -64,4 +65,6 @@ def _tables(figures: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
     for name in facts["class_names"]:
         values = [shown(figures[f"{kind}_ap_per_class"][name]) for kind in kinds]
         lines.append(f"| {name} | {' | '.join(values)} |")
-    return [*lines, "", "Average precision in percent, by COCO's definition (mean over IoU 0.5 to 0.95)."]
+    points = facts["ap_points"]
+    levels = "COCO's 101" if points == 101 else f"VOC 2007's {points}"
+    return [*lines, "", f"Average precision in percent: AP is the mean over IoU 0.5 to 0.95; {levels} recall levels."]

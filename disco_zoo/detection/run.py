@@ -12,23 +12,24 @@ from disco_zoo.checkpoint import write_atomically
 from disco_zoo.checksum import sha256_of
 from disco_zoo.detection.annotations import AnnotatedSet
 from disco_zoo.detection.batches import TrainImages
-from disco_zoo.detection.masks import EXTRA
+from disco_zoo.detection.masks import EXTRA, has_outline
 from disco_zoo.detection.measure import measure_detector
 from disco_zoo.detection.network import build_detector
 from disco_zoo.detection.report import write_report
 from disco_zoo.detection.settings import DetectionSettings
+from disco_zoo.detection.size_notes import size_notes
 from disco_zoo.detection.trainer import detector_trainer, measure_precisely
-from disco_zoo.errors import BadData, require
+from disco_zoo.errors import BadData, require, shown
 from disco_zoo.evaluate.features import backbone_fingerprint
-from disco_zoo.metric_logger import MetricLogger
 from disco_zoo.named_model import load_named_model
 from disco_zoo.peak_memory import peak_memory_mib
 from disco_zoo.progress import StepProgress, console
+from disco_zoo.randomness import stream_seed
 from disco_zoo.run import RunOptions
 from disco_zoo.run_folder import hardware, now, versions
 from disco_zoo.safetensors_file import save_tensors
 from disco_zoo.task_folder import TaskFolder
-from disco_zoo.task_trainer import Progressed, TaskTrainer
+from disco_zoo.task_trainer import Progressed, TaskTrainer, log_once
 
 CURVE = ("box_ap", "box_ap50", "mask_ap", "mask_ap50")
 DETECTOR = "detector.safetensors"
@@ -60,6 +61,10 @@ class DetectionJob:
             "freeze": self.freeze, "seed": self.seed, **self.settings.model_dump(mode="json"),
         }  # fmt: skip
 
+    def notes(self) -> list[str]:
+        """What was mended or left out, and what may cost accuracy, for people."""
+        return [*self.train.notes, *self.test.notes, *size_notes(self.train, self.settings)]
+
     def check(self) -> None:
         """Find what cannot be trained before the model is loaded.
 
@@ -70,9 +75,13 @@ class DetectionJob:
         for module in ("faster_coco_eval", "matplotlib"):
             require(module, EXTRA)
         for annotated in (self.train, self.test) if self.masks else ():
-            without = sum(instance.outline is None for image in annotated.images for instance in image.instances)
+            without = [image for image in annotated.images for instance in image.instances
+                       if not has_outline(instance.outline, image.height, image.width)]  # fmt: skip
             if without:
-                raise BadData(f"{annotated.name} has {without} objects without an outline. Leave out --masks")
+                raise BadData(
+                    f"{annotated.name} has {len(without)} objects without an outline, the first in "
+                    f"{shown(without[0].path.name)}. Leave out --masks"
+                )
 
 
 def run_detection(job: DetectionJob, out: Path, options: RunOptions) -> dict[str, Any]:
@@ -85,14 +94,17 @@ def run_detection(job: DetectionJob, out: Path, options: RunOptions) -> dict[str
         BadRunFolder, TrainingDiverged, Interrupted, BadData: see `TaskFolder` and `TaskTrainer`.
     """
     started = now()
-    torch.manual_seed(job.seed)  # of the new layers, and of a backbone with random weights
-    named = load_named_model(job.model, pretrained=job.pretrained)
+    named = load_named_model(job.model, pretrained=job.pretrained, seed=job.seed)
     sha256 = backbone_fingerprint(named.backbone)
+    # New layers and the training draw the same whatever the backbone has drawn: a random start compares with ours.
+    torch.manual_seed(stream_seed("detection", job.seed))
     detector = build_detector(
         named.backbone, len(job.train.class_names), job.settings,
         mean=named.mean, std=named.std, masks=job.masks, freeze=job.freeze, title=job.model,
     ).to(options.device)  # fmt: skip
     folder = TaskFolder(out, job.as_dict(), resume=options.resume)
+    for note in job.notes():
+        console.print(f"Note: {note}", soft_wrap=True)
     try:
         images = TrainImages(job.train, job.seed, job.masks)
         trainer = _trainer(job, detector, images, folder, options, sha256)
@@ -110,7 +122,7 @@ def run_detection(job: DetectionJob, out: Path, options: RunOptions) -> dict[str
         if done.step == job.settings.steps:
             facts |= _finish(job, detector, images, folder, named.network, options)
         folder.write_json("run.json", {**facts, "ended": now()})
-        write_report(folder, job.train.notes + job.test.notes)
+        write_report(folder, job.notes())
         console.print(f"Detector and report are in {folder.path}", soft_wrap=True)
         return folder.read_json("run.json")
     finally:
@@ -124,6 +136,7 @@ def _training_facts(job: DetectionJob, done: Progressed, detector: Any, options:
         "seed": job.seed,
         "steps": done.step,
         "total_steps": job.settings.steps,
+        "ap_points": job.settings.ap_points,
         "training_seconds": round(done.seconds, 1),
         "images_per_s": round(done.step * job.settings.batch_size / max(done.seconds, 1e-9), 2),
         "peak_memory_mib": peak_memory_mib(options.device),
@@ -146,7 +159,7 @@ def _trainer(
         return _curve_figures(figures)
 
     return detector_trainer(
-        detector, images, job.settings, folder, fingerprint=job.train.fingerprint() + sha256,
+        detector, images, job.settings, folder, fingerprint=job.train.fingerprint() + job.test.fingerprint() + sha256,
         device=options.device, workers=options.workers, measure=measure if job.settings.eval_every else None,
     )  # fmt: skip
 
@@ -155,7 +168,7 @@ def _finish(
     job: DetectionJob, detector: Any, images: TrainImages, folder: TaskFolder, network: str, options: RunOptions
 ) -> dict[str, Any]:
     """Save and measure a trained detector; draw what it finds."""
-    from disco_zoo.detection.sheet import draw_sheet
+    from disco_zoo.detection.sheet import LEGEND, draw_sheet
 
     measure_precisely(detector, images, job.settings, options.device, options.workers)
     path = folder.path / DETECTOR
@@ -165,10 +178,9 @@ def _finish(
             detector, job.test, job.settings,
             masks=job.masks, device=options.device, workers=options.workers, progress=progress.update,
         )  # fmt: skip
-    curve = MetricLogger(folder.path, resume_step=job.settings.steps)
-    curve.log({"step": job.settings.steps, **_curve_figures(figures)})
-    curve.close()
-    draw_sheet(job.test, detections, folder.figures / "detections.png", f"{job.model} on {job.test.name}")
+    log_once(folder, job.settings.steps, _curve_figures(figures))
+    heading = f"{job.model} on {job.test.name}\n{LEGEND}"
+    draw_sheet(job.test, detections, folder.figures / "detections.png", heading)
     return {"detector": {"file": DETECTOR, "sha256": sha256_of(path)}, "figures": figures}
 
 

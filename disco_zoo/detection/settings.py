@@ -1,7 +1,8 @@
 """All that decides a detector besides its backbone and data, and the papers' values as presets (`methods.md` 4.5).
 
 What the table of `methods.md` leaves open is detectron2's default: momentum 0.9, weight decay 1e-4 but none on
-normalisation layers, decay ×0.1, warm-up from a thousandth, 256 anchors and 512 regions an image.
+normalisation layers, decay ×0.1, warm-up from a thousandth (COCO: over 1000 steps), 256 anchors and 512 regions an
+image, difficult objects of VOC among what is learnt.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ class DetectionSettings(Section):
 
     `sizes` are drawn from while training; the last one is the size at which is measured. `ap_points` are recall levels
     of the average precision: 101 as COCO, 11 as VOC 2007. `precise_bn_batches` are training batches over which
-    BatchNorm's statistics are averaged anew before measuring.
+    BatchNorm's statistics are averaged anew before measuring. `batch_norm` "frozen" keeps the backbone's statistics.
     """
 
     neck: Literal["fpn", "c4"] = "fpn"
@@ -68,7 +69,8 @@ PRESETS = {
         update={"batch_size": 32, "lr": 0.01, "steps": 48_000, "warmup_steps": 200, "sizes": (400, *VOC_SIZES)}
     ),
     "coco_2x": DetectionSettings(
-        neck="c4", steps=180_000, decay_at=(120_000, 160_000), sizes=COCO_SIZES, checkpoint_every=2000
+        neck="c4", steps=180_000, decay_at=(120_000, 160_000), warmup_steps=1000, sizes=COCO_SIZES,
+        checkpoint_every=2000,
     ),
 }  # fmt: skip
 

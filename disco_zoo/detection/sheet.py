@@ -14,17 +14,23 @@ from disco_zoo.datasets import to_rgb
 from disco_zoo.detection.annotations import AnnotatedImage, AnnotatedSet
 from disco_zoo.detection.masks import EXTRA
 from disco_zoo.errors import require
+from disco_zoo.orientation import as_annotated
 from disco_zoo.plots import COLOURS, drawing
 
 COLUMNS, MAX_IMAGES = 4, 12
 MIN_SCORE = 0.5
+LEGEND = f"white, dashed: annotated; coloured: found with a score of {MIN_SCORE} or more"
 _INCHES = 3.0
 
 
 def draw_sheet(
-    annotated: AnnotatedSet, detections: Sequence[Mapping[str, Any]], path: str | Path, title: str
+    annotated: AnnotatedSet,
+    detections: Sequence[Mapping[str, Any]],
+    path: str | Path,
+    title: str,
+    min_score: float = MIN_SCORE,
 ) -> list[int]:
-    """Draw some images, evenly spread over the set: truth dashed, found boxes of at least `MIN_SCORE` solid.
+    """Draw some images, evenly spread over the set: truth dashed, found boxes of at least `min_score` solid.
 
     Args:
         detections: of each image in order, from `average_precision.compact`; masks are tinted.
@@ -36,24 +42,24 @@ def draw_sheet(
     spread = torch.linspace(0, len(annotated) - 1, min(len(annotated), MAX_IMAGES)).round().long().tolist()
     columns = min(COLUMNS, len(spread))
     rows = -(-len(spread) // columns)
-    heading = f"{title}\nwhite, dashed: annotated; coloured: found with a score of {MIN_SCORE} or more"
-    with drawing(_INCHES * columns, 0.8 + _INCHES * rows, heading, path) as figure:
+    with drawing(_INCHES * columns, 0.8 + _INCHES * rows, title, path) as figure:
         axes = figure.subplots(rows, columns, squeeze=False).flatten()
         for axis in axes:
             axis.set_axis_off()
         for axis, number in zip(axes, spread, strict=False):
-            _draw(axis, annotated.images[number], detections[number], annotated.class_names)
+            _draw(axis, annotated.images[number], detections[number], annotated.class_names, min_score)
     return [int(number) for number in spread]
 
 
-def _draw(axis: Any, image: AnnotatedImage, found: Mapping[str, Any], names: Sequence[str]) -> None:
+def _draw(axis: Any, image: AnnotatedImage, found: Mapping[str, Any], names: Sequence[str], min_score: float) -> None:
     try:
         with Image.open(image.path) as opened:
-            pixels = to_rgb(opened)
-    except OSError as error:
+            pixels = to_rgb(as_annotated(opened, (image.width, image.height)))
+    except Exception as error:  # decoders of damaged bytes raise nearly anything
         axis.set_title(f"unreadable: {error}"[:40], fontsize=9)
         return
-    certain = [n for n, score in enumerate(found["scores"].tolist()) if score >= MIN_SCORE]
+    # The surest last: it lies above the others.
+    certain = [n for n, score in enumerate(found["scores"].tolist()) if score >= min_score][::-1]
     shown = np.asarray(pixels)
     for number in certain if found.get("rles") else ():
         shown = _tinted(shown, found["rles"][number], COLOURS[(int(found["labels"][number]) - 1) % len(COLOURS)])

@@ -9,17 +9,19 @@ from xml.etree import ElementTree
 from disco_zoo.detection.annotations import AnnotatedImage, AnnotatedSet, Instance
 from disco_zoo.errors import BadData, shown
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".JPEG", ".JPG", ".PNG")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".JPEG", ".JPG", ".PNG", ".bmp", ".webp")
+IMAGE_FOLDERS = ("JPEGImages", "images", "Images", ".", "Annotations")
 _Rows = list[tuple[str, tuple[float, float, float, float], bool]]
 
 
-def read_voc(folders: Sequence[Path], split: str, class_names: Sequence[str] | None = None) -> AnnotatedSet:
+def read_voc(folders: Sequence[Path], split: str | None, class_names: Sequence[str] | None = None) -> AnnotatedSet:
     """Read one split of one or several VOC folders (VOC2007 and VOC2012 are trained on together).
 
-    VOC counts pixels from 1 and includes the last one; the boxes given back count from 0 and do not.
+    VOC counts pixels from 1 and includes the last one; the boxes given back count from 0 and do not. An image whose
+    size its annotation does not say has width and height 0.
 
     Args:
-        split: name of the list in ImageSets/Main, e.g. "trainval".
+        split: name of the list in ImageSets/Main, e.g. "trainval"; None reads every annotation there is.
         class_names: in the wanted order; by default those that occur, by alphabet.
 
     Raises:
@@ -28,13 +30,13 @@ def read_voc(folders: Sequence[Path], split: str, class_names: Sequence[str] | N
     read = [_read(folder, name) for folder in folders for name in _names(folder, split)]
     found = sorted({label for _, _, _, rows in read for label, _, _ in rows})
     names = tuple(class_names or found)
-    title = f"{', '.join(str(folder) for folder in folders)} ({split})"
+    title = ", ".join(str(folder) for folder in folders) + (f" ({split})" if split else "")
     if unknown := [name for name in found if name not in names]:
         raise BadData(f"{title} has a class that the training images do not: {', '.join(map(shown, unknown[:5]))}.")
     number = {name: label for label, name in enumerate(names)}
     images = tuple(
         AnnotatedImage(
-            path, width, height, tuple(Instance(box, number[label], difficult) for label, box, difficult in rows)
+            path, width, height, tuple(Instance(box, number[label], ignore=difficult) for label, box, difficult in rows)
         )
         for path, width, height, rows in read
     )
@@ -47,7 +49,18 @@ def voc_splits(folder: Path) -> set[str]:
     return {path.stem for path in lists.glob("*.txt") if "_" not in path.stem} if lists.is_dir() else set()
 
 
-def _names(folder: Path, split: str) -> list[str]:
+def without_lists(folder: Path) -> bool:
+    """Whether a folder holds VOC's annotations, in `Annotations` or themselves, and no lists of images."""
+    return not voc_splits(folder) and bool(_annotation_files(folder))
+
+
+def _annotation_files(folder: Path) -> list[Path]:
+    return sorted((folder / "Annotations").glob("*.xml")) or sorted(folder.glob("*.xml"))
+
+
+def _names(folder: Path, split: str | None) -> list[str]:
+    if split is None:
+        return [path.stem for path in _annotation_files(folder)]
     path = folder / "ImageSets" / "Main" / f"{split}.txt"
     try:
         return [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
@@ -56,10 +69,11 @@ def _names(folder: Path, split: str) -> list[str]:
 
 
 def _read(folder: Path, name: str) -> tuple[Path, int, int, _Rows]:
-    path = folder / "Annotations" / f"{name}.xml"
+    inside = folder / "Annotations"
+    path = (inside if inside.is_dir() else folder) / f"{name}.xml"
     try:
         root = ElementTree.parse(path).getroot()
-        width, height = (int(_text(root, f"size/{side}")) for side in ("width", "height"))
+        width, height = (int(root.findtext(f"size/{side}") or 0) for side in ("width", "height"))
         rows = [
             (_text(node, "name").strip(), _box(node), (node.findtext("difficult") or "0").strip() == "1")
             for node in root.iter("object")
@@ -84,6 +98,5 @@ def _text(node: ElementTree.Element, path: str) -> str:
 
 
 def _image_path(folder: Path, name: str) -> Path:
-    stem = folder / "JPEGImages" / name
-    paths = [stem.with_name(stem.name + suffix) for suffix in SUFFIXES]
+    paths = [folder / place / f"{name}{suffix}" for place in IMAGE_FOLDERS for suffix in SUFFIXES]
     return next((path for path in paths if path.is_file()), paths[0])

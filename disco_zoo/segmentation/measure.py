@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -17,20 +18,24 @@ from disco_zoo.segmentation.data import MaskedSet
 from disco_zoo.segmentation.head import LinearSegmenter
 from disco_zoo.segmentation.scores import pixel_counts, segmentation_figures
 
+CLASSES_AT_ONCE = 8  # scores of a photo in its own size are 100 MB each
 
-def predict(segmenter: LinearSegmenter, masked: MaskedSet, index: int, image_size: int) -> Tensor:
-    """Class numbers int64 (H, W) of one image in its own size; the segmenter is in eval mode.
 
-    Raises:
-        BadData: the image cannot be read.
-    """
-    image = masked.image(index)
+def predict(segmenter: LinearSegmenter, image: Image.Image, image_size: int) -> Tensor:
+    """Class numbers int64 (H, W) of an RGB image in its own size; the segmenter is in eval mode."""
     pixels, (height, width) = whole_image(image, image_size)
     scores = segmenter(pixels[None].to(segmenter.device))
     # To the padded input first, so that the padding can be cut off exactly.
     scores = F.interpolate(scores, size=pixels.shape[-2:], mode="bilinear", align_corners=False)[..., :height, :width]
-    scores = F.interpolate(scores, size=(image.height, image.width), mode="bilinear", align_corners=False)
-    return scores[0].argmax(dim=0).cpu()
+    best, classes = torch.empty(0), torch.empty(0)
+    for first, part in zip(range(0, scores.shape[1], CLASSES_AT_ONCE), scores.split(CLASSES_AT_ONCE, 1), strict=True):
+        part = F.interpolate(part, size=(image.height, image.width), mode="bilinear", align_corners=False)[0]
+        highest, number = part.max(dim=0)
+        if first:
+            number = torch.where(highest > best, number + first, classes)
+            highest = torch.maximum(highest, best)
+        best, classes = highest, number
+    return classes.cpu()
 
 
 def measure_segmenter(
@@ -52,7 +57,7 @@ def measure_segmenter(
     with frozen(segmenter, device):
         for index in range(len(masked)):
             try:
-                predicted = predict(segmenter, masked, index, image_size)
+                predicted = predict(segmenter, masked.image(index), image_size)
                 counts += pixel_counts(predicted, masked.mask(index), len(counts))
             except BadData as error:
                 tally.add(index, str(error))

@@ -14,11 +14,12 @@ from torch.nn import functional as F
 from disco_zoo.checkpoint import write_atomically
 from disco_zoo.errors import require
 from disco_zoo.evaluate.features import backbone_fingerprint
-from disco_zoo.metric_logger import MetricLogger, read_metrics
+from disco_zoo.metric_logger import read_metrics
 from disco_zoo.named_model import load_named_model
 from disco_zoo.peak_memory import peak_memory_mib
 from disco_zoo.plots import plot_curves
 from disco_zoo.progress import StepProgress, console, duration
+from disco_zoo.randomness import stream_seed
 from disco_zoo.run import RunOptions
 from disco_zoo.run_folder import hardware, now, versions
 from disco_zoo.safetensors_file import save_tensors
@@ -29,7 +30,7 @@ from disco_zoo.segmentation.measure import measure_segmenter
 from disco_zoo.segmentation.settings import SegmentationSettings
 from disco_zoo.segmentation.sheet import draw_masks
 from disco_zoo.task_folder import TaskFolder
-from disco_zoo.task_trainer import Batch, Progressed, TaskPlan, TaskTrainer
+from disco_zoo.task_trainer import Batch, Progressed, TaskPlan, TaskTrainer, curve_rows, log_once
 
 HEAD = "head.safetensors"
 
@@ -66,13 +67,16 @@ def run_segmentation(job: SegmentationJob, out: Path, options: RunOptions) -> di
     """
     require("matplotlib", "train")
     started = now()
-    torch.manual_seed(job.seed)  # of the head, and of a backbone with random weights
-    named = load_named_model(job.model, pretrained=job.pretrained)
+    named = load_named_model(job.model, pretrained=job.pretrained, seed=job.seed)
     sha256 = backbone_fingerprint(named.backbone)
+    # New layers and the training draw the same whatever the backbone has drawn: a random start compares with ours.
+    torch.manual_seed(stream_seed("segmentation", job.seed))
     segmenter = LinearSegmenter(
         named.backbone, len(job.class_names), job.settings, mean=named.mean, std=named.std, title=job.model
     ).to(options.device)
     folder = TaskFolder(out, job.as_dict(), resume=options.resume)
+    for note in job.notes:
+        console.print(f"Note: {note}", soft_wrap=True)
     try:
         before = backbone_fingerprint(segmenter.maps)
         done = _trainer(job, segmenter, folder, options, sha256).train(
@@ -123,8 +127,9 @@ def _trainer(
     settings = job.settings
     images = CroppedImages(job.train, settings, job.seed)
     plan = TaskPlan(
-        "segmentation head", len(images), job.train.fingerprint() + sha256, settings.steps, settings.batch_size,
-        settings.lr, lambda step: 0.5 * (1 + math.cos(math.pi * step / settings.steps)), settings.checkpoint_every,
+        "segmentation head", len(images), job.train.fingerprint() + job.test.fingerprint() + sha256, settings.steps,
+        settings.batch_size, settings.lr, lambda step: 0.5 * (1 + math.cos(math.pi * step / settings.steps)),
+        settings.checkpoint_every,
     )  # fmt: skip
     optimizer = torch.optim.AdamW(segmenter.head.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
 
@@ -155,9 +160,7 @@ def _finish(
         figures = measure_segmenter(
             segmenter, job.test, image_size=size, device=options.device, progress=progress.update
         )  # fmt: skip
-    logger = MetricLogger(folder.path, resume_step=job.settings.steps)
-    logger.log({"step": job.settings.steps, "miou": figures["miou"]})
-    logger.close()
+    log_once(folder, job.settings.steps, {"miou": figures["miou"]})
     draw_masks(segmenter, job.test, size, folder.figures / "masks.png", f"{job.model} on {job.test.name}")
     return figures
 
@@ -184,6 +187,6 @@ def _write_report(folder: TaskFolder) -> None:
         lines += [f"| {n} | {'–' if v is None else f'{v:.2f}'} |" for n, v in figures["iou_per_class"].items()]
         lines += ["", "![masks](figures/masks.png)"]
     if metrics:
-        plot_curves(metrics, folder.figures / "curves.png", f"{facts['model']}: segmentation head")
+        plot_curves(curve_rows(metrics), folder.figures / "curves.png", f"{facts['model']}: segmentation head")
         lines += ["", "![curves](figures/curves.png)"]
     folder.write_text("report.md", "\n".join(lines) + "\n")

@@ -7,6 +7,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from disco_zoo.errors import BadRecipe
 from disco_zoo.recipe_check import Section
 from disco_zoo.task_settings import changed, preset_named
 
@@ -45,4 +46,7 @@ def segmentation_settings(preset: str, overrides: Iterable[str] = ()) -> Segment
         BadRecipe: unknown keys or unfit values.
     """
     settings, _ = changed(preset_named(PRESETS, preset), overrides)
+    low, high = settings.scales
+    if not 0.1 <= low <= high <= 10:
+        raise BadRecipe(f"scales: two rising numbers from 0.1 to 10, not {[low, high]}")
     return settings

@@ -32,7 +32,7 @@ def draw_masks(
     ):
         axes = figure.subplots(3, len(spread), squeeze=False)
         for column, number in enumerate(spread):
-            truth, found = masked.mask(number), predict(segmenter, masked, number, image_size)
+            truth, found = masked.mask(number), predict(segmenter, masked.image(number), image_size)
             rows = [np.asarray(masked.image(number)), coloured(truth), coloured(found)]
             for axis, pixels in zip(axes[:, column], rows, strict=True):
                 axis.imshow(pixels, interpolation="nearest")
