@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from filelock import FileLock
 from tiny_runs import command, subprocess_environment, toy_parquet, toy_recipe_file
 
@@ -201,3 +202,25 @@ def test_the_installed_command_says_the_same(arguments: tuple[str, ...], expecte
     )
     assert done.returncode == 2
     assert only_error(done.stdout, done.stderr).lower().startswith(expected)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+@pytest.mark.parametrize(
+    "typed",
+    [
+        ("evaluate", "knn", "disco_effb0"),
+        ("finetune", "disco_effb0"),
+        ("train", "pocket/disco_effb0.disco_lite0_fmnist"),
+        ("embed", "--model", "disco_effb0", "--out", "x.parquet"),
+    ],
+)
+def test_a_gpu_that_is_not_there_is_told_in_one_line(
+    typed: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    data = ("sample",) if typed[0] == "embed" else ("--data", "sample")
+    assert main([*typed, *data, "--device", "cuda"]) == 2
+    message = capsys.readouterr().err
+    assert "--device cuda: torch" in message
+    assert "Type: --device auto" in message
+    assert list(tmp_path.iterdir()) == []

@@ -33,6 +33,9 @@ VIEW_WORKERS = click.option(
     "--workers", type=click.IntRange(min=0),
     help="Processes that draw views; the views are the same.  [default: cores - 1, at most 8]",
 )  # fmt: skip
+READ_WORKERS = click.option(
+    "--workers", type=click.IntRange(min=0), help="Processes that read images.  [default: cores - 1, at most 8]"
+)
 _OPTIONS: list[Callable[[Any], Any]] = [
     DATA,
     EVAL_DATA,
@@ -58,14 +61,21 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def chosen_device(device: str) -> str:
-    """`auto` is the accelerator torch sees, or the CPU."""
-    if device != "auto":
+    """`auto` is the accelerator torch sees, or the CPU.
+
+    Raises:
+        DiscoZooError: torch sees none of this kind.
+    """
+    if device == "cpu":
         return device
     import torch
 
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    from disco_zoo.errors import DiscoZooError
+
+    found = [name for name, there in (("cuda", torch.cuda), ("mps", torch.backends.mps)) if there.is_available()]
+    if device != "auto" and device not in found:
+        raise DiscoZooError(f"--device {device}: torch {torch.__version__} sees none here. Type: --device auto")
+    return next(iter(found), "cpu") if device == "auto" else device
 
 
 def default_workers() -> int:
