@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +14,8 @@ from torch import Tensor
 from disco_zoo.plots import drawing
 
 MAX_NUMBERED, MAX_NAMED = 20, 60  # classes up to which cells have numbers, and rows names
+MAX_LETTERS = 18  # of a class's name
+LETTER = 0.09  # inches, with room around it
 DARK = 0.55  # share from which numbers are white
 
 
@@ -87,7 +88,7 @@ def plot_confusion(matrix: Tensor, names: Sequence[str], path: str | Path, title
     with drawing(side + 1.2, side, title, path) as figure:
         axis = figure.subplots()
         shade = axis.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0, interpolation="nearest")
-        _name_axes(axis, names)
+        _name_axes(axis, names, (side - 2.2) / classes)
         if classes <= MAX_NUMBERED:
             _number_cells(axis, shares)
         bar = figure.colorbar(shade, ax=axis, fraction=0.046, pad=0.02)
@@ -95,12 +96,19 @@ def plot_confusion(matrix: Tensor, names: Sequence[str], path: str | Path, title
         bar.outline.set_visible(False)
 
 
-def _name_axes(axis: Any, names: Sequence[str]) -> None:
+def short_name(name: str) -> str:
+    """A class's name in at most `MAX_LETTERS` letters; folders often have long ones without a space."""
+    return name if len(name) <= MAX_LETTERS else f"{name[: MAX_LETTERS - 1].rstrip()}…"
+
+
+def _name_axes(axis: Any, names: Sequence[str], cell: float) -> None:
+    """Names along both sides of cells `cell` inches wide, upright where they would meet."""
     every = max(1, math.ceil(len(names) / MAX_NAMED))
     places = range(0, len(names), every)
-    labels = [textwrap.shorten(names[place], 18, placeholder="…") or str(place) for place in places]
-    axis.set_xticks(list(places), labels, rotation=90 if max(map(len, labels)) > 2 else 0)
-    axis.set_yticks(list(places), labels)
+    labels = [short_name(names[place]) for place in places]
+    upright = 90 if LETTER * max(map(len, labels)) > every * cell else 0
+    axis.set_xticks(list(places), labels, rotation=upright, parse_math=False)  # names may hold $
+    axis.set_yticks(list(places), labels, parse_math=False)
     axis.set(xlabel="predicted", ylabel="true")
     axis.tick_params(length=0, labelsize=9 if len(labels) <= 30 else 6)
     for spine in axis.spines.values():

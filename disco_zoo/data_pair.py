@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from disco_zoo.datasets import ImageSource, open_source
-from disco_zoo.errors import BadData
+from disco_zoo.errors import NoTestImages
 
 
 def open_labelled_pair(data: str, eval_data: str | None = None) -> tuple[ImageSource, ImageSource]:
@@ -15,8 +15,8 @@ def open_labelled_pair(data: str, eval_data: str | None = None) -> tuple[ImageSo
     Raises:
         BadData: one of the two cannot be had.
     """
-    test = open_source(eval_data, "test", dedicated=True) if eval_data else open_source(data, "test")
-    return open_source(data, "train"), test
+    train = open_source(data, "train")
+    return train, open_source(eval_data, "test", dedicated=True) if eval_data else open_source(data, "test")
 
 
 def open_test_beside(data: str, eval_data: str | None = None) -> ImageSource | None:
@@ -29,5 +29,5 @@ def open_test_beside(data: str, eval_data: str | None = None) -> ImageSource | N
         return open_source(eval_data, "test", dedicated=True)
     try:
         return open_source(data, "test")
-    except BadData:
+    except NoTestImages:
         return None

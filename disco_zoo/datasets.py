@@ -249,8 +249,9 @@ def require_labels(source: ImageSource, who: str) -> list[int]:
     """
     if source.labels is None:
         raise BadData(
-            f"{who} needs labels, and {source.name} has none for its {split_words(source.split)}. "
-            "Give a folder with one subfolder per class, or a parquet with a label column, as --eval-data."
+            f"{who} needs labels, and {source.name} has none for its {split_words(source.split)}: photos without class "
+            "folders, or all in one, have no labels. Give two or more folders of classes, or a parquet with a label "
+            f"column, as {'--eval-data' if source.split == 'test' else '--data'}."
         )
     return source.labels
 

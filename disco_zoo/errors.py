@@ -32,6 +32,10 @@ class BadData(DiscoZooError):
     """A data source that is missing, empty, unreadable or unfit for the method."""
 
 
+class NoTestImages(BadData):
+    """A source of training images alone."""
+
+
 class UnreadableImage(BadData):
     """One image whose bytes are missing or damaged.
 
@@ -78,6 +82,10 @@ class BadCheckpoint(DiscoZooError):
 
 class WrongNetwork(BadCheckpoint):
     """Tensors whose names or shapes are not those of the network they were meant for; the message lists them."""
+
+
+class CannotExport(DiscoZooError):
+    """A network that the format cannot hold, or whose file computes something else."""
 
 
 class PublishError(DiscoZooError):

@@ -40,8 +40,13 @@ def create_for_any_size(name: str, **options: Any) -> Any:
         return timm.create_model(name, **options)
 
 
-def fit_input_size(network: nn.Module, size: int, title: str) -> None:
-    """Make a teacher ready for images of `size` pixels, after its weights are loaded; one image is tried.
+def fit_input_size(
+    network: nn.Module, size: int, title: str, option: str = "--set teacher.image_size="
+) -> None:  # fmt: skip
+    """Make a network ready for images of `size` pixels, after its weights are loaded; one image is tried.
+
+    Args:
+        option: what the user would type before another size.
 
     Raises:
         BadTeacher: it cannot look at images of this size.
@@ -51,7 +56,7 @@ def fit_input_size(network: nn.Module, size: int, title: str) -> None:
         fault = _fault(network, size, resize=True)
     if fault is not None:
         better = _near(network, size)
-        raise BadTeacher(f"{title} cannot look at {size} pixels ({fault}). Type: --set teacher.image_size={better}")
+        raise BadTeacher(f"{title} cannot look at {size} pixels ({fault}). Type: {option}{better}")
 
 
 def require_input_size(network: nn.Module, size: int, title: str) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from disco_zoo.datasets import ImageSource
-from disco_zoo.errors import BadData, require
+from disco_zoo.errors import BadData, NoTestImages, require
 from disco_zoo.parquet_columns import (
     as_labels,
     features,
@@ -137,7 +137,8 @@ class ParquetSource(ImageSource):
         if whole:
             return np.arange(num_rows)
         found = ", ".join(sorted({str(value) for value in splits}))
-        raise BadData(f"{name} has no {split} rows, its split column holds: {found}. Give others with --eval-data.")
+        kind = NoTestImages if split == "test" else BadData
+        raise kind(f"{name} has no {split} rows, its split column holds: {found}. Give others with --eval-data.")
 
     def _read_labels(self, parts: list[Any]) -> tuple[list[int] | None, list[str] | None]:
         """Return labels of the selected rows and the class names, as far as the files tell."""

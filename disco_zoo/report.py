@@ -10,11 +10,12 @@ from rich.console import Console
 from rich.table import Table
 
 from disco_zoo.catalog import Checkpoint, Measured, load_catalog
+from disco_zoo.embedding_map import plot_embedding_map, plot_embedding_pair
 from disco_zoo.errors import BadData
 from disco_zoo.measure import Measurement, recipe_bench
 from disco_zoo.metric_logger import read_metrics
 from disco_zoo.model_card import METHOD_TITLES, render_card
-from disco_zoo.plots import plot_curves, plot_embedding_map, plot_embedding_pair
+from disco_zoo.plots import plot_curves
 from disco_zoo.progress import console, duration
 from disco_zoo.reproduce import Reproduction
 from disco_zoo.run import Run

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from disco_zoo.errors import BadData
+from disco_zoo.errors import NoTestImages
 
 # Most wanted first. A split called "test" may come without labels (ImageNet's does): callers look further.
 SYNONYMS = {
@@ -16,9 +16,9 @@ SYNONYMS = {
 TRAIN_WORD = re.compile(r"(?<![a-z])train(ing)?(?![a-z])", re.IGNORECASE)
 
 
-def no_test_split(name: str) -> BadData:
+def no_test_split(name: str) -> NoTestImages:
     """The error for a source that has training images only."""
-    return BadData(f"{name} has no test images. Give some with --eval-data.")
+    return NoTestImages(f"{name} has no test images. Give some with --eval-data.")
 
 
 def words(name: str) -> set[str]:

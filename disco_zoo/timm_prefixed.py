@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from disco_zoo.datasets import ImageSource, require_index, to_rgb
-from disco_zoo.errors import BadData, MissingExtra
+from disco_zoo.errors import BadData, MissingExtra, NoTestImages
 from disco_zoo.parquet_columns import as_labels, hash_cell, label_column
 from disco_zoo.parquet_source import FINGERPRINT_BYTES
 from disco_zoo.split_files import SYNONYMS
@@ -78,13 +78,15 @@ def _require_backend(module: str) -> None:
 
 
 def _not_opened(name: str, prefix: str, rest: str, split: str, error: Exception | None) -> BadData:
+    # These readers do not tell a split that is not there from one that is damaged.
+    kind = NoTestImages if split == "test" else BadData
     reason = (str(error).splitlines() or [type(error).__name__])[0]
     if prefix == "torch":
-        return BadData(
+        return kind(
             f"torchvision cannot open the {split} split of {name}: {reason.rstrip('.')}. "
             f"Give the folder that holds it as torch/{rest}@FOLDER; disco-zoo does not download it."
         )
-    return BadData(f"timm cannot open the {split} split of {name}: {reason}")
+    return kind(f"timm cannot open the {split} split of {name}: {reason}")
 
 
 def _wrap(name: str, split: str, prefix: str, dataset: Any, column: str) -> ImageSource:

@@ -16,7 +16,6 @@ from data_makers import encode, make_parquet
 from PIL import Image
 from tiny_runs import toy_images, toy_parquet
 
-from disco_zoo.catalog import Measured
 from disco_zoo.cli import main
 from disco_zoo.evaluate.confidence import wilson_interval
 
@@ -98,7 +97,7 @@ def test_text_shows_figures_intervals_and_the_epoch(data: str, capsys: pytest.Ca
     assert main(["evaluate", "linear", *TOY, "--data", data, "--protocol", "disco", "--epochs", "3"]) == 0
     out = capsys.readouterr().out
     assert "test_resnet (random weights)" in out
-    assert "90 training images, 30 test images" in out
+    assert "90 training images, 30 test images, 3 classes" in out
     assert "95 % interval" in out
     assert "of 3, chosen on the test images" in out
 
@@ -120,20 +119,6 @@ def test_random_weights_come_from_the_seed(data: str, capsys: pytest.CaptureFixt
     torch.manual_seed(2)
     assert evaluate(capsys, *arguments)["model"]["backbone_sha256"] == first
     assert evaluate(capsys, *arguments, "--seed", "1")["model"]["backbone_sha256"] != first
-
-
-def test_a_trained_model_gives_rows_for_its_card(tmp_path: Path, data: str, capsys: pytest.CaptureFixture[str]) -> None:
-    out = tmp_path / "results" / "effb0.json"
-    values = evaluate(capsys, "knn", "disco_effb0", *COMMON, "--data", data, "--k", "1", "--out", str(out))
-    stored = json.loads(out.read_text("utf-8"))
-    assert stored == values
-    rows = [Measured.model_validate_json(json.dumps(row)) for row in stored["measured"]]
-    assert [(row.subject, row.metric, row.seeds) for row in rows] == [("student", "knn1_top1", [0])]
-    assert rows[0].values == [round(values["figures"]["knn1_top1"], 2)]
-    assert "cosine" in rows[0].protocol
-    look = evaluate(capsys, "knn", "disco_effb0", *COMMON, "--data", data, "--k", "1", "--steps", "1")
-    assert look["measured"] == []
-    assert look["look"] is True
 
 
 def test_a_look_takes_all_classes_in_turn(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -271,7 +256,11 @@ def test_a_result_that_cannot_be_written_is_found_first(
 ) -> None:
     (tmp_path / "file").write_text("", "utf-8")
     out = tmp_path / "file" / "result.json"
-    assert "Cannot write" in refusal(capsys, "knn", *TOY, "--data", data, "--k", "1", "--out", str(out))
+    assert "Cannot write to" in refusal(capsys, "knn", *TOY, "--data", data, "--k", "1", "--out", str(out))
+    line = refusal(capsys, "knn", *TOY, "--data", data, "--k", "1", "--out", str(tmp_path / "file"))
+    assert "is there already" in line
+    assert "--yes" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_unreadable_images_are_left_out_and_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -25,6 +25,12 @@ def test_closed_form_at_the_ends():
     assert wilson_interval(100.0, 50) == pytest.approx((100 - high, 100.0))
 
 
+@pytest.mark.parametrize("num_images", [1, 7, 44, 50, 1999, 10_000, 50_000])
+def test_the_ends_are_exact(num_images):
+    assert wilson_interval(100.0, num_images)[1] == 100.0
+    assert wilson_interval(0.0, num_images)[0] == 0.0
+
+
 def test_four_times_the_images_halve_the_width():
     widths = [high - low for low, high in (wilson_interval(70.0, n) for n in (10_000, 40_000))]
     assert widths[0] / widths[1] == pytest.approx(2, rel=1e-3)

@@ -19,6 +19,7 @@ from disco_zoo.confusion import (
     plot_confusion,
     precisions,
     recalls,
+    short_name,
 )
 
 NAMES = ["cat", "dog", "owl"]
@@ -74,6 +75,18 @@ def test_picture_of_a_perfect_classifier_differs_from_one_that_guesses(tmp_path:
     assert np.abs(pictures[0] - pictures[1]).max() > 100
     plot_confusion(perfect, names, tmp_path / "again.png", "perfect")
     assert (tmp_path / "again.png").read_bytes() == (tmp_path / "a.png").read_bytes()
+
+
+def test_long_names_keep_their_beginning() -> None:
+    assert short_name("n02085782_Japanese_spaniel") == "n02085782_Japanes…"
+    assert short_name("a name of just 18!") == "a name of just 18!"
+    assert short_name("a name of words, cut") == "a name of words,…"
+
+
+def test_a_name_is_no_formula(tmp_path: Path) -> None:
+    """matplotlib would read `$\\x$` as mathematics, and stop."""
+    plot_confusion(torch.eye(2, dtype=torch.int64), ["$\\x$", "b"], tmp_path / "a.png", "title")
+    assert pixels(tmp_path / "a.png").min() < 100
 
 
 def test_many_classes_are_drawn_without_numbers_and_in_bounds(tmp_path: Path) -> None:

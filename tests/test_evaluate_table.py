@@ -29,6 +29,7 @@ def result(model: str = "a", *, task: str = "linear", mode: str = "frozen", pres
         "num_scored": 10_000,
         "look": False,
         "seed": seed,
+        "command": f"disco-zoo evaluate {task} {model} --seed {seed}",
         "details": {"mode": mode},
     }  # fmt: skip
     for path, value in changes.items():
@@ -124,7 +125,8 @@ def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFix
     assert "Nearest neighbours" in screen
     page = (tmp_path / "table.md").read_text()
     assert "| fast | linear probe, top-1 | 50.00 [49.0, 51.0] |" in page
-    assert as_markdown(result_tables(read_results(paths)), "x").splitlines()[4:] == page.splitlines()[4:]
+    assert "```\ndisco-zoo evaluate linear a --seed 0\ndisco-zoo evaluate knn b --seed 0\n```" in page
+    assert as_markdown(result_tables(read_results(paths))) == page
 
 
 @pytest.mark.parametrize(

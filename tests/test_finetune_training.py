@@ -253,6 +253,14 @@ def test_unreadable_images_are_replaced_counted_and_listed(tmp_path: Path) -> No
     assert "2 training images could not be read" in (tmp_path / "run/report.md").read_text()
 
 
+def test_unreadable_held_out_images_are_told(tmp_path: Path) -> None:
+    data = toy_data(tmp_path / "data")
+    broken = toy_data(tmp_path / "broken", num_train=12, broken=(2,)).train
+    facts = run_finetune(toy_settings(), LabelledData(data.train, broken, data.names), tmp_path / "run")
+    assert facts["figures"]["num_images"] == 11
+    assert "left out as unreadable: 1 test images" in (tmp_path / "run/report.md").read_text()
+
+
 def test_too_many_unreadable_images_stop_the_run(tmp_path: Path) -> None:
     data = toy_data(tmp_path / "data", broken=tuple(range(14)))
     with pytest.raises(

@@ -31,7 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "train": ("disco_zoo.cli.train", "Train from a recipe."),
     "compare": ("disco_zoo.cli.compare", "Train several recipes on one budget: one table, one picture."),
-    "evaluate": ("disco_zoo.cli.evaluate", "Measure a model: knn, linear, semi or transfer."),
+    "evaluate": ("disco_zoo.cli.evaluate", "Measure a model: knn, linear, semi, transfer; put results in a table."),
     "finetune": ("disco_zoo.cli.finetune", "Train a classifier from a model on labelled images."),
     "detect": ("disco_zoo.cli.detect", "Train and measure a detector on a model."),
     "segment": ("disco_zoo.cli.segment", "Measure a linear segmentation head on a model."),

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,7 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from disco_zoo.cli.evaluate_table import table
-from disco_zoo.cli.options import DEVICE, JSON, chosen_device, default_workers
+from disco_zoo.cli.options import (
+    DEVICE,
+    EVAL_DATA,
+    JSON,
+    READ_WORKERS,
+    chosen_device,
+    command_line,
+    default_workers,
+)
 
 if TYPE_CHECKING:
     from disco_zoo.evaluate.evaluation import Evaluation
@@ -21,22 +27,26 @@ if TYPE_CHECKING:
 
 _COMMON = [
     click.argument("model"),
-    click.option("--data", required=True, help="Labelled images: folder, .tar, .parquet, hfds/NAME, or 'sample'."),
-    click.option("--eval-data", help="Labelled test images; default: the test split beside --data."),
-    click.option("--untrained", is_flag=True, help="Random weights, drawn by --seed: the figure to compare with."),
+    click.option("--data", required=True,
+                 help="Labelled images: a folder with a subfolder a class, .tar, .parquet, hfds/NAME, or 'sample'."),
+    EVAL_DATA,
+    click.option("--untrained", is_flag=True, help="Random weights, drawn by --seed, to compare."),
     click.option("--image-size", type=click.IntRange(min=16), help="Crop in pixels.  [default: the model's]"),
     click.option("--resize-size", type=click.IntRange(min=16), help="Shorter side before it.  [default: the model's]"),
-    click.option("--seed", type=int, default=0, show_default=True, help="Of order, crops, start and splits."),
+    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
+                 help="Of random weights, splits, order and crops."),
     click.option("--steps", type=click.IntRange(min=1), help="A look: so many batches of 256 images of each split."),
     click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the result as JSON, too."),
+    click.option("--yes", is_flag=True, help="Write over a file that is there."),
     DEVICE,
-    click.option("--workers", type=click.IntRange(min=0), help="Processes that read images."),
+    READ_WORKERS,
     JSON,
 ]  # fmt: skip
 _PROBE = [
-    click.option("--epochs", type=click.IntRange(min=1), help="Instead of the protocol's own."),
-    click.option("--lr", "lrs", type=float, multiple=True, help="For a batch of 256; repeat it to sweep in one run."),
-    click.option("--batch-size", type=click.IntRange(min=2), default=256, show_default=True),
+    click.option("--epochs", type=click.IntRange(min=1), help="[default: the protocol's]"),
+    click.option("--lr", "lrs", type=float, multiple=True,
+                 help="For a batch of 256. Repeatable: a sweep in one run.  [default: the protocol's]"),
+    click.option("--batch-size", type=click.IntRange(min=2), default=256, show_default=True, help="Images a step."),
     click.option("--resume", is_flag=True, help="Go on with the probe beside --out, after its last whole epoch."),
 ]  # fmt: skip
 _MODE = click.option("--mode", type=click.Choice(["frozen", "finetune"]), help="[default: what the protocol does]")
@@ -83,7 +93,8 @@ def knn(protocol: str, ks: tuple[int, ...], temperature: float | None, **given: 
     default    cosine, weights exp(cos/0.07), k 1, 20 and 200
     dino       the same with k 10, 20, 100 and 200
     compress   nearest by unit vectors, k 1
-    ssl_small  Euclidean, majority, best odd k up to 101 (test images choose it: optimistic)
+    ssl_small  Euclidean, majority, best odd k up to 101: test images
+               choose it, so the figure is optimistic
     """
     from disco_zoo.evaluate.knn_protocols import knn_protocol
 
@@ -106,7 +117,9 @@ def knn(protocol: str, ks: tuple[int, ...], temperature: float | None, **given: 
     help="fast, disco, moco, seed, bingo (bingo_r or bingo_eff), compress, swav, ssl_small.",
 )
 def linear(protocol: str, **given: Any) -> None:
-    """A linear probe by the protocol of a paper, or the fast one on cached features.
+    """A linear probe by the protocol of a paper, or a fast one.
+
+    `fast` solves a logistic regression on cached features, in minutes.
 
     --lr 3 --lr 30 trains a layer for each on the same views; test images choose the one that is reported.
     """
@@ -131,7 +144,7 @@ def linear(protocol: str, **given: Any) -> None:
     type=click.FloatRange(0, 1, min_open=True),
     default=0.01,
     show_default=True,
-    help="Share of the labels, classes in turn.",
+    help="Share of the labels, classes in turn: 0.01 is 1 %.",
 )
 @click.option(
     "--list",
@@ -140,7 +153,7 @@ def linear(protocol: str, **given: Any) -> None:
     help="File names instead, one a line.",
 )
 def semi(protocol: str | None, mode: Any, fraction: float, list_file: Path | None, **given: Any) -> None:
-    """Few labels: 1 % or 10 % of them, with a frozen or a fine-tuned backbone.
+    """Few labels, with a frozen or a fine-tuned backbone.
 
     The two modes are different protocols, and their figures do not compare. --list takes SimCLR's lists of ImageNet.
     """
@@ -158,7 +171,10 @@ def semi(protocol: str | None, mode: Any, fraction: float, list_file: Path | Non
 @_with(*_COMMON, *_PROBE, _MODE)
 @click.option("--protocol", help="fast or disco (frozen), ssl_small (both).  [default: fast]")
 def transfer(protocol: str | None, mode: Any, image_size: int | None, resize_size: int | None, **given: Any) -> None:
-    """Other data than the backbone's own, such as CIFAR-10 and CIFAR-100 as the papers do (at 224 pixels)."""
+    """Other data than the backbone's own.
+
+    The papers take CIFAR-10 and CIFAR-100 at 224 pixels; `fast` keeps the model's own size.
+    """
     from disco_zoo.evaluate.tasks import choose_protocol, measure_transfer
 
     preset = choose_protocol("transfer", protocol, mode)
@@ -179,6 +195,7 @@ def _run(
     workers: int | None,
     as_json: bool,
     out: Path | None,
+    yes: bool,
     steps: int | None,
     seed: int,
     ks: tuple[int, ...] = (),
@@ -190,15 +207,18 @@ def _run(
     **subject: Any,
 ) -> None:
     """Check, load, measure, write and print."""
+    from disco_zoo.errors import Interrupted
     from disco_zoo.evaluate.evaluation import require_writable, write_evaluation
     from disco_zoo.evaluate.subject import load_subject
     from disco_zoo.evaluate.tasks import ProbeOptions, check_options
 
+    if seed >= 2**63:
+        raise click.UsageError("--seed must be below 2**63")
     options = ProbeOptions(epochs, tuple(dict.fromkeys(lrs)), batch_size, seed, _checkpoint(out, resume))
     if preset is not None:
         check_options(preset, options)
     if out is not None:
-        require_writable(out)
+        require_writable(out, write_over=yes)
     loaded = load_subject(
         **subject,
         ks=ks,
@@ -207,13 +227,16 @@ def _run(
         device=chosen_device(device),
         workers=default_workers() if workers is None else workers,
     )
-    evaluation = measure(loaded, options)
-    values = evaluation.as_json(shlex.join(["disco-zoo", *sys.argv[1:]]))
+    try:
+        evaluation = measure(loaded, options)
+    except KeyboardInterrupt as error:
+        raise Interrupted(_what_is_kept(options.checkpoint)) from error
+    values = evaluation.as_json(command_line())
+    click.echo(json.dumps(values) if as_json else _text(evaluation))  # first: a full disk must not cost the figures
     if out is not None:
         write_evaluation(values, out)
         if options.checkpoint is not None:
             options.checkpoint.remove()
-    click.echo(json.dumps(values) if as_json else _text(evaluation))
 
 
 def _checkpoint(out: Path | None, resume: bool) -> Any:
@@ -228,6 +251,13 @@ def _checkpoint(out: Path | None, resume: bool) -> Any:
     return None
 
 
+def _what_is_kept(checkpoint: Any) -> str:
+    """For a user who pressed Ctrl-C."""
+    if checkpoint is None or not checkpoint.path.is_file():
+        return "nothing was kept; a probe by SGD with --out can go on after each whole epoch"
+    return "all whole epochs are kept. To go on, repeat the command with --resume"
+
+
 def _text(evaluation: Evaluation) -> str:
     """The figures for people."""
     bench = evaluation.subject.bench
@@ -235,7 +265,7 @@ def _text(evaluation: Evaluation) -> str:
     look = ", a look at part of the images" if evaluation.subject.is_look else ""
     lines = [
         f"{evaluation.subject.name}{weights} on {bench.train.name}: {len(bench.train)} training images, "
-        f"{evaluation.num_scored} test images{look}",
+        f"{evaluation.num_scored} test images, {len(set(bench.train.labels or ()))} classes{look}",
         evaluation.protocol,
     ]
     for metric, value in evaluation.figures.items():
@@ -247,5 +277,5 @@ def _text(evaluation: Evaluation) -> str:
         count = len(evaluation.details["top1_per_epoch"])
         lines.append(f"  best epoch {evaluation.details['best_epoch']} of {count}, chosen on the test images")
     if evaluation.unreadable:
-        lines.append(f"  {len(evaluation.unreadable)} images could not be read, first: {evaluation.unreadable[0]}")
+        lines.append(f"  left out as unreadable: {len(evaluation.unreadable)}, first: {evaluation.unreadable[0]}")
     return "\n".join(lines)

@@ -15,12 +15,15 @@ _PLACES = (
 )  # fmt: skip
 _OPTIONS: list[Any] = [
     click.argument("model"),
-    click.option("--data", help="Labelled images: a folder with a subfolder a class, .tar, .parquet, or 'sample'."),
+    click.option(
+        "--data",
+        help="Labelled images: a folder with a subfolder a class, .tar, .parquet, hfds/NAME, or 'sample'.",
+    ),
     EVAL_DATA,
     OUT,
     click.option("--head-only", is_flag=True, default=None, help="Train the head alone; the backbone stays frozen."),
     click.option("--new-head", is_flag=True, default=None, help="Of a fine-tuned MODEL take the backbone alone."),
-    click.option("--untrained", is_flag=True, default=None, help="Start from random weights, to compare."),
+    click.option("--untrained", is_flag=True, default=None, help="Random weights, drawn by --seed, to compare."),
     click.option("--epochs", type=click.IntRange(min=1), help="[default: 20, and more for fewer than 1280 images]"),
     click.option("--batch-size", type=click.IntRange(min=4), help="Images a step.  [default: 64]"),
     click.option("--lr", type=float, help="Peak rate of the head (AdamW).  [default: 0.001; --head-only: 0.01]"),
@@ -45,7 +48,7 @@ _OPTIONS: list[Any] = [
     RESUME,
     click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
                  help="Any other key of finetune.yaml, e.g. weight_decay=0.01. Repeatable."),
-    click.option("--seed", type=int, help="Of split, head, order and views.  [default: 0]"),
+    click.option("--seed", type=int, help="Of random weights, split, head, order and views.  [default: 0]"),
     DEVICE,
     VIEW_WORKERS,
     JSON,
@@ -80,7 +83,7 @@ def _finetune(
     overrides: tuple[str, ...], device: str, workers: int | None, as_json: bool, fews: tuple[int, ...],
     seeds: str | None, compare_untrained: bool, **given: Any,
 ) -> None:  # fmt: skip
-    from disco_zoo.errors import BadData
+    from disco_zoo.errors import BadData, BadRecipe
     from disco_zoo.finetune.few_labels import make_plan
     from disco_zoo.finetune.settings import read_settings
 
@@ -88,6 +91,8 @@ def _finetune(
         raise BadData(
             "fine-tuning needs labelled images: add --data (a folder with a subfolder a class, or a .parquet)"
         )
+    if seeds is not None and given["seed"] is not None:
+        raise BadRecipe("--seed and --seeds both name seeds. Leave --seed out")
     single = len(fews) <= 1 and seeds is None and not compare_untrained
     few = {"few": fews[0]} if len(fews) == 1 else {}
     settings = read_settings({**{key: given[key] for key in _PLACES}, **few}, overrides)

@@ -24,7 +24,9 @@ def _list_recipes(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     "--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_recipes, help="Name the bundled recipes."
 )
 @click.option("--print", "print_only", is_flag=True, help="Print the full resolved recipe and stop.")
-@click.option("--start-only", is_flag=True, help="Train nothing: the run folder holds the start, to measure beside it.")
+@click.option(
+    "--start-only", is_flag=True, help="Train nothing: the run folder holds the start, to measure beside the student."
+)
 @run_options
 def command(recipe: str, print_only: bool, overrides: tuple[str, ...], seed: int | None, **given: Any) -> None:
     """Train from RECIPE, a bundled recipe's name or a path to a .yaml.

@@ -22,5 +22,7 @@ def wilson_interval(percent: float, num_images: int, level: float = 0.95) -> tup
     share, z = percent / 100, NormalDist().inv_cdf(0.5 + level / 2)
     spread = z * math.sqrt(share * (1 - share) / num_images + (z / (2 * num_images)) ** 2)
     middle, scale = share + z * z / (2 * num_images), 1 + z * z / num_images
-    low, high = (middle - spread) / scale, (middle + spread) / scale
-    return 100 * max(0.0, low), 100 * min(1.0, high)
+    # Its ends are exact where no image, or every image, was right; rounding would leave 99.99999999999997.
+    low = 0.0 if share <= 0 else 100 * max(0.0, (middle - spread) / scale)
+    high = 100.0 if share >= 1 else 100 * min(1.0, (middle + spread) / scale)
+    return low, high

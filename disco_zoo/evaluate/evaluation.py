@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from disco_zoo.atomic import write_out
+from disco_zoo.atomic import require_folder, write_out
 from disco_zoo.catalog import Measured, load_catalog
+from disco_zoo.errors import BadRunFolder
 from disco_zoo.evaluate.confidence import CONFIDENCE, wilson_interval
 from disco_zoo.evaluate.subject import Subject
+from disco_zoo.finetune.folder import read_facts
 from disco_zoo.run_folder import hardware, hardware_line, now, versions
 
 
@@ -77,7 +79,7 @@ class Evaluation:
         if self.subject.untrained or self.subject.is_look:
             return []
         common = {
-            "subject": "teacher" if self.subject.name in load_catalog().teachers else "student",
+            "subject": _card_subject(self.subject.name),
             "seeds": [self.seed],
             "protocol": self.protocol,
             "command": command,
@@ -100,12 +102,21 @@ def write_evaluation(values: dict[str, Any], path: Path) -> None:
     write_out(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
-def require_writable(path: Path) -> None:
+def require_writable(path: Path, *, write_over: bool) -> None:
     """Find out before the long work whether the result can be written.
 
     Raises:
+        BadRunFolder: a file is there already.
         CannotWrite: no permission, no room, or a file where a folder should be.
     """
-    trial = path.with_name(f".{path.name}.trial")
-    write_out(trial, lambda partial: partial.touch())
-    trial.unlink()
+    if path.exists() and not write_over:
+        raise BadRunFolder(f"{path} is there already. Choose another --out, or add --yes to write over it")
+    require_folder(path.parent)
+
+
+def _card_subject(model: str) -> str:
+    """What a card calls the model: a teacher, the start of a recipe (`train --start-only`), or a student."""
+    if model in load_catalog().teachers:
+        return "teacher"
+    facts = read_facts(Path(model).expanduser())
+    return "start" if facts.get("steps") == 0 else "student"

@@ -12,6 +12,7 @@ from torchvision.transforms import v2
 from disco_zoo.datasets import ImageSource, UnreadableImage, UnreadableTally, load_or_replace
 from disco_zoo.evaluate.features import Interpolation, unreadable_limit
 from disco_zoo.evaluate.probe_settings import ProbeSettings
+from disco_zoo.interrupts import leave_interrupts_to_parent
 from disco_zoo.randomness import stream_generator
 from disco_zoo.views import View, draw_view
 
@@ -57,6 +58,7 @@ class ProbeBatches:
             sampler=[(epoch, index) for index in order],
             num_workers=settings.workers,
             collate_fn=_collate,
+            worker_init_fn=leave_interrupts_to_parent,
             generator=generator,
         )
         for images, labels, errors in loader:

@@ -11,7 +11,7 @@ from torch import nn
 from disco_zoo.data_pair import open_labelled_pair
 from disco_zoo.datasets import ImageSource, require_index, require_labels
 from disco_zoo.encoder import feature_dim_of
-from disco_zoo.errors import BadTeacher, DiscoZooError
+from disco_zoo.errors import DiscoZooError
 from disco_zoo.evaluate.features import Features, backbone_fingerprint, eval_resize_size, extract_features
 from disco_zoo.evaluate.few_labels import balanced_indices
 from disco_zoo.evaluate.knn import check_neighbours
@@ -19,7 +19,6 @@ from disco_zoo.input_size import fit_input_size
 from disco_zoo.measure import Bench
 from disco_zoo.named_model import load_named_model
 from disco_zoo.progress import StepProgress
-from disco_zoo.randomness import drawing_from
 from disco_zoo.subset_source import SubsetSource
 
 LOOK_BATCH = 256  # images that `--steps 1` looks at, the batch of the papers' probes
@@ -131,8 +130,7 @@ def load_subject(
     bench = Bench(train, test, image_size or 0, resize_size, device=device, workers=workers)
     bench.check(ks=())
     check_neighbours(ks, len(train))
-    with drawing_from("untrained", seed):
-        named = load_named_model(model, pretrained=not untrained)
+    named = load_named_model(model, pretrained=not untrained, seed=seed)
     if image_size is None:
         bench = replace(bench, image_size=named.image_size, resize_size=resize_size or named.resize_size)
     if (bench.resize_size or eval_resize_size(bench.image_size)) < bench.image_size:
@@ -147,15 +145,12 @@ def load_subject(
 
 
 def fit_to(backbone: nn.Module, size: int, name: str) -> None:
-    """Make sure that the backbone can look at images of `size` pixels.
+    """`fit_input_size` for commands with --image-size.
 
     Raises:
-        DiscoZooError: it cannot; the message says which size it can.
+        BadTeacher: it cannot look at images of this size; the message says which size it can.
     """
-    try:
-        fit_input_size(backbone, size, name)
-    except BadTeacher as error:
-        raise DiscoZooError(str(error).replace("--set teacher.image_size=", "--image-size ")) from error
+    fit_input_size(backbone, size, name, "--image-size ")
 
 
 def _part(source: ImageSource, max_batches: int | None) -> ImageSource:

@@ -17,7 +17,19 @@ from disco_zoo.model_facts import metric_title
 
 TASKS = {"knn": "Nearest neighbours", "linear": "Linear probe", "semi": "Few labels", "transfer": "Transfer"}
 MODES = {"frozen": "frozen backbone", "finetune": "fine-tuned"}
-_NEEDED = ("task", "preset", "protocol", "model", "data", "figures", "intervals", "num_scored", "look", "seed")
+_NEEDED = (
+    "task",
+    "preset",
+    "protocol",
+    "model",
+    "data",
+    "figures",
+    "intervals",
+    "num_scored",
+    "look",
+    "seed",
+    "command",
+)
 
 
 @dataclass(frozen=True)
@@ -30,6 +42,7 @@ class ResultTable:
         columns: models.
         rows: protocol, figure, and a cell for each model.
         notes: what each protocol is, and what the intervals are.
+        commands: that measured the figures.
     """
 
     title: str
@@ -37,6 +50,7 @@ class ResultTable:
     columns: tuple[str, ...]
     rows: tuple[tuple[str, ...], ...]
     notes: tuple[str, ...]
+    commands: tuple[str, ...]
 
     @property
     def header(self) -> tuple[str, ...]:
@@ -78,15 +92,16 @@ def result_tables(results: Iterable[dict[str, Any]]) -> list[ResultTable]:
     return [_table(members) for members in groups.values()]
 
 
-def as_markdown(tables: Sequence[ResultTable], command: str) -> str:
-    """The tables as one page."""
-    lines = ["# Evaluation", "", f"`{command}`", ""]
+def as_markdown(tables: Sequence[ResultTable]) -> str:
+    """The tables as one page, and the commands of all figures below."""
+    lines = ["# Evaluation", ""]
     for table in tables:
         lines += [f"## {table.title}", "", table.images, "", f"| {' | '.join(table.header)} |"]
         lines += ["|---|---|" + "---:|" * len(table.columns)]
         lines += [f"| {' | '.join(row)} |" for row in table.rows]
         lines += ["", *(f"- {note}" for note in table.notes), ""]
-    return "\n".join(lines)
+    commands = [command for table in tables for command in table.commands]
+    return "\n".join([*lines, "## Commands", "", "```", *commands, "```", ""])
 
 
 def _group_of(result: dict[str, Any]) -> tuple[Any, ...]:
@@ -113,10 +128,11 @@ def _table(results: list[dict[str, Any]]) -> ResultTable:
         members = [result for result in results if result["protocol"] == protocol]
         for metric in dict.fromkeys(metric for result in members for metric in result["figures"]):
             cells = [_cell(metric, [one for one in members if _column_of(one) == column]) for column in columns]
-            rows.append((_row_title(members[0], results), metric_title(metric), *cells))
+            rows.append((_row_title(members[0], metric, results), metric_title(metric), *cells))
     return ResultTable(
         f"{TASKS.get(results[0]['task'], results[0]['task'])}, {MODES[_mode_of(results[0])]}",
         _images_text(results[0]), columns, tuple(rows), _notes(results),
+        tuple(dict.fromkeys(str(result["command"]) for result in results)),
     )  # fmt: skip
 
 
@@ -126,9 +142,10 @@ def _require_one_model(column: str, results: list[dict[str, Any]]) -> None:
         raise BadData(f"'{column}' stands for {len(weights)} different weights in these files. Give one of them alone")
 
 
-def _row_title(result: dict[str, Any], results: list[dict[str, Any]]) -> str:
-    """The preset, or the whole protocol where two have the same preset."""
-    same = {other["protocol"] for other in results if other["preset"] == result["preset"]}
+def _row_title(result: dict[str, Any], metric: str, results: list[dict[str, Any]]) -> str:
+    """The preset, or the whole protocol where two of the same preset have this figure."""
+    rivals = [other for other in results if other["preset"] == result["preset"] and metric in other["figures"]]
+    same = {other["protocol"] for other in rivals}
     return str(result["preset"] if len(same) == 1 else result["protocol"])
 
 

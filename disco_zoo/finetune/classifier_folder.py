@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -80,8 +79,8 @@ def write_classifier(
             (partial / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
             (partial / CARD).write_text(card, encoding="utf-8")
             _require_same_scores(partial, classifier)
-            if folder.exists():
-                shutil.rmtree(folder)
+            if folder.exists():  # out of the way by a rename: at no moment is half a folder there
+                folder.rename(Path(temporary) / "former")
             partial.rename(folder)
     except (OSError, SafetensorError) as error:
         reason = why_not_written(error)

@@ -23,14 +23,18 @@ def write_report(folder: FinetuneFolder, facts: dict[str, Any], scores: Scores |
     if scores is not None:
         names = facts["model"]["classes"]
         kind = f"{scores.num_images} {facts['measured_on']} images, top-1 {scores.top1:.1f} %"
-        plot_confusion(scores.matrix, names, folder.figures / "confusion.png", f"{title}: {kind}")
+        plot_confusion(scores.matrix, names, folder.figures / "confusion.png", f"{title}\n{kind}")
         folder.write_json("confusion.json", {"classes": names, "rows_are_true": scores.matrix.tolist()})
     folder.write_text("report.md", _report(facts, scores))
 
 
 def summary_lines(facts: dict[str, Any], out: str) -> list[str]:
     """What the command prints at the end."""
-    lines = [f"{_title(facts)}, {facts['data']['train_images']} training images"]
+    classes = facts["model"]["classes"]
+    lines = [
+        f"{_title(facts)}, {facts['data']['train_images']} training images, {len(classes)} classes: "
+        f"{label_list(classes, 10)}"
+    ]
     if facts["figures"]:
         lines += [f"  {line}" for line in _figure_lines(facts)]
     if not facts["finished"]:
@@ -120,6 +124,8 @@ def _figure_lines(facts: dict[str, Any]) -> list[str]:
     lines = [f"top-1 {figures['top1']:.2f} % (95 % interval {low:.2f} to {high:.2f}) on {where}{optimistic}"]
     if "top5" in figures:
         lines.append(f"top-5 {figures['top5']:.2f} %")
+    if figures["unreadable_images"]:
+        lines.append(f"left out as unreadable: {figures['unreadable_images']} {facts['measured_on']} images")
     return [*lines, f"mean over the classes {figures['mean_recall']:.2f} %"]
 
 

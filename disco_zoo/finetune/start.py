@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from disco_zoo.errors import BadTeacher, DiscoZooError
+from disco_zoo.errors import DiscoZooError
 from disco_zoo.evaluate.accuracy import class_weight
 from disco_zoo.evaluate.features import eval_resize_size
+from disco_zoo.evaluate.subject import fit_to
 from disco_zoo.finetune.classes import require_same_labels
 from disco_zoo.finetune.classifier_folder import Classifier, find_classifier_folder, read_classifier
 from disco_zoo.finetune.optimiser import classifiers
 from disco_zoo.finetune.settings import FinetuneSettings
-from disco_zoo.input_size import fit_input_size
 from disco_zoo.named_model import NamedModel, load_named_model
 from disco_zoo.randomness import drawing_from, stream_generator
 
@@ -53,8 +53,7 @@ def build_start(settings: FinetuneSettings, names: Sequence[str]) -> Start:
             require_same_labels(settings.model, classifier.label_names, names)
             return Start(_at_size(classifier, settings), continues=True)
     else:
-        with drawing_from("untrained", settings.seed):
-            named = load_named_model(settings.model, pretrained=not settings.untrained)
+        named = load_named_model(settings.model, pretrained=not settings.untrained, seed=settings.seed)
         classifier = _without_head(named)
     _give_head(classifier.network, len(names), settings.seed)
     return Start(_at_size(replace(classifier, label_names=tuple(names)), settings), continues=False)
@@ -92,9 +91,6 @@ def _at_size(classifier: Classifier, settings: FinetuneSettings) -> Classifier:
     if settings.image_size is not None:
         size = settings.image_size
         classifier = replace(classifier, image_size=size, resize_size=eval_resize_size(size))
-    try:
-        fit_input_size(classifier.network, classifier.image_size, settings.model)
-    except BadTeacher as error:
-        raise DiscoZooError(str(error).replace("--set teacher.image_size=", "--image-size ")) from error
+    fit_to(classifier.network, classifier.image_size, settings.model)
     classifier.network.to(memory_format=torch.channels_last)
     return classifier
