@@ -181,6 +181,8 @@ def test_a_whole_part_may_be_unreadable_but_not_all(tmp_path):
     assert EmbeddingFile(tmp_path / "e.npy").indices.tolist() == [0, 1, 2, 3, 8, 9, 10, 11]
     with pytest.raises(BadData, match="None of the 12 images"):
         tiny_job(tmp_path / "f.npy", TinySource(unreadable=tuple(range(12))), limit=12).run()
+    assert not (tmp_path / "f.npy.parts").exists()
+    tiny_job(tmp_path / "f.npy").run()
 
 
 def test_normalised_and_half(tmp_path):
@@ -236,6 +238,9 @@ def test_parts_of_something_else_are_refused(tmp_path):
 def test_bad_outputs(tmp_path):
     with pytest.raises(BadData, match=r"must end in \.parquet"):
         tiny_job(tmp_path / "e.csv").run()
+    (tmp_path / "folder.npy").mkdir()
+    with pytest.raises(CannotWrite, match="is a folder"):
+        tiny_job(tmp_path / "folder.npy", named=tiny_named(backbone=Watched(1, power_cut))).run(replace=True)
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(BadRunFolder, match="cannot write"):
         tiny_job(tmp_path / "file" / "e.parquet").run()

@@ -9,8 +9,8 @@ from embed_makers import written
 
 from disco_zoo.cli import main
 from disco_zoo.embed.map import draw_map
-from disco_zoo.embed.projection import project_by
 from disco_zoo.errors import BadData, MissingExtra
+from disco_zoo.projection import project_by
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -37,7 +37,7 @@ def test_png_and_svg_are_the_same_every_time_and_name_the_classes(tmp_path):
     file = written(tmp_path / "e.npy", vectors, labels=labels)
     first = draw_map(file, tmp_path / "a.png", method="tsne", max_points=20)
     again = draw_map(file, tmp_path / "b.png", method="tsne", max_points=20)
-    assert (first.method, first.num_points, first.num_images) == ("t-SNE", 20, 30)
+    assert (first.method, str(first.choice)) == ("t-SNE", "20 of 30 images")
     assert first.png.read_bytes() == again.png.read_bytes()
     assert first.svg.read_bytes() == again.svg.read_bytes()
     assert first.png.read_bytes()[:4] == b"\x89PNG"
@@ -54,17 +54,19 @@ def test_titles(tmp_path, monkeypatch):
     file = written(tmp_path / "e.npy", vectors, labels=labels, data="/somewhere/photos")
     draw_map(file, tmp_path / "m.png", method="pca", max_points=100)
     draw_map(file, tmp_path / "m.png", method="pca", max_points=9, title="mine")
-    assert titles == ["tiny on photos\nPCA of 30 images", "mine\nPCA of 9 of 30 images"]
+    assert titles == 2 * ["tiny on photos\nPCA of 30 images"] + 2 * ["mine\nPCA of 9 of 30 images"]  # PNG and SVG
 
 
 def test_the_command(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     vectors, _ = clusters()
     written(tmp_path / "e.npy", vectors)
+    (tmp_path / "folder.svg").mkdir()
     assert main(["map", "e.npy", "--method", "pca"]) == 0
-    assert capsys.readouterr().out == "e.png and e.svg: PCA of 30 of 30 images\n"
+    assert capsys.readouterr().out == "e.png and e.svg: PCA of 30 images\n"
     for arguments, words in (
         (("e.npy", "--out", "m.jpg"), "must end in .png"),
+        (("e.npy", "--out", "folder.png"), "folder.svg is a folder"),
         (("f.npy",), "Did you mean 'e.npy'"),
     ):
         assert main(["map", *arguments]) == 2
@@ -74,7 +76,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
 def test_too_few_images_and_a_missing_package(tmp_path, monkeypatch):
     with pytest.raises(BadData, match="at least 3"):
         project_by(torch.zeros(2, 4), "pca")
-    monkeypatch.setattr("disco_zoo.embed.projection.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("disco_zoo.projection.importlib.util.find_spec", lambda name: None)
     monkeypatch.setitem(__import__("sys").modules, "umap", None)
     with pytest.raises(MissingExtra, match=r"disco-zoo\[map\]"):
         project_by(torch.randn(40, 4), "umap")

@@ -12,12 +12,12 @@ from tiny import TinyNet
 from torch import Tensor
 
 from disco_zoo.cli import main
-from disco_zoo.errors import CannotWrite
+from disco_zoo.errors import CannotExport, CannotWrite
 from disco_zoo.evaluate.features import backbone_fingerprint, normalise
 from disco_zoo.export import onnx_file, torch_file
 from disco_zoo.export.compare import largest_difference
 from disco_zoo.export.onnx_file import metadata, runner, write_onnx
-from disco_zoo.export.subject import CannotExport, subject_of
+from disco_zoo.export.subject import subject_of
 from disco_zoo.export.torch_file import FACTS_FILE, write_torch
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -28,6 +28,14 @@ class Branching(TinyNet):
 
     def forward(self, images: Tensor) -> Tensor:
         return super().forward(images) if images.mean() > 0 else -super().forward(images)
+
+
+class Noisy(TinyNet):
+    """Assigns an attribute while it is followed, of which torch.export warns at length."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.seen = images.mean()
+        return super().forward(images)
 
 
 class LikesPairs(TinyNet):
@@ -69,6 +77,12 @@ def test_torch_export_gives_the_same_and_carries_the_facts(tmp_path):
     assert json.loads(extra[FACTS_FILE])["weights_sha256"] == backbone_fingerprint(named.backbone)
 
 
+@pytest.mark.parametrize("write", [write_onnx, write_torch])
+def test_exporters_keep_their_warnings_to_themselves(tmp_path, write, recwarn):
+    write(subject_of(tiny_named(backbone=Noisy())), tmp_path / "m", 1e-4)
+    assert [str(warning.message) for warning in recwarn] == []
+
+
 def test_another_input_size_is_fixed_in_the_file(tmp_path):
     subject = subject_of(tiny_named(), image_size=28)
     assert subject.resize_size == 32
@@ -102,12 +116,13 @@ def test_nan_and_other_shapes_are_differences(other):
 
 @pytest.mark.parametrize("write", [write_onnx, write_torch])
 @pytest.mark.parametrize("network", [Branching, LikesPairs])
-def test_networks_that_cannot_be_followed_are_one_line(tmp_path, network, write):
+def test_networks_that_cannot_be_followed_are_one_line(tmp_path, network, write, capfd):
     named = tiny_named(backbone=network())
     with pytest.raises(CannotExport) as caught:
         write(subject_of(named, normalise_inside=network is LikesPairs), tmp_path / "m", 1e-4)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < 500
+    assert capfd.readouterr() == ("", "")  # the exporters would show the graph so far, and more
     assert list(tmp_path.iterdir()) == []
 
 
@@ -138,17 +153,20 @@ def test_the_models_modes_and_weights_stay(tmp_path):
     (("resnet19",), "Did you mean 'resnet18'"),
     (("resnet18", "--out", "file/m.onnx"), "Cannot write file/m.onnx"),
     (("resnet18", "--out", "there.onnx"), "--yes"),
+    (("resnet18", "--out", "folder.onnx", "--yes"), "folder.onnx is a folder"),
+    (("--table", "test_resnet", "resnet19"), "Did you mean 'resnet18'"),
 ])  # fmt: skip
 def test_mistakes_are_one_line_before_anything_is_loaded(arguments, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("no folder")
     (tmp_path / "there.onnx").write_text("mine")
+    (tmp_path / "folder.onnx").mkdir()
     assert main(["export", *arguments]) == 2
     printed = capsys.readouterr()
     assert printed.out == ""
     assert words in printed.err
     assert printed.err.count("\n") == 1
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "there.onnx"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.onnx", "there.onnx"]
 
 
 def test_a_missing_package_names_the_extra(tmp_path, monkeypatch, capsys):

@@ -13,14 +13,15 @@ from tiny_runs import toy_parquet
 
 from disco_zoo.cli import main
 from disco_zoo.embed.images import open_images
+from disco_zoo.errors import CannotExport
 from disco_zoo.evaluate.features import extract_features
 from disco_zoo.evaluate.knn import knn_top1
 from disco_zoo.export.int8 import calibration_batches, calibration_size, write_int8
 from disco_zoo.export.job import plan_int8
 from disco_zoo.export.latency import as_markdown, latency_rows, paired_timings
 from disco_zoo.export.loss import int8_loss, some_of
-from disco_zoo.export.onnx_file import OnnxBackbone, metadata, write_onnx
-from disco_zoo.export.subject import CannotExport, subject_of
+from disco_zoo.export.onnx_file import OnnxNetwork, metadata, write_onnx
+from disco_zoo.export.subject import subject_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -40,7 +41,7 @@ def test_int8_is_close_and_keeps_the_facts(tmp_path, kind, inside):
     assert metadata(tmp_path / "s.onnx")["weights_sha256"] == metadata(tmp_path / "m.onnx")["weights_sha256"]
     found = int8_loss(subject, tmp_path / "s.onnx", source, range(16, 40))
     assert 0.99 < found.lowest_cosine <= found.mean_cosine < 1
-    assert (found.knn_top1, found.num_test) == (None, 24)
+    assert (found.top1, found.num_test) == (None, 24)
 
 
 def test_the_loss_is_the_difference_of_two_knn(tmp_path):
@@ -52,14 +53,14 @@ def test_the_loss_is_the_difference_of_two_knn(tmp_path):
     expected = []
     for network, mean, std in (
         (subject.named.backbone, subject.named.mean, subject.named.std),
-        (OnnxBackbone(tmp_path / "s.onnx", takes_pixels=True), (0,) * 3, (1,) * 3),
+        (OnnxNetwork(tmp_path / "s.onnx", takes_pixels=True), (0,) * 3, (1,) * 3),
     ):
         one, other = (
             extract_features(network, source, image_size=16, resize_size=18, mean=mean, std=std)
             for source in (train, test)
         )
         expected.append(knn_top1(one.features, one.labels, other.features, other.labels, ks=(3,))[3])
-    assert found.knn_top1 == tuple(expected)
+    assert found.top1 == tuple(expected)
     assert (found.num_train, found.num_test, found.k) == (30, 21, 3)
 
 
@@ -67,7 +68,7 @@ def test_a_file_that_is_the_network_loses_nothing(tmp_path, subject):
     write_onnx(subject, tmp_path / "m.onnx", 1e-4)
     found = int8_loss(subject, tmp_path / "m.onnx", TinySource(20), range(20), TinySource(30), range(30), k=3)
     assert found.lowest_cosine == pytest.approx(1, abs=1e-6)
-    assert found.knn_top1[0] == found.knn_top1[1]
+    assert found.top1[0] == found.top1[1]
 
 
 def test_wrong_weights_are_seen_in_the_figures(tmp_path, subject):
@@ -181,3 +182,22 @@ def test_the_table_of_a_network():
     table = as_markdown([row], "note").splitlines()
     assert table[2].startswith("| tiny | 0.0 |")
     assert {line.count("|") for line in table[:3]} == {10}
+
+
+def test_ctrl_c_leaves_the_rows_of_the_table_that_are_done(monkeypatch, capsys):
+    from disco_zoo.export import latency
+
+    real = latency._row
+
+    def once(subject, rounds, threads):
+        monkeypatch.setattr(latency, "_row", interrupted)
+        return real(subject, rounds, threads)
+
+    def interrupted(*arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(latency, "_row", once)
+    assert main(["export", "--table", "test_resnet", "test_vit", "--rounds", "4", "--image-size", "64"]) == 130
+    printed = capsys.readouterr()
+    assert "| test_resnet |" in printed.out
+    assert "1 of 2 networks are measured" in printed.err

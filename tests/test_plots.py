@@ -9,9 +9,11 @@ import sys
 import pytest
 import torch
 
-from disco_zoo import plots
-from disco_zoo.errors import BadData, MissingExtra
-from disco_zoo.plots import plot_curves, plot_embedding_map, plot_embedding_pair, project
+from disco_zoo import embedding_map, plots
+from disco_zoo.embedding_map import plot_embedding_map, plot_embedding_pair
+from disco_zoo.errors import BadData, CannotWrite, MissingExtra
+from disco_zoo.plots import plot_curves, require_picture
+from disco_zoo.projection import project
 
 METRICS = [
     {"step": 10, "epoch": 0, "loss": 2.0, "loss_distill": 1.5, "lr": 0.06, "images_per_s": 40.0},
@@ -38,7 +40,7 @@ def figures(monkeypatch):
 
 @pytest.fixture
 def no_tsne(monkeypatch):
-    monkeypatch.setattr(plots.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
 
 
 def clusters(num_classes: int, each: int = 8) -> tuple[torch.Tensor, torch.Tensor]:
@@ -68,6 +70,13 @@ def test_curves_show_every_metric_where_it_belongs(tmp_path, figures):
     }
     assert all(axis.get_xlabel() == "step" for axis in figures[0].axes)
     assert figures[0].get_suptitle() == "a run"
+
+
+def test_steps_are_whole_numbers(tmp_path, figures):
+    plot_curves([{"step": 1, "loss": 2.0}], tmp_path / "curves.png", "one step")
+    (axis,) = figures[0].axes
+    low, high = axis.get_xlim()
+    assert [tick for tick in axis.get_xticks() if low <= tick <= high] == [1]
 
 
 def test_an_odd_number_of_panels_leaves_no_empty_frame(tmp_path, figures):
@@ -152,7 +161,7 @@ def test_points_have_the_colour_of_their_class(tmp_path, figures, no_tsne):
     assert counts == expected
     handles = figures[0].legends[0].legend_handles
     assert [(h.get_marker(), h.get_color()) for h in handles] == [
-        (plots.MARKERS[label // 10], plots.COLOURS[label % 10]) for label in range(12)
+        (embedding_map.MARKERS[label // 10], plots.COLOURS[label % 10]) for label in range(12)
     ]
 
 
@@ -231,3 +240,57 @@ def test_importing_the_module_does_not_import_matplotlib():
     code = "import sys, disco_zoo.plots; sys.exit('matplotlib' in sys.modules or 'sklearn' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0
     assert importlib.util.find_spec("matplotlib") is not None
+
+
+def test_one_panel_for_all_precisions_and_one_a_rank(tmp_path, figures):
+    row = {"step": 5, "box_ap": 30.0, "box_ap50": 50.0, "mask_ap75": 20.0, "val_top1": 70.0, "val_top5": 95.0}
+    plot_curves([row], tmp_path / "curves.png", "a run")
+    drawn = {axis.get_ylabel(): [line.get_label() for line in axis.lines] for axis in figures[0].axes}
+    assert drawn == {
+        "average precision (%)": ["box AP", "box AP50", "mask AP75"],
+        "top-1 accuracy (%)": ["val"],
+        "top-5 accuracy (%)": ["val"],
+        "": [],
+    }
+
+
+def test_a_dollar_in_a_name_is_a_dollar(tmp_path):
+    features, labels = clusters(2)
+    names = ["$a_{$", "$\\frac$"]
+    plot_embedding_map(features, labels, names, tmp_path / "map.svg", "from $5 to $6 \\nothing")
+    text = (tmp_path / "map.svg").read_text()
+    for words in (*names, "from $5 to $6 \\nothing"):
+        assert f">{words}<" in text
+
+
+def test_a_picture_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    path = tmp_path / "curves.png"
+    plot_curves(METRICS, path, "a run")
+    before = path.read_bytes()
+
+    def cut_short(self, file, **options):
+        with open(file, "wb") as out:
+            out.write(before[:100])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(FigureCanvasAgg, "print_figure", cut_short)
+    with pytest.raises(OSError, match="No space left"):
+        plot_curves(METRICS[:1], path, "another run")
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_picture_that_cannot_be_written_is_told_before(tmp_path):
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "file").write_text("")
+    for name, error, words in (
+        ("a.jpg", BadData, "must end in .png or .svg"),
+        ("folder.png", CannotWrite, "is a folder"),
+        ("file/a.png", CannotWrite, "Cannot write"),
+    ):
+        with pytest.raises(error, match=words):
+            require_picture(tmp_path / name)
+    require_picture(tmp_path / "new" / "a.svg")
+    assert (tmp_path / "new").is_dir()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from PIL import Image
 from tiny import make_run_folder
 
 from disco_zoo.cli import main
+from disco_zoo.embed.contact_sheet import thumbnail
 from disco_zoo.embed.query import Pictures, resolve_queries
 from disco_zoo.embed.search import search
 from disco_zoo.errors import BadData
@@ -142,12 +144,14 @@ def test_what_cannot_be_searched_is_one_line(run, photos):
     (photos / "broken.png").write_bytes(b"no image")
     for arguments, words in (
         (("red/2.pn", "--in", "e.parquet"), "Did you mean 'red/2.png'"),
+        (("zzz", "--in", "e.parquet"), "Names there are like 'green/1.png'"),
+        (("red/2.png", "--in", "e.parquet", "--html", "photos"), "photos is a folder"),
         (("photos/red/2.png", "--in", "nothing.parquet"), "there is no embedding at nothing.parquet"),
         (("photos/red/2.png", "--in", "e.parquet", "--model", "resnet19"), "Did you mean 'resnet18'"),
         (("o.parquet", "--in", "e.parquet"), "has mean"),
         (("broken.png", "--in", "e.parquet"), "is unreadable: not an image"),
         (("red/2.png", "--in", "e.parquet", "--html", "p.html", "--images", "nowhere"), "no data at nowhere"),
-        (("red/2.png", "--in", "e.parquet", "--html", "p.html", "--images", "photos/red"), "they are not the same"),
+        (("red/2.png", "--in", "e.parquet", "--html", "p.html", "--images", "photos/red"), "none of the images of"),
     ):
         code, out, err = run("search", *arguments)
         assert (code, out) == (2, "")
@@ -173,3 +177,32 @@ def test_weights_that_changed_are_refused(run, photos, monkeypatch):
     code, _, err = run("search", "photos/red/2.png", "--in", "e.parquet")
     assert code == 2
     assert "cannot be compared" in err
+
+
+def test_too_many_queries_are_told_before_they_are_embedded(run, monkeypatch):
+    from disco_zoo.embed import query
+
+    monkeypatch.setattr(query, "MAX_QUERIES", 5)
+    monkeypatch.setattr(query, "load_named_model", None)
+    code, _, err = run("search", "photos", "--in", "e.parquet")
+    assert code == 2
+    assert "6 queries are too many" in err
+
+
+def test_the_page_survives_images_that_came_and_went(run, photos, tmp_path):
+    shutil.copytree(photos / "photos", tmp_path / "photos")
+    kept = tmp_path / "photos" / "green"
+    (kept / "1.png").unlink()
+    (tmp_path / "photos" / "green" / "0_new.png").write_bytes((kept / "3.png").read_bytes())
+    page = tmp_path / "p.html"
+    query = ("search", "red/2.png", "--in", "e.parquet", "--html", str(page), "--images", str(tmp_path / "photos"))
+    code, out, _ = run(*query, "--json")
+    assert code == 0
+    assert page.read_text().count("picture not found") == 1
+    names = [hit["name"] for hit in json.loads(out)["queries"][0]["hits"]]
+    figures = page.read_text().split("<figure ")[2:]  # after the query's own
+    assert ["picture not found" in figure for figure in figures] == [name == "green/1.png" for name in names]
+    assert [
+        thumbnail(Image.open(photos / "photos" / name).convert("RGB")) in figure
+        for name, figure in zip(names, figures, strict=True)
+    ] == [name != "green/1.png" for name in names]

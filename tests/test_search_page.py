@@ -101,3 +101,9 @@ def test_the_page_of_a_search_shows_what_was_found(tmp_path):
     assert [max(range(3), key=pixel.__getitem__) for pixel in seen] == [0, 1, 2]
     assert "0.994" in page.words
     assert "green.png" in page.words
+
+
+def test_the_full_name_shows_where_the_mouse_rests():
+    name = "holiday/" + 40 * "long" + ".png"
+    page = contact_sheet("t", "n", [("q", Shown(lambda: Image.new("RGB", (9, 9)), ("0.5", "cut"), name), [])])
+    assert f'<figure title="{name}">' in page

@@ -44,3 +44,57 @@ def test_nothing_to_draw_is_told(tmp_path: Path) -> None:
     assert rows
     with pytest.raises(BadData, match="linear figure"):
         draw_zoo(rows, catalog, tmp_path / "zoo.png")
+
+
+def test_marks_are_the_same_whatever_is_drawn_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from matplotlib.axes import Axes
+
+    seen: dict[tuple[float, float], set[tuple[str, str]]] = {}
+    real = Axes.plot
+
+    def spy(self, x, y, **style):
+        if "markeredgecolor" in style:
+            seen.setdefault((x[0], y[0]), set()).add((style["marker"], style["markeredgecolor"]))
+        return real(self, x, y, **style)
+
+    monkeypatch.setattr(Axes, "plot", spy)
+    catalog = load_catalog()
+    draw_zoo(catalog.matching(None), catalog, tmp_path / "all.png")
+    alone = catalog.matching(None, method="seed")
+    assert draw_zoo(alone, catalog, tmp_path / "some.png") == sum(
+        any(figure.metric == "linear_top1" for figure in row.reported) for row in alone
+    )
+    assert len(seen) > 10
+    assert all(len(looks) == 1 for looks in seen.values())
+
+
+def test_legend_names_only_what_is_drawn_and_lies_in_the_picture(tmp_path: Path, monkeypatch) -> None:
+    from matplotlib.figure import Figure
+
+    figures = []
+    real = Figure.__init__
+    monkeypatch.setattr(
+        Figure, "__init__", lambda self, *args, **named: (real(self, *args, **named), figures.append(self))[0]
+    )
+    catalog = load_catalog()
+    for filters in ({}, {"method": "compress"}, {"data": "fmnist_sample"}):
+        draw_zoo(catalog.matching(None, **filters), catalog, tmp_path / "zoo.png")
+        figure = figures[-1]
+        figure.canvas.draw()
+        box = figure.legends[0].get_window_extent()
+        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
+        assert all(axis.get_window_extent().x1 < box.x0 for axis in figure.axes)
+    words = [text.get_text() for text in figures[1].legends[0].get_texts()]
+    assert "CompRess" in words
+    assert "SEED" not in words
+    assert "measured here" not in words
+
+
+@pytest.mark.parametrize(("name", "words"), [("zoo.jpg", "must end in .png"), ("folder.png", "is a folder")])
+def test_a_picture_that_cannot_be_written_is_one_line(name: str, words: str, tmp_path: Path, capsys) -> None:
+    (tmp_path / "folder.png").mkdir()
+    assert main(["list", "--plot", str(tmp_path / name)]) == 2
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1

@@ -1,4 +1,4 @@
-"""`disco-zoo export`: a backbone as ONNX or torch.export, compared with PyTorch; int8; the table of latencies."""
+"""`disco-zoo export`: a network as ONNX or torch.export, compared with PyTorch; int8; the table of latencies."""
 
 from __future__ import annotations
 
@@ -26,11 +26,12 @@ TABLE_PIXELS = 224
     show_default=True,
     help="Of activations, for --int8 static.",
 )
-@click.option("--data", help="Images on which the accuracy lost by int8 is measured; with labels, by kNN.")
+@click.option("--data", help="Images on which the loss by int8 is measured: with labels as accuracy.")
 @click.option("--eval-data", help="Labelled test images; default: the test split beside --data.")
 @click.option(
     "--max-images", type=click.IntRange(min=2), default=2000, show_default=True, help="Measure on so many of each."
 )
+@click.option("--features", is_flag=True, help="Of a fine-tuned classifier only the features, without its head.")
 @click.option("--normalise-inside", is_flag=True, help="The file takes uint8 pixels and normalises them itself.")
 @click.option("--image-size", type=click.IntRange(min=16), help="Input in pixels.  [default: the model's]")
 @click.option("--tolerance", type=click.FloatRange(min=0), help="Refuse larger differences.  [default: 0.0001]")
@@ -41,13 +42,15 @@ TABLE_PIXELS = 224
 @click.option("--workers", type=click.IntRange(min=0), help="Processes that read images.")
 @JSON
 def command(models: tuple[str, ...], table: bool, as_json: bool, **given: Any) -> None:
-    """Write the headless backbone of MODEL to a file that other runtimes read, with any batch size.
+    """Write the backbone of MODEL, or a fine-tuned classifier, to a file that other runtimes read.
 
-    Its features are compared with PyTorch's in several batches; a file that differs is not kept.
+    It takes batches of any size, says inside how to prepare a picture and what the classes are called, and is
+    compared with PyTorch in several batches; a file that differs is not kept.
 
     \b
     Examples:
       disco-zoo export disco_effb0 --out effb0.onnx
+      disco-zoo export runs/my_classifier --out mine.onnx
       disco-zoo export disco_effb0 --format torch
       disco-zoo export disco_effb0 --int8 static --data cifar10_train.parquet
       disco-zoo export --table
@@ -61,32 +64,27 @@ def command(models: tuple[str, ...], table: bool, as_json: bool, **given: Any) -
 
 
 def _export(model: str, given: dict[str, Any], as_json: bool) -> None:
-    from disco_zoo.evaluate.subject import fit_to
     from disco_zoo.export.compare import TOLERANCE
     from disco_zoo.export.job import SUFFIXES, Format, export, plan_int8, require_all
-    from disco_zoo.export.subject import subject_of
-    from disco_zoo.named_model import load_named_model
+    from disco_zoo.export.subject import load_subject
 
     out, int8 = given["out"], given["int8"]
     by_name: Format = "torch" if out is not None and out.suffix == SUFFIXES["torch"] else "onnx"
     kind: Format = given["kind"] or by_name
     out = out or Path(f"{Path(model).stem if '/' in model else model}{SUFFIXES[kind]}".replace(":", "_"))
     require_all(kind, out, int8, given["yes"])
-    names = ("data", "eval_data", "calibration", "max_images", "ranges")
-    plan = None if int8 is None else plan_int8(int8, **{name: given[name] for name in names})
-    named = load_named_model(model)
-    subject = subject_of(named, image_size=given["image_size"], normalise_inside=given["normalise_inside"])
-    fit_to(named.backbone, subject.image_size, model)
+    images = ("data", "eval_data", "calibration", "max_images", "ranges")
+    plan = None if int8 is None else plan_int8(int8, **{name: given[name] for name in images})
+    subject = load_subject(model, **{name: given[name] for name in ("features", "image_size", "normalise_inside")})
     tolerance = TOLERANCE if given["tolerance"] is None else given["tolerance"]
     workers = default_workers() if given["workers"] is None else given["workers"]
     made = export(subject, kind, out, tolerance=tolerance, int8=plan, workers=workers)
     if as_json:
         click.echo(json.dumps({**made.as_json(), **subject.facts()}))
         return
-    click.echo(
-        f"{made.path}: {made.size_bytes / 1e6:.1f} MB, {subject.facts()['input']}; "
-        f"largest difference from PyTorch {made.difference:.1e}"
-    )
+    facts = subject.facts()
+    click.echo(f"{made.path}: {made.size_bytes / 1e6:.1f} MB, largest difference from PyTorch {made.difference:.1e}")
+    click.echo(f"  takes {facts['input']}\n  gives {facts['output']}")
     if made.loss is not None and made.int8_bytes is not None:
         click.echo(f"{made.int8_path}: {made.int8_bytes / 1e6:.1f} MB, int8 {int8}; {made.loss.describe()}")
 
@@ -94,11 +92,10 @@ def _export(model: str, given: dict[str, Any], as_json: bool) -> None:
 def _table(models: tuple[str, ...], given: dict[str, Any], as_json: bool) -> None:
     from disco_zoo.atomic import write_out
     from disco_zoo.catalog import load_catalog
+    from disco_zoo.errors import Interrupted
     from disco_zoo.export.job import require_free
-    from disco_zoo.export.latency import as_markdown, latency_rows
+    from disco_zoo.export.latency import Row, as_markdown, latency_rows
     from disco_zoo.export.onnx_file import require_onnx
-    from disco_zoo.export.subject import subject_of
-    from disco_zoo.named_model import load_named_model
     from disco_zoo.run_folder import hardware_line, versions
 
     require_onnx()
@@ -107,18 +104,38 @@ def _table(models: tuple[str, ...], given: dict[str, Any], as_json: bool) -> Non
         require_free(out, given["yes"])
     size = given["image_size"] or TABLE_PIXELS
     names = models or tuple(name for name, row in load_catalog().architectures.items() if row.registered)
-    # Time does not depend on the weights, and nobody should have to download them for it.
-    subjects = (subject_of(load_named_model(name, pretrained=False), image_size=size) for name in names)
-    rows = list(latency_rows(subjects, len(names), given["rounds"], given["threads"]))
+    subjects = [_subject_of_table(name, size) for name in names]  # all of them, so that a mistake shows at once
+    rows: list[Row] = []
+    stopped = False
+    try:
+        rows.extend(latency_rows(iter(subjects), len(names), given["rounds"], given["threads"]))
+    except KeyboardInterrupt:
+        stopped = True
     note = (
         f"One picture of {size} × {size} pixels, {given['threads']} thread(s), {hardware_line()}; median [quartiles] "
         f'of {given["rounds"]} rounds in which the three take turns, "faster" is the median of the rounds\' ratios. '
         f"int8 is static, with int8 weights per channel. torch {versions()['torch']}, ONNX Runtime {_runtime()}."
     )
     text = as_markdown(rows, note)
-    if out is not None:
+    if out is not None and not stopped:
         write_out(out, lambda partial: partial.write_text(text + "\n", encoding="utf-8"))
-    click.echo(json.dumps({"note": note, "rows": [row.as_json() for row in rows]}) if as_json else text)
+    if rows or not stopped:
+        click.echo(json.dumps({"note": note, "rows": [row.as_json() for row in rows]}) if as_json else text)
+    if stopped:
+        raise Interrupted(f"{len(rows)} of {len(names)} networks are measured. Name the others to measure them alone")
+
+
+def _subject_of_table(name: str, size: int) -> Any:
+    """Random weights where they will do: time does not depend on them, and nobody should have to download them."""
+    from disco_zoo.catalog import load_catalog
+    from disco_zoo.evaluate.subject import fit_to
+    from disco_zoo.export.subject import subject_of
+    from disco_zoo.named_model import load_named_model
+
+    is_its_weights = Path(name).expanduser().exists() or name in load_catalog().teachers
+    named = load_named_model(name, pretrained=is_its_weights)
+    fit_to(named.backbone, size, name)
+    return subject_of(named, image_size=size)
 
 
 def _runtime() -> str:

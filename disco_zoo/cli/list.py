@@ -22,7 +22,7 @@ from disco_zoo.cli.options import JSON
 @click.option("--data", metavar="NAME", help="Trained on these data: in1k, cifar10, fmnist_sample.")
 @click.option("--weights", type=click.Choice(WEIGHTS_STATES), help="Whose weights are there, or installed by you.")
 @click.option("--teachers", is_flag=True, help="List the teachers instead.")
-@click.option("--plot", type=click.Path(path_type=Path), help="Draw accuracy against parameters into this file.")
+@click.option("--plot", type=click.Path(path_type=Path), help="Draw accuracy against parameters: .png or .svg.")
 @JSON
 def command(
     pattern: str | None,
@@ -66,10 +66,15 @@ def command(
         installed=installed,
     )
     if plot is not None:
+        from disco_zoo.plots import require_picture
         from disco_zoo.zoo_picture import draw_zoo
 
-        draw_zoo(rows, catalog, plot)
-        click.echo(f"{plot}: {len(rows)} models asked for; those with a linear figure are drawn", err=True)
+        require_picture(plot)
+        drawn = draw_zoo(rows, catalog, plot)
+        rest = "" if drawn == len(rows) else "; the rest has no linear figure"
+        click.echo(f"{plot}: {drawn} of {len(rows)} models{rest}", err=True)
+        if as_json:
+            click.echo(json.dumps({"picture": str(plot), "drawn": drawn, "models": len(rows)}))
     elif as_json:
         click.echo(json.dumps([zoo_table.as_json(row, catalog, installed) for row in rows], indent=2))
     elif sys.stdout.isatty():

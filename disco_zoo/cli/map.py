@@ -13,7 +13,7 @@ from disco_zoo.cli.options import JSON
 
 @click.command("map")
 @click.argument("embedding", type=click.Path(path_type=Path))
-@click.option("--out", type=click.Path(path_type=Path), help="PNG; an SVG is written beside it.  [default: FILE.png]")
+@click.option("--out", type=click.Path(path_type=Path), help="A PNG; an SVG is written beside it.  [default: FILE.png]")
 @click.option(
     "--method",
     type=click.Choice(["auto", "pca", "tsne", "umap"]),
@@ -36,21 +36,24 @@ def command(embedding: Path, out: Path | None, method: Any, max_points: int, tit
     """
     from disco_zoo.embed.embedding_file import EmbeddingFile
     from disco_zoo.embed.map import draw_map
-    from disco_zoo.embed.projection import check_method
     from disco_zoo.errors import BadData, require
+    from disco_zoo.plots import require_picture
+    from disco_zoo.projection import check_method
 
     require("matplotlib", "train")
     check_method(method)
     if out is not None and out.suffix.lower() not in (".png", ".svg"):
-        raise BadData(f"{out} must end in .png; an .svg is written beside it")
-    made = draw_map(
-        EmbeddingFile(embedding), out or embedding.with_suffix(".png"), method=method, max_points=max_points,
-        title=title,
-    )  # fmt: skip
+        raise BadData(f"{out} must end in .png or .svg; both are written")
+    out = out or embedding.with_suffix(".png")
+    file = EmbeddingFile(embedding)
+    for suffix in (".png", ".svg"):
+        require_picture(out.with_suffix(suffix))
+    made = draw_map(file, out, method=method, max_points=max_points, title=title)
+    choice = made.choice
     if as_json:
         click.echo(json.dumps({
-            "png": str(made.png), "svg": str(made.svg), "method": made.method, "points": made.num_points,
-            "images": made.num_images, "classes_shown": made.shown_classes, "classes": made.num_classes,
+            "png": str(made.png), "svg": str(made.svg), "method": made.method, "points": len(choice.indices),
+            "images": choice.num_images, "classes_shown": len(choice.classes), "classes": choice.num_classes,
         }))  # fmt: skip
         return
-    click.echo(f"{made.png} and {made.svg.name}: {made.method} of {made.num_points} of {made.num_images} images")
+    click.echo(f"{made.png} and {made.svg.name}: {made.method} of {choice}")

@@ -9,8 +9,6 @@ import click
 
 from disco_zoo.cli.options import DEVICE, JSON, chosen_device
 
-MAX_QUERIES = 1000
-
 
 @click.command("search")
 @click.argument("query", nargs=-1, required=True)
@@ -39,22 +37,23 @@ def command(
       disco-zoo search cat.jpg dog.jpg --in photos.parquet -k 12 --html found.html
       disco-zoo search holiday/0007.jpg --in photos.parquet --json
     """
-    from disco_zoo.atomic import write_out
+    from disco_zoo.atomic import require_folder, write_out
     from disco_zoo.embed.embedding_file import EmbeddingFile
     from disco_zoo.embed.query import Pictures, resolve_queries
     from disco_zoo.embed.results import Found, as_page, as_table
     from disco_zoo.embed.results import as_json as to_json
     from disco_zoo.embed.search import search
-    from disco_zoo.errors import BadData, require
+    from disco_zoo.errors import CannotWrite, require
 
     require("faiss", "train")
     file = EmbeddingFile(embedding)
     pictures = Pictures(file, images)
-    if page is not None:
-        len(pictures.source)  # a page without pictures is told before the search
+    if page is not None:  # what cannot be written or shown is told before the search
+        if page.is_dir():
+            raise CannotWrite(f"{page} is a folder. Choose another name for --html")
+        require_folder(page.parent)
+        pictures.check()
     queries = resolve_queries(query, file, pictures=pictures, model=model, device=chosen_device(device))
-    if len(queries) > MAX_QUERIES:
-        raise BadData(f"{len(queries)} queries are too many to look at. Search for at most {MAX_QUERIES} at once")
     import numpy as np
 
     hits = search(file, np.stack([one.vector for one in queries]), count, [one.own_row for one in queries])

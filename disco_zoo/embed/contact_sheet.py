@@ -24,6 +24,7 @@ section { border-top: 1px solid var(--line); padding: 18px 0; }
 .found { display: grid; grid-template-columns: repeat(auto-fill, minmax(112px, 1fr)); gap: 14px 10px; }
 figure { margin: 0; } figcaption { font-size: .78rem; line-height: 1.3; overflow-wrap: anywhere; padding-top: 4px; }
 figcaption b { font-variant-numeric: tabular-nums; }
+figcaption span { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; overflow: hidden; }
 img, .gone { width: 100%; aspect-ratio: 1; object-fit: contain; border-radius: 6px; background: var(--soft); }
 .gone { display: grid; place-items: center; font-size: .78rem; }
 .pixels { image-rendering: pixelated; }
@@ -33,10 +34,17 @@ img, .gone { width: 100%; aspect-ratio: 1; object-fit: contain; border-radius: 6
 
 @dataclass(frozen=True)
 class Shown:
-    """A picture on the page: what opens it, and the lines below it (the first one stands out)."""
+    """A picture on the page.
+
+    Attributes:
+        picture: opens it.
+        lines: below it; the first one stands out.
+        title: its full name, shown where the mouse rests; None for the last line.
+    """
 
     picture: Callable[[], Image.Image]
     lines: tuple[str, ...]
+    title: str | None = None
 
 
 def contact_sheet(title: str, note: str, rows: Sequence[tuple[str, Shown, Sequence[Shown]]]) -> str:
@@ -62,9 +70,10 @@ def contact_sheet(title: str, note: str, rows: Sequence[tuple[str, Shown, Sequen
 
 def _figure(shown: Shown) -> str:
     first, *rest = shown.lines
-    words = "".join(f"<br>{html.escape(line)}" for line in rest)
-    alt = html.escape(rest[0] if rest else first, quote=True)
-    return f"<figure>{_picture(shown, alt)}<figcaption><b>{html.escape(first)}</b>{words}</figcaption></figure>"
+    words = "".join(f"<span>{html.escape(line)}</span>" for line in rest)  # a long one is cut by the style
+    title = html.escape(shown.title or shown.lines[-1], quote=True)
+    caption = f"<figcaption><b>{html.escape(first)}</b>{words}</figcaption>"
+    return f'<figure title="{title}">{_picture(shown, title)}{caption}</figure>'
 
 
 def _picture(shown: Shown, alt: str) -> str:

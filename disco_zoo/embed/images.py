@@ -55,7 +55,14 @@ def open_images(given: Sequence[str], split: str | None = None) -> ImageSource:
         return FileListSource(given[0], _listed_files(given[0], paths[0]))
     if split is None and paths[0].is_dir() and not find_parquet_files(paths[0]):
         return FolderSource(given[0], "train", paths[0])
-    source = open_source(given[0], split or "train")
+    if paths[0].is_file() and paths[0].suffix.lower() not in (".parquet", ".tar"):
+        known = ", ".join(IMAGE_SUFFIXES)
+        raise BadData(f"{shown(given[0])} is no image that can be read ({known}), no .txt list, .parquet or .tar.")
+    try:
+        source = open_source(given[0], split or "train")
+    except BadData as error:  # its advice is to measurements
+        advice = " Give some with --eval-data."
+        raise BadData(str(error).replace(advice, " Leave out --split test.") if split else str(error)) from error
     require_index(source, "this command")
     return source
 
@@ -94,9 +101,10 @@ def _is_image_file(path: Path) -> bool:
 
 def _image_file(name: str, path: Path) -> Path:
     if not path.is_file():
+        if path.is_dir():
+            raise BadData(f"{shown(name)} is a folder; several names must all be image files. Give one folder alone.")
         siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
-        what = "a folder; several names must all be image files" if path.is_dir() else "no file"
-        raise BadData(f"{shown(name)} is {what}.{did_you_mean(path.name, siblings)}")
+        raise BadData(f"{shown(name)} is no file.{did_you_mean(path.name, siblings)}")
     return path
 
 
@@ -110,7 +118,9 @@ def _listed_files(name: str, path: Path) -> list[Path]:
         raise BadData(f"{shown(name)} is empty. Write a path of an image on each line.")
     missing = [str(file) for file in files if not file.is_file()]
     if missing:
-        raise BadData(f"{len(missing)} of the {len(files)} files in {shown(name)} do not exist: {shown(missing[0])}, …")
+        raise BadData(
+            f"{len(missing)} of the {len(files)} files in {shown(name)} do not exist, first: {shown(missing[0])}"
+        )
     return files
 
 

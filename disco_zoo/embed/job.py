@@ -16,7 +16,7 @@ from disco_zoo.embed.embedding_file import EmbeddingFile, Piece, check_suffix, w
 from disco_zoo.embed.facts import EmbeddingFacts
 from disco_zoo.embed.images import name_of
 from disco_zoo.embed.parts import Parts
-from disco_zoo.errors import BadData, BadRunFolder, Interrupted
+from disco_zoo.errors import BadData, BadRunFolder, CannotWrite, Interrupted
 from disco_zoo.evaluate.features import unreadable_limit
 from disco_zoo.interrupts import InterruptFlag
 from disco_zoo.named_model import NamedModel
@@ -74,6 +74,7 @@ class EmbedJob:
         Raises:
             BadData: too many unreadable images.
             BadRunFolder: something else is there already, or another command is at it.
+            CannotWrite: no room, no permission, or a folder of this name.
             Interrupted: by Ctrl-C; the parts are kept.
         """
         check_suffix(self.out)
@@ -96,6 +97,8 @@ class EmbedJob:
 
     def _done_before(self, resume: bool, replace: bool) -> Embedded | None:
         """The finished file of this very job, where --resume has nothing left to do."""
+        if self.out.is_dir():
+            raise CannotWrite(f"{self.out} is a folder. Choose another --out")
         if not self.out.exists() or replace:
             return None
         if not resume:
@@ -169,6 +172,7 @@ class EmbedJob:
             dims, num_rows = max(dims, part.array.shape[1]), num_rows + len(part.array)
             unreadable |= {int(index): message for index, message in part.facts["unreadable"].items()}
         if not num_rows:
+            parts.remove()  # they hold nothing that another try could use
             first = next(iter(unreadable.values()))
             raise BadData(f"None of the {len(self.source)} images of {self.source.name} can be read. First: {first}")
         facts = self.facts.finished(dims, unreadable)

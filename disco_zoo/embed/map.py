@@ -7,14 +7,10 @@ from pathlib import Path
 
 import torch
 
-from disco_zoo.atomic import write_out
 from disco_zoo.embed.embedding_file import EmbeddingFile
-from disco_zoo.embed.projection import Method, project_by
-from disco_zoo.errors import require
-from disco_zoo.plots import _choose_points as choose_points
-from disco_zoo.plots import _legend_handles as legend_handles
-from disco_zoo.plots import _scatter as scatter
+from disco_zoo.embedding_map import Choice, add_class_legend, choose_points, scatter
 from disco_zoo.plots import drawing
+from disco_zoo.projection import Method, project_by
 
 
 @dataclass(frozen=True)
@@ -24,10 +20,7 @@ class Map:
     png: Path
     svg: Path
     method: str
-    num_points: int
-    num_images: int
-    shown_classes: int
-    num_classes: int
+    choice: Choice
 
 
 def draw_map(file: EmbeddingFile, out: Path, *, method: Method, max_points: int, title: str | None = None) -> Map:
@@ -44,25 +37,12 @@ def draw_map(file: EmbeddingFile, out: Path, *, method: Method, max_points: int,
         MissingExtra: no matplotlib, or the method's package is missing.
     """
     labels = None if file.labels is None else torch.from_numpy(file.labels.copy())
-    chosen, shown, total_classes = choose_points(labels, len(file), max_points)
-    points, kind = project_by(torch.from_numpy(file.rows(chosen.tolist())), method)
-    images = f"{len(chosen)} of {len(file)} images" if len(chosen) < len(file) else f"{len(file)} images"
-    classes = f", {len(shown)} of {total_classes} classes" if len(shown) < total_classes else ""
-    names = file.facts.class_names
+    choice = choose_points(labels, len(file), max_points)
+    points, kind = project_by(torch.from_numpy(file.rows(choice.indices.tolist())), method)
     heading = title if title is not None else f"{file.facts.model} on {Path(file.facts.data or 'images').name}"
-
-    def draw(png: Path, svg: Path) -> None:
-        with drawing(6.6 if not shown else 8.2, 6.4, f"{heading}\n{kind} of {images}{classes}", png) as figure:
-            axis = figure.subplots()
-            scatter(axis, points, None if labels is None else labels[chosen], shown)
-            axis.set(xlabel=f"{kind} 1", ylabel=f"{kind} 2", xticks=[], yticks=[])
-            if shown:
-                handles = legend_handles(shown, names)
-                figure.legend(handles=handles, loc="outside right center", frameon=False, title="class")
-            # No date and no random names inside: the same map is the same file.
-            with require("matplotlib", "train").rc_context({"svg.hashsalt": "disco_zoo"}):
-                figure.savefig(svg, format="svg", metadata={"Date": None})
-
     png, svg = out.with_suffix(".png"), out.with_suffix(".svg")
-    write_out(png, lambda one: write_out(svg, lambda other: draw(one, other)))
-    return Map(png, svg, kind, len(chosen), len(file), len(shown), total_classes)
+    for path in (png, svg):
+        with drawing(8.2 if choice.classes else 6.6, 6.4, f"{heading}\n{kind} of {choice}", path) as figure:
+            scatter(figure.subplots(), points, choice, kind)
+            add_class_legend(figure, choice, file.facts.class_names)
+    return Map(png, svg, kind, choice)

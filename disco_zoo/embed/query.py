@@ -14,13 +14,15 @@ from PIL import Image
 from disco_zoo.datasets import ImageSource
 from disco_zoo.embed.batches import embedded_batches
 from disco_zoo.embed.embedding_file import SUFFIXES, EmbeddingFile
-from disco_zoo.embed.images import open_images, reopen_images
+from disco_zoo.embed.images import FileListSource, open_images, reopen_images
 from disco_zoo.errors import BadData, DiscoZooError, did_you_mean, shown
 from disco_zoo.evaluate.features import backbone_fingerprint
 from disco_zoo.evaluate.subject import fit_to
 from disco_zoo.named_model import NamedModel, load_named_model
+from disco_zoo.timm_source import FolderSource
 
 QUERY_BATCH = 32
+MAX_QUERIES = 1000
 NAMES_TO_COMPARE = 20_000  # a hint at the nearest name among more would take longer than the search
 MUST_AGREE = ("weights_sha256", "image_size", "resize_size", "mean", "std")
 
@@ -53,23 +55,39 @@ class Pictures:
         self.file, self.data = file, data
 
     @cached_property
-    def source(self) -> ImageSource:
-        """The images.
-
-        Raises:
-            BadData: they are not there, or are others.
-        """
+    def _opened(self) -> tuple[ImageSource, bool]:
+        """The images, and whether their numbers are those of the rows instead of those in the embedded source."""
         facts = self.file.facts
         if self.data is None:
             source = reopen_images(facts.data, facts.split, self.file.names)
         else:
             source = open_images([self.data], facts.split)
+        if isinstance(source, FolderSource) and facts.data is not None:
+            return self._by_name(source), True
         if facts.data is not None and len(source) != facts.num_images:
             raise BadData(
                 f"{source.name} has {len(source)} images, and {self.file.path} was made of {facts.num_images}: "
                 "they are not the same. Embed again, or give --images DATA"
             )
-        return source
+        return source, self.data is None and facts.data is None
+
+    def _by_name(self, source: FolderSource) -> FileListSource:
+        """The rows' own files: images that came or went meanwhile have shifted the numbers."""
+        files = [source.folder / name for name in self.file.names]
+        if not any(file.is_file() for file in files):
+            raise BadData(
+                f"none of the images of {self.file.path} is in {source.name}, such as "
+                f"'{shown(self.file.names[0])}'. Say where they are: --images DATA"
+            )
+        return FileListSource(source.name, files)
+
+    def check(self) -> None:
+        """Find images that cannot be shown before the search.
+
+        Raises:
+            BadData: they are not there, or are others.
+        """
+        _ = self._opened
 
     def open(self, row: int) -> Image.Image:
         """The picture of row number `row`.
@@ -77,9 +95,8 @@ class Pictures:
         Raises:
             UnreadableImage: it is gone or damaged.
         """
-        # A list is opened again by the names in the file, which are those of the readable images alone.
-        listed = self.data is None and self.file.facts.data is None
-        return self.source.image(row if listed else int(self.file.indices[row]))
+        source, by_row = self._opened
+        return source.image(row if by_row else int(self.file.indices[row]))
 
 
 def resolve_queries(
@@ -94,10 +111,13 @@ def resolve_queries(
         model: embeds images; None for the one that the file names.
 
     Raises:
-        BadData: nothing of this name, or an unreadable image.
+        BadData: nothing of this name, too many, or an unreadable image.
         DiscoZooError: other weights or settings than the file's.
     """
     asked: list[EmbeddingFile | int | ImageSource] = [_meaning(text, file) for text in texts]
+    number = sum(1 if isinstance(meaning, int) else len(meaning) for meaning in asked)
+    if number > MAX_QUERIES:
+        raise BadData(f"{number} queries are too many to look at. Search for at most {MAX_QUERIES} at once")
     needs_model = any(isinstance(meaning, ImageSource) for meaning in asked)
     named = matching_model(file, model) if needs_model else None
     queries: list[Query] = []
@@ -135,10 +155,13 @@ def _meaning(text: str, file: EmbeddingFile) -> EmbeddingFile | int | ImageSourc
         return _checked(EmbeddingFile(path), file)
     if text in file.row_of_name:
         return file.row_of_name[text]
-    if path.exists():
+    try:
         return open_images([text])
-    known = file.names if len(file) <= NAMES_TO_COMPARE else []
-    raise BadData(f"{shown(text)} is no file and no name in {file.path}.{did_you_mean(text, known)}")
+    except BadData:
+        if path.exists():
+            raise
+    hint = did_you_mean(text, file.names[:NAMES_TO_COMPARE]) or f" Names there are like '{shown(file.names[0])}'."
+    raise BadData(f"{shown(text)} is no file and no name in {file.path}.{hint}")
 
 
 def _is_embedding(path: Path) -> bool:
@@ -174,6 +197,6 @@ def _of_images(source: ImageSource, file: EmbeddingFile, named: NamedModel, devi
     batches = [numbers[first : first + QUERY_BATCH] for first in range(0, len(source), QUERY_BATCH)]
     for batch in embedded_batches(named, source, file.facts, batches, device=device):
         for message in batch.unreadable.values():
-            raise BadData(message)
+            raise BadData(f"{message}. Leave it out of the queries")
         for row, index in zip(batch.rows.to(torch.float32).numpy(), batch.indices, strict=True):
             yield Query(Path(source.path(index)).name, row, None, partial(source.image, index))

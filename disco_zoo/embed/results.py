@@ -78,6 +78,6 @@ def as_page(file: EmbeddingFile, found: Sequence[Found], pictures: Pictures) -> 
 
 
 def _of_hit(file: EmbeddingFile, hit: Hit, pictures: Pictures) -> Shown:
-    label = label_text(file, hit.row)
+    label, name = label_text(file, hit.row), file.names[hit.row]
     words = [] if label is None else [label]
-    return Shown(partial(pictures.open, hit.row), (f"{hit.cosine:.3f}", *words, os.path.basename(file.names[hit.row])))
+    return Shown(partial(pictures.open, hit.row), (f"{hit.cosine:.3f}", *words, os.path.basename(name)), name)

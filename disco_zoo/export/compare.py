@@ -7,11 +7,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from disco_zoo.export.subject import CannotExport, Subject
+from disco_zoo.errors import CannotExport
+from disco_zoo.export.subject import Subject
 
 Runner = Callable[[Tensor], Tensor]
 BATCH_SIZES = (1, 2, 5)
-# Largest difference, in shares of the largest feature. The zoo's students differ by less than 2e-6 in ONNX Runtime.
+# Largest difference, in shares of the largest number. The zoo's students differ by less than 2e-6 in ONNX Runtime.
 TOLERANCE = 1e-4
 
 
@@ -54,7 +55,7 @@ def require_same(subject: Subject, run: Runner, tolerance: float, kind: str) -> 
     found = largest_difference(subject, run)
     if not found <= tolerance:
         raise CannotExport(
-            f"the {kind} file of {subject.named.name} differs from PyTorch by {found:.1e} of the largest feature, "
+            f"the {kind} file of {subject.named.name} differs from PyTorch by {found:.1e} of the largest number, "
             f"more than {tolerance:.0e}: nothing was written. Try another --format, or allow it with --tolerance"
         )
     return found

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -15,11 +12,12 @@ from torch import Tensor
 
 from disco_zoo.atomic import write_out
 from disco_zoo.datasets import ImageSource, load_or_replace
-from disco_zoo.errors import require
+from disco_zoo.errors import CannotExport, require
 from disco_zoo.evaluate.features import eval_transform, normalise
 from disco_zoo.export.compare import BATCH_SIZES, first_line
 from disco_zoo.export.onnx_file import runner
-from disco_zoo.export.subject import INPUT, CannotExport, Subject
+from disco_zoo.export.quiet import quiet
+from disco_zoo.export.subject import INPUT, Subject
 
 Kind = Literal["dynamic", "static"]
 Ranges = Literal["percentile", "minmax"]
@@ -75,7 +73,7 @@ def write_int8(
 
     def write(partial: Path) -> None:
         try:
-            with tempfile.TemporaryDirectory() as folder, _quiet():
+            with tempfile.TemporaryDirectory() as folder, quiet():
                 prepared = Path(folder) / "prepared.onnx"
                 # Its symbolic shapes stumble over transformers; PyTorch's exporter has written the shapes already.
                 prepare(str(full), str(prepared), skip_symbolic_shape=True)
@@ -114,20 +112,11 @@ def _quantise_static(
 def _check_runs(subject: Subject, path: Path) -> None:
     try:
         run = runner(path)
-        shapes = {batch: run(subject.example(batch)) for batch in BATCH_SIZES}
+        outputs = {batch: run(subject.example(batch)) for batch in BATCH_SIZES}
     except Exception as error:  # the runtime has its own
         raise CannotExport(f"the int8 file of {subject.named.name} does not run: {first_line(error)}") from error
-    for batch, features in shapes.items():
-        if len(features) != batch or not torch.isfinite(features).all():
-            raise CannotExport(f"the int8 file of {subject.named.name} gives no finite features for {batch} image(s)")
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The quantiser logs advice through the root logger, and prints on stdout, where results belong."""
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
+    for batch, output in outputs.items():
+        if len(output) != batch or not torch.isfinite(output).all():
+            raise CannotExport(
+                f"the int8 file of {subject.named.name} gives no finite {subject.output} for {batch} image(s)"
+            )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,7 +13,7 @@ from disco_zoo.embed.images import open_images
 from disco_zoo.errors import BadData, BadRunFolder, CannotWrite
 from disco_zoo.export.compare import TOLERANCE
 from disco_zoo.export.int8 import MOST_IMAGES, Kind, Ranges, calibration_batches, calibration_size, write_int8
-from disco_zoo.export.loss import Int8Loss, int8_loss, some_of
+from disco_zoo.export.loss import Int8Loss, classes_of, int8_loss, some_of
 from disco_zoo.export.onnx_file import require_onnx, write_onnx
 from disco_zoo.export.subject import Subject
 from disco_zoo.export.torch_file import write_torch
@@ -64,16 +64,7 @@ class Exported:
             "largest_difference": self.difference,
         }
         if self.loss is not None:
-            found["int8"] = {
-                "out": str(self.int8_path), "bytes": self.int8_bytes, "mean_cosine": self.loss.mean_cosine,
-                "lowest_cosine": self.loss.lowest_cosine, "num_test": self.loss.num_test,
-            }  # fmt: skip
-            if self.loss.knn_top1 is not None:
-                full, small = self.loss.knn_top1
-                found["int8"] |= {
-                    "knn_k": self.loss.k, "float32_knn_top1": full, "int8_knn_top1": small,
-                    "num_train": self.loss.num_train,
-                }  # fmt: skip
+            found["int8"] = {"out": str(self.int8_path), "bytes": self.int8_bytes, **self.loss.as_json()}
         return found
 
 
@@ -89,7 +80,7 @@ def plan_int8(
     """Open the images that quantisation needs.
 
     Args:
-        data: measures the loss: by kNN where it and its test images have labels, else by cosines.
+        data: measures the loss: by accuracy where it and its test images have labels, else by cosines.
         calibration: None for the training images of `data`.
         max_images: measured on, of each split.
 
@@ -115,14 +106,16 @@ def plan_int8(
     )  # fmt: skip
 
 
-def require_free(path: Path, replace: bool) -> None:
+def require_free(path: Path, write_over: bool) -> None:
     """Find a path that cannot be written before the work.
 
     Raises:
-        BadRunFolder: something is there already.
-        CannotWrite: no permission, or a file where a folder should be.
+        BadRunFolder: a file is there already.
+        CannotWrite: no permission, a folder of this name, or a file where a folder should be.
     """
-    if path.exists() and not replace:
+    if path.is_dir():
+        raise CannotWrite(f"{path} is a folder. Choose another --out")
+    if path.exists() and not write_over:
         raise BadRunFolder(f"{path} is there already. Choose another --out, or add --yes to write over it")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -137,7 +130,7 @@ def int8_path(path: Path) -> Path:
     return path.with_name(f"{path.stem}.int8{path.suffix}")
 
 
-def require_all(kind: Format, out: Path, int8: Kind | None, replace: bool) -> None:
+def require_all(kind: Format, out: Path, int8: Kind | None, write_over: bool) -> None:
     """Everything that can be known to fail before a model is loaded.
 
     Raises:
@@ -151,9 +144,9 @@ def require_all(kind: Format, out: Path, int8: Kind | None, replace: bool) -> No
         raise BadData("--int8 is made by ONNX Runtime. Type: --format onnx")
     if kind == "onnx":
         require_onnx()
-    require_free(out, replace)
+    require_free(out, write_over)
     if int8 is not None:
-        require_free(int8_path(out), replace)
+        require_free(int8_path(out), write_over)
 
 
 def export(
@@ -168,9 +161,13 @@ def export(
     """Write the file, and the int8 one beside it.
 
     Raises:
+        BadData: labelled images of classes that a classifier does not know.
         CannotExport: unsupported operations, or a file that computes something else; it is not kept.
         CannotWrite: no room or no permission.
     """
+    if int8 is not None and subject.label_names is not None:
+        classes_of(subject, int8.test)
+        int8 = replace(int8, train=None, train_indices=[])
     if kind == "torch":
         difference = write_torch(subject, out, tolerance)
         return Exported(out, out.stat().st_size, difference)

@@ -1,19 +1,21 @@
-"""What int8 costs: kNN accuracy before and after where there are labels, and how far features turn."""
+"""What int8 costs: accuracy before and after where there are labels, and how far features or scores turn."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn import functional as F
 
 from disco_zoo.datasets import ImageSource
-from disco_zoo.errors import DiscoZooError
+from disco_zoo.errors import BadData, DiscoZooError, shown
 from disco_zoo.evaluate.features import Features, extract_features
 from disco_zoo.evaluate.knn import knn_top1
-from disco_zoo.export.onnx_file import OnnxBackbone
+from disco_zoo.export.onnx_file import OnnxNetwork
 from disco_zoo.export.subject import Subject
 from disco_zoo.progress import StepProgress
 from disco_zoo.randomness import stream_generator
@@ -21,31 +23,48 @@ from disco_zoo.randomness import stream_generator
 
 @dataclass(frozen=True)
 class Int8Loss:
-    """Features of int8 beside those of float32, of the same images.
+    """What int8 gives beside what float32 gives, of the same images.
 
     Attributes:
-        mean_cosine, lowest_cosine: between the two features of a test image.
-        knn_top1: kNN top-1 in percent, (float32, int8); None without labels.
-        k: of the kNN.
+        mean_cosine, lowest_cosine: between the two features, or scores, of a test image.
+        top1: in percent, (float32, int8); None without labels. Of a classifier its own, of a backbone by kNN.
+        k: of the kNN; None of a classifier.
         num_train, num_test: images.
+        same_class: of a classifier, the share in percent of test images that both give the same class.
     """
 
     mean_cosine: float
     lowest_cosine: float
-    knn_top1: tuple[float, float] | None
-    k: int
+    top1: tuple[float, float] | None
+    k: int | None
     num_train: int
     num_test: int
+    same_class: float | None = None
 
     def describe(self) -> str:
         turned = f"cosine to float32 {self.mean_cosine:.4f} on average, {self.lowest_cosine:.4f} at worst"
-        if self.knn_top1 is None:
+        if self.same_class is not None:
+            turned = f"same class as float32 {self.same_class:.2f} %, {turned}"
+        if self.top1 is None:
             return f"{turned}, over {self.num_test} images"
-        full, small = self.knn_top1
+        full, small = self.top1
+        by, train = ("", "") if self.k is None else (f"kNN (k={self.k}) ", f"{self.num_train} training and ")
         return (
-            f"kNN (k={self.k}) top-1 {full:.2f} % in float32, {small:.2f} % in int8 ({small - full:+.2f}), "
-            f"{self.num_train} training and {self.num_test} test images; {turned}"
+            f"{by}top-1 {full:.2f} % in float32, {small:.2f} % in int8 ({small - full:+.2f}), "
+            f"{train}{self.num_test} test images; {turned}"
         )
+
+    def as_json(self) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "mean_cosine": self.mean_cosine, "lowest_cosine": self.lowest_cosine, "num_test": self.num_test,
+        }  # fmt: skip
+        if self.same_class is not None:
+            found["same_class"] = self.same_class
+        if self.top1 is not None:
+            kind = "" if self.k is None else "knn_"
+            found |= {f"float32_{kind}top1": self.top1[0], f"int8_{kind}top1": self.top1[1]}
+            found |= {} if self.k is None else {"knn_k": self.k, "num_train": self.num_train}
+        return found
 
 
 def some_of(source: ImageSource, number: int | None, skip: Sequence[int] = ()) -> list[int]:
@@ -71,13 +90,14 @@ def int8_loss(
 
     Args:
         small: the int8 ONNX file.
-        test: the images compared; with labels on it and on `train`, kNN is measured too.
+        test: the images compared; with labels on it and on `train`, kNN is measured too. A classifier needs no
+            `train`, and its accuracy is measured on test images alone.
         train: the bank of the kNN.
 
     Raises:
         BadData: too many images cannot be read.
     """
-    other = OnnxBackbone(small, subject.takes_pixels)
+    other = OnnxNetwork(small, subject.takes_pixels)
     parts = [(test, test_indices)] + ([(train, train_indices)] if train is not None else [])
     full: list[Features] = []
     quantised: list[Features] = []
@@ -90,13 +110,52 @@ def int8_loss(
     cosines = F.cosine_similarity(full[0].features.double(), quantised[0].features.double())
     if not torch.isfinite(cosines).all():
         raise DiscoZooError(f"{small} gives features that are not finite")
-    labels = [part.labels for part in full]
-    top1: tuple[float, float] | None = None
-    if train is not None and labels[0] is not None and labels[1] is not None:
-        k = min(k, len(full[1]))
-        top1 = _knn(full, k), _knn(quantised, k)
-    num_train = len(full[1]) if top1 is not None else 0
-    return Int8Loss(cosines.mean().item(), cosines.min().item(), top1, k, num_train, len(full[0]))
+    cosine, lowest, num_test = cosines.mean().item(), cosines.min().item(), len(full[0])
+    if subject.label_names is not None:
+        top1, same = _of_classifier(subject, test, full[0], quantised[0])
+        return Int8Loss(cosine, lowest, top1, None, 0, num_test, same)
+    if train is None or full[0].labels is None or full[1].labels is None:
+        return Int8Loss(cosine, lowest, None, None, 0, num_test)
+    k = min(k, len(full[1]))
+    return Int8Loss(cosine, lowest, (_knn(full, k), _knn(quantised, k)), k, len(full[1]), num_test)
+
+
+def classes_of(subject: Subject, source: ImageSource) -> Tensor | None:
+    """The number int64 (K,) that a classifier gives to each class of a source, by name; None where it has no labels.
+
+    Raises:
+        BadData: the classifier does not know one of the classes.
+    """
+    known = subject.label_names or ()
+    if source.labels is None:
+        return None
+    names = source.class_names or [*map(str, range(max(source.labels) + 1))]
+    if source.class_names is None and len(names) <= len(known):  # numbers alone: taken as they are
+        return torch.arange(len(names))
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise BadData(
+            f"{subject.named.name} does not know these classes of {source.name}: {', '.join(map(shown, unknown[:5]))}. "
+            "Give images of its own classes, or add --features"
+        )
+    return torch.tensor([known.index(name) for name in names])
+
+
+def _of_classifier(
+    subject: Subject, test: ImageSource, full: Features, quantised: Features
+) -> tuple[tuple[float, float] | None, float]:
+    """Top-1 of both in percent, where the images are labelled test images; and how often they agree, in percent."""
+    ours, theirs = full.features.argmax(dim=1), quantised.features.argmax(dim=1)
+    same = _percent(ours == theirs)
+    numbers = classes_of(subject, test)
+    if numbers is None or full.labels is None or test.split != "test":
+        return None, same
+    truth = numbers[full.labels]
+    return (_percent(ours == truth), _percent(theirs == truth)), same
+
+
+def _percent(right: Tensor) -> float:
+    return 100.0 * right.double().mean().item()
 
 
 def _features(
@@ -109,7 +168,7 @@ def _features(
     begun: int,
 ) -> Features:
     # A file that takes pixels gets them unnormalised; the wrapper turns 0..1 back into 0..255.
-    plain = subject.takes_pixels and isinstance(network, OnnxBackbone)
+    plain = subject.takes_pixels and isinstance(network, OnnxNetwork)
     mean, std = ((0.0,) * 3, (1.0,) * 3) if plain else (subject.named.mean, subject.named.std)
     return extract_features(
         network, source, image_size=subject.image_size, resize_size=subject.resize_size, mean=mean, std=std,

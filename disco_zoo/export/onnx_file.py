@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from disco_zoo.atomic import write_out
-from disco_zoo.errors import require
+from disco_zoo.errors import CannotExport, require
 from disco_zoo.export.compare import first_line, require_same
-from disco_zoo.export.subject import INPUT, OUTPUT, CannotExport, Subject
+from disco_zoo.export.quiet import quiet
+from disco_zoo.export.subject import INPUT, Subject
 
 LARGEST_BYTES = 2**31 - 2**20  # of one protobuf file
 
@@ -59,11 +59,10 @@ def write_onnx(subject: Subject, path: Path, tolerance: float) -> float:
 def _exported(subject: Subject) -> Any:
     batch = torch.export.Dim("batch", min=1)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the exporter about itself; what it wrote is compared
+        with quiet():
             return torch.onnx.export(
                 subject.network, (subject.example(2),), dynamo=True, verbose=False, input_names=[INPUT],
-                output_names=[OUTPUT], dynamic_shapes=({0: batch},),
+                output_names=[subject.output], dynamic_shapes=({0: batch},),
             )  # fmt: skip
     except Exception as error:  # what it raises for a network that it cannot follow is nearly anything
         raise CannotExport(
@@ -84,7 +83,7 @@ def session(path: Path, threads: int | None = None) -> Any:
 def runner(path: Path, threads: int | None = None) -> Callable[[Tensor], Tensor]:
     """The file as a function of a batch."""
     opened = session(path, threads)
-    return lambda images: torch.from_numpy(opened.run([OUTPUT], {INPUT: images.contiguous().numpy()})[0])
+    return lambda images: torch.from_numpy(opened.run(None, {INPUT: images.contiguous().numpy()})[0])
 
 
 def metadata(path: Path) -> Mapping[str, str]:
@@ -93,8 +92,8 @@ def metadata(path: Path) -> Mapping[str, str]:
     return found
 
 
-class OnnxBackbone(nn.Module):
-    """A file where a frozen backbone is wanted: normalised float images (B, 3, S, S) to features (B, D).
+class OnnxNetwork(nn.Module):
+    """A file where a frozen network is wanted: normalised float images (B, 3, S, S) to features or scores (B, D).
 
     Args:
         path: of the ONNX file.

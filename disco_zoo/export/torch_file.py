@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from disco_zoo.atomic import write_out
+from disco_zoo.errors import CannotExport
 from disco_zoo.export.compare import first_line, require_same
-from disco_zoo.export.subject import CannotExport, Subject
+from disco_zoo.export.quiet import quiet
+from disco_zoo.export.subject import Subject
 
 FACTS_FILE = "disco_zoo.json"
 
@@ -28,7 +30,8 @@ def write_torch(subject: Subject, path: Path, tolerance: float) -> float:
     """
     batch = torch.export.Dim("batch", min=1)
     try:
-        program = torch.export.export(subject.network, (subject.example(2),), dynamic_shapes=({0: batch},))
+        with quiet():
+            program = torch.export.export(subject.network, (subject.example(2),), dynamic_shapes=({0: batch},))
     except Exception as error:  # what it raises for a network that it cannot follow is nearly anything
         raise CannotExport(f"torch.export cannot follow {subject.named.name}: {first_line(error)}") from error
     buffer = io.BytesIO()  # torch warns of paths that do not end in .pt2, as the unfinished file's does
@@ -38,8 +41,8 @@ def write_torch(subject: Subject, path: Path, tolerance: float) -> float:
 
     def run(images: Tensor) -> Tensor:
         with torch.no_grad():
-            features: Tensor = loaded(images)
-        return features
+            output: Tensor = loaded(images)
+        return output
 
     found = require_same(subject, run, tolerance, ".pt2")
     write_out(path, lambda partial: partial.write_bytes(buffer.getvalue()))

@@ -10,15 +10,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from disco_zoo.errors import BadData, require
-from disco_zoo.plots import _principal_components as principal_components
-from disco_zoo.plots import project
 from disco_zoo.threads import one_thread
 
 Method = Literal["auto", "pca", "tsne", "umap"]
 METHODS: tuple[Method, ...] = ("auto", "pca", "tsne", "umap")
 MINIMUM_POINTS = 3
 UMAP_NEIGHBOURS = 15
-UMAP_COMPONENTS = 50  # principal components that UMAP looks at
+COMPONENTS = 50  # principal components that t-SNE and UMAP look at
 
 
 def check_method(method: Method) -> None:
@@ -51,7 +49,7 @@ def project_by(features: Tensor, method: Method) -> tuple[Tensor, str]:
         check_method(method)
         return project(features)
     with one_thread():
-        components = principal_components(F.normalize(features.double()), UMAP_COMPONENTS).float()
+        components = principal_components(F.normalize(features.double()), COMPONENTS).float()
     if method == "pca" or len(features) <= UMAP_NEIGHBOURS:
         return components[:, :2], "PCA"
     return _umap(components), "UMAP"
@@ -62,3 +60,27 @@ def _umap(components: Tensor) -> Tensor:
     with one_thread():  # also what makes it the same every time
         found = umap.UMAP(n_neighbors=UMAP_NEIGHBOURS, metric="euclidean", random_state=0, n_jobs=1)
         return torch.from_numpy(found.fit_transform(components.numpy()))
+
+
+def project(features: Tensor) -> tuple[Tensor, str]:
+    """Map features (N, D) to (N, 2): t-SNE where scikit-learn is installed, else PCA; and the name of it."""
+    with one_thread():
+        components = principal_components(F.normalize(features.double()), COMPONENTS).float()
+        if len(features) < 10 or importlib.util.find_spec("sklearn") is None:
+            return components[:, :2], "PCA"
+        manifold = require("sklearn.manifold", "test")
+        tsne = manifold.TSNE(init="pca", perplexity=min(30.0, (len(features) - 1) / 3), random_state=0)
+        return torch.from_numpy(tsne.fit_transform(components.numpy())), "t-SNE"
+
+
+def principal_components(features: Tensor, number: int) -> Tensor:
+    """Scores (N, number) of centred features (N, D); zeros where there are fewer components.
+
+    By exact decomposition: `torch.pca_lowrank` draws from the global generator. The sign of a component is
+    arbitrary; its largest score is made positive.
+    """
+    left, scale, _ = torch.linalg.svd(features - features.mean(dim=0), full_matrices=False)
+    scores = (left * scale)[:, :number]
+    largest = scores.gather(0, scores.abs().argmax(dim=0, keepdim=True))
+    scores = scores * torch.where(largest < 0, -1.0, 1.0)
+    return F.pad(scores, (0, number - scores.shape[1]))
