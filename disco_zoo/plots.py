@@ -119,8 +119,11 @@ def _is_number(value: Any) -> bool:
 
 
 @contextlib.contextmanager
-def drawing(width: float, height: float, title: str, path: str | Path) -> Iterator[Any]:
-    """A figure of `width` × `height` inches with a title, written to `path` at the end: as SVG or, by default, PNG."""
+def drawing(width: float, height: float, title: str, path: str | Path, about: str | None = None) -> Iterator[Any]:
+    """A figure of `width` × `height` inches with a title, written to `path` at the end: as SVG or, by default, PNG.
+
+    `about` goes into the file as its description.
+    """
     require("matplotlib", "train")
     style = require("matplotlib.style", "train")
     svg = Path(path).suffix.lower() == ".svg"
@@ -132,7 +135,8 @@ def drawing(width: float, height: float, title: str, path: str | Path) -> Iterat
         figure.suptitle("\n".join(textwrap.fill(line, round(10 * width)) for line in title.splitlines()))
         yield figure
         # Neither a date nor a version in the file: the same input gives the same bytes.
-        nameless = {"Date": None, "Creator": None} if svg else {"Software": None}
+        nameless: dict[str, str | None] = {"Date": None, "Creator": None} if svg else {"Software": None}
+        nameless |= {} if about is None else {"Description": about}
         kind = "svg" if svg else "png"
         write_whole(Path(path), lambda partial: canvas.print_figure(str(partial), format=kind, metadata=nameless))
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -44,7 +46,7 @@ def draw_zoo(rows: Sequence[Checkpoint], catalog: Catalog, path: str | Path) -> 
     # A panel of one or two networks needs little width.
     widths = [1.0 if len({row.architecture for row in shown}) > 2 else 0.5 for shown in panels.values()]
     height = max(4.4, 0.6 + INCHES_A_LINE * len(legend))
-    with drawing(2.4 + 4.8 * sum(widths), height, "Students of the zoo", path) as figure:
+    with drawing(2.4 + 4.8 * sum(widths), height, "Students of the zoo", path, fingerprint(drawn, catalog)) as figure:
         axes = figure.subplots(1, len(panels), squeeze=False, width_ratios=widths).flatten()
         for axis, (data, shown) in zip(axes, panels.items(), strict=True):
             for row in shown:
@@ -56,6 +58,20 @@ def draw_zoo(rows: Sequence[Checkpoint], catalog: Catalog, path: str | Path) -> 
             if text.get_text() in HEADINGS:
                 text.set(weight="bold", x=-24)
     return len(drawn)
+
+
+def fingerprint(drawn: Sequence[Checkpoint], catalog: Catalog) -> str:
+    """Of all that the picture shows, to tell one that is stale: it is the file's description."""
+    facts = []
+    for row in drawn:
+        reported, measured = _reported(row), row.figure("student", METRIC)
+        size = catalog.architectures[row.architecture].params_millions
+        facts.append([
+            row.data, row.method, row.architecture, size,
+            None if reported is None else [reported.value, reported.verified],
+            None if measured is None else [measured.mean, measured.std],
+        ])  # fmt: skip
+    return f"figures sha256 {hashlib.sha256(json.dumps(facts).encode()).hexdigest()}"
 
 
 def _scale(axis: Any, sizes: Sequence[float]) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from disco_zoo.catalog import load_catalog
 from disco_zoo.cli import main
 from disco_zoo.errors import BadData
-from disco_zoo.zoo_picture import draw_zoo
+from disco_zoo.zoo_picture import draw_zoo, fingerprint
 
 
 def test_svg_names_every_panel_and_architecture_and_is_the_same_each_time(tmp_path: Path) -> None:
@@ -98,3 +99,13 @@ def test_a_picture_that_cannot_be_written_is_one_line(name: str, words: str, tmp
     error = capsys.readouterr().err
     assert words in error
     assert error.count("\n") == 1
+
+
+def test_the_picture_of_the_readme_is_of_this_catalog() -> None:
+    catalog = load_catalog()
+    with Image.open(Path(__file__).parents[1] / "docs" / "zoo.png") as picture:
+        written = picture.info["Description"]
+    drawn = [row for row in catalog.matching(None) if row.figure("student", "linear_top1")
+             or any(figure.metric == "linear_top1" for figure in row.reported)]  # fmt: skip
+    assert written == fingerprint(drawn, catalog), "stale; type: disco-zoo list --plot docs/zoo.png"
+    assert written != fingerprint(drawn[:-1], catalog)
