@@ -34,12 +34,12 @@ def plain(text: str) -> str:
 
 
 def metric_title(metric: str) -> str:
-    """`knn20_top1` -> "weighted kNN (k=20), top-1"; an unknown metric keeps its name."""
+    """`knn20_top1` -> "kNN (k=20), top-1"; an unknown metric keeps its name."""
     if found := re.fullmatch(r"knn_best_top([15])", metric):
         return f"kNN (best k), top-{found.group(1)}"
     if found := re.fullmatch(r"knn(\d*)_top([15])", metric):
         k, top = found.groups()
-        return f"weighted kNN (k={k}), top-{top}" if k else f"kNN (k not stated), top-{top}"
+        return f"kNN (k={k}), top-{top}" if k else f"kNN (k not stated), top-{top}"
     if found := re.fullmatch(r"(linear|transfer_\w+?|semi[\d_]+?_[a-z]+?)(_last)?_top([15])", metric):
         what, last, top = found.groups()
         return f"{_probe_title(what)}{', last epoch' if last else ''}, top-{top}"

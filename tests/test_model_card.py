@@ -49,9 +49,9 @@ def test_front_matter_is_what_the_hub_reads(measured_row: Checkpoint) -> None:
     assert {"knowledge-distillation", "disco"} <= set(data.tags)
     assert data.model_name == NAME
     results = {result.metric_name: result for result in data.eval_results}
-    assert set(results) == {"weighted kNN (k=20), top-1", "linear probe, top-1"}  # the student's alone
-    assert results["weighted kNN (k=20), top-1"].metric_value == 81.0
-    assert results["weighted kNN (k=20), top-1"].dataset_type == "zalando-datasets/fashion_mnist"
+    assert set(results) == {"kNN (k=20), top-1", "linear probe, top-1"}  # the student's alone
+    assert results["kNN (k=20), top-1"].metric_value == 81.0
+    assert results["kNN (k=20), top-1"].dataset_type == "zalando-datasets/fashion_mnist"
 
 
 @pytest.mark.parametrize("row", load_catalog().checkpoints.values(), ids=lambda row: row.name)
