@@ -129,8 +129,9 @@ def _table(results: list[dict[str, Any]]) -> ResultTable:
         for metric in dict.fromkeys(metric for result in members for metric in result["figures"]):
             cells = [_cell(metric, [one for one in members if _column_of(one) == column]) for column in columns]
             rows.append((_row_title(members[0], metric, results), metric_title(metric), *cells))
+    look = ", a look" if results[0]["look"] else ""
     return ResultTable(
-        f"{TASKS.get(results[0]['task'], results[0]['task'])}, {MODES[_mode_of(results[0])]}",
+        f"{TASKS.get(results[0]['task'], results[0]['task'])}, {MODES[_mode_of(results[0])]}{look}",
         _images_text(results[0]), columns, tuple(rows), _notes(results),
         tuple(dict.fromkeys(str(result["command"]) for result in results)),
     )  # fmt: skip
@@ -163,7 +164,7 @@ def _cell(metric: str, results: list[dict[str, Any]]) -> str:
 
 def _images_text(result: dict[str, Any]) -> str:
     data = result["data"]
-    look = ", a look at a part of the images" if result["look"] else ""
+    look = ", a part of the images" if result["look"] else ""
     if result["task"] == "semi":
         return f"{data['test']}: {data['num_test']:,} test images{look}. Accuracies in percent."
     return (
