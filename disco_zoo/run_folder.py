@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
-import json
 import os
 import platform
 from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock, Timeout
 
-from disco_zoo.checkpoint import write_atomically
+from disco_zoo.claimed_folder import ClaimedFolder
 from disco_zoo.errors import BadRunFolder
 from disco_zoo.recipe import Recipe, load_recipe
 
 VERSIONS_OF = ("disco-zoo", "torch", "torchvision", "timm", "accelerate", "safetensors", "pillow", "numpy", "pyarrow")
 
 
-class RunFolder:
+class RunFolder(ClaimedFolder):
     """A claimed run folder.
 
     Args:
@@ -34,17 +32,10 @@ class RunFolder:
     """
 
     def __init__(self, path: Path, recipe: Recipe, *, resume: bool, writes: bool = True) -> None:
-        self.path = path
-        self._lock = FileLock(path / ".lock")
+        super().__init__(path)
         if not writes:
             return
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise BadRunFolder(f"{path} is in use by another run. Choose another folder with --out") from error
-        except OSError as error:
-            raise BadRunFolder(f"cannot write to {path}: {error.strerror}. Choose another folder with --out") from error
+        self._acquire()
         try:
             self._claim(recipe, resume)
         except BaseException:
@@ -52,36 +43,15 @@ class RunFolder:
             raise
 
     @property
-    def checkpoint(self) -> Path:
-        return self.path / "checkpoint.pt"
-
-    @property
     def student(self) -> Path:
         return self.path / "student.safetensors"
-
-    @property
-    def figures(self) -> Path:
-        folder = self.path / "figures"
-        folder.mkdir(exist_ok=True)
-        return folder
-
-    def write_json(self, name: str, values: dict[str, Any]) -> None:
-        text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-        write_atomically(self.path / name, lambda partial: partial.write_text(text, encoding="utf-8"))
-
-    def read_json(self, name: str) -> dict[str, Any]:
-        path = self.path / name
-        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-
-    def close(self) -> None:
-        self._lock.release()
 
     def _claim(self, recipe: Recipe, resume: bool) -> None:
         stored = self.path / "recipe.yaml"
         if not stored.is_file():
             if resume:
                 raise BadRunFolder(f"{self.path} holds no run to resume. Repeat the command without --resume")
-            write_atomically(stored, lambda partial: partial.write_text(recipe.as_yaml(), encoding="utf-8"))
+            self.write_text(stored.name, recipe.as_yaml())
             return
         if not resume and self.checkpoint.is_file():
             raise BadRunFolder(f"{self.path} already holds a run. Add --resume to go on, or choose another --out")
@@ -92,7 +62,7 @@ class RunFolder:
                     f"{self.path} holds a run of another recipe ({_first_difference(former, recipe)}). "
                     "Choose another --out, or repeat the command that started it"
                 )
-        write_atomically(stored, lambda partial: partial.write_text(recipe.as_yaml(), encoding="utf-8"))
+        self.write_text(stored.name, recipe.as_yaml())
 
 
 def require_begun(*folders: Path) -> None:

@@ -7,15 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from disco_zoo.checkpoint import write_atomically
+from disco_zoo.claimed_folder import ClaimedFolder
 from disco_zoo.errors import BadRunFolder
 
 SETTINGS = "settings.json"
 
 
-class TaskFolder:
+class TaskFolder(ClaimedFolder):
     """A claimed run folder.
 
     Args:
@@ -28,44 +26,18 @@ class TaskFolder:
     """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], *, resume: bool) -> None:
-        self.path = path
-        self._lock = FileLock(path / ".lock")
+        super().__init__(path)
         if resume and not (path / SETTINGS).is_file():
             raise BadRunFolder(f"{path} holds no run to resume. Repeat the command without --resume")
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise BadRunFolder(f"{path} is in use by another run. Choose another folder with --out") from error
-        except OSError as error:
-            raise BadRunFolder(f"cannot write to {path}: {error.strerror}. Choose another folder with --out") from error
+        self._acquire()
         try:
             self._claim(settings, resume)
         except BaseException:
             self.close()
             raise
 
-    @property
-    def checkpoint(self) -> Path:
-        return self.path / "checkpoint.pt"
-
-    @property
-    def figures(self) -> Path:
-        folder = self.path / "figures"
-        folder.mkdir(exist_ok=True)
-        return folder
-
-    def write_text(self, name: str, text: str) -> None:
-        write_atomically(self.path / name, lambda partial: partial.write_text(text, encoding="utf-8"))
-
-    def write_json(self, name: str, values: Mapping[str, Any]) -> None:
-        self.write_text(name, json.dumps(values, indent=2, ensure_ascii=False) + "\n")
-
     def read_json(self, name: str) -> dict[str, Any]:
         return read_settings(self.path, name)
-
-    def close(self) -> None:
-        self._lock.release()
 
     def _claim(self, settings: Mapping[str, Any], resume: bool) -> None:
         plain = json.loads(json.dumps(settings))  # tuples become lists, as in the file

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from disco_zoo.cli.options import DEVICE, JSON, OUT, READ_WORKERS, RESUME, STEPS, how_to_run
+from disco_zoo.cli.options import DEVICE, JSON, OUT, READ_WORKERS, RESUME, STEPS, how_to_run, with_options
 
 _OPTIONS: list[Any] = [
     click.option("--data", required=True, help="Folder in COCO's or VOC's layout, or an instances .json."),
@@ -32,15 +32,9 @@ _OPTIONS: list[Any] = [
 ]  # fmt: skip
 
 
-def _options(command: Any) -> Any:
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
 @click.command("detect")
 @click.argument("model")
-@_options
+@with_options(_OPTIONS)
 def command(
     model: str, preset: str, neck: str | None, overrides: tuple[str, ...], out: Path | None, steps: int | None,
     resume: bool, device: str, workers: int | None, as_json: bool, **given: Any,

@@ -18,6 +18,7 @@ from disco_zoo.cli.options import (
     chosen_device,
     command_line,
     default_workers,
+    with_options,
 )
 
 if TYPE_CHECKING:
@@ -52,15 +53,6 @@ _PROBE = [
 _MODE = click.option("--mode", type=click.Choice(["frozen", "finetune"]), help="[default: what the protocol does]")
 
 
-def _with(*options: Any) -> Callable[[Any], Any]:
-    def decorate(command: Any) -> Any:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return decorate
-
-
 @click.group("evaluate")
 def command() -> None:
     """Measure MODEL on labelled images: a zoo name, a timm name, a teacher, an authors' file or a run folder.
@@ -82,7 +74,7 @@ command.add_command(table)
 
 
 @command.command("knn")
-@_with(*_COMMON)
+@with_options(_COMMON)
 @click.option("--protocol", default="default", show_default=True, help="default, dino, compress, ssl_small.")
 @click.option("--k", "ks", type=click.IntRange(min=1), multiple=True, help="Repeatable.  [default: the protocol's]")
 @click.option("--temperature", type=float, help="T of the weights exp(cos/T).  [default: the protocol's, 0.07]")
@@ -109,7 +101,7 @@ def knn(protocol: str, ks: tuple[int, ...], temperature: float | None, **given: 
 
 
 @command.command("linear")
-@_with(*_COMMON, *_PROBE)
+@with_options([*_COMMON, *_PROBE])
 @click.option(
     "--protocol",
     default="fast",
@@ -137,7 +129,7 @@ def linear(protocol: str, **given: Any) -> None:
 
 
 @command.command("semi")
-@_with(*_COMMON, *_PROBE, _MODE)
+@with_options([*_COMMON, *_PROBE, _MODE])
 @click.option("--protocol", help="fast or disco (frozen), swav (finetune).  [default: fast; with finetune: swav]")
 @click.option(
     "--fraction",
@@ -168,7 +160,7 @@ def semi(protocol: str | None, mode: Any, fraction: float, list_file: Path | Non
 
 
 @command.command("transfer")
-@_with(*_COMMON, *_PROBE, _MODE)
+@with_options([*_COMMON, *_PROBE, _MODE])
 @click.option("--protocol", help="fast or disco (frozen), ssl_small (both).  [default: fast]")
 def transfer(protocol: str | None, mode: Any, image_size: int | None, resize_size: int | None, **given: Any) -> None:
     """Other data than the backbone's own.

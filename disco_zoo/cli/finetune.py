@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from disco_zoo.cli.options import DEVICE, EVAL_DATA, JSON, OUT, RESUME, STEPS, VIEW_WORKERS, how_to_run
+from disco_zoo.cli.options import DEVICE, EVAL_DATA, JSON, OUT, RESUME, STEPS, VIEW_WORKERS, how_to_run, with_options
 
 _PLACES = (
     "model", "untrained", "new_head", "head_only", "val_fraction", "image_size", "augment", "mixup", "cutmix",
@@ -55,14 +55,8 @@ _OPTIONS: list[Any] = [
 ]  # fmt: skip
 
 
-def _options(command: Any) -> Any:
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
 @click.command("finetune")
-@_options
+@with_options(_OPTIONS)
 def command(**given: Any) -> None:
     """Train a classifier from MODEL on labelled images, and measure it on their test images.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,11 +53,18 @@ _OPTIONS: list[Callable[[Any], Any]] = [
 ]  # fmt: skip
 
 
-def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the options of commands that train."""
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
+def with_options(options: Sequence[Any]) -> Callable[[Any], Any]:
+    """Add options and arguments to a command, in their order."""
+
+    def decorate(command: Any) -> Any:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return decorate
+
+
+run_options = with_options(_OPTIONS)  # of the commands that train from a recipe
 
 
 def chosen_device(device: str) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from disco_zoo.cli.options import DEVICE, JSON, OUT, READ_WORKERS, RESUME, STEPS, how_to_run
+from disco_zoo.cli.options import DEVICE, JSON, OUT, READ_WORKERS, RESUME, STEPS, how_to_run, with_options
 
 _OPTIONS: list[Any] = [
     click.option("--data", required=True, help="Folder of images and masks (PNG of class numbers), or VOC's."),
@@ -28,15 +28,9 @@ _OPTIONS: list[Any] = [
 ]  # fmt: skip
 
 
-def _options(command: Any) -> Any:
-    for option in reversed(_OPTIONS):
-        command = option(command)
-    return command
-
-
 @click.command("segment")
 @click.argument("model")
-@_options
+@with_options(_OPTIONS)
 def command(
     model: str, preset: str, overrides: tuple[str, ...], out: Path | None, steps: int | None, resume: bool,
     device: str, workers: int | None, as_json: bool, **given: Any,

@@ -10,10 +10,10 @@ from typing import Any
 
 from disco_zoo.atomic import require_folder, write_out
 from disco_zoo.catalog import Measured, load_catalog
+from disco_zoo.claimed_folder import read_json
 from disco_zoo.errors import BadRunFolder
 from disco_zoo.evaluate.confidence import CONFIDENCE, wilson_interval
 from disco_zoo.evaluate.subject import Subject
-from disco_zoo.finetune.folder import read_facts
 from disco_zoo.run_folder import hardware, hardware_line, now, versions
 
 
@@ -118,5 +118,5 @@ def _card_subject(model: str) -> str:
     """What a card calls the model: a teacher, the start of a recipe (`train --start-only`), or a student."""
     if model in load_catalog().teachers:
         return "teacher"
-    facts = read_facts(Path(model).expanduser())
+    facts = read_json(Path(model).expanduser() / "run.json")
     return "start" if facts.get("steps") == 0 else "student"

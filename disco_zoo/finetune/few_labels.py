@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from disco_zoo.claimed_folder import read_json
 from disco_zoo.errors import BadRecipe, BadRunFolder
-from disco_zoo.finetune.folder import SETTINGS, difference, read_facts
+from disco_zoo.finetune.folder import FACTS, SETTINGS, difference
 from disco_zoo.finetune.run import LabelledData, finetune, training_split
 from disco_zoo.finetune.settings import FinetuneSettings
 from disco_zoo.finetune.start import build_start
@@ -136,7 +137,7 @@ def _check_all(plan: Plan, data: LabelledData) -> None:
 
 
 def _one_run(settings: FinetuneSettings, data: LabelledData, folder: Path, options: RunOptions) -> dict[str, Any]:
-    facts = read_facts(folder)
+    facts = read_json(folder / FACTS)
     if facts.get("finished"):
         train, _ = training_split(settings, data)
         odd = difference(facts["settings"], settings.resolved(len(train)).as_dict())

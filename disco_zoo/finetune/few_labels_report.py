@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from disco_zoo.checkpoint import write_atomically
+from disco_zoo.claimed_folder import write_json
 from disco_zoo.finetune.few_labels import PRETRAINED, RANDOM, Cell, Plan, paired_difference
-from disco_zoo.finetune.folder import write_json
 from disco_zoo.finetune.run import LabelledData, shown_model
 from disco_zoo.plots import COLOURS, drawing
 from disco_zoo.progress import duration

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
-from disco_zoo.checkpoint import write_atomically
+from disco_zoo.claimed_folder import ClaimedFolder
 from disco_zoo.errors import BadRunFolder
 from disco_zoo.finetune.classifier_folder import MODEL_FOLDER
 from disco_zoo.finetune.settings import FinetuneSettings
@@ -17,7 +14,7 @@ from disco_zoo.recipe_yaml import read_yaml
 SETTINGS, FACTS = "finetune.yaml", "run.json"
 
 
-class FinetuneFolder:
+class FinetuneFolder(ClaimedFolder):
     """A claimed run folder.
 
     Args:
@@ -30,15 +27,8 @@ class FinetuneFolder:
     """
 
     def __init__(self, path: Path, settings: FinetuneSettings, *, resume: bool) -> None:
-        self.path = path
-        self._lock = FileLock(path / ".lock")
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
-        except Timeout as error:
-            raise BadRunFolder(f"{path} is in use by another run. Choose another folder with --out") from error
-        except OSError as error:
-            raise BadRunFolder(f"cannot write to {path}: {error.strerror}. Choose another folder with --out") from error
+        super().__init__(path)
+        self._acquire()
         try:
             self._claim(settings, resume)
         except BaseException:
@@ -46,30 +36,8 @@ class FinetuneFolder:
             raise
 
     @property
-    def checkpoint(self) -> Path:
-        return self.path / "checkpoint.pt"
-
-    @property
     def model(self) -> Path:
         return self.path / MODEL_FOLDER
-
-    @property
-    def figures(self) -> Path:
-        folder = self.path / "figures"
-        folder.mkdir(exist_ok=True)
-        return folder
-
-    def write_json(self, name: str, values: dict[str, Any]) -> None:
-        write_json(self.path / name, values)
-
-    def write_text(self, name: str, text: str) -> None:
-        write_atomically(self.path / name, lambda partial: partial.write_text(text, encoding="utf-8"))
-
-    def read_json(self, name: str) -> dict[str, Any]:
-        return read_facts(self.path, name)
-
-    def close(self) -> None:
-        self._lock.release()
 
     def _claim(self, settings: FinetuneSettings, resume: bool) -> None:
         stored = self.path / SETTINGS
@@ -94,14 +62,3 @@ def difference(former: dict[str, Any], settings: dict[str, Any]) -> str | None:
         if key != "checkpoint_every_steps" and former.get(key) != value:
             return f"{key}: {former.get(key)} there, {value} here"
     return None
-
-
-def read_facts(path: Path, name: str = FACTS) -> dict[str, Any]:
-    """What a run wrote of itself; empty where it has not finished."""
-    file = path / name
-    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-
-
-def write_json(path: Path, values: dict[str, Any]) -> None:
-    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
