@@ -98,6 +98,11 @@ class Teacher:
     def backbone(self) -> nn.Module:
         return self.encoder.backbone
 
+    @property
+    def headless(self) -> bool:
+        """Whether the targets are pooled features."""
+        return isinstance(self.encoder.head, nn.Identity)
+
     @torch.no_grad()
     def __call__(self, views: Tensor, size: int | None = None) -> Tensor:
         """Un-normalised embeddings (b, D) of uint8 views (b, 3, S, S), seen at side `size`, without gradient."""
