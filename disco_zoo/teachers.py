@@ -7,6 +7,7 @@ accident (`methods.md`, Q1).
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from disco_zoo import convert, lite0
 from disco_zoo.catalog import load_catalog
 from disco_zoo.encoder import Encoder, feature_dim_of
 from disco_zoo.errors import BadCheckpoint, BadRecipe, BadTeacher, UnknownName, did_you_mean
+from disco_zoo.folding import fold_batch_norm
 from disco_zoo.input_size import create_for_any_size, fit_input_size
 from disco_zoo.weights import local_weights
 
@@ -63,6 +65,9 @@ class Teacher:
         features: "head" for the SSL embedding, "backbone" for pooled features; None for the head where there is one.
         bn_mode: "eval", or "train" to repeat the official code: targets then depend on the batch.
 
+    Attributes:
+        encoder: the network as it was loaded; what identifies or measures the teacher looks at this one.
+
     Raises:
         BadRecipe: features of a head, and there is none.
         BadTeacher: the network cannot look at images of this size.
@@ -98,10 +103,15 @@ class Teacher:
     def backbone(self) -> nn.Module:
         return self.encoder.backbone
 
+    @functools.cached_property
+    def folded(self) -> Encoder:
+        """What computes the targets, made at their first use: `encoder`, with BatchNorm folded where it is frozen."""
+        return fold_batch_norm(self.encoder) if self.bn_mode == "eval" else self.encoder
+
     @torch.no_grad()
     def __call__(self, views: Tensor, size: int | None = None) -> Tensor:
         """Un-normalised embeddings (b, D) of uint8 views (b, 3, S, S), seen at side `size`, without gradient."""
-        return self.encoder.head(self.encoder.features(views, size)).detach()
+        return self.folded.head(self.folded.features(views, size)).detach()
 
 
 def load_teacher_source(source: str, *, pretrained: bool = True) -> LoadedTeacher:
