@@ -6,6 +6,7 @@ import time
 
 import torch
 
+from disco_zoo.batch import batch_on
 from disco_zoo.build import build_parts
 from disco_zoo.datasets import ImageSource
 from disco_zoo.optim import build_optimizer
@@ -30,7 +31,7 @@ def seconds_per_step(
     for step in range(1 + timed_steps):
         begun = time.monotonic()
         batch = collate_views([dataset[(step * size + row) % len(source)] for row in range(size)])
-        method([views.to(device) for views in batch["views"]], batch["index"].to(device))["loss"].backward()
+        method(batch_on(device, batch))["loss"].backward()
         method.before_step()
         optimizer.step()
         optimizer.zero_grad()

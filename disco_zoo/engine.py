@@ -8,18 +8,19 @@ import time
 from pathlib import Path
 from typing import Any
 
-import torch
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor
 from torch.utils.data import DataLoader
 
 from disco_zoo.accelerator import broadcast_batch_norm_alone
+from disco_zoo.batch import batch_on
 from disco_zoo.build import Parts
 from disco_zoo.checkpoint import load_checkpoint, random_state, restore_random_state, save_checkpoint
 from disco_zoo.datasets import ImageSource, UnreadableTally
 from disco_zoo.distributed import any_process, gather_objects, rank
+from disco_zoo.epoch_loader import epoch_loader
 from disco_zoo.errors import BadRecipe, BadRunFolder, Interrupted, TrainingDiverged
-from disco_zoo.interrupts import InterruptFlag, leave_interrupts_to_parent
+from disco_zoo.interrupts import InterruptFlag
 from disco_zoo.methods.base import Preparation
 from disco_zoo.metric_logger import MetricLogger
 from disco_zoo.online_knn import OnlineKnn
@@ -28,8 +29,7 @@ from disco_zoo.position import Position, TrainResult, total_steps
 from disco_zoo.progress import StepProgress
 from disco_zoo.recipe import Recipe
 from disco_zoo.run_folder import RunFolder
-from disco_zoo.sampler import BatchShare, require_batches
-from disco_zoo.view_dataset import ViewDataset, collate_views, view_plan
+from disco_zoo.sampler import require_batches
 
 
 class Trainer:
@@ -145,11 +145,9 @@ class Trainer:
     def _micro_step(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Forward and backward on one micro-batch; the optimiser steps when the accumulated batch is complete."""
         self._note_unreadable(batch["unreadable"])
-        device = self.accelerator.device
-        views = [view.to(device, non_blocking=True) for view in batch["views"]]
         self.method.train()
         with self.accelerator.accumulate(self.method):
-            losses: dict[str, Tensor] = self.method(views, batch["index"].to(device))
+            losses: dict[str, Tensor] = self.method(batch_on(self.accelerator.device, batch))
             self._check_finite(losses["loss"])
             self.accelerator.backward(losses["loss"])
             for group in self.optimizer.param_groups:
@@ -173,29 +171,12 @@ class Trainer:
 
     def _loader(self, epoch: int) -> DataLoader[dict[str, Any]]:
         """The rest of an epoch, from this run's position, in micro-batches of this process."""
-        recipe, accumulation = self.recipe, self.recipe.optim.accumulation_steps
-        plan = view_plan(recipe.views, recipe.view_size, self.plain_method.num_views)
-        companions = self.plain_method.companions
-        dataset = ViewDataset(self.source, plan, seed=recipe.seed, epoch=epoch, companions=companions)
-        share = BatchShare(
-            len(self.source),
-            recipe.optim.batch_size // accumulation,
-            num_batches=self.steps_per_epoch * accumulation,
-            start_batch=(self.position.step - epoch * self.steps_per_epoch) * accumulation,
-            seed=recipe.seed,
-            epoch=epoch,
-            rank=self.accelerator.process_index,
-            num_processes=self.accelerator.num_processes,
-        )
-        return DataLoader(
-            dataset,
-            batch_sampler=share,
-            collate_fn=collate_views,
-            num_workers=self.workers,
-            worker_init_fn=leave_interrupts_to_parent,
-            # A generator of its own: the loader would otherwise draw from the one that training uses.
-            generator=torch.Generator().manual_seed(0),
-        )
+        start_step = self.position.step - epoch * self.steps_per_epoch
+        return epoch_loader(
+            self.recipe, self.source, self.plain_method,
+            epoch=epoch, start_step=start_step, workers=self.workers,
+            rank=self.accelerator.process_index, num_processes=self.accelerator.num_processes,
+        )  # fmt: skip
 
     def _after_step(self, losses: dict[str, Tensor], epoch: int, last_step: int, progress: StepProgress) -> None:
         step, log = self.position.step, self.recipe.log

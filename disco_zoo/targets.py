@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from disco_zoo.batch import Batch
 from disco_zoo.errors import BadRecipe
 from disco_zoo.modules import FeatureQueue, RunningCentre
 from disco_zoo.precision import at_least_float32
@@ -40,20 +41,33 @@ def require_two_images(num_images: int) -> None:
 
 
 def teacher_rows(
-    teacher: Teacher, views: Sequence[Tensor], centre: RunningCentre | None = None, size: int | None = None
+    teacher: Teacher, batch: Batch, numbers: Sequence[int], centre: RunningCentre | None = None
 ) -> list[Tensor]:
-    """Un-normalised targets (b, D) of each view, at least float32, from one forward a view.
+    """Un-normalised targets (b, D) of each of the views `numbers`, at least float32; a forward a view if not cached.
 
     Args:
-        views: uint8 (b, 3, S, S) each.
         centre: moved by all views, then subtracted from each; for teachers without an SSL head.
-        size: side in pixels at which the teacher sees them; None for its own.
     """
-    rows = [at_least_float32(teacher(view, size)) for view in views]
+    rows = [at_least_float32(batch.seen_by(teacher, [number])) for number in numbers]
     if centre is None:
         return rows
     centre.update(torch.cat(rows))
     return [centre(row) for row in rows]
+
+
+def joint_teacher_rows(
+    teacher: Teacher, batch: Batch, numbers: Sequence[int], centre: RunningCentre | None, size: int | None
+) -> Tensor:
+    """As `teacher_rows`, of all views in one tensor (n·b, D) from one forward.
+
+    Args:
+        size: side in pixels at which the teacher sees the views; None for its own.
+    """
+    rows = at_least_float32(batch.seen_by(teacher, numbers, size))
+    if centre is None:
+        return rows
+    centre.update(rows)
+    return centre(rows)
 
 
 def start_with_teachers_queue(queue: FeatureQueue, teacher: Teacher) -> None:

@@ -11,6 +11,7 @@ from test_sinkhorn import plain_sinkhorn
 from tiny import optim_section
 from torch import Tensor, nn
 
+from disco_zoo.batch import Batch
 from disco_zoo.methods import Method
 from disco_zoo.methods.base import SmallViews
 from disco_zoo.optim import build_optimizer
@@ -41,7 +42,7 @@ def train_epochs(method: Method, batches: list[list[Tensor]], first_epoch: int =
     records = []
     for epoch, views in enumerate(batches, start=first_epoch):
         method.start_epoch(epoch)
-        losses = method.train()(views, torch.arange(len(views[0])))
+        losses = method.train()(Batch(views, torch.arange(len(views[0]))))
         losses["loss"].backward()
         method.before_step()
         optimizer.step()

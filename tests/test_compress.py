@@ -16,6 +16,7 @@ from tiny import EMBED_DIM, MEAN, STD, TinyNet, TinySource, tiny_encoder, tiny_t
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from disco_zoo.batch import Batch
 from disco_zoo.encoder import Encoder
 from disco_zoo.errors import BadRecipe
 from disco_zoo.evaluate.features import backbone_fingerprint
@@ -191,7 +192,7 @@ def test_one_memory_is_shared_and_nothing_else_is_kept() -> None:
 
 def test_gradient_of_one_queue_goes_through_the_students_head() -> None:
     method = make_method(CompRess1q)
-    method.train()(single_views(1)[0], torch.arange(4))["loss"].backward()
+    method.train()(Batch(single_views(1)[0], torch.arange(4)))["loss"].backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in method.student.head.parameters())
 
 
@@ -217,7 +218,7 @@ def test_cached_teacher_gives_targets_by_index_and_is_never_run(
     method.prepare(preparation(tmp_path, TinySource(unreadable=(11,))))
     bank = method.targets.bank
     monkeypatch.setattr(type(method.teacher), "__call__", None)
-    method.train()(single_views(1)[0], torch.tensor([5, 0, 9, 2]))["loss"].backward()
+    method.train()(Batch(single_views(1)[0], torch.tensor([5, 0, 9, 2])))["loss"].backward()
     assert torch.equal(method.targets.memory.rows[:4], bank.targets(torch.tensor([5, 0, 9, 2])))
     assert bank.key["features"] == "embedding"
     assert bank.width == EMBED_DIM

@@ -11,6 +11,7 @@ from test_moco_v2 import train
 from tiny import EMBED_DIM, tiny_encoder, tiny_teacher, view_batches
 from torch import Tensor, nn
 
+from disco_zoo.batch import Batch
 from disco_zoo.errors import BadRecipe
 from disco_zoo.evaluate.features import backbone_fingerprint
 from disco_zoo.methods.coss import CoSS, column_cosine_loss
@@ -107,7 +108,7 @@ def test_centred_teacher() -> None:
     student = tiny_encoder().train()
     own, theirs = student.head(student.features(view)), features - features.mean(dim=0)
     expected = plain_cosines(own, theirs) + plain_cosines(own.T, theirs.T)
-    assert method.train()([view], torch.arange(4))["loss"].item() == pytest.approx(expected.item(), abs=1e-5)
+    assert method.train()(Batch([view], torch.arange(4)))["loss"].item() == pytest.approx(expected.item(), abs=1e-5)
 
 
 def test_teacher_missing_or_of_another_width_is_refused() -> None:

@@ -13,6 +13,7 @@ from test_moco_v2 import train
 from tiny import EMBED_DIM, tiny_encoder, tiny_teacher, view_batches
 from torch import Tensor, nn
 
+from disco_zoo.batch import Batch
 from disco_zoo.errors import BadRecipe
 from disco_zoo.evaluate.features import backbone_fingerprint
 from disco_zoo.methods.crd import CRD, draw_candidates, noise_contrastive_loss
@@ -156,7 +157,7 @@ def test_five_training_steps_equal_an_independent_loop() -> None:
 
 def test_both_embedding_layers_learn_and_the_memories_do_not() -> None:
     method = make_method()
-    method.train()(single_views(1)[0], torch.arange(4))["loss"].backward()
+    method.train()(Batch(single_views(1)[0], torch.arange(4)))["loss"].backward()
     for layer in (method.teacher_head, method.student.head, method.student.backbone):
         assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in layer.parameters())
     assert not any("memory" in name for name, _ in method.named_parameters())
@@ -173,15 +174,15 @@ def test_counter_normaliser_and_memories_are_in_the_state() -> None:
     assert resumed.step == 1
     assert resumed.student_side.log_normaliser == former.student_side.log_normaliser
     # A first step under two counters draws two sets of negatives.
-    views, index = batches[1], torch.arange(4)
-    assert resumed.train()(views, index)["loss"].item() == copy.deepcopy(former).train()(views, index)["loss"].item()
+    batch = Batch(batches[1], torch.arange(4))
+    assert resumed.train()(batch)["loss"].item() == copy.deepcopy(former).train()(batch)["loss"].item()
     former.step.zero_()
-    assert former.train()(views, index)["loss"].item() != resumed(views, index)["loss"].item()
+    assert former.train()(batch)["loss"].item() != resumed(batch)["loss"].item()
 
 
 def test_weight_scales_the_loss_and_is_official_at_0_8() -> None:
     views = single_views(1)[0]
-    losses = [make_method(distill_weight=w).train()(views, torch.arange(4))["loss"].item() for w in (1.0, 0.8)]
+    losses = [make_method(distill_weight=w).train()(Batch(views, torch.arange(4)))["loss"].item() for w in (1.0, 0.8)]
     assert losses[1] == pytest.approx(0.8 * losses[0], rel=1e-6)
     assert CRD.OFFICIAL == {"method.distill_weight": 0.8}
 

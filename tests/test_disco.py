@@ -12,6 +12,7 @@ from tiny import EMBED_DIM, tiny_encoder, tiny_teacher, view_batches
 from torch import Tensor
 from torch.nn import functional as F
 
+from disco_zoo.batch import Batch
 from disco_zoo.errors import BadRecipe
 from disco_zoo.evaluate.features import backbone_fingerprint
 from disco_zoo.methods.disco import DisCo, consistency_loss
@@ -78,13 +79,13 @@ def test_official_sum_over_32_images_equals_the_default_weight() -> None:
     official = DisCo(
         tiny_encoder(), tiny_teacher(), EMBED_DIM, queue_size=8, distill_reduction="sum", distill_weight=1.0
     )
-    losses = [method.train()(views, torch.arange(32))["loss"].item() for method in (defaults, official)]
+    losses = [method.train()(Batch(views, torch.arange(32)))["loss"].item() for method in (defaults, official)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-6)
 
 
 def test_zero_contrast_weight_is_the_papers_only_mse_variant() -> None:
     method = make_method(contrast_weight=0.0, distill_weight=3.0)
-    losses = method.train()(view_batches(1)[0], torch.arange(4))
+    losses = method.train()(Batch(view_batches(1)[0], torch.arange(4)))
     assert losses["loss"].item() == pytest.approx(3 * losses["distill"].item(), rel=1e-6)
     assert losses["contrast"] > 0
 
@@ -98,7 +99,7 @@ def test_centred_targets_are_directions_from_the_running_mean() -> None:
     expected = sum(
         (F.normalize(f - mean, dim=1) - s).pow(2).sum(dim=1).mean() for f, s in zip(features, student, strict=True)
     )
-    assert method.train()(views, torch.arange(4))["distill"].item() == pytest.approx(expected.item(), abs=1e-5)
+    assert method.train()(Batch(views, torch.arange(4)))["distill"].item() == pytest.approx(expected.item(), abs=1e-5)
     assert {"centre.mean", "centre.started"} <= set(method.state_dict())
 
 

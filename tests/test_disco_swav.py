@@ -10,6 +10,7 @@ from reference_swav import SMALL, SWAV_OPTIONS, multi_crop_batches, reference_sw
 from tiny import EMBED_DIM, tiny_encoder, tiny_teacher
 from torch.nn import functional as F
 
+from disco_zoo.batch import Batch
 from disco_zoo.errors import BadRecipe
 from disco_zoo.evaluate.features import backbone_fingerprint
 from disco_zoo.methods.disco_swav import DisCoSwAV, view_consistency_loss
@@ -82,7 +83,12 @@ def test_official_leaves_the_teachers_length_and_fixed_does_not() -> None:
     views = multi_crop_batches(1)[0]
     fixed, official = make_method(), make_method(**OFFICIAL)
     raw = [fixed.teacher(view, view.shape[-1]) for view in views]
-    for rows, unit, whole in zip(raw, fixed._targets(views), official._targets(views), strict=True):
+    for rows, unit, whole in zip(
+        raw,
+        fixed._targets(Batch(views, torch.arange(4))),
+        official._targets(Batch(views, torch.arange(4))),
+        strict=True,
+    ):
         assert torch.allclose(unit, F.normalize(rows, dim=1), atol=1e-5)
         assert torch.allclose(whole, rows, atol=1e-5)
 
@@ -91,7 +97,7 @@ def test_centred_targets_are_directions_from_the_running_mean() -> None:
     method, views = make_method(centre_teacher=True), multi_crop_batches(1)[0]
     raw = [method.teacher(view, view.shape[-1]) for view in views]
     mean = torch.cat(raw).mean(dim=0)
-    for rows, target in zip(raw, method._targets(views), strict=True):
+    for rows, target in zip(raw, method._targets(Batch(views, torch.arange(4))), strict=True):
         assert torch.allclose(target, F.normalize(rows - mean, dim=1), atol=1e-4)
 
 

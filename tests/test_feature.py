@@ -11,6 +11,7 @@ from test_moco_v2 import train
 from tiny import EMBED_DIM, tiny_encoder, tiny_teacher, view_batches
 from torch import Tensor, nn
 
+from disco_zoo.batch import Batch
 from disco_zoo.errors import BadRecipe
 from disco_zoo.evaluate.features import backbone_fingerprint
 from disco_zoo.methods.feature import FeatureDistillation, mlp
@@ -128,7 +129,7 @@ def test_five_training_steps_equal_an_independent_loop() -> None:
 
 def test_every_trained_parameter_has_a_gradient_and_the_teacher_is_not_among_them() -> None:
     method = make_method()
-    method.train()([view_batches(1)[0][0]], torch.arange(4))["loss"].backward()
+    method.train()(Batch([view_batches(1)[0][0]], torch.arange(4)))["loss"].backward()
     assert all(parameter.grad is not None for parameter in method.parameters())
     assert {key.split(".")[0] for key in method.state_dict()} == {"student", "adapter", "standardise"}
 

@@ -11,6 +11,7 @@ from test_moco_v2 import train
 from tiny import EMBED_DIM, tiny_encoder, tiny_teacher, view_batches
 from torch import Tensor, nn
 
+from disco_zoo.batch import Batch
 from disco_zoo.errors import BadRecipe
 from disco_zoo.evaluate.features import backbone_fingerprint
 from disco_zoo.methods.kd_mse import KdMse, regression_loss, standardised_regression_loss
@@ -116,7 +117,7 @@ def test_centring_moves_the_targets_of_the_plain_regression() -> None:
     features = method.teacher(view)
     student = tiny_encoder().train()
     expected = plain_regression(student.head(student.features(view)), features - features.mean(dim=0))
-    assert method.train()([view], torch.arange(4))["loss"].item() == pytest.approx(expected.item(), abs=1e-5)
+    assert method.train()(Batch([view], torch.arange(4)))["loss"].item() == pytest.approx(expected.item(), abs=1e-5)
 
 
 def test_teacher_missing_of_another_width_or_a_single_image_is_refused() -> None:
@@ -125,4 +126,4 @@ def test_teacher_missing_of_another_width_or_a_single_image_is_refused() -> None
     with pytest.raises(BadRecipe, match=f"student.embed_dim={EMBED_DIM}"):
         KdMse(tiny_encoder(embed_dim=5), tiny_teacher(), 5)
     with pytest.raises(BadRecipe, match="batch_size=2"):
-        make_method().train()([view_batches(1, batch=1)[0][0]], torch.arange(1))
+        make_method().train()(Batch([view_batches(1, batch=1)[0][0]], torch.arange(1)))

@@ -8,6 +8,7 @@ from reference_loop import EMA, LR, QUEUE_SIZE, SGD_MOMENTUM, TEMPERATURE, WEIGH
 from tiny import EMBED_DIM, optim_section, tiny_encoder, tiny_teacher, view_batches
 from torch import Tensor
 
+from disco_zoo.batch import Batch
 from disco_zoo.methods import METHODS, Method
 from disco_zoo.methods.moco_v2 import MoCoV2
 from disco_zoo.optim import build_optimizer
@@ -24,7 +25,7 @@ def train(method: Method, batches: list[list[Tensor]]) -> list[dict[str, float]]
     records = []
     for step, views in enumerate(batches):
         method.train()
-        losses = method(views, torch.arange(4) + 4 * step)
+        losses = method(Batch(views, torch.arange(4) + 4 * step))
         losses["loss"].backward()
         method.before_step()
         optimizer.step()

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from disco_zoo import build
+from disco_zoo.batch import Batch
 from disco_zoo.build import Parts, build_parts
 from disco_zoo.engine import Trainer
 from disco_zoo.errors import BadRecipe
@@ -72,7 +73,7 @@ class Case:
         return build_parts(recipe, open_data(recipe, str(self.data)).train)
 
     def losses(self, parts: Parts) -> dict[str, float]:
-        found = parts.method.train()([view.clone() for view in self.views], self.index)
+        found = parts.method.train()(Batch([view.clone() for view in self.views], self.index))
         return {name: value.item() for name, value in found.items()}
 
 
@@ -191,7 +192,7 @@ def swav_targets(case: Case, preset: str) -> tuple[dict[str, float], Tensor, Ten
     sizes = [None, None, *[small] * (len(case.views) - 2)]
     teacher = torch.cat([parts.teacher(view, size) for view, size in zip(case.views, sizes, strict=True)])
     student = torch.cat([parts.student.eval()(view, size) for view, size in zip(case.views, sizes, strict=True)])
-    found = parts.method.eval()([view.clone() for view in case.views], case.index)
+    found = parts.method.eval()(Batch([view.clone() for view in case.views], case.index))
     return {name: value.item() for name, value in found.items()}, student, teacher
 
 

@@ -15,6 +15,7 @@ from tiny import EMBED_DIM, tiny_encoder, tiny_teacher, view_batches
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from disco_zoo.batch import Batch
 from disco_zoo.errors import BadRecipe
 from disco_zoo.evaluate.features import backbone_fingerprint
 from disco_zoo.methods import rkd
@@ -224,7 +225,7 @@ def test_five_training_steps_equal_an_independent_loop(distill_weight: float) ->
 def test_without_disco_the_student_sees_one_view() -> None:
     method, calls = make_method(), []
     method.student.backbone.register_forward_pre_hook(lambda *_: calls.append(1))
-    method.train()(view_batches(1)[0], torch.arange(4))
+    method.train()(Batch(view_batches(1)[0], torch.arange(4)))
     assert len(calls) == 1
 
 
@@ -250,6 +251,6 @@ def test_bad_input_is_refused() -> None:
     with pytest.raises(BadRecipe, match=f"student.embed_dim={EMBED_DIM}"):
         RKD(tiny_encoder(embed_dim=5), tiny_teacher(), 5, queue_size=4)
     with pytest.raises(BadRecipe, match="batch_size=2"):
-        make_method().train()(view_batches(1, batch=1)[0], torch.arange(1))
+        make_method().train()(Batch(view_batches(1, batch=1)[0], torch.arange(1)))
     with pytest.raises(ValueError, match="temperature"):
         schema_of(RKD).model_validate({"temperature": 0.0})

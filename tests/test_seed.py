@@ -15,6 +15,7 @@ from tiny import EMBED_DIM, MEAN, STD, tiny_encoder, tiny_teacher, view_batches
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from disco_zoo.batch import Batch
 from disco_zoo.errors import BadRecipe
 from disco_zoo.evaluate.features import backbone_fingerprint
 from disco_zoo.methods.base import SmallViews
@@ -141,7 +142,7 @@ def test_small_crops_add_a_loss_of_their_own_with_a_second_queue() -> None:
     for views, queue in zip((big, torch.cat(small)), queues, strict=True):
         own = embed(student.backbone, student.head, views, MEAN, STD)
         parts.append(plain_seed(own, taught(encoder, views, unit=True), queue, 0.2, 0.1).item())
-    found = method.train()([big, *small], torch.arange(4))
+    found = method.train()(Batch([big, *small], torch.arange(4)))
     assert [found["big"].item(), found["small"].item()] == pytest.approx(parts, abs=2e-6)
     assert found["loss"].item() == pytest.approx(sum(parts), abs=2e-6)
     assert torch.allclose(method.small.queue.rows[:4], taught(encoder, small[0], unit=True), atol=1e-6)
@@ -157,7 +158,7 @@ def test_each_network_sees_the_small_crops_at_its_own_size() -> None:
         network.backbone.register_forward_pre_hook(
             lambda module, images, name=name: seen[name].append((len(images[0]), images[0].shape[-1]))
         )
-    method.train()([view_batches(1)[0][0], *small_views(3, 10)], torch.arange(4))
+    method.train()(Batch([view_batches(1)[0][0], *small_views(3, 10)], torch.arange(4)))
     assert seen == {"student": [(4, 16), (12, 8)], "teacher": [(4, 16), (12, 10)]}
 
 
@@ -172,7 +173,7 @@ def test_the_second_queue_exists_only_with_small_crops_and_is_saved() -> None:
 def test_centred_targets_are_directions_from_the_running_mean() -> None:
     method, view = make_method(centre_teacher=True), view_batches(1)[0][0]
     features = method.teacher(view)
-    method.train()([view], torch.arange(4))
+    method.train()(Batch([view], torch.arange(4)))
     assert torch.allclose(method.big.queue.rows[:4], F.normalize(features - features.mean(dim=0), dim=1), atol=1e-5)
     assert "big.centre.mean" in method.state_dict()
 

@@ -13,6 +13,7 @@ from tiny import EMBED_DIM, tiny_encoder, tiny_teacher, view_batches
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from disco_zoo.batch import Batch
 from disco_zoo.errors import BadRecipe
 from disco_zoo.methods.simclr import SimCLR, nt_xent_loss
 
@@ -106,4 +107,4 @@ def test_simclr_has_no_state_of_its_own_and_ignores_a_teacher() -> None:
 def test_a_batch_of_one_image_is_refused() -> None:
     method = SimCLR(tiny_encoder(), None, EMBED_DIM)
     with pytest.raises(BadRecipe, match="batch_size=2"):
-        method.train()(view_batches(1, batch=1)[0], torch.arange(1))
+        method.train()(Batch(view_batches(1, batch=1)[0], torch.arange(1)))

@@ -16,6 +16,7 @@ from tiny_runs import BATCH_SIZE, differences, toy_parquet
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from disco_zoo.batch import Batch
 from disco_zoo.build import Parts, build_parts
 from disco_zoo.methods import METHODS
 from disco_zoo.methods.base import Preparation
@@ -58,7 +59,7 @@ def train_two_steps(parts: Parts, recipe: Recipe, source: Any) -> list[dict[str,
     dataset = ViewDataset(source, plan, seed=0, epoch=0, companions=method.companions)
     for step in range(2):
         batch = collate_views([dataset[step * BATCH_SIZE + i] for i in range(BATCH_SIZE)])
-        losses.append(method.train()(batch["views"], batch["index"]))
+        losses.append(method.train()(Batch(batch["views"], batch["index"])))
         losses[-1]["loss"].backward()
         method.before_step()
         optimizer.step()

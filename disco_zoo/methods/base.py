@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
+from disco_zoo.batch import Batch
 from disco_zoo.datasets import ImageSource
 from disco_zoo.encoder import Encoder
 from disco_zoo.errors import BadRecipe
@@ -84,10 +85,10 @@ class Method(nn.Module):
         super().__init__()
         self.student, self.teacher, self.embed_dim, self.num_images = student, teacher, embed_dim, num_images
 
-    def forward(self, views: list[Tensor], index: Tensor) -> dict[str, Tensor]:
-        """Map uint8 views [(b, 3, S, S), ...] and indices (b,) to {"loss": scalar, other scalars to log}.
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Map a batch to {"loss": scalar, other scalars to log}.
 
-        The views are the big ones, then the small ones, then in the same order those of the companion.
+        What the teacher says of a view is asked of the batch, which may have it cached.
         """
         raise NotImplementedError
 

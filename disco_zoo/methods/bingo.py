@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from disco_zoo.bags import BagCompanions, bags_from_file, teacher_bags
+from disco_zoo.batch import Batch
 from disco_zoo.cutmix import cut_mix, draw_box
 from disco_zoo.distributed import rank, shuffle_rows, unshuffle_rows
 from disco_zoo.encoder import Encoder
@@ -167,10 +168,10 @@ class BINGO(Method):
         other = self.companion_weight if epoch >= self.switch_epoch else 0.0
         self.weights = (1.0 - other, other)
 
-    def forward(self, views: list[Tensor], index: Tensor) -> dict[str, Tensor]:
-        query, key, other_query, other_key = views
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        query, _, other_query, _ = batch.views
         mixed, kept = self._mix(query, other_query)
-        keys = (self._keys(key), self._keys(other_key))
+        keys = (self._keys(batch, 1), self._keys(batch, 3))
         students = (self.student(query), self.student(other_query), self.student(mixed))
         loss = bingo_loss(
             students, keys, self.queue.snapshot(), kept=kept, weights=self.weights, temperature=self.temperature
@@ -184,12 +185,12 @@ class BINGO(Method):
         self.step += 1
         return cut_mix(views, others, box)
 
-    def _keys(self, views: Tensor) -> Tensor:
-        """The teacher's unit embeddings (b, D), by shuffle-BN where its BatchNorm looks at the batch."""
+    def _keys(self, batch: Batch, number: int) -> Tensor:
+        """The teacher's unit embeddings (b, D) of a view, by shuffle-BN where its BatchNorm looks at the batch."""
         teacher = self.require_teacher()
         if teacher.bn_mode == "eval":
-            return F.normalize(teacher(views).float(), dim=1)
-        share, permutation = shuffle_rows(views)
+            return F.normalize(batch.seen_by(teacher, [number]).float(), dim=1)
+        share, permutation = shuffle_rows(batch.views[number])
         return unshuffle_rows(F.normalize(teacher(share).float(), dim=1), permutation)
 
 

@@ -14,6 +14,7 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from disco_zoo.batch import Batch
 from disco_zoo.encoder import Encoder
 from disco_zoo.errors import BadRecipe
 from disco_zoo.feature_bank import FeatureBank, teacher_bank
@@ -80,12 +81,12 @@ class Targets(nn.Module):
         if self.cached:
             self.bank = teacher_bank(self.teacher, preparation, kind="embedding", resize_size=self.resize_size)
 
-    def forward(self, views: Tensor, index: Tensor) -> Tensor:
-        """float32 (b, Dt) of views (b, 3, S, S), which are of images `index` (b,)."""
+    def forward(self, batch: Batch) -> Tensor:
+        """float32 (b, Dt) of the batch's first views."""
         if self.bank is not None:
-            return self.bank.targets(index)
+            return self.bank.targets(batch.index)
         # Also before `prepare`: who times a step without a run folder pays for a forward.
-        return F.normalize(self.teacher(views).float(), dim=1)
+        return F.normalize(batch.seen_by(self.teacher, [0]).float(), dim=1)
 
 
 class MomentumTwin(nn.Module):
@@ -155,11 +156,11 @@ class CompRess1q(Method):
     def prepare(self, preparation: Preparation) -> None:
         self.targets.prepare(preparation)
 
-    def forward(self, views: list[Tensor], index: Tensor) -> dict[str, Tensor]:
-        targets = self.targets(views[0], index)
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        targets = self.targets(batch)
         memory = self.targets.memory.snapshot()
         loss = similarity_loss(
-            self.student(views[0]), targets, memory, memory,
+            self.student(batch.views[0]), targets, memory, memory,
             student_temperature=self.student_temperature, teacher_temperature=self.teacher_temperature,
         )  # fmt: skip
         self.targets.memory.write(targets)
@@ -206,8 +207,8 @@ class CompRess2q(Method):
     def prepare(self, preparation: Preparation) -> None:
         self.targets.prepare(preparation)
 
-    def forward(self, views: list[Tensor], index: Tensor) -> dict[str, Tensor]:
-        targets, embeddings = self.targets(views[0], index), self.student(views[0])
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        targets, embeddings = self.targets(batch), self.student(batch.views[0])
         loss = similarity_loss(
             embeddings, targets, self.memory.snapshot(), self.targets.memory.snapshot(),
             student_temperature=self.student_temperature, teacher_temperature=self.teacher_temperature,
@@ -260,13 +261,13 @@ class CompRess2qMomentum(Method):
     def prepare(self, preparation: Preparation) -> None:
         self.targets.prepare(preparation)
 
-    def forward(self, views: list[Tensor], index: Tensor) -> dict[str, Tensor]:
-        targets = self.targets(views[0], index)
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        targets = self.targets(batch)
         loss = similarity_loss(
-            self.student(views[0]), targets, self.memory.snapshot(), self.targets.memory.snapshot(),
+            self.student(batch.views[0]), targets, self.memory.snapshot(), self.targets.memory.snapshot(),
             student_temperature=self.student_temperature, teacher_temperature=self.teacher_temperature,
         )  # fmt: skip
-        self.memory.write(self.twin(views[0]))
+        self.memory.write(self.twin(batch.views[0]))
         self.targets.memory.write(targets)
         return {"loss": loss}
 

@@ -13,6 +13,7 @@ import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
+from disco_zoo.batch import Batch
 from disco_zoo.differentiable_collectives import sum_over_processes_with_grad
 from disco_zoo.encoder import Encoder
 from disco_zoo.methods.base import Method
@@ -73,8 +74,8 @@ class CoSS(Method):
         self.space_weight = space_weight
         self.centre = RunningCentre(embed_dim, centre_momentum) if centre_teacher else None
 
-    def forward(self, views: list[Tensor], index: Tensor) -> dict[str, Tensor]:
-        targets = teacher_rows(self.require_teacher(), views[:1], self.centre)[0]
-        outputs = self.student.head(self.student.features(views[0]))
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        targets = teacher_rows(self.require_teacher(), batch, (0,), self.centre)[0]
+        outputs = self.student.head(self.student.features(batch.views[0]))
         rows, columns = row_cosine_loss(outputs, targets), column_cosine_loss(outputs, targets)
         return {"loss": rows + self.space_weight * columns, "rows": rows.detach(), "columns": columns.detach()}

@@ -14,6 +14,7 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from disco_zoo.batch import Batch
 from disco_zoo.distributed import mean_over_processes
 from disco_zoo.encoder import Encoder
 from disco_zoo.errors import BadRecipe
@@ -22,6 +23,7 @@ from disco_zoo.methods.base import Method, Preparation
 from disco_zoo.precision import at_least_float32
 from disco_zoo.randomness import stream_generator
 from disco_zoo.ranges import EmaMomentum
+from disco_zoo.targets import teacher_rows
 from disco_zoo.teachers import Teacher
 
 EPSILON = 1e-7
@@ -152,9 +154,11 @@ class CRD(Method):
     def prepare(self, preparation: Preparation) -> None:
         self.seed = preparation.seed
 
-    def forward(self, views: list[Tensor], index: Tensor) -> dict[str, Tensor]:
-        students = self.student(views[0])
-        teachers = F.normalize(self.teacher_head(self.require_teacher()(views[0])).float(), dim=1)
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        index = batch.index
+        students = self.student(batch.views[0])
+        rows = teacher_rows(self.require_teacher(), batch, (0,))[0]
+        teachers = F.normalize(self.teacher_head(rows).float(), dim=1)
         candidates = draw_candidates(index, self.negatives, self.num_images, self.seed, int(self.step))
         self.step += 1
         student_loss = self.student_side(students, candidates)

@@ -13,11 +13,12 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
+from disco_zoo.batch import Batch
 from disco_zoo.encoder import Encoder
 from disco_zoo.methods.base import Method
 from disco_zoo.modules import MomentumContrast, RunningCentre
 from disco_zoo.ranges import EmaMomentum
-from disco_zoo.targets import require_width, start_with_teachers_queue
+from disco_zoo.targets import require_width, start_with_teachers_queue, teacher_rows
 from disco_zoo.teachers import Teacher
 
 
@@ -86,10 +87,10 @@ class DisCo(Method):
         if queue_init == "teacher":
             start_with_teachers_queue(self.contrast.queue, self.require_teacher())
 
-    def forward(self, views: list[Tensor], index: Tensor) -> dict[str, Tensor]:
-        targets = self._targets(views)
-        embeddings = [self.student(view) for view in views]
-        contrast = self.contrast.loss(embeddings[0], views[1])
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        targets = self._targets(batch)
+        embeddings = [self.student(view) for view in batch.views]
+        contrast = self.contrast.loss(embeddings[0], batch.views[1])
         distill = sum(
             (consistency_loss(s, t, self.distill_reduction) for s, t in zip(embeddings, targets, strict=True)),
             start=contrast.new_zeros(()),
@@ -100,10 +101,6 @@ class DisCo(Method):
     def after_step(self) -> None:
         self.contrast.follow(self.student)
 
-    def _targets(self, views: list[Tensor]) -> list[Tensor]:
-        assert self.teacher is not None
-        features = [self.teacher(view) for view in views]
-        if self.centre is not None:
-            self.centre.update(torch.cat(features))
-            features = [self.centre(f) for f in features]
-        return [F.normalize(f.float(), dim=1) for f in features]
+    def _targets(self, batch: Batch) -> list[Tensor]:
+        rows = teacher_rows(self.require_teacher(), batch, (0, 1), self.centre)
+        return [F.normalize(row, dim=1) for row in rows]

@@ -14,6 +14,7 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from torch import Tensor
 from torch.nn import functional as F
 
+from disco_zoo.batch import Batch
 from disco_zoo.encoder import Encoder
 from disco_zoo.methods.base import Method
 from disco_zoo.modules import RunningCentre
@@ -102,9 +103,11 @@ class DisCoSwAV(Method):
         self.centre = RunningCentre(embed_dim, centre_momentum) if centre_teacher else None
         require_width(self.require_teacher(), embed_dim)
 
-    def forward(self, views: list[Tensor], index: Tensor) -> dict[str, Tensor]:
-        targets = self._targets(views)
-        embeddings = embed_views(self.student, views, self.num_views, self.crops.student_size if self.crops else None)
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        targets = self._targets(batch)
+        embeddings = embed_views(
+            self.student, batch.views, self.num_views, self.crops.student_size if self.crops else None
+        )
         swapped = self.swapped.loss(embeddings)
         distill = view_consistency_loss(embeddings, targets, self.distill_reduction)
         loss = swapped + self.distill_weight * distill
@@ -119,9 +122,11 @@ class DisCoSwAV(Method):
     def after_step(self) -> None:
         self.swapped.after_step()
 
-    def _targets(self, views: list[Tensor]) -> list[Tensor]:
-        small_size = self.crops.teacher_size if self.crops else None
-        targets = embed_views(self.require_teacher(), views, self.num_views, small_size)
+    def _targets(self, batch: Batch) -> list[Tensor]:
+        teacher, small = self.require_teacher(), range(self.num_views, len(batch.views))
+        targets = list(batch.seen_by(teacher, range(self.num_views)).chunk(self.num_views))
+        if self.crops:
+            targets += batch.seen_by(teacher, small, self.crops.teacher_size).chunk(len(small))
         if self.centre is not None:
             self.centre.update(torch.cat(targets))
             targets = [self.centre(rows) for rows in targets]

@@ -13,6 +13,7 @@ from typing import ClassVar
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
+from disco_zoo.batch import Batch
 from disco_zoo.encoder import Encoder
 from disco_zoo.methods.base import Method
 from disco_zoo.ranges import EmaMomentum
@@ -63,8 +64,8 @@ class FeatureDistillation(Method):
         self.adapter = mlp(embed_dim, adapter_hidden_dim or width, width, adapter_layers)
         self.standardise = RunningStandardiser(width, standardise_momentum)
 
-    def forward(self, views: list[Tensor], index: Tensor) -> dict[str, Tensor]:
-        targets = teacher_rows(self.require_teacher(), views[:1])[0]
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        targets = teacher_rows(self.require_teacher(), batch, (0,))[0]
         self.standardise.update(targets)
-        outputs = self.adapter(self.student.head(self.student.features(views[0])))
+        outputs = self.adapter(self.student.head(self.student.features(batch.views[0])))
         return {"loss": row_cosine_loss(outputs, self.standardise(targets))}

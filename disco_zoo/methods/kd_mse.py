@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from disco_zoo.batch import Batch
 from disco_zoo.distributed import num_processes
 from disco_zoo.encoder import Encoder
 from disco_zoo.methods.base import Method
@@ -80,10 +81,10 @@ class KdMse(Method):
         self.batch_norm = batch_norm
         self.centre = RunningCentre(embed_dim, centre_momentum) if centre_teacher else None
 
-    def forward(self, views: list[Tensor], index: Tensor) -> dict[str, Tensor]:
-        targets = teacher_rows(self.require_teacher(), views[:1], self.centre)[0]
-        outputs = self.student.head(self.student.features(views[0]))
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        targets = teacher_rows(self.require_teacher(), batch, (0,), self.centre)[0]
+        outputs = self.student.head(self.student.features(batch.views[0]))
         if not self.batch_norm:
             return {"loss": regression_loss(outputs, targets)}
-        require_two_images(len(index) * num_processes())
+        require_two_images(len(batch.index) * num_processes())
         return {"loss": standardised_regression_loss(outputs, targets)}

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
+from disco_zoo.batch import Batch
 from disco_zoo.differentiable_collectives import gather_rows_with_grad
 from disco_zoo.distributed import gather_rows, rank
 from disco_zoo.encoder import Encoder
@@ -173,11 +174,11 @@ class RKD(Method):
         if queue_init == "teacher":
             start_with_teachers_queue(self.contrast.queue, self.require_teacher())
 
-    def forward(self, views: list[Tensor], index: Tensor) -> dict[str, Tensor]:
-        seen = views if self.distill_weight else views[:1]
-        targets = [F.normalize(rows, dim=1) for rows in teacher_rows(self.require_teacher(), seen, self.centre)]
-        embeddings = [self.student(view) for view in seen]
-        contrast = self.contrast.loss(embeddings[0], views[1])
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        seen = (0, 1) if self.distill_weight else (0,)
+        targets = [F.normalize(rows, dim=1) for rows in teacher_rows(self.require_teacher(), batch, seen, self.centre)]
+        embeddings = [self.student(batch.views[number]) for number in seen]
+        contrast = self.contrast.loss(embeddings[0], batch.views[1])
         distance, angle = self._relations(embeddings[0], targets[0])
         loss = self.contrast_weight * contrast + self.distance_weight * distance + self.angle_weight * angle
         losses = {"contrast": contrast, "distance": distance, "angle": angle}

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -12,12 +13,13 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from disco_zoo.batch import Batch
 from disco_zoo.encoder import Encoder
 from disco_zoo.methods.base import Method, SmallViews
 from disco_zoo.modules import FeatureQueue, RunningCentre
 from disco_zoo.precision import at_least_float32
 from disco_zoo.ranges import EmaMomentum
-from disco_zoo.targets import require_width, teacher_rows
+from disco_zoo.targets import joint_teacher_rows, require_width
 from disco_zoo.teachers import Teacher
 
 
@@ -106,32 +108,33 @@ class SEED(Method):
         self._crops = crops
         self.small = None if crops is None else self._anchors().to(self.big.queue.rows.device)
 
-    def forward(self, views: list[Tensor], index: Tensor) -> dict[str, Tensor]:
-        loss = self._loss(views[0], self.big, keys=len(index))
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        loss = self._loss(batch, (0,), self.big)
         if self.crops is None or self.small is None:
             return {"loss": loss}
-        crops = torch.cat(views[1:])
-        small = self._loss(crops, self.small, len(index), self.crops.student_size, self.crops.teacher_size)
+        crops = range(1, len(batch.views))
+        small = self._loss(batch, crops, self.small, self.crops.student_size, self.crops.teacher_size)
         return {"loss": loss + small, "big": loss.detach(), "small": small.detach()}
 
     def _loss(
         self,
-        views: Tensor,
+        batch: Batch,
+        numbers: Sequence[int],
         anchors: _Anchors,
-        keys: int,
         student_size: int | None = None,
         teacher_size: int | None = None,
     ) -> Tensor:
-        """The loss of views (n, 3, S, S), seen at the two sizes; the first `keys` of them enter the queue."""
-        targets = F.normalize(teacher_rows(self.require_teacher(), [views], anchors.centre, teacher_size)[0], dim=1)
+        """The loss of the views `numbers`, seen at the two sizes in one batch; the first of them enters the queue."""
+        rows = joint_teacher_rows(self.require_teacher(), batch, numbers, anchors.centre, teacher_size)
+        targets = F.normalize(rows, dim=1)
         loss = similarity_distillation_loss(
-            self.student(views, student_size),
+            self.student(torch.cat([batch.views[number] for number in numbers]), student_size),
             targets,
             anchors.queue.snapshot(),
             self.student_temperature,
             self.teacher_temperature,
         )
-        anchors.queue.write(targets[:keys])
+        anchors.queue.write(targets[: len(batch.index)])
         return loss
 
     def _anchors(self) -> _Anchors:

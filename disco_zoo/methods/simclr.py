@@ -10,6 +10,7 @@ from pydantic import PositiveFloat
 from torch import Tensor
 from torch.nn import functional as F
 
+from disco_zoo.batch import Batch
 from disco_zoo.differentiable_collectives import gather_rows_with_grad
 from disco_zoo.distributed import num_processes, rank
 from disco_zoo.encoder import Encoder
@@ -61,9 +62,9 @@ class SimCLR(Method):
         super().__init__(student, None, embed_dim, num_images)
         self.temperature = temperature
 
-    def forward(self, views: list[Tensor], index: Tensor) -> dict[str, Tensor]:
-        require_two_images(len(views[0]) * num_processes())  # alone, a twin is the only candidate
-        rows = torch.cat(embed_views(self.student, views, self.num_views))
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        require_two_images(len(batch.views[0]) * num_processes())  # alone, a twin is the only candidate
+        rows = torch.cat(embed_views(self.student, batch.views, self.num_views))
         position = torch.arange(len(rows), device=rows.device)
         first = rank() * len(rows)
         twins = first + position.roll(len(rows) // 2)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
+from disco_zoo.batch import Batch
 from disco_zoo.encoder import Encoder
 from disco_zoo.methods.base import Method
 from disco_zoo.modules import MomentumContrast
@@ -47,8 +48,8 @@ class SslSmall(Method):
             student, embed_dim=embed_dim, queue_size=queue_size, momentum=momentum, temperature=temperature
         )
 
-    def forward(self, views: list[Tensor], index: Tensor) -> dict[str, Tensor]:
-        loss = self.contrast.loss(self.student(views[0]), views[1])
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        loss = self.contrast.loss(self.student(batch.views[0]), batch.views[1])
         return {"loss": loss, "contrast": loss.detach()}
 
     def after_step(self) -> None:

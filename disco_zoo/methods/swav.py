@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from disco_zoo.batch import Batch
 from disco_zoo.encoder import Encoder
 from disco_zoo.methods.base import Method
 from disco_zoo.multi_crop import embed_views
@@ -66,9 +67,9 @@ class SwAV(Method):
             freeze_prototypes_steps=freeze_prototypes_steps,
         )
 
-    def forward(self, views: list[Tensor], index: Tensor) -> dict[str, Tensor]:
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
         small_size = self.crops.student_size if self.crops else None
-        loss = self.swapped.loss(embed_views(self.student, views, self.num_views, small_size))
+        loss = self.swapped.loss(embed_views(self.student, batch.views, self.num_views, small_size))
         return {"loss": loss, "swapped": loss.detach()}
 
     def start_epoch(self, epoch: int) -> None:

@@ -1,0 +1,57 @@
+"""The loader of an epoch: the rest of it from a run's position, in micro-batches of one process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader
+
+from disco_zoo.datasets import ImageSource
+from disco_zoo.interrupts import leave_interrupts_to_parent
+from disco_zoo.methods.base import Method
+from disco_zoo.recipe import Recipe
+from disco_zoo.sampler import BatchShare
+from disco_zoo.view_dataset import ViewDataset, collate_views, view_plan
+
+
+def epoch_loader(
+    recipe: Recipe,
+    source: ImageSource,
+    method: Method,
+    *,
+    epoch: int,
+    start_step: int,
+    workers: int,
+    rank: int,
+    num_processes: int,
+) -> DataLoader[dict[str, Any]]:
+    """Batches as `collate_views` makes them.
+
+    Args:
+        method: says how many views it takes, and whose views go with an image's.
+        start_step: first step of the epoch to deliver.
+        workers: processes that draw views; 0 draws them in this one.
+    """
+    optim = recipe.optim
+    plan = view_plan(recipe.views, recipe.view_size, method.num_views)
+    dataset = ViewDataset(source, plan, seed=recipe.seed, epoch=epoch, companions=method.companions)
+    share = BatchShare(
+        len(source),
+        optim.batch_size // optim.accumulation_steps,
+        num_batches=len(source) // optim.batch_size * optim.accumulation_steps,
+        start_batch=start_step * optim.accumulation_steps,
+        seed=recipe.seed,
+        epoch=epoch,
+        rank=rank,
+        num_processes=num_processes,
+    )
+    return DataLoader(
+        dataset,
+        batch_sampler=share,
+        collate_fn=collate_views,
+        num_workers=workers,
+        worker_init_fn=leave_interrupts_to_parent,
+        # A generator of its own: the loader would otherwise draw from the one that training uses.
+        generator=torch.Generator().manual_seed(0),
+    )
