@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from disco_zoo.datasets import ImageSource, load_or_replace
 from disco_zoo.distributed import rank
-from disco_zoo.encoder import Encoder, feature_dim_of
+from disco_zoo.encoder import Encoder, channels_last_pays, feature_dim_of
 from disco_zoo.evaluate.features import eval_transform
 from disco_zoo.input_size import Looks, require_input_size, require_small_size
 from disco_zoo.methods import METHODS, Method
@@ -130,6 +130,8 @@ def _build_student(
         mean=wanted.mean,
         std=wanted.std,
     ).to(device)
+    if not channels_last_pays(backbone, wanted.image_size, device):
+        student.to(memory_format=torch.contiguous_format)
     if inheritance is not None:
         recalibrate_batch_norm(student, _calibration_batches(recipe, source, device))
     return student, inheritance

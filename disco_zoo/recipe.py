@@ -24,6 +24,9 @@ from disco_zoo.recipe_student import Pixels, StudentSection, check_student, with
 from disco_zoo.recipe_views import check_views
 from disco_zoo.recipe_yaml import dump_yaml, read_value
 
+_SILENT_SECTIONS = {"log", "target", "cost", "reference"}
+_SILENT_KEYS = (("student", "gradient_checkpointing"), ("optim", "compile"))
+
 
 class TeacherSection(Section):
     source: str
@@ -95,11 +98,19 @@ class Recipe(Section):
         """The full resolved recipe, defaults included."""
         return dump_yaml(self.as_dict())
 
+    def decisive(self) -> dict[str, Any]:
+        """Everything that decides the weights: not how often it logs, nor at what cost it computes.
+
+        A run may go on checkpointed where memory did not suffice, or compiled, as it may on another device.
+        """
+        values = {key: value for key, value in self.as_dict().items() if key not in _SILENT_SECTIONS}
+        for section, key in _SILENT_KEYS:
+            del values[section][key]
+        return values
+
     def digest(self) -> str:
-        """Identifies the run: everything that decides its weights, but not how often it logs."""
-        silent = {"log", "target", "cost", "reference"}
-        decisive = {key: value for key, value in self.as_dict().items() if key not in silent}
-        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+        """Identifies the run by all that is decisive."""
+        return hashlib.sha256(json.dumps(self.decisive(), sort_keys=True).encode()).hexdigest()
 
 
 def recipes_folder() -> Path:

@@ -14,7 +14,7 @@ from disco_zoo.encoder import Encoder
 from disco_zoo.evaluate.features import backbone_fingerprint
 from disco_zoo.folding import TOLERANCE, fold_batch_norm
 from disco_zoo.student import student_head
-from disco_zoo.teachers import LoadedTeacher, Teacher, load_teacher_source
+from disco_zoo.teachers import Teacher, load_teacher_source
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
 VIEWS = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))
@@ -27,12 +27,10 @@ def norms_of(network: nn.Module) -> list[nn.Module]:
 def shake_statistics(network: nn.Module, seed: int = 0) -> None:
     """Fresh BatchNorm is almost the identity; a wrong fold of it would pass unseen."""
     generator = torch.Generator().manual_seed(seed)
+    ranges = {"running_mean": (-0.3, 0.3), "running_var": (0.5, 2.0), "weight": (0.5, 1.5), "bias": (-0.3, 0.3)}
     for norm in norms_of(network):
-        for tensor, low, high in (
-            (norm.running_mean, -0.3, 0.3), (norm.running_var, 0.5, 2.0), (norm.weight, 0.5, 1.5), (norm.bias, -0.3, 0.3)
-        ):  # fmt: skip
-            assert isinstance(tensor, Tensor)
-            tensor.data.uniform_(low, high, generator=generator)
+        for name, (low, high) in ranges.items():
+            getattr(norm, name).data.uniform_(low, high, generator=generator)
 
 
 def frozen(backbone: nn.Module, head: nn.Module | None = None, size: int = 64) -> Encoder:
