@@ -210,7 +210,7 @@ def test_a_state_goes_on_in_a_network_of_another_memory_format(name: str) -> Non
         gradients_of_a_step(net, 1)
         chosen.step()
     for expected, parameter in zip(before.parameters(), after.parameters(), strict=True):
-        torch.testing.assert_close(parameter, expected, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(parameter, expected, rtol=1e-4, atol=2e-5)  # updates are 1e-2 large
 
 
 def test_a_checkpoint_of_an_unfused_run_goes_on_unfused() -> None:
