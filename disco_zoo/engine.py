@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import time
-from pathlib import Path
 from typing import Any
 
 from timm.layers import convert_sync_batchnorm
@@ -16,10 +15,10 @@ from disco_zoo.batch import batch_on
 from disco_zoo.build import Parts
 from disco_zoo.checkpoint import load_checkpoint, random_state, restore_random_state, save_checkpoint
 from disco_zoo.data_wait import DataWait, remedy
-from disco_zoo.datasets import ImageSource, UnreadableTally
+from disco_zoo.datasets import ImageSource
 from disco_zoo.distributed import any_process, gather_objects, num_processes, rank
 from disco_zoo.epoch_loader import EpochBatches, epoch_loader
-from disco_zoo.errors import BadRecipe, BadRunFolder, Interrupted, TrainingDiverged
+from disco_zoo.errors import BadCache, BadRecipe, BadRunFolder, Interrupted, TrainingDiverged
 from disco_zoo.interrupts import InterruptFlag
 from disco_zoo.loss_watch import BadLoss, LossWatch
 from disco_zoo.methods.base import Preparation
@@ -33,6 +32,8 @@ from disco_zoo.run_folder import RunFolder
 from disco_zoo.run_log import RunLog
 from disco_zoo.sampler import require_batches
 from disco_zoo.step_settings import apply_step_settings
+from disco_zoo.teacher_cache.of_run import Replay, replay_for
+from disco_zoo.unreadable_list import UnreadableList
 
 
 class Trainer:
@@ -69,10 +70,12 @@ class Trainer:
             parts.method = convert_sync_batchnorm(parts.method)
         apply_step_settings(recipe, parts)
         optimizer = build_optimizer(parts.method.parameters(), recipe.optim, recipe.lr)
-        self.plain_method = parts.method
+        self.plain_method, self.teacher = parts.method, parts.teacher
+        self.replay: Replay | None = None
         broadcast_batch_norm_alone(parts.method)
         self.method, self.optimizer = accelerator.prepare(parts.method, optimizer)
         self.position = Position()
+        self.unreadable = UnreadableList(folder.path, recipe.data.max_unreadable_images)
         self.watch = LossWatch(accelerator.device)
         self.batches = EpochBatches(self._loader, begins_early=workers > 0)
 
@@ -127,6 +130,9 @@ class Trainer:
                 f"stopped while preparing, before the first step; what was computed to its end is kept in "
                 f"{self.folder.path}. To go on, repeat the command with --resume"
             ) from error
+        self.replay = replay_for(
+            self.recipe, self.teacher, self.source, accelerator=self.accelerator, workers=self.workers
+        )
 
     def _run(self, last_step: int, flag: InterruptFlag) -> None:
         """Epochs and steps: the loop."""
@@ -161,7 +167,9 @@ class Trainer:
 
     def _micro_step(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Forward and backward on one micro-batch; the optimiser steps when the accumulated batch is complete."""
-        self._note_unreadable(batch["unreadable"])
+        self.unreadable.note(self.position.unreadable, batch["unreadable"])
+        if batch.get("stale"):
+            raise BadCache(batch["stale"][0])
         self.method.train()
         with self.accelerator.accumulate(self.method):
             losses: dict[str, Tensor] = self.method(batch_on(self.accelerator.device, batch))
@@ -191,7 +199,7 @@ class Trainer:
         return epoch_loader(
             self.recipe, self.source, self.plain_method,
             epoch=epoch, start_step=start_step, workers=self.workers, device=self.accelerator.device,
-            rank=self.accelerator.process_index, num_processes=self.accelerator.num_processes,
+            rank=self.accelerator.process_index, num_processes=self.accelerator.num_processes, replay=self.replay,
         )  # fmt: skip
 
     def _after_step(self, losses: dict[str, Tensor], epoch: int, last_step: int) -> None:
@@ -228,7 +236,7 @@ class Trainer:
         if rank() != 0:
             return
         self.position.unreadable = {index: why for found in unreadable for index, why in found.items()}
-        self._write_unreadable()
+        self.unreadable.write(self.position.unreadable)
         scaler = self.accelerator.scaler
         save_checkpoint(
             self.folder.checkpoint,
@@ -275,23 +283,3 @@ class Trainer:
                 f"the loss is {bad.value} at step {bad.step} with lr {bad.lr:.3g}. {kept}"
                 f"Start again with --set optim.base_lr={self.recipe.optim.base_lr / 3:.2g} and another --out"
             )
-
-    def _note_unreadable(self, found: list[tuple[int, str]]) -> None:
-        if not found:
-            return
-        tally = UnreadableTally(self.recipe.data.max_unreadable_images)
-        tally.messages = self.position.unreadable
-        new = [tally.add(index, message) for index, message in found]
-        if any(new):
-            self._write_unreadable()
-        tally.check(self._unreadable_list)
-
-    @property
-    def _unreadable_list(self) -> Path:
-        return self.folder.path / "unreadable_images.txt"
-
-    def _write_unreadable(self) -> None:
-        if self.position.unreadable and rank() == 0:
-            tally = UnreadableTally(self.recipe.data.max_unreadable_images)
-            tally.messages = self.position.unreadable
-            tally.write(self._unreadable_list)

@@ -60,6 +60,10 @@ class BadTeacher(DiscoZooError):
     """A teacher file that is missing, damaged, or of another architecture."""
 
 
+class BadCache(DiscoZooError):
+    """A teacher cache that is busy, damaged, cannot be written, or was built from other views."""
+
+
 class BadRunFolder(DiscoZooError):
     """The output folder is in use, belongs to another recipe, or cannot be written."""
 

@@ -85,11 +85,9 @@ def teacher_key(teacher: Teacher) -> str:
 def bank_key(teacher: Teacher, source: ImageSource, kind: FeatureKind, resize_size: int | None) -> dict[str, Any]:
     """All that decides the rows, as plain values."""
     encoder = teacher.encoder
-    # Without a head both kinds are the same features.
-    headless = isinstance(encoder.head, nn.Identity)
     return {
         "teacher": teacher_key(teacher),
-        "features": "backbone" if headless else kind,
+        "features": "backbone" if teacher.headless else kind,  # without a head both kinds are the same
         "data": source.fingerprint(),
         "images": len(source),
         "image_size": encoder.image_size,

@@ -69,13 +69,22 @@ def open_data(recipe: Recipe, data: str | None = None, eval_data: str | None = N
     Raises:
         BadData: no source is named, or it cannot be read.
     """
+    train = open_training_images(recipe, data)
+    return Data(train, open_test_beside(train.name, eval_data or recipe.data.eval_source))
+
+
+def open_training_images(recipe: Recipe, data: str | None = None) -> ImageSource:
+    """Open the training images alone.
+
+    Raises:
+        BadData: no source is named, or it cannot be read.
+    """
     source = data or recipe.data.source
     if source is None:
         raise BadData(f"the recipe {recipe.name} needs images: add --data (a folder, a .tar or a .parquet)")
     train = open_source(source, "train")
     require_index(train, f"training by {recipe.method['name']} (views are keyed by the image's number)")
-    train = random_subset(train, recipe.data.max_images)
-    return Data(train, open_test_beside(source, eval_data or recipe.data.eval_source))
+    return random_subset(train, recipe.data.max_images)
 
 
 class Run:
@@ -157,6 +166,7 @@ class Run:
                 "title": parts.teacher.title,
                 "sha256": parts.teacher.loaded.sha256,
                 "supervised": parts.teacher.loaded.supervised,
+                "caches": self.trainer.replay.facts() if self.trainer.replay else None,
             },
             "student": {
                 "model": recipe.student.model,

@@ -103,10 +103,20 @@ class Teacher:
     def backbone(self) -> nn.Module:
         return self.encoder.backbone
 
+    @property
+    def headless(self) -> bool:
+        """Whether the targets are pooled features."""
+        return isinstance(self.encoder.head, nn.Identity)
+
     @functools.cached_property
     def folded(self) -> Encoder:
         """What computes the targets, made at their first use: `encoder`, with BatchNorm folded where it is frozen."""
         return fold_batch_norm(self.encoder) if self.bn_mode == "eval" else self.encoder
+
+    def make_room(self) -> None:
+        """Leave the accelerator's memory to the student, when all targets are computed."""
+        self.__dict__.pop("folded", None)
+        self.encoder.to("cpu")
 
     @torch.no_grad()
     def __call__(self, views: Tensor, size: int | None = None) -> Tensor:
