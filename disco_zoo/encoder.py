@@ -24,7 +24,7 @@ class Encoder(nn.Module):
         image_size: S, the side in pixels this encoder looks at.
         mean, std: of the input, per channel, for images in [0, 1].
 
-    Convolutions run channels-last until `to` says otherwise.
+    Convolutions run channels-last unless `choose_memory_format` finds otherwise.
     """
 
     def __init__(
@@ -44,8 +44,14 @@ class Encoder(nn.Module):
         return F.normalize(at_least_float32(self.head(self.features(views, size))), dim=1)
 
 
+def choose_memory_format(encoder: Encoder, device: torch.device | str) -> None:
+    """Lay an encoder out in memory as is faster on its device."""
+    if not channels_last_pays(encoder.backbone, encoder.image_size, device):
+        encoder.to(memory_format=torch.contiguous_format)
+
+
 def channels_last_pays(backbone: nn.Module, image_size: int, device: torch.device | str = "cpu") -> bool:
-    """Whether a student trains faster channels-last at this side in pixels: measured, `benchmarks/channels_last.py`.
+    """Whether a network is faster channels-last at this side in pixels: measured, `benchmarks/channels_last.py`.
 
     Always, except on CPUs for small images in networks made of 3×3 convolutions (ResNet-18 and -34).
     """

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from disco_zoo import convert, lite0
 from disco_zoo.catalog import load_catalog
-from disco_zoo.encoder import Encoder, feature_dim_of
+from disco_zoo.encoder import Encoder, choose_memory_format, feature_dim_of
 from disco_zoo.errors import BadCheckpoint, BadRecipe, BadTeacher, UnknownName, did_you_mean
 from disco_zoo.folding import fold_batch_norm
 from disco_zoo.input_size import create_for_any_size, fit_input_size
@@ -93,6 +93,7 @@ class Teacher:
             loaded.backbone, head, image_size=image_size, mean=loaded.mean, std=loaded.std
         ).requires_grad_(False)
         self.encoder.train(bn_mode == "train").to(device)
+        choose_memory_format(self.encoder, device)
         fit_input_size(loaded.backbone, image_size, loaded.title)
 
     @property
