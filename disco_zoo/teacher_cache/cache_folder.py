@@ -115,6 +115,8 @@ class CacheFolder:
             if not (self.path / FACTS).is_file():
                 text = json.dumps(facts, indent=1, ensure_ascii=False)
                 write_whole(self.path / FACTS, lambda partial: partial.write_text(text, encoding="utf-8"))
+            if lost := [done for done in self.journal.read() if done.first_slot + done.slots > self.slots_on_disk]:
+                self.strike_out(lost)  # a file was cut: what grows in its place is not what was noted
             _reserve(self.path / ROWS, slots * self.images * self.width * 2)
             _reserve(self.path / VIEWS, slots * self.images * 4)
 
