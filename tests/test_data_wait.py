@@ -12,12 +12,10 @@ import pytest
 import torch
 from rich.console import Console
 from tiny import TinySource
-from tiny_runs import BATCH_SIZE, checkpoint_of, differences, toy_parquet, toy_recipe, train
+from tiny_runs import BATCH_SIZE, toy_parquet, toy_recipe
 
 from disco_zoo import data_wait
 from disco_zoo.data_wait import DataWait, remedy
-from disco_zoo.engine import Trainer
-from disco_zoo.epoch_loader import EpochBatches
 from disco_zoo.metric_logger import MetricLogger, read_metrics
 from disco_zoo.position import Position
 from disco_zoo.progress import StepProgress
@@ -166,50 +164,3 @@ def test_run_json_and_report_hold_the_whole_runs_share(
     assert f"{facts['data_wait_share']:.0%} of the time waiting for data" in (tmp_path / "run" / "report.md").read_text(
         encoding="utf-8"
     )
-
-
-def test_workers_of_the_next_epoch_start_before_this_one_ends(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """And what they draw is what they would have drawn."""
-    begun: list[tuple[int, int]] = []
-    begin = EpochBatches.begin
-    trainers: list[Trainer] = []
-
-    def note(batches: EpochBatches, epoch: int) -> None:
-        begun.append((trainers[0].position.step, epoch))
-        begin(batches, epoch)
-
-    def remember(trainer: Trainer, *rest: Any) -> Any:
-        trainers.append(trainer)
-        return run(trainer, *rest)
-
-    run = Trainer._run
-    monkeypatch.setattr(Trainer, "_run", remember)
-    monkeypatch.setattr(EpochBatches, "begin", note)
-    recipe = toy_recipe("moco_v2", optim__epochs=3)
-    state = train(recipe, data, tmp_path / "workers", workers=1)
-    assert begun == [(2, 1), (5, 2)]
-    assert differences(state, train(recipe, data, tmp_path / "none", workers=0)) == []
-    assert checkpoint_of(tmp_path / "none")["position"]["step"] == 9
-
-
-def test_an_epoch_that_was_begun_serves_only_its_own_start() -> None:
-    loaded: list[tuple[int, int]] = []
-
-    def load(epoch: int, start_step: int) -> list[dict[str, Any]]:
-        loaded.append((epoch, start_step))
-        return [{"epoch": epoch, "step": start_step}]
-
-    batches = EpochBatches(load, begins_early=True)
-    batches.begin(1)
-    assert list(batches.rest_of(1, 0)) == [{"epoch": 1, "step": 0}]
-    assert loaded == [(1, 0)]
-    batches.begin(2)
-    assert list(batches.rest_of(2, 5)) == [{"epoch": 2, "step": 5}]
-    batches.begin(3)
-    batches.close()
-    assert list(batches.rest_of(3, 0)) == [{"epoch": 3, "step": 0}]
-    assert loaded == [(1, 0), (2, 0), (2, 5), (3, 0), (3, 0)]
-    EpochBatches(load, begins_early=False).begin(4)
-    assert len(loaded) == 5
