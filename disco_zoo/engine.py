@@ -150,7 +150,7 @@ class Trainer:
                 self.plain_method.after_step()
                 self.wait.step_queued()
                 self.position.step += 1
-                if self._log_is_due(last_step):
+                if self.position.step == end or self._log_is_due(last_step) or self._save_is_due():
                     self._require_finite()  # waits for an accelerator, hence before the clock is read
                 self._count_time(clock)
                 self._after_step(losses, epoch, last_step)
@@ -209,13 +209,16 @@ class Trainer:
         if self._knn_is_due(step, last_step):
             assert self.knn is not None
             self.log.knn(epoch, self.knn(self.plain_method.student, self.accelerator.device))
-        if step % self.recipe.log.checkpoint_every_steps == 0 and step < last_step:
+        if self._save_is_due() and step < last_step:
             self._save()
 
     _used_lr = 0.0
 
     def _log_is_due(self, last_step: int) -> bool:
         return self.position.step % self.recipe.log.log_every_steps == 0 or self.position.step == last_step
+
+    def _save_is_due(self) -> bool:
+        return self.position.step % self.recipe.log.checkpoint_every_steps == 0
 
     def _must_stop(self, flag: InterruptFlag) -> bool:
         """Whether any process was told to stop; several agree on it only where a record is due, since asking waits."""
