@@ -72,6 +72,10 @@ class TrainingDiverged(DiscoZooError):
     """The loss is not finite."""
 
 
+class LostProcess(DiscoZooError):
+    """Another process of the run ended in the middle of it."""
+
+
 class Interrupted(DiscoZooError):
     """The user stopped a run; its checkpoint is saved."""
 

@@ -15,8 +15,10 @@ from disco_zoo.checkpoint import export_backbone
 from disco_zoo.checksum import sha256_of
 from disco_zoo.data_pair import open_test_beside
 from disco_zoo.datasets import ImageSource, open_source, require_index
+from disco_zoo.distributed import peers
 from disco_zoo.engine import Trainer
 from disco_zoo.errors import BadData
+from disco_zoo.launch import meeting
 from disco_zoo.online_knn import OnlineKnn
 from disco_zoo.peak_memory import peak_memory_mib
 from disco_zoo.position import TrainResult
@@ -100,7 +102,8 @@ class Run:
         # Resuming a pair of runs may find that the second one had not begun.
         self.resume = options.resume and (folder / "checkpoint.pt").is_file()
         self.started = now()
-        accelerator = make_accelerator(recipe, options.device)
+        with meeting():
+            accelerator = make_accelerator(recipe, options.device)
         self.is_main_process = bool(accelerator.is_main_process)
         self.folder = RunFolder(folder, recipe, resume=self.resume, writes=self.is_main_process)
         try:
@@ -115,7 +118,8 @@ class Run:
 
     def train(self) -> TrainResult:
         """Train to the end or to `max_steps`, then export the student and write `run.json`."""
-        result = self.trainer.train(resume=self.resume, max_steps=self.options.max_steps)
+        with peers():
+            result = self.trainer.train(resume=self.resume, max_steps=self.options.max_steps)
         if self.is_main_process:
             self._export(result)
         return result

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import TinySource
 
-from disco_zoo.teacher_cache.slots import draw_slot, slots_of_companion, slots_of_step
+from disco_zoo.teacher_cache.slots import SlotDraw, slots_of_companion, slots_of_step
 from disco_zoo.views import draw_view, moco_v2_view
 
 VIEW = moco_v2_view(16)
@@ -41,8 +41,8 @@ def test_slots_are_a_function_of_seed_image_epoch_and_size() -> None:
 def test_slot_s_is_what_epoch_s_draws_first() -> None:
     image = TinySource().image(3)
     for slot in range(3):
-        assert torch.equal(draw_slot(VIEW, image, 9, 3, slot), draw_view(VIEW, image, 9, slot, 3, 0))
-    assert not torch.equal(draw_slot(VIEW, image, 9, 3, 0), draw_slot(VIEW, image, 9, 3, 0, kind=1))
+        assert torch.equal(SlotDraw(VIEW, 9)(image, 3, slot), draw_view(VIEW, image, 9, slot, 3, 0))
+    assert not torch.equal(SlotDraw(VIEW, 9)(image, 3, 0), SlotDraw(VIEW, 9, kind=1)(image, 3, 0))
 
 
 def test_two_images_see_one_companion_in_their_own_views() -> None:

@@ -20,7 +20,7 @@ from disco_zoo.recipe import parse_recipe
 from disco_zoo.run import open_training_images
 from disco_zoo.teacher_cache import shelf
 from disco_zoo.teacher_cache.journal import Block, Done, Journal, missing_blocks
-from disco_zoo.teacher_cache.slots import draw_slot
+from disco_zoo.teacher_cache.slots import SlotDraw
 from disco_zoo.teachers import Teacher
 from disco_zoo.view_dataset import view_plan
 
@@ -52,11 +52,11 @@ def test_replayed_views_are_the_first_ones_and_targets_the_teachers_rows(data: P
     assert rows.shape == (VIEWS, NUM_IMAGES, WIDTH)
     source, teacher = open_training_images(recipe, str(data)), seeded_teacher(recipe, "cpu")
     assert teacher is not None
-    view = view_plan(recipe.views, recipe.view_size, 2).view
+    draw = SlotDraw(view_plan(recipe.views, recipe.view_size, 2).view, recipe.seed)
     for first in (0, 64, 128):
         block = range(first, min(first + 64, NUM_IMAGES))
         for slot in range(VIEWS):
-            seen = torch.stack([draw_slot(view, source.image(index), recipe.seed, index, slot) for index in block])
+            seen = torch.stack([draw(source.image(index), index, slot) for index in block])
             found = torch.from_numpy(np.array(rows[slot, first : first + 64]))
             assert torch.equal(found, teacher(seen).half())  # the same batch: to the bit
             alone = teacher(seen[:1])
@@ -66,9 +66,7 @@ def test_replayed_views_are_the_first_ones_and_targets_the_teachers_rows(data: P
         item = replay.epoch(epoch, None)[70]
         assert item["stale"] == []
         for drawn, target in zip(item["views"], item["targets"], strict=True):
-            slots = [
-                s for s in range(VIEWS) if torch.equal(drawn, draw_slot(view, source.image(70), recipe.seed, 70, s))
-            ]
+            slots = [slot for slot in range(VIEWS) if torch.equal(drawn, draw(source.image(70), 70, slot))]
             assert [torch.equal(target, torch.from_numpy(np.array(rows[slot, 70]))) for slot in slots] == [True]
 
 

@@ -52,6 +52,8 @@ def build(
     """
     from disco_zoo.accelerator import make_accelerator
     from disco_zoo.build import seeded_teacher
+    from disco_zoo.distributed import peers
+    from disco_zoo.launch import meeting
     from disco_zoo.recipe import load_recipe
     from disco_zoo.run import open_training_images
     from disco_zoo.teacher_cache.of_run import replay_for
@@ -60,11 +62,14 @@ def build(
     loaded = load_recipe(recipe, [*chosen, *([] if views is None else [f"teacher.cache_views={views}"])])
     if loaded.teacher is None or loaded.teacher.cache_views is None:
         raise click.UsageError("how many views of each image? Type: --views 8")
-    accelerator = make_accelerator(loaded, chosen_device(device))
-    replay = replay_for(
-        loaded, seeded_teacher(loaded, accelerator.device), open_training_images(loaded, data),
-        accelerator=accelerator, workers=default_workers() if workers is None else workers,
-    )  # fmt: skip
+    with meeting():
+        accelerator = make_accelerator(loaded, chosen_device(device))
+    teacher, source = seeded_teacher(loaded, accelerator.device), open_training_images(loaded, data)
+    with peers():
+        replay = replay_for(
+            loaded, teacher, source,
+            accelerator=accelerator, workers=default_workers() if workers is None else workers,
+        )  # fmt: skip
     if accelerator.is_main_process and replay is not None:
         for kind in replay.kinds:
             cache = kind.rows.cache

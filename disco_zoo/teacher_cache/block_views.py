@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -16,10 +17,10 @@ from disco_zoo.datasets import ImageSource
 from disco_zoo.errors import UnreadableImage
 from disco_zoo.interrupts import leave_interrupts_to_parent
 from disco_zoo.teacher_cache.journal import BLOCK_IMAGES, Block
-from disco_zoo.teacher_cache.slots import draw_slot
-from disco_zoo.views import View
 
 Item = tuple[int, int, int]  # image, first slot, number of slots
+Draw = Callable[[Image.Image, int, int], Tensor]
+"""Maps image, number and slot to the view uint8 (3, S, S). It must survive pickling: workers use it."""
 
 
 def view_crc(view: Tensor) -> int:
@@ -45,8 +46,8 @@ class BlockViews:
 class SlotViews(Dataset[tuple[Tensor, list[int], tuple[int, str] | None]]):
     """Some slots of an image: its views (slots, 3, S, S), their CRCs, and what was wrong with the image if any."""
 
-    def __init__(self, source: ImageSource, view: View, kind: int, seed: int, view_size: int) -> None:
-        self.source, self.view, self.kind, self.seed, self.view_size = source, view, kind, seed, view_size
+    def __init__(self, source: ImageSource, draw: Draw, view_size: int) -> None:
+        self.source, self.draw, self.view_size = source, draw, view_size
 
     def __getitem__(self, item: Item) -> tuple[Tensor, list[int], tuple[int, str] | None]:
         index, first_slot, slots = item
@@ -56,7 +57,7 @@ class SlotViews(Dataset[tuple[Tensor, list[int], tuple[int, str] | None]]):
             nothing = torch.zeros((slots, 3, self.view_size, self.view_size), dtype=torch.uint8)
             return nothing, [0] * slots, (index, str(error))
         numbers = range(first_slot, first_slot + slots)
-        views = [draw_slot(self.view, image, self.seed, index, slot, self.kind) for slot in numbers]
+        views = [self.draw(image, index, slot) for slot in numbers]
         return torch.stack(views), [view_crc(view) for view in views], None
 
 

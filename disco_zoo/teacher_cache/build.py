@@ -8,6 +8,7 @@ Ctrl-C, all of them stop and say so.
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from disco_zoo.datasets import ImageSource, UnreadableTally
+from disco_zoo.datasets import UnreadableTally
 from disco_zoo.distributed import gather_objects, num_processes, rank
 from disco_zoo.errors import BadCache, DiscoZooError, Interrupted
 from disco_zoo.first_process import Heartbeat, on_first_process
@@ -24,10 +25,13 @@ from disco_zoo.progress import StepProgress, console
 from disco_zoo.teacher_cache.block_views import BlockViews, SlotViews, block_loader
 from disco_zoo.teacher_cache.cache_folder import CacheFolder
 from disco_zoo.teacher_cache.journal import BLOCK_IMAGES, Block, missing_blocks
-from disco_zoo.teachers import Teacher
 
 SLOTS_A_BLOCK = 16  # bounds the views in memory: 16 views of 64 images at 224 px are 150 MB
 LOCK_POLL_SECONDS = 5.0
+
+
+Rows = Callable[[Tensor], Tensor]
+"""Maps views uint8 (n, 3, S, S) to rows (n, D)."""
 
 
 @dataclass(frozen=True)
@@ -35,22 +39,21 @@ class Building:
     """What a build computes with.
 
     Attributes:
+        label: what is going on, for people.
         views: draws the views to be seen.
-        teacher_size: side in pixels at which the teacher sees them.
+        rows_of: the teacher.
         facts: of cache.json; the key is in them.
         max_unreadable_images: above it the build stops.
-        accelerator: of the run: device, precision, processes.
         workers: processes that draw views, for each process of the run.
     """
 
-    teacher: Teacher
-    source: ImageSource
+    label: str
     views: SlotViews
-    teacher_size: int
+    rows_of: Rows
     facts: dict[str, Any]
     max_unreadable_images: int
-    accelerator: Any
     workers: int
+    unit: str = "views"
 
 
 def build_cache(cache: CacheFolder, slots: int, building: Building) -> None:
@@ -96,7 +99,7 @@ def _build_blocks(cache: CacheFolder, missing: list[Block], slots: int, building
     tally = UnreadableTally(building.max_unreadable_images)
     tally.messages = cache.journal.unreadable()
     loader = iter(block_loader(building.views, share, building.workers))
-    with InterruptFlag() as flag, StepProgress("teacher's views", images * slots, images * slots - left) as progress:
+    with InterruptFlag() as flag, StepProgress(building.label, images * slots, images * slots - left) as progress:
         for turn in range(-(-len(missing) // num_processes())):
             block = share[turn] if turn < len(share) else None
             done = _Turn()
@@ -105,7 +108,7 @@ def _build_blocks(cache: CacheFolder, missing: list[Block], slots: int, building
                     done = _do_block(cache, block, next(loader), building)
             except DiscoZooError as error:
                 done = _Turn(error=error)
-            _finish_turn(gather_objects(done.for_others(flag.raised)), done, tally, progress)
+            _finish_turn(gather_objects(done.for_others(flag.raised)), done, tally, progress, building.unit)
 
 
 # Views done, what was wrong with which images, an error, whether Ctrl-C was heard.
@@ -124,7 +127,7 @@ class _Turn:
         return self.views, self.unreadable or {}, None if self.error is None else str(self.error), interrupted
 
 
-def _finish_turn(turns: list[_Told], own: _Turn, tally: UnreadableTally, progress: StepProgress) -> None:
+def _finish_turn(turns: list[_Told], own: _Turn, tally: UnreadableTally, progress: StepProgress, unit: str) -> None:
     """Count what all processes did, or stop with them."""
     if own.error is not None:
         raise own.error
@@ -135,33 +138,24 @@ def _finish_turn(turns: list[_Told], own: _Turn, tally: UnreadableTally, progres
         for index, message in unreadable.items():
             tally.add(index, message)
     tally.check()
-    progress.advance(progress.done + sum(views for views, _, _, _ in turns), "views")
+    progress.advance(progress.done + sum(views for views, _, _, _ in turns), unit)
     if any(interrupted for _, _, _, interrupted in turns) and progress.done < progress.total:
         raise Interrupted(
-            f"stopped after {progress.done} of {progress.total} views; they are kept. To go on, repeat the command"
+            f"stopped after {progress.done} of {progress.total} {unit}; they are kept. To go on, repeat the command"
         )
 
 
 def _do_block(cache: CacheFolder, block: Block, drawn: BlockViews, building: Building) -> _Turn:
-    rows = np.stack([_rows_of_slot(views, building) for views in drawn.views])
+    rows = np.stack([building.rows_of(views).half().cpu().numpy() for views in drawn.views])
     for index in drawn.unreadable:
         rows[:, index - block.first] = 0
     if not np.isfinite(rows).all():
         raise BadCache(
-            f"{building.teacher.title} has features beyond half precision's 65504, which a cache cannot hold. "
+            f"{building.facts['title']} has features beyond half precision's 65504, which a cache cannot hold. "
             "Type: --set teacher.cache_views=null"
         )
     cache.write(block, rows, drawn.crcs, drawn.unreadable, rank())
     return _Turn(rows.shape[0] * rows.shape[1], drawn.unreadable)
-
-
-def _rows_of_slot(views: Tensor, building: Building) -> np.ndarray:
-    """float16 rows (n, D) of views (n, 3, S, S)."""
-    accelerator = building.accelerator
-    with accelerator.autocast():
-        rows = building.teacher(views.to(accelerator.device, non_blocking=True), building.teacher_size)
-    half: np.ndarray = rows.half().cpu().numpy()
-    return half
 
 
 def _views_of(block: Block, images: int) -> int:

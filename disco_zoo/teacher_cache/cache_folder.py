@@ -37,9 +37,15 @@ def caches_home() -> Path:
     return base.expanduser() / "teacher_views"
 
 
+ELSEWHERE = "set DISCO_ZOO_CACHE to another folder"
+
+
 @contextmanager
-def writing_errors(folder: Path) -> Iterator[None]:
+def writing_errors(folder: Path, elsewhere: str = ELSEWHERE) -> Iterator[None]:
     """Say in one line why a cache cannot be written.
+
+    Args:
+        elsewhere: how to put it on another disk.
 
     Raises:
         BadCache: no room or no permission; what was finished stays.
@@ -51,8 +57,8 @@ def writing_errors(folder: Path) -> Iterator[None]:
         if reason is None:
             raise
         raise BadCache(
-            f"cannot write the teacher cache in {folder}: {reason}. Make room, or set DISCO_ZOO_CACHE to another "
-            "folder; then repeat the command: what is finished is kept"
+            f"cannot write the teacher cache in {folder}: {reason}. Make room, or {elsewhere}; then repeat the "
+            "command: what is finished is kept"
         ) from error
 
 
@@ -61,10 +67,11 @@ class CacheFolder:
 
     Args:
         path: its folder.
+        elsewhere: how to put it on another disk, for the message that there is no room.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, elsewhere: str = ELSEWHERE) -> None:
+        self.path, self.elsewhere = path, elsewhere
         self.lock = FileLock(path / ".lock")
 
     @functools.cached_property
@@ -110,15 +117,28 @@ class CacheFolder:
         Raises:
             BadCache: no room or no permission.
         """
-        with writing_errors(self.path):
+        with writing_errors(self.path, self.elsewhere):
             self.path.mkdir(parents=True, exist_ok=True)
-            if not (self.path / FACTS).is_file():
-                text = json.dumps(facts, indent=1, ensure_ascii=False)
-                write_whole(self.path / FACTS, lambda partial: partial.write_text(text, encoding="utf-8"))
+            if not self._is_of(facts):
+                self._begin(facts)
             if lost := [done for done in self.journal.read() if done.first_slot + done.slots > self.slots_on_disk]:
                 self.strike_out(lost)  # a file was cut: what grows in its place is not what was noted
             _reserve(self.path / ROWS, slots * self.images * self.width * 2)
             _reserve(self.path / VIEWS, slots * self.images * 4)
+
+    def _is_of(self, facts: dict[str, Any]) -> bool:
+        try:
+            return all(self.facts[name] == facts[name] for name in ("key", "images", "width"))
+        except (BadCache, LookupError):
+            return False
+
+    def _begin(self, facts: dict[str, Any]) -> None:
+        """Start afresh, also where the facts were damaged: whatever was noted under them counts no more."""
+        for path in self.path.glob("done-*.jsonl"):
+            path.unlink()
+        text = json.dumps(facts, indent=1, ensure_ascii=False)
+        write_whole(self.path / FACTS, lambda partial: partial.write_text(text, encoding="utf-8"))
+        self.__dict__.pop("facts", None)
 
     def missing(self, slots: int) -> np.ndarray:
         """bool (blocks, slots): what a run with `slots` views still lacks."""
@@ -148,7 +168,7 @@ class CacheFolder:
         Raises:
             BadCache: no room or no permission; what was noted before stays.
         """
-        with writing_errors(self.path):
+        with writing_errors(self.path, self.elsewhere):
             for name, values in ((ROWS, rows.astype("<f2")), (VIEWS, crcs.astype("<u4"))):
                 self._write_slots(name, block.first, block.first_slot, values)
             named = {str(index): text for index, text in unreadable.items()}
@@ -178,7 +198,7 @@ class CacheFolder:
         Raises:
             BadCache: the journal cannot be written.
         """
-        with writing_errors(self.path):
+        with writing_errors(self.path, self.elsewhere):
             self.journal.rewrite([done for done in self.journal.read() if done not in damaged])
 
     @contextmanager
@@ -201,7 +221,7 @@ class CacheFolder:
             self.lock.release()
 
     def _acquired(self) -> bool:
-        with writing_errors(self.path):
+        with writing_errors(self.path, self.elsewhere):
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
                 self.lock.acquire(timeout=0)

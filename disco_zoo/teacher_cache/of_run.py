@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+from torch import Tensor
 from torch.utils.data import Dataset
 
 from disco_zoo.build import small_views_of
@@ -16,8 +17,9 @@ from disco_zoo.teacher_cache.block_views import SlotViews
 from disco_zoo.teacher_cache.build import Building, build_cache
 from disco_zoo.teacher_cache.cache_folder import CacheFolder, caches_home
 from disco_zoo.teacher_cache.cached_rows import CachedRows
-from disco_zoo.teacher_cache.key import BIG, SMALL, cache_key
 from disco_zoo.teacher_cache.replayed_views import ReplayedKind, ReplayedViews
+from disco_zoo.teacher_cache.slots import SlotDraw
+from disco_zoo.teacher_cache.views_key import BIG, SMALL, cache_key
 from disco_zoo.teachers import Teacher
 from disco_zoo.view_dataset import Companions, view_plan
 
@@ -36,6 +38,19 @@ class Replay:
     def facts(self) -> list[dict[str, Any]]:
         """For run.json."""
         return [{"id": kind.rows.cache.path.name, "views": kind.rows.slots} for kind in self.kinds]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The teacher's rows of views, as a step without a cache computes them."""
+
+    teacher: Teacher
+    size: int
+    accelerator: Any
+
+    def __call__(self, views: Tensor) -> Tensor:
+        with self.accelerator.autocast():
+            return self.teacher(views.to(self.accelerator.device, non_blocking=True), self.size)
 
 
 def replay_for(
@@ -65,10 +80,12 @@ def replay_for(
             "key": key.values, "images": len(source), "width": teacher.embed_dim, "title": teacher.title,
             "data": source.name, "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }  # fmt: skip
+        draw = SlotDraw(view, recipe.seed, kind)
         build_cache(cache, slots, Building(
-            teacher, source, SlotViews(source, view, kind, recipe.seed, key.values["view_size"]),
-            key.values["teacher_size"], facts, recipe.data.max_unreadable_images, accelerator, workers,
+            "teacher's views", SlotViews(source, draw, key.values["view_size"]),
+            _Asked(teacher, key.values["teacher_size"], accelerator), facts,
+            max_unreadable_images=recipe.data.max_unreadable_images, workers=workers,
         ))  # fmt: skip
-        kinds.append(ReplayedKind(kind, view, num_views, CachedRows(cache, slots)))
+        kinds.append(ReplayedKind(draw, num_views, CachedRows(cache, slots)))
     teacher.make_room()
     return Replay(source, tuple(kinds), recipe.seed)

@@ -13,9 +13,8 @@ from torch.utils.data import Dataset
 
 from disco_zoo.datasets import ImageSource, load_or_replace
 from disco_zoo.teacher_cache.cached_rows import CachedRows
-from disco_zoo.teacher_cache.slots import draw_slot, slots_of_companion, slots_of_step
+from disco_zoo.teacher_cache.slots import SlotDraw, slots_of_companion, slots_of_step
 from disco_zoo.view_dataset import Companions, collate_views
-from disco_zoo.views import View
 
 
 @dataclass(frozen=True)
@@ -23,14 +22,12 @@ class ReplayedKind:
     """Views of one size: big ones, or small crops.
 
     Attributes:
-        kind: 0 for big views, 1 for small crops.
-        view: draws one.
+        draw: draws the view of a slot.
         num_views: V, taken a step.
         rows: the teacher's, of M slots an image.
     """
 
-    kind: int
-    view: View
+    draw: SlotDraw
     num_views: int
     rows: CachedRows
 
@@ -60,7 +57,7 @@ class ReplayedViews(Dataset[dict[str, Any]]):
         item: dict[str, Any] = {"views": [], "targets": [], "stale": [], "index": used}
         item["unreadable"] = [] if error is None else [(index, str(error))]
         for kind in self.kinds:
-            slots = slots_of_step(self.seed, used, self.epoch, kind.rows.slots, kind.num_views, kind.kind)
+            slots = slots_of_step(self.seed, used, self.epoch, kind.rows.slots, kind.num_views, kind.draw.kind)
             self._replay(item, image, used, kind, slots)
         if self.companions is not None:
             self._add_companion(item, self.companions(self.epoch, used))
@@ -77,7 +74,7 @@ class ReplayedViews(Dataset[dict[str, Any]]):
         self, item: dict[str, Any], image: Image.Image, index: int, kind: ReplayedKind, slots: Sequence[int]
     ) -> None:
         for slot in slots:
-            view = draw_slot(kind.view, image, self.seed, index, slot, kind.kind)
+            view = kind.draw(image, index, slot)
             if not kind.rows.is_first_view(view, index, slot):
                 item["stale"].append(
                     f"image {index} ({self.source.path(index)}) is not what the teacher saw: it, or what draws views, "

@@ -7,16 +7,33 @@ cache draws first: a method of one view and M epochs sees the very views it woul
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
+from PIL import Image
 from torch import Tensor
 
 from disco_zoo.randomness import stream_seed
 from disco_zoo.views import View, draw_view
 
 
-def draw_slot(view: View, image: object, seed: int, index: int, slot: int, kind: int = 0) -> Tensor:
-    """Draw the view uint8 (3, S, S) in `slot` of image `index`; kind 0 for big views, 1 for small crops."""
-    return draw_view(view, image, seed, slot, index, kind)  # type: ignore[arg-type]
+@dataclass(frozen=True)
+class SlotDraw:
+    """Draws the views of a run's slots.
+
+    Attributes:
+        view: draws one.
+        seed: of the run.
+        kind: 0 for big views, 1 for small crops.
+    """
+
+    view: View
+    seed: int
+    kind: int = 0
+
+    def __call__(self, image: Image.Image, index: int, slot: int) -> Tensor:
+        """The view uint8 (3, S, S) in `slot` of image `index`."""
+        return draw_view(self.view, image, self.seed, slot, index, self.kind)
 
 
 def slots_of_step(seed: int, index: int, epoch: int, num_slots: int, num_views: int, kind: int = 0) -> list[int]:

@@ -1,37 +1,17 @@
-"""What decides a cached row, as plain values: caches of different keys never meet."""
+"""What decides the cached rows of a recipe's views."""
 
 from __future__ import annotations
 
-import hashlib
 import json
-from dataclasses import dataclass
-from typing import Any
 
 from disco_zoo.datasets import ImageSource
-from disco_zoo.feature_bank import teacher_key
 from disco_zoo.methods.base import SmallViews
 from disco_zoo.recipe import Recipe
-from disco_zoo.teachers import Teacher
+from disco_zoo.teacher_cache.cache_key import ROW_TYPE, CacheKey
+from disco_zoo.teachers import Teacher, teacher_key
 from disco_zoo.view_dataset import multi_crop, small_size_of
 
-ROW_TYPE = "<f2"
 BIG, SMALL = 0, 1
-
-
-@dataclass(frozen=True)
-class CacheKey:
-    """The key of one cache.
-
-    Attributes:
-        values: plain values by name; equal values mean equal rows.
-    """
-
-    values: dict[str, Any]
-
-    @property
-    def id(self) -> str:
-        """Sixteen hex digits, the name of the folder."""
-        return hashlib.sha256(json.dumps(self.values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def cache_key(recipe: Recipe, teacher: Teacher, source: ImageSource, kind: int, crops: SmallViews | None) -> CacheKey:
