@@ -156,3 +156,12 @@ def test_no_hook_remains() -> None:
     folded = fold_batch_norm(encoder)
     for network in (encoder, folded):
         assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+
+
+def test_a_teacher_that_made_room_still_answers() -> None:
+    teacher, views = tiny_teacher(), VIEWS[:, :, :16, :16]
+    expected, folded = teacher(views), teacher.folded
+    teacher.make_room()
+    assert "folded" not in vars(teacher)
+    assert torch.equal(teacher(views), expected)
+    assert teacher.folded is not folded
