@@ -80,7 +80,7 @@ def test_a_loss_that_was_bad_for_one_step_never_reaches_a_checkpoint(
 def test_no_step_asks_for_a_number_where_none_is_due(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, as_on_an_accelerator: None
 ) -> None:
-    """Counts what would make the host wait, step by step; records are due at 4 and 6, a checkpoint at 3, an epoch's end."""
+    """Counts what would make the host wait; records are due at 4 and 6, a checkpoint at 3, an epoch's end."""
     counts: Counter[int] = Counter()
     at: list[int | None] = [None]
 
