@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from disco_zoo.datasets import ImageSource, load_or_replace
 from disco_zoo.distributed import rank
-from disco_zoo.encoder import Encoder, feature_dim_of
+from disco_zoo.encoder import Encoder, choose_memory_format, feature_dim_of
 from disco_zoo.evaluate.features import eval_transform
 from disco_zoo.input_size import Looks, require_input_size, require_small_size
 from disco_zoo.methods import METHODS, Method
@@ -135,6 +135,7 @@ def _build_student(
         mean=wanted.mean,
         std=wanted.std,
     ).to(device)
+    choose_memory_format(student, device)
     if inheritance is not None:
         recalibrate_batch_norm(student, _calibration_batches(recipe, source, device))
     return student, inheritance

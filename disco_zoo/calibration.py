@@ -11,6 +11,7 @@ from disco_zoo.build import build_parts
 from disco_zoo.datasets import ImageSource
 from disco_zoo.optim import build_optimizer
 from disco_zoo.recipe import Recipe
+from disco_zoo.step_settings import apply_step_settings
 from disco_zoo.view_dataset import ViewDataset, collate_views, view_plan
 
 TIMED_STEPS = 2
@@ -24,6 +25,7 @@ def seconds_per_step(
     With `teacher.cache_views` it is the time of a step that reads its targets, whether the cache is there or not.
     """
     parts = build_parts(recipe, source, device)
+    apply_step_settings(recipe, parts)
     method = parts.method.train()
     optimizer = build_optimizer(method.parameters(), recipe.optim, lr=1e-9)
     plan = view_plan(recipe.views, recipe.view_size, method.num_views)

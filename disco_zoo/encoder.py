@@ -11,6 +11,9 @@ from torch.nn import functional as F
 from disco_zoo.evaluate.features import normalise
 from disco_zoo.precision import at_least_float32
 
+LARGEST_CONTIGUOUS_SIZE = 64  # pixels
+DENSE_SHARE = 0.75  # of a network's weights in convolutions over space and all channels: 0.98 in ResNet-18, 0.48 in -50
+
 
 class Encoder(nn.Module):
     """Backbone and head behind their own input normalisation.
@@ -20,6 +23,8 @@ class Encoder(nn.Module):
         head: maps features to embeddings (B, D); `nn.Identity()` for none.
         image_size: S, the side in pixels this encoder looks at.
         mean, std: of the input, per channel, for images in [0, 1].
+
+    Convolutions run channels-last unless `choose_memory_format` finds otherwise.
     """
 
     def __init__(
@@ -37,6 +42,24 @@ class Encoder(nn.Module):
     def forward(self, views: Tensor, size: int | None = None) -> Tensor:
         """L2-normalised embeddings (B, D) of uint8 views (B, 3, S', S'), seen at side `size`, default S."""
         return F.normalize(at_least_float32(self.head(self.features(views, size))), dim=1)
+
+
+def choose_memory_format(encoder: Encoder, device: torch.device | str) -> None:
+    """Lay an encoder out in memory as is faster on its device."""
+    if not channels_last_pays(encoder.backbone, encoder.image_size, device):
+        encoder.to(memory_format=torch.contiguous_format)
+
+
+def channels_last_pays(backbone: nn.Module, image_size: int, device: torch.device | str = "cpu") -> bool:
+    """Whether a network is faster channels-last at this side in pixels: measured, `benchmarks/channels_last.py`.
+
+    Always, except on CPUs for small images in networks made of 3×3 convolutions (ResNet-18 and -34).
+    """
+    if torch.device(device).type != "cpu" or image_size > LARGEST_CONTIGUOUS_SIZE:
+        return True
+    convolutions = [module for module in backbone.modules() if isinstance(module, nn.Conv2d)]
+    dense = sum(c.weight.numel() for c in convolutions if c.groups == 1 and c.kernel_size != (1, 1))
+    return dense < DENSE_SHARE * sum(parameter.numel() for parameter in backbone.parameters())
 
 
 def feature_dim_of(backbone: nn.Module) -> int:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import math
 import time
-from pathlib import Path
 from typing import Any
 
 from timm.layers import convert_sync_batchnorm
@@ -16,21 +14,26 @@ from disco_zoo.accelerator import broadcast_batch_norm_alone
 from disco_zoo.batch import batch_on
 from disco_zoo.build import Parts
 from disco_zoo.checkpoint import load_checkpoint, random_state, restore_random_state, save_checkpoint
-from disco_zoo.datasets import ImageSource, UnreadableTally
-from disco_zoo.distributed import any_process, gather_objects, rank
-from disco_zoo.epoch_loader import epoch_loader
+from disco_zoo.data_wait import DataWait, remedy
+from disco_zoo.datasets import ImageSource
+from disco_zoo.distributed import any_process, gather_objects, num_processes, rank
+from disco_zoo.epoch_loader import EpochBatches, epoch_loader
 from disco_zoo.errors import BadCache, BadRecipe, BadRunFolder, Interrupted, TrainingDiverged
 from disco_zoo.interrupts import InterruptFlag
+from disco_zoo.loss_watch import BadLoss, LossWatch
 from disco_zoo.methods.base import Preparation
 from disco_zoo.metric_logger import MetricLogger
 from disco_zoo.online_knn import OnlineKnn
-from disco_zoo.optim import build_optimizer, lr_at
+from disco_zoo.optim import build_optimizer, lr_at, restore_optimizer
 from disco_zoo.position import Position, TrainResult, total_steps
 from disco_zoo.progress import StepProgress
 from disco_zoo.recipe import Recipe
 from disco_zoo.run_folder import RunFolder
+from disco_zoo.run_log import RunLog
 from disco_zoo.sampler import require_batches
+from disco_zoo.step_settings import apply_step_settings
 from disco_zoo.teacher_cache.of_run import Replay, replay_for
+from disco_zoo.unreadable_list import UnreadableList
 
 
 class Trainer:
@@ -61,15 +64,20 @@ class Trainer:
         self.steps_per_epoch = len(source) // recipe.optim.batch_size
         require_batches(recipe.optim, len(source), accelerator.num_processes)
         if recipe.optim.sync_bn and accelerator.num_processes > 1:
-            self._require_accelerator()
+            if accelerator.device.type == "cpu":
+                raise BadRecipe("optim.sync_bn works on GPUs only. Type: --set optim.sync_bn=false")
             # torch's own converter would drop the activations that timm fuses into BatchNorm.
             parts.method = convert_sync_batchnorm(parts.method)
+        apply_step_settings(recipe, parts)
         optimizer = build_optimizer(parts.method.parameters(), recipe.optim, recipe.lr)
         self.plain_method, self.teacher = parts.method, parts.teacher
         self.replay: Replay | None = None
         broadcast_batch_norm_alone(parts.method)
         self.method, self.optimizer = accelerator.prepare(parts.method, optimizer)
         self.position = Position()
+        self.unreadable = UnreadableList(folder.path, recipe.data.max_unreadable_images)
+        self.watch = LossWatch(accelerator.device)
+        self.batches = EpochBatches(self._loader, begins_early=workers > 0)
 
     @property
     def total_steps(self) -> int:
@@ -94,17 +102,21 @@ class Trainer:
         if resume:
             self._restore()
         resume_step = self.position.step if resume else None
-        self.metrics = MetricLogger(self.folder.path, resume_step=resume_step, writes=rank() == 0)
+        metrics = MetricLogger(self.folder.path, resume_step=resume_step, writes=rank() == 0)
         last_step = self.total_steps if max_steps is None else min(self.total_steps, max_steps)
+        device, position, batch_size = self.accelerator.device, self.position, self.recipe.optim.batch_size
+        self.wait = DataWait(device, position.data_wait_seconds)
         try:
-            with InterruptFlag() as flag, StepProgress(self.label, last_step, self.position.step) as progress:
-                self._run(last_step, flag, progress)
+            with InterruptFlag() as flag, StepProgress(self.label, last_step, position.step) as progress:
+                self.log = RunLog(metrics, progress, position, batch_size, lambda: remedy(self.workers, device))
+                self._run(last_step, flag)
         finally:
-            self.metrics.close()
-        seconds = max(self.position.seconds, 1e-9)
+            self.batches.close()
+            metrics.close()
+        seconds = max(position.seconds, 1e-9)
         return TrainResult(
-            self.position.step, self.total_steps, seconds,
-            self.position.step * self.recipe.optim.batch_size / seconds, len(self.position.unreadable),
+            position.step, self.total_steps, seconds, position.step * batch_size / seconds,
+            position.data_wait_seconds / seconds, len(position.unreadable),
         )  # fmt: skip
 
     def _prepare(self) -> None:
@@ -122,22 +134,28 @@ class Trainer:
             self.recipe, self.teacher, self.source, accelerator=self.accelerator, workers=self.workers
         )
 
-    def _run(self, last_step: int, flag: InterruptFlag, progress: StepProgress) -> None:
+    def _run(self, last_step: int, flag: InterruptFlag) -> None:
         """Epochs and steps: the loop."""
         while self.position.step < last_step:
             clock, stop = time.monotonic(), False
             epoch = self.position.step // self.steps_per_epoch
             self.plain_method.start_epoch(epoch)
-            for batch in self._loader(epoch):
+            begin, end = epoch * self.steps_per_epoch, (epoch + 1) * self.steps_per_epoch
+            for batch in self.wait.over(self.batches.rest_of(epoch, self.position.step - begin)):
+                if self.position.step == end - 1 and end < last_step:
+                    self.batches.begin(epoch + 1)
                 losses = self._micro_step(batch)
                 if not self.accelerator.sync_gradients:
                     continue
                 self.plain_method.after_step()
+                self.wait.step_queued()
                 self.position.step += 1
+                if self.position.step == end or self._log_is_due(last_step) or self._save_is_due():
+                    self._require_finite()  # waits for an accelerator, hence before the clock is read
                 self._count_time(clock)
-                self._after_step(losses, epoch, last_step, progress)
+                self._after_step(losses, epoch, last_step)
                 clock = time.monotonic()
-                stop = any_process(flag.raised, self.accelerator.device)
+                stop = self._must_stop(flag)
                 if stop or self.position.step >= last_step:
                     break
             self._save()
@@ -149,13 +167,13 @@ class Trainer:
 
     def _micro_step(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Forward and backward on one micro-batch; the optimiser steps when the accumulated batch is complete."""
-        self._note_unreadable(batch["unreadable"])
+        self.unreadable.note(self.position.unreadable, batch["unreadable"])
         if batch.get("stale"):
             raise BadCache(batch["stale"][0])
         self.method.train()
         with self.accelerator.accumulate(self.method):
             losses: dict[str, Tensor] = self.method(batch_on(self.accelerator.device, batch))
-            self._check_finite(losses["loss"])
+            self._stop_if_bad(self.watch.note(losses["loss"], self.position.step, self.lr))
             self.accelerator.backward(losses["loss"])
             for group in self.optimizer.param_groups:
                 group["lr"] = self.lr
@@ -176,50 +194,52 @@ class Trainer:
             optim=self.recipe.optim,
         )
 
-    def _loader(self, epoch: int) -> DataLoader[dict[str, Any]]:
-        """The rest of an epoch, from this run's position, in micro-batches of this process."""
-        start_step = self.position.step - epoch * self.steps_per_epoch
+    def _loader(self, epoch: int, start_step: int) -> DataLoader[dict[str, Any]]:
+        """The rest of an epoch, in micro-batches of this process."""
         return epoch_loader(
             self.recipe, self.source, self.plain_method,
-            epoch=epoch, start_step=start_step, workers=self.workers,
+            epoch=epoch, start_step=start_step, workers=self.workers, device=self.accelerator.device,
             rank=self.accelerator.process_index, num_processes=self.accelerator.num_processes, replay=self.replay,
         )  # fmt: skip
 
-    def _after_step(self, losses: dict[str, Tensor], epoch: int, last_step: int, progress: StepProgress) -> None:
-        step, log = self.position.step, self.recipe.log
-        if step % log.log_every_steps == 0 or step == last_step:
-            record = {name: value.item() for name, value in losses.items()}
-            speed = step * self.recipe.optim.batch_size / max(self.position.seconds, 1e-9)
-            self.metrics.log({"step": step, "epoch": epoch, **record, "lr": self._used_lr, "images_per_s": speed})
-            self._figures = f"{speed:.0f} images/s, loss {record['loss']:.3f}"
-            progress.advance(step, self._figures + self._knn_text)
+    def _after_step(self, losses: dict[str, Tensor], epoch: int, last_step: int) -> None:
+        step = self.position.step
+        if self._log_is_due(last_step):
+            self.log.step(epoch, losses, self._used_lr)
         if self._knn_is_due(step, last_step):
-            self._evaluate_online(epoch, progress)
-        if step % log.checkpoint_every_steps == 0 and step < last_step:
+            assert self.knn is not None
+            self.log.knn(epoch, self.knn(self.plain_method.student, self.accelerator.device))
+        if self._save_is_due() and step < last_step:
             self._save()
 
-    _figures = ""
-    _knn_text = ""
     _used_lr = 0.0
+
+    def _log_is_due(self, last_step: int) -> bool:
+        return self.position.step % self.recipe.log.log_every_steps == 0 or self.position.step == last_step
+
+    def _save_is_due(self) -> bool:
+        return self.position.step % self.recipe.log.checkpoint_every_steps == 0
+
+    def _must_stop(self, flag: InterruptFlag) -> bool:
+        """Whether any process was told to stop; several agree on it only where a record is due, since asking waits."""
+        if num_processes() == 1:
+            return flag.raised
+        if self.position.step % self.recipe.log.log_every_steps:
+            return False
+        return any_process(flag.raised, self.accelerator.device)
 
     def _knn_is_due(self, step: int, last_step: int) -> bool:
         every = round(self.recipe.log.knn_every_epochs * self.steps_per_epoch)
         return self.knn is not None and rank() == 0 and every > 0 and (step % every == 0 or step == last_step)
 
-    def _evaluate_online(self, epoch: int, progress: StepProgress) -> None:
-        assert self.knn is not None
-        top1 = self.knn(self.plain_method.student, self.accelerator.device)
-        self.metrics.log({"step": self.position.step, "epoch": epoch, "knn20_top1": top1})
-        self._knn_text = f", kNN {top1:.1f} %"
-        progress.advance(self.position.step, self._figures + self._knn_text)
-
     def _save(self) -> None:
+        self._require_finite()
         randoms = gather_objects(random_state())
         unreadable = gather_objects(self.position.unreadable)
         if rank() != 0:
             return
         self.position.unreadable = {index: why for found in unreadable for index, why in found.items()}
-        self._write_unreadable()
+        self.unreadable.write(self.position.unreadable)
         scaler = self.accelerator.scaler
         save_checkpoint(
             self.folder.checkpoint,
@@ -246,7 +266,7 @@ class Trainer:
                 "Repeat the command with the --data that started it, or choose another --out"
             )
         self.plain_method.load_state_dict(state["method"], strict=True)
-        self.optimizer.load_state_dict(state["optimizer"])
+        restore_optimizer(self.optimizer, state["optimizer"])
         if state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.position = Position(**state["position"])
@@ -254,35 +274,15 @@ class Trainer:
 
     def _count_time(self, clock: float) -> None:
         self.position.seconds += time.monotonic() - clock
+        self.position.data_wait_seconds = self.wait.seconds
 
-    def _check_finite(self, loss: Tensor) -> None:
-        if not math.isfinite(loss.item()):
+    def _require_finite(self) -> None:
+        self._stop_if_bad(self.watch.first_bad())
+
+    def _stop_if_bad(self, bad: BadLoss | None) -> None:
+        if bad is not None:
             kept = f"The last checkpoint is kept in {self.folder.path}. " if self.folder.checkpoint.is_file() else ""
             raise TrainingDiverged(
-                f"the loss is {loss.item()} at step {self.position.step} with lr {self.lr:.3g}. {kept}"
+                f"the loss is {bad.value} at step {bad.step} with lr {bad.lr:.3g}. {kept}"
                 f"Start again with --set optim.base_lr={self.recipe.optim.base_lr / 3:.2g} and another --out"
             )
-
-    def _note_unreadable(self, found: list[tuple[int, str]]) -> None:
-        if not found:
-            return
-        tally = UnreadableTally(self.recipe.data.max_unreadable_images)
-        tally.messages = self.position.unreadable
-        new = [tally.add(index, message) for index, message in found]
-        if any(new):
-            self._write_unreadable()
-        tally.check(self._unreadable_list)
-
-    @property
-    def _unreadable_list(self) -> Path:
-        return self.folder.path / "unreadable_images.txt"
-
-    def _write_unreadable(self) -> None:
-        if self.position.unreadable and rank() == 0:
-            tally = UnreadableTally(self.recipe.data.max_unreadable_images)
-            tally.messages = self.position.unreadable
-            tally.write(self._unreadable_list)
-
-    def _require_accelerator(self) -> None:
-        if self.accelerator.device.type == "cpu":
-            raise BadRecipe("optim.sync_bn works on GPUs only. Type: --set optim.sync_bn=false")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
@@ -25,6 +26,7 @@ def epoch_loader(
     epoch: int,
     start_step: int,
     workers: int,
+    device: torch.device,
     rank: int,
     num_processes: int,
     replay: Replay | None = None,
@@ -35,6 +37,7 @@ def epoch_loader(
         method: says how many views it takes, and whose views go with an image's.
         start_step: first step of the epoch to deliver.
         workers: processes that draw views; 0 draws them in this one.
+        device: where the batches go; from pinned memory they go there beside the computing.
         replay: cached views and the teacher's rows of them; None draws new views.
     """
     optim = recipe.optim
@@ -60,6 +63,35 @@ def epoch_loader(
         collate_fn=collate_views if replay is None else collate_replayed,
         num_workers=workers,
         worker_init_fn=leave_interrupts_to_parent,
+        pin_memory=device.type == "cuda",
         # A generator of its own: the loader would otherwise draw from the one that training uses.
         generator=torch.Generator().manual_seed(0),
     )
+
+
+class EpochBatches:
+    """The batches of one epoch after another; workers may begin with the next one before this one ends.
+
+    Args:
+        load: maps an epoch and the first of its steps to deliver to batches.
+        begins_early: whether there are workers, which can draw views while this process computes.
+    """
+
+    def __init__(self, load: Callable[[int, int], Iterable[dict[str, Any]]], *, begins_early: bool) -> None:
+        self.load, self.begins_early = load, begins_early
+        self._begun: tuple[int, Iterator[dict[str, Any]]] | None = None
+
+    def begin(self, epoch: int) -> None:
+        """Start the workers of an epoch that comes next."""
+        if self.begins_early and self._begun is None:
+            self._begun = (epoch, iter(self.load(epoch, 0)))
+
+    def rest_of(self, epoch: int, start_step: int) -> Iterable[dict[str, Any]]:
+        begun, self._begun = self._begun, None
+        if begun is not None and begun[0] == epoch and start_step == 0:
+            return begun[1]
+        return self.load(epoch, start_step)
+
+    def close(self) -> None:
+        """End the workers of an epoch that was begun and will not come."""
+        self._begun = None

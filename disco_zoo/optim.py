@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 from timm.optim import Lars
-from torch import nn
+from torch import Tensor, nn
 
 from disco_zoo.recipe import OptimSection
 
@@ -26,12 +26,17 @@ def build_optimizer(parameters: Iterable[nn.Parameter], optim: OptimSection, lr:
       LARC (You, Gitman, Ginsburg 2017) without clipping, as SwAV uses it;
     - `lars`: as `larc`, but tensors of one dimension, biases and norms, as `sgd` without decay (SimCLR);
     - `adamw`: PyTorch's, with its own betas; decay on all tensors.
+
+    `sgd` and `adamw` are fused: one kernel in place of several a tensor. A run keeps the kind it began with, since that
+    is in its checkpoint.
     """
     trainable = [parameter for parameter in parameters if parameter.requires_grad]
+    # A fused step skips overflown fp16 gradients inside its kernel, where Accelerate does not see it.
+    fused = optim.precision != "fp16"
     if optim.optimizer == "adamw":
-        return torch.optim.AdamW(trainable, lr=lr, weight_decay=optim.weight_decay)
+        return torch.optim.AdamW(trainable, lr=lr, weight_decay=optim.weight_decay, fused=fused)
     if optim.optimizer == "sgd":
-        return torch.optim.SGD(trainable, lr=lr, momentum=optim.momentum, weight_decay=optim.weight_decay)
+        return _sgd(trainable, lr, optim, fused)
     adapted = [p for p in trainable if p.ndim > 1 or optim.optimizer == "larc"]
     plain = [p for p in trainable if p.ndim <= 1 and optim.optimizer == "lars"]
     groups: list[dict[str, Any]] = [
@@ -40,6 +45,31 @@ def build_optimizer(parameters: Iterable[nn.Parameter], optim: OptimSection, lr:
     ]
     filled = [group for group in groups if group["params"]]
     return Lars(filled, lr=lr, momentum=optim.momentum, trust_coeff=TRUST_COEFFICIENT, trust_clip=False)
+
+
+def _sgd(parameters: list[nn.Parameter], lr: float, optim: OptimSection, fused: bool) -> torch.optim.SGD:
+    optimizer = torch.optim.SGD(
+        parameters, lr=lr, momentum=optim.momentum, weight_decay=optim.weight_decay, fused=fused
+    )  # fmt: skip
+    if fused and optim.momentum:
+        # m·0 + g is the g that PyTorch starts with. The fused kernel cannot start a tensor later than the others, as
+        # SwAV's frozen prototypes do.
+        for parameter in parameters:
+            optimizer.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter)
+    return optimizer
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Load an optimiser's state, laid out in memory as the parameters are now.
+
+    Fused kernels walk through memory and not along strides: a channels-last momentum for a contiguous parameter would
+    be added to the wrong numbers, without a word.
+    """
+    optimizer.load_state_dict(state)
+    for parameter, kept in optimizer.state.items():
+        for name, value in kept.items():
+            if isinstance(value, Tensor) and value.shape == parameter.shape and value.stride() != parameter.stride():
+                kept[name] = torch.empty_like(parameter).copy_(value)
 
 
 def lr_at(step: int, *, peak_lr: float, steps_per_epoch: int, optim: OptimSection) -> float:

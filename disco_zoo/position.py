@@ -13,6 +13,7 @@ class Position:
 
     step: int = 0
     seconds: float = 0.0
+    data_wait_seconds: float = 0.0
     unreadable: dict[int, str] = field(default_factory=dict)
 
 
@@ -23,12 +24,14 @@ class TrainResult:
     Attributes:
         steps: optimiser steps taken, of `total_steps` in the recipe.
         seconds: of training, without evaluation, over all resumes.
+        data_wait_share: of these seconds, what was spent waiting for a batch.
     """
 
     steps: int
     total_steps: int
     seconds: float
     images_per_s: float
+    data_wait_share: float
     num_unreadable: int
 
 

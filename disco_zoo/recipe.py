@@ -25,6 +25,9 @@ from disco_zoo.recipe_teacher import check_teacher
 from disco_zoo.recipe_views import check_views
 from disco_zoo.recipe_yaml import dump_yaml, read_value
 
+_SILENT_SECTIONS = {"log", "target", "cost", "reference"}
+_SILENT_KEYS = (("student", "gradient_checkpointing"), ("optim", "compile"))
+
 
 class TeacherSection(Section):
     source: str
@@ -98,13 +101,21 @@ class Recipe(Section):
         """The full resolved recipe, defaults included."""
         return dump_yaml(self.as_dict())
 
-    def digest(self) -> str:
-        """Identifies the run: everything that decides its weights, but not how often it logs."""
-        silent = {"log", "target", "cost", "reference"}
-        decisive = {key: value for key, value in self.as_dict().items() if key not in silent}
+    def decisive(self) -> dict[str, Any]:
+        """Everything that decides the weights: not how often it logs, nor at what cost it computes.
+
+        A run may go on checkpointed where memory did not suffice, or compiled, as it may on another device.
+        """
+        values = {key: value for key, value in self.as_dict().items() if key not in _SILENT_SECTIONS}
+        for section, key in _SILENT_KEYS:
+            del values[section][key]
         if self.teacher and self.teacher.cache_views is None:
-            del decisive["teacher"]["cache_views"]  # runs begun before there were caches go on
-        return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+            del values["teacher"]["cache_views"]  # runs begun before there were caches go on
+        return values
+
+    def digest(self) -> str:
+        """Identifies the run by all that is decisive."""
+        return hashlib.sha256(json.dumps(self.decisive(), sort_keys=True).encode()).hexdigest()
 
 
 def recipes_folder() -> Path:

@@ -31,6 +31,7 @@ class OptimSection(Section):
     accumulation_steps: int = Field(default=1, ge=1)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     sync_bn: bool = False
+    compile: bool = False  # student's backbone and teacher, by torch.compile
 
 
 # Keys without effect under other choices: (key, value that means "not given", chooser, choices it belongs to).

@@ -47,6 +47,7 @@ class StudentSection(Section):
     # inherit: a teacher source, default teacher.source; checkpoint: a safetensors file
     init_from: str | None = None
     recalibration_images: PositiveInt = 1024  # inherit only: images that set BatchNorm's statistics
+    gradient_checkpointing: bool = False  # less memory for a second forward
 
 
 def with_one_width(values: dict[str, Any]) -> dict[str, Any]:
@@ -68,6 +69,8 @@ def check_student(values: dict[str, Any]) -> list[str]:
         faults.append(f"student.head_hidden_ratio: head {head} has no hidden layer; leave it out or write null")
     if _is_positive(dropout) and head == "none":
         faults.append("student.head_dropout: head none has nothing to drop for; leave it out or write 0")
+    if student.get("gradient_checkpointing") is True and section_of(values, "optim").get("compile") is True:
+        faults.append("student.gradient_checkpointing: not together with optim.compile; choose one of them")
     options = student.get("options")
     if not isinstance(options, dict):
         return faults

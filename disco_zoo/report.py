@@ -202,7 +202,8 @@ def _fact_lines(facts: dict[str, Any]) -> list[str]:
         f"- data: {facts['data']['images']} images of {facts['data']['id']}, "
         f"fingerprint `{facts['data']['fingerprint'][:16]}`",
         f"- training: {facts['steps']} of {facts['total_steps']} steps, {duration(facts['training_seconds'])}, "
-        f"{facts['images_per_s']} images/s, seed {facts['seed']}",
+        f"{facts['images_per_s']} images/s, {facts['data_wait_share']:.0%} of the time waiting for data, "
+        f"seed {facts['seed']}",
         f"- hardware: {facts['hardware']['cpu_cores']} CPU cores ({facts['hardware']['cpu']})"
         + "".join(f", {name}" for name in facts["hardware"]["accelerators"]),
     ]

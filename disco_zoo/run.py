@@ -157,6 +157,7 @@ class Run:
             "total_steps": result.total_steps,
             "training_seconds": round(result.seconds, 1),
             "images_per_s": round(result.images_per_s, 2),
+            "data_wait_share": round(result.data_wait_share, 4),
             "peak_memory_mib": self._peak_memory(former),
             "unreadable_images": result.num_unreadable,
             "data": {

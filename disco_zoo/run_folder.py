@@ -76,7 +76,7 @@ def require_begun(*folders: Path) -> None:
 
 
 def _first_difference(former: Recipe, recipe: Recipe) -> str:
-    old, new = former.as_dict(), recipe.as_dict()
+    old, new = former.decisive(), recipe.decisive()
     for section, value in new.items():
         if isinstance(value, dict) and isinstance(old[section], dict):
             for key in {**old[section], **value}:

@@ -7,6 +7,7 @@ accident (`methods.md`, Q1).
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,9 +18,10 @@ from torch import Tensor, nn
 
 from disco_zoo import convert, lite0
 from disco_zoo.catalog import load_catalog
-from disco_zoo.encoder import Encoder, feature_dim_of
+from disco_zoo.encoder import Encoder, choose_memory_format, feature_dim_of
 from disco_zoo.errors import BadCheckpoint, BadRecipe, BadTeacher, UnknownName, did_you_mean
 from disco_zoo.evaluate.features import backbone_fingerprint
+from disco_zoo.folding import fold_batch_norm
 from disco_zoo.input_size import create_for_any_size, fit_input_size
 from disco_zoo.weights import local_weights
 
@@ -64,6 +66,9 @@ class Teacher:
         features: "head" for the SSL embedding, "backbone" for pooled features; None for the head where there is one.
         bn_mode: "eval", or "train" to repeat the official code: targets then depend on the batch.
 
+    Attributes:
+        encoder: the network as it was loaded; what identifies or measures the teacher looks at this one.
+
     Raises:
         BadRecipe: features of a head, and there is none.
         BadTeacher: the network cannot look at images of this size.
@@ -89,6 +94,7 @@ class Teacher:
             loaded.backbone, head, image_size=image_size, mean=loaded.mean, std=loaded.std
         ).requires_grad_(False)
         self.encoder.train(bn_mode == "train").to(device)
+        choose_memory_format(self.encoder, device)
         fit_input_size(loaded.backbone, image_size, loaded.title)
 
     @property
@@ -104,10 +110,20 @@ class Teacher:
         """Whether the targets are pooled features."""
         return isinstance(self.encoder.head, nn.Identity)
 
+    @functools.cached_property
+    def folded(self) -> Encoder:
+        """What computes the targets, made at their first use: `encoder`, with BatchNorm folded where it is frozen."""
+        return fold_batch_norm(self.encoder) if self.bn_mode == "eval" else self.encoder
+
+    def make_room(self) -> None:
+        """Leave the accelerator's memory to the student, when all targets are computed."""
+        self.__dict__.pop("folded", None)
+        self.encoder.to("cpu")
+
     @torch.no_grad()
     def __call__(self, views: Tensor, size: int | None = None) -> Tensor:
         """Un-normalised embeddings (b, D) of uint8 views (b, 3, S, S), seen at side `size`, without gradient."""
-        return self.encoder.head(self.encoder.features(views, size)).detach()
+        return self.folded.head(self.folded.features(views, size)).detach()
 
 
 def teacher_key(teacher: Teacher) -> str:

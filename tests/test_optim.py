@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import math
 
 import pytest
+import timm
 import torch
 from tiny import TinyNet, optim_section
 
-from disco_zoo.optim import build_optimizer, lr_at
+from disco_zoo.optim import build_optimizer, lr_at, restore_optimizer
 
 
 def rates(num_steps: int, **changes) -> list[float]:
@@ -134,6 +136,95 @@ def test_sgd_is_the_papers_update_on_every_trainable_parameter() -> None:
     assert torch.allclose(net.conv.weight, expected, rtol=1e-5)
 
 
+def channels_last_net() -> torch.nn.Module:
+    torch.manual_seed(0)
+    return timm.create_model("test_efficientnet", num_classes=0).to(memory_format=torch.channels_last).train()
+
+
+def gradients_of_a_step(net: torch.nn.Module, step: int) -> None:
+    """A real backward pass, which decides how gradients lie in memory."""
+    images = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(step))
+    net(images).square().mean().backward()
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_the_fused_step_is_the_plain_one_for_channels_last_networks(name: str) -> None:
+    """The fused kernels walk through memory: with gradients laid out otherwise they would be far off."""
+    net = channels_last_net()
+    copies = [parameter.detach().clone().requires_grad_() for parameter in net.parameters()]
+    section = optim_section(optimizer=name, weight_decay=0.1)
+    optimizer = build_optimizer(net.parameters(), section, 0.01)
+    assert optimizer.param_groups[0]["fused"]
+    options = {"lr": 0.01, "weight_decay": 0.1, "foreach": False}
+    plain = torch.optim.AdamW(copies, **options)
+    if name == "sgd":
+        plain = torch.optim.SGD(copies, momentum=0.9, **options)
+    for step in range(3):
+        optimizer.zero_grad()
+        gradients_of_a_step(net, step)
+        for parameter, kept in zip(net.parameters(), copies, strict=True):
+            kept.grad = parameter.grad.clone()
+        optimizer.step()
+        plain.step()
+        for parameter, kept in zip(net.parameters(), copies, strict=True):
+            torch.testing.assert_close(parameter, kept, rtol=1e-5, atol=1e-7)
+
+
+def test_mixed_precision_that_skips_steps_is_not_fused() -> None:
+    for name in ("sgd", "adamw"):
+        optimizer = build_optimizer(TinyNet().parameters(), optim_section(optimizer=name, precision="fp16"), 0.1)
+        assert not optimizer.param_groups[0]["fused"]
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_tensor_may_get_its_first_gradient_late(name: str) -> None:
+    """As SwAV's prototypes; it then starts as it would have on its own."""
+    first, late, alone = (torch.nn.Parameter(torch.ones(3)) for _ in range(3))
+    section = optim_section(optimizer=name, weight_decay=0.1)
+    optimizer, other = build_optimizer([first, late], section, 0.1), build_optimizer([alone], section, 0.1)
+    for step in range(4):
+        first.grad = torch.full((3,), 1.0 + step)
+        late.grad = None if step < 2 else torch.full((3,), 2.0 + step)
+        optimizer.step()
+        if step == 1:
+            assert torch.equal(late, torch.ones(3))
+        if step >= 2:
+            alone.grad = late.grad.clone()
+            other.step()
+    torch.testing.assert_close(late, alone, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_a_state_goes_on_in_a_network_of_another_memory_format(name: str) -> None:
+    """The rule for channels-last depends on the device; a checkpoint does not."""
+    section = optim_section(optimizer=name, weight_decay=0.1)
+    before = channels_last_net()
+    optimizer = build_optimizer(before.parameters(), section, 0.01)
+    gradients_of_a_step(before, 0)
+    optimizer.step()
+    after = copy.deepcopy(before).to(memory_format=torch.contiguous_format)
+    resumed = build_optimizer(after.parameters(), section, 0.01)
+    restore_optimizer(resumed, copy.deepcopy(optimizer.state_dict()))
+    optimizer.zero_grad()
+    gradients_of_a_step(before, 1)
+    for expected, parameter in zip(before.parameters(), after.parameters(), strict=True):
+        parameter.grad = torch.empty_like(parameter).copy_(expected.grad)
+    optimizer.step()
+    resumed.step()
+    for expected, parameter in zip(before.parameters(), after.parameters(), strict=True):
+        torch.testing.assert_close(parameter, expected, rtol=1e-6, atol=1e-8)
+
+
+def test_a_checkpoint_of_an_unfused_run_goes_on_unfused() -> None:
+    net = TinyNet()
+    old = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9)
+    optimizer = build_optimizer(net.parameters(), optim_section(), 0.1)
+    restore_optimizer(optimizer, old.state_dict())
+    assert not optimizer.param_groups[0]["fused"]
+    net(torch.randn(2, 3, 16, 16)).sum().backward()
+    optimizer.step()
+
+
 def test_adamw_takes_rate_and_decay_from_the_recipe() -> None:
     optimizer = build_optimizer(TinyNet().parameters(), optim_section(optimizer="adamw", weight_decay=0.1), 0.5)
     assert isinstance(optimizer, torch.optim.AdamW)
@@ -232,7 +323,7 @@ def test_a_resumed_lars_goes_on_to_the_bit(name: str) -> None:
     for step in range(4):
         if step == 2:
             state, second = second.state_dict(), build_optimizer(resumed, section, 0.1)
-            second.load_state_dict(state)
+            restore_optimizer(second, state)
         for tensors, optimizer in ((straight, first), (resumed, second)):
             for tensor, gradient in zip(tensors, large_and_small_gradients(tensors, step), strict=True):
                 tensor.grad = gradient

@@ -154,7 +154,7 @@ def test_each_network_sees_the_small_crops_at_its_own_size() -> None:
     method = make_method()
     method.crops = CROPS
     seen: dict[str, list[tuple[int, int]]] = {"student": [], "teacher": []}
-    for name, network in (("student", method.student), ("teacher", method.teacher.encoder)):
+    for name, network in (("student", method.student), ("teacher", method.teacher.folded)):
         network.backbone.register_forward_pre_hook(
             lambda module, images, name=name: seen[name].append((len(images[0]), images[0].shape[-1]))
         )

@@ -114,7 +114,8 @@ def train(
 def checkpoint_of(folder: Path) -> dict[str, Any]:
     """All that a resume rests on, without the time it took."""
     state: dict[str, Any] = torch.load(folder / "checkpoint.pt", weights_only=True)
-    state["position"].pop("seconds")
+    for name in ("seconds", "data_wait_seconds"):
+        state["position"].pop(name)
     return state
 
 

@@ -87,5 +87,5 @@ def replay_for(
             max_unreadable_images=recipe.data.max_unreadable_images, workers=workers,
         ))  # fmt: skip
         kinds.append(ReplayedKind(draw, num_views, CachedRows(cache, slots)))
-    teacher.encoder.to("cpu")  # it has said what it knows; the accelerator's memory is the student's
+    teacher.make_room()
     return Replay(source, tuple(kinds), recipe.seed)

@@ -1,0 +1,68 @@
+"""Forward and backward of student networks, channels-last against contiguous: python benchmarks/channels_last.py
+
+CPU seconds of pairs of steps in turn, so that what disturbs the machine disturbs both; the ratio of a row is the median
+of its pairs' ratios. `disco_zoo.encoder.channels_last_pays` is the rule that was read off the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+
+import timm
+import torch
+from torch import nn
+
+from disco_zoo.encoder import channels_last_pays
+
+MODELS = (
+    "efficientnet_b0", "efficientnet_b1", "mobilenetv3_large_100", "resnet18", "resnet34", "resnet50",
+    "vit_tiny_patch16_224", "xcit_tiny_12_p16_224",
+)  # fmt: skip
+
+
+def seconds(network: nn.Module, images: torch.Tensor) -> float:
+    """CPU time of a forward and backward of normalised images (B, 3, S, S), which come contiguous as the views do."""
+    began = time.process_time()
+    network(images).square().mean().backward()
+    spent = time.process_time() - began
+    network.zero_grad()
+    return spent
+
+
+def pair(name: str, image_size: int) -> list[nn.Module]:
+    """The same network twice: channels-last and contiguous."""
+    formats = (torch.channels_last, torch.contiguous_format)
+    options = {"dynamic_img_size": True} if name.startswith("vit") else {}
+    networks = [timm.create_model(name, num_classes=0, **options).train() for _ in formats]
+    return [network.to(memory_format=chosen) for network, chosen in zip(networks, formats, strict=True)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--image-size", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    images = torch.randn(args.batch_size, 3, args.image_size, args.image_size)
+    print("| network | channels-last, ms | contiguous, ms | ratio | range | rule |\n|---|---:|---:|---:|---|---|")
+    for name in args.models:
+        networks = pair(name, args.image_size)
+        for network in networks:
+            seconds(network, images)  # warm-up
+        turns = [[seconds(network, images) for network in networks] for _ in range(args.rounds)]
+        last, plain = (statistics.median(column) * 1000 for column in zip(*turns, strict=True))
+        ratios = sorted(a / b for a, b in turns)
+        rule = "channels-last" if channels_last_pays(networks[0], args.image_size) else "contiguous"
+        spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
+        print(
+            f"| {name} | {last:.0f} | {plain:.0f} | {statistics.median(ratios):.2f} | {spread} | {rule} |", flush=True
+        )
+
+
+if __name__ == "__main__":
+    main()

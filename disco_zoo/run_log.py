@@ -1,0 +1,70 @@
+"""What a pretraining run says while it works: records for `metrics.jsonl`, and one line for people."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from disco_zoo.data_wait import WORTH_A_WORD
+from disco_zoo.metric_logger import MetricLogger
+from disco_zoo.position import Position
+from disco_zoo.progress import StepProgress, console
+
+
+class RunLog:
+    """Writes a record where one is due.
+
+    Args:
+        position: of the run; it moves on while this object lives.
+        images_per_step: over all processes.
+        remedy: what to type against waiting for data; told once.
+    """
+
+    def __init__(
+        self,
+        metrics: MetricLogger,
+        progress: StepProgress,
+        position: Position,
+        images_per_step: int,
+        remedy: Callable[[], str],
+    ) -> None:
+        self.metrics, self.progress, self.position = metrics, progress, position
+        self.images_per_step, self.remedy = images_per_step, remedy
+        self._figures = self._knn_text = ""
+        self._before = (position.seconds, position.data_wait_seconds)
+        self._records = 0
+        self._told = False
+
+    def step(self, epoch: int, losses: dict[str, Tensor], lr: float) -> None:
+        """Record the step that was just taken; reads the losses."""
+        position, values = self.position, {name: value.item() for name, value in losses.items()}
+        speed = position.step * self.images_per_step / max(position.seconds, 1e-9)
+        share = self._data_wait_share()
+        self.metrics.log(
+            {"step": position.step, "epoch": epoch, **values, "lr": lr, "images_per_s": speed, "data_wait_share": share}
+        )
+        waiting = f", {share:.0%} waiting for data" if share > WORTH_A_WORD else ""
+        self._figures = f"{speed:.0f} images/s, loss {values['loss']:.3f}{waiting}"
+        self._show()
+        self._records += 1
+        # Before the first record workers start and caches fill.
+        if share > WORTH_A_WORD and self._records > 1 and not self._told:
+            self._told = True
+            console.print(f"{share:.0%} of the time is spent waiting for data. {self.remedy()}", soft_wrap=True)
+
+    def knn(self, epoch: int, top1: float) -> None:
+        """Record an online evaluation, in percent."""
+        self.metrics.log({"step": self.position.step, "epoch": epoch, "knn20_top1": top1})
+        self._knn_text = f", kNN {top1:.1f} %"
+        self._show()
+
+    def _show(self) -> None:
+        self.progress.advance(self.position.step, self._figures + self._knn_text)
+
+    def _data_wait_share(self) -> float:
+        """Since the last record, of the time spent training."""
+        now = (self.position.seconds, self.position.data_wait_seconds)
+        passed, waited = (new - old for new, old in zip(now, self._before, strict=True))
+        self._before = now
+        return round(min(1.0, waited / max(passed, 1e-9)), 4)
