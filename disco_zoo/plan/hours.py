@@ -1,0 +1,111 @@
+"""From the cost of a step to the hours of a run, without and with a cache of what the teacher says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from disco_zoo.plan.flops import Flops
+
+CACHE_BYTES_A_NUMBER = 2  # fp16
+
+
+@dataclass(frozen=True)
+class Work:
+    """What hours are made of.
+
+    Attributes:
+        images: of an epoch.
+        flops: of a step of all devices, the teacher's included where it takes part in steps.
+        teacher_in_steps: False without a teacher, or where the method computes all targets before training.
+        teacher_views: of an image that go through the teacher in a step, where it takes part.
+        teacher_view_flops: one forward of the teacher.
+        views_before: teacher forwards that the method asks for before training: bags, features of its own.
+    """
+
+    images: int
+    steps: int
+    epochs: int
+    batch_size: int
+    devices: int
+    flops: Flops
+    teacher_in_steps: bool
+    teacher_views: float
+    teacher_view_flops: float
+    views_before: int
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds of a step without and with the cache, and of a teacher's forward of one view, over all devices."""
+
+    step_seconds: float
+    cached_step_seconds: float | None
+    teacher_view_seconds: float
+
+
+@dataclass(frozen=True)
+class CachePlan:
+    """A cache of `views` views of each image.
+
+    Attributes:
+        size_bytes: on disk.
+        build_flops: of the teacher's one pass over them.
+        break_even_epochs: after so many epochs the teacher has been run as often without the cache.
+    """
+
+    views: int
+    size_bytes: int
+    build_flops: float
+    break_even_epochs: float
+
+
+@dataclass(frozen=True)
+class RunHours:
+    """Seconds on all devices together, as the clock on the wall counts them.
+
+    Attributes:
+        step_seconds: of the networks, or of the loaders where they are slower.
+        before_seconds: teacher forwards before the first step: those of the cache, those of the method.
+    """
+
+    step_seconds: float
+    before_seconds: float
+    total_seconds: float
+    images_per_s: float
+
+
+def cache_plan(work: Work, views: int, target_width: int) -> CachePlan:
+    size_bytes = work.images * views * target_width * CACHE_BYTES_A_NUMBER
+    return CachePlan(views, size_bytes, work.images * views * work.teacher_view_flops, views / work.teacher_views)
+
+
+def speed_of_device(work: Work, tflops: float, utilisation: float) -> Speed:
+    """From FLOPs alone: each device does `utilisation` of `tflops`."""
+    per_second = work.devices * tflops * 1e12 * utilisation
+    cached = work.flops.total - work.flops.teacher
+    return Speed(work.flops.total / per_second, cached / per_second, work.teacher_view_flops / per_second)
+
+
+def speed_of_steps(work: Work, plain: float, replayed: float | None) -> Speed:
+    """From timed steps of one device; the others are taken to be as fast and to cost nothing to join.
+
+    The teacher's forward is what a plain step takes longer than one that replays what it said.
+    """
+    if replayed is None:
+        return Speed(plain, None, 0.0)
+    teacher = max(0.0, plain - replayed) / (work.batch_size * work.teacher_views)
+    return Speed(plain if work.teacher_in_steps else replayed, replayed, teacher)
+
+
+def hours(work: Work, speed: Speed, cache: CachePlan | None = None, loader_seconds: float = 0.0) -> RunHours:
+    """Of a run; `loader_seconds` is what loaders take for an image, all cores together, 0 where they never limit."""
+    step = speed.step_seconds
+    before = work.views_before * speed.teacher_view_seconds
+    if cache is not None:
+        assert speed.cached_step_seconds is not None
+        step = speed.cached_step_seconds
+        # An image's views are drawn together, as many as a step takes.
+        drawn = cache.views / max(1.0, work.teacher_views)
+        before += work.images * max(cache.views * speed.teacher_view_seconds, drawn * loader_seconds)
+    step = max(step, work.batch_size * loader_seconds)
+    return RunHours(step, before, before + work.steps * step, work.batch_size / step)
