@@ -21,7 +21,7 @@ from disco_zoo.cli import main
 from disco_zoo.errors import DiscoZooError
 from disco_zoo.methods import METHODS
 from disco_zoo.plan import words
-from disco_zoo.plan.device_speeds import DEVICE_SPEEDS, device_speed
+from disco_zoo.plan.device_speeds import DEPTHWISE_SLOWDOWN, DEVICE_SPEEDS, device_speed
 from disco_zoo.plan.flops import CORRECTIONS, Flops
 from disco_zoo.plan.hours import Work, cache_plan, hours, speed_of_device, speed_of_steps
 from disco_zoo.plan.noise_source import NoiseSource
@@ -79,7 +79,7 @@ def test_every_method_costs_what_its_real_step_costs(method: str) -> None:
     assert (flops.twin > 0) == (plan.parameters.twin > 0)
     assert plan.hours is not None
     assert calibration is not None
-    assert plan.hours.step_seconds == calibration.plain > 0
+    assert plan.hours.step_seconds == plan.hours.network_seconds == calibration.plain > 0
     if needs_teacher:
         assert plan.cached_hours is not None
         assert plan.cached_hours.step_seconds == calibration.replayed
@@ -134,11 +134,12 @@ def test_cache_of_a_plan_in_closed_form(planned: Callable[..., str]) -> None:
     assert cache["break_even_epochs"] == 1.5
     step, teacher = sum(plan["flops"].values()), plan["flops"]["teacher"]
     assert cache["build_flops"] == pytest.approx(1000 * 3 * teacher / 16)  # two views of eight images a step
-    per_second = 1e12 * 0.3
-    assert plan["hours"]["total_seconds"] == pytest.approx(250 * step / per_second)
-    assert plan["cached_hours"]["total_seconds"] == pytest.approx(
-        (250 * (step - teacher) + cache["build_flops"]) / per_second
-    )
+    # The toy student, an EfficientNet, is slower by its depthwise convolutions; teacher and loss are not.
+    loss, per_second = plan["flops"]["loss"], 1e12 * 0.4
+    cached_step = (DEPTHWISE_SLOWDOWN * (step - teacher - loss) + loss) / per_second
+    assert plan["hours"]["total_seconds"] == pytest.approx(250 * (cached_step + teacher / per_second))
+    built = cache["build_flops"] / per_second
+    assert plan["cached_hours"]["total_seconds"] == pytest.approx(250 * cached_step + built)
 
 
 def test_a_method_that_keeps_the_teachers_features_runs_it_once() -> None:
@@ -148,7 +149,7 @@ def test_a_method_that_keeps_the_teachers_features_runs_it_once() -> None:
     assert plan.flops.teacher == 0
     assert plan.cache is None
     assert plan.hours is not None
-    assert plan.hours.before_seconds == pytest.approx(40 * plan.work.teacher_view_flops / 0.3e12) != 0
+    assert plan.hours.before_seconds == pytest.approx(40 * plan.work.teacher_view_flops / 0.4e12) != 0
 
 
 def test_a_teacher_that_answers_by_the_batch_cannot_be_cached() -> None:
@@ -243,6 +244,12 @@ def test_bad_input_is_one_line(
     assert expected in errors[0]
     assert printed.out == ""
     assert os.listdir() == ["toy.yaml"]
+
+
+def test_a_calibration_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("disco_zoo.plan.calibration._free_bytes", lambda device: 2**20)
+    with pytest.raises(DiscoZooError, match=r"needs .* MiB, 1.00 MiB are free.*--devices 2"):
+        plan_recipe(method_recipe("moco_v2"), PlanOptions(images=40, calibrate_steps=1))
 
 
 def test_a_cache_for_a_method_without_a_teacher_is_refused() -> None:

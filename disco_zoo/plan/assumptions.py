@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from disco_zoo.plan import words
 from disco_zoo.plan.calibration import WARM_UP_STEPS
+from disco_zoo.plan.device_speeds import DEPTHWISE_SLOWDOWN
 from disco_zoo.plan.noise_source import DIFFERENT
 from disco_zoo.plan.resident_memory import CPU_ALLOCATOR_FACTOR
 
@@ -65,7 +66,8 @@ def _of_hours(plan: Plan, tflops: tuple[float, str] | None) -> Iterator[str]:
     elif tflops is not None:
         yield (
             f"Hours: {tflops[0]:g} TFLOP/s a device ({tflops[1]}), of which {plan.options.utilisation:.0%} are taken "
-            "to be reached; depthwise convolutions reach less, wide transformers more. Only --calibrate knows."
+            f"to be reached by dense networks, and {plan.options.utilisation / DEPTHWISE_SLOWDOWN:.0%} by networks "
+            "with depthwise convolutions (from timm's throughputs on one RTX 3090). Only --calibrate knows."
         )
     if plan.options.devices > 1:
         yield f"{plan.options.devices} devices are taken to be {plan.options.devices} times as fast as one."

@@ -5,12 +5,15 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
 from disco_zoo.batch import Batch, batch_on
 from disco_zoo.build import Parts
+from disco_zoo.errors import BadRecipe
 from disco_zoo.optim import build_optimizer
+from disco_zoo.plan import words
 from disco_zoo.plan.data_facts import DataFacts
 from disco_zoo.plan.noise_source import Neighbour, NoiseSource
 from disco_zoo.plan.step_cost import autocast
@@ -57,6 +60,31 @@ def time_steps(recipe: Recipe, facts: DataFacts, *, steps: int, devices: int, de
             progress.advance(step + 1, "steps")
     medians = {kind: statistics.median(values[WARM_UP_STEPS:]) for kind, values in seconds.items()}
     return StepSeconds(steps, medians["plain"], medians.get("replayed"))
+
+
+def require_memory(recipe: Recipe, needed_bytes: float, devices: int, device: str) -> None:
+    """Refuse steps that would not fit: the system ends a process that outgrows it without a word.
+
+    Raises:
+        BadRecipe: less is free than a step needs.
+    """
+    free_bytes = _free_bytes(device)
+    if free_bytes is not None and needed_bytes > free_bytes:
+        raise BadRecipe(
+            f"--calibrate: a step of {recipe.optim.batch_size // devices} images needs {words.size(needed_bytes)}, "
+            f"{words.size(free_bytes)} are free. Calibrate a share of the batch, e.g. --devices {2 * devices}"
+        )
+
+
+def _free_bytes(device: str) -> int | None:
+    """None where nobody says."""
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    memory = Path("/proc/meminfo")
+    if device != "cpu" or not memory.is_file():
+        return None
+    fields = dict(line.split(":", 1) for line in memory.read_text(encoding="utf-8").splitlines() if ":" in line)
+    return int(fields["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in fields else None
 
 
 def _timed_step(recipe: Recipe, parts: Parts, optimizer: torch.optim.Optimizer, batch: Batch, device: str) -> float:

@@ -19,6 +19,7 @@ class Work:
         teacher_in_steps: False without a teacher, or where the method computes all targets before training.
         teacher_views: of an image that go through the teacher in a step, where it takes part.
         teacher_view_flops: one forward of the teacher.
+        student_slowdown, teacher_slowdown: how many times less of a device's peak they reach than a dense network.
         views_before: teacher forwards that the method asks for before training: bags, features of its own.
     """
 
@@ -32,6 +33,8 @@ class Work:
     teacher_views: float
     teacher_view_flops: float
     views_before: int
+    student_slowdown: float = 1.0
+    teacher_slowdown: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -64,14 +67,19 @@ class RunHours:
     """Seconds on all devices together, as the clock on the wall counts them.
 
     Attributes:
-        step_seconds: of the networks, or of the loaders where they are slower.
+        network_seconds: of a step, where no network waits for data.
+        step_seconds: the same, or the loaders' where they are slower.
         before_seconds: teacher forwards before the first step: those of the cache, those of the method.
     """
 
+    network_seconds: float
     step_seconds: float
     before_seconds: float
     total_seconds: float
-    images_per_s: float
+
+    def wanted_images_per_s(self, batch_size: int) -> float:
+        """That loaders must deliver for no network to wait."""
+        return batch_size / self.network_seconds
 
 
 def cache_plan(work: Work, views: int, target_width: int) -> CachePlan:
@@ -80,10 +88,12 @@ def cache_plan(work: Work, views: int, target_width: int) -> CachePlan:
 
 
 def speed_of_device(work: Work, tflops: float, utilisation: float) -> Speed:
-    """From FLOPs alone: each device does `utilisation` of `tflops`."""
-    per_second = work.devices * tflops * 1e12 * utilisation
-    cached = work.flops.total - work.flops.teacher
-    return Speed(work.flops.total / per_second, cached / per_second, work.teacher_view_flops / per_second)
+    """From FLOPs alone: dense networks do `utilisation` of `tflops` on each device."""
+    per_second, flops = work.devices * tflops * 1e12 * utilisation, work.flops
+    student = (flops.student_forward + flops.student_backward + flops.twin) * work.student_slowdown
+    cached = (student + flops.loss) / per_second
+    teacher = flops.teacher * work.teacher_slowdown / per_second
+    return Speed(cached + teacher, cached, work.teacher_view_flops * work.teacher_slowdown / per_second)
 
 
 def speed_of_steps(work: Work, plain: float, replayed: float | None) -> Speed:
@@ -99,13 +109,13 @@ def speed_of_steps(work: Work, plain: float, replayed: float | None) -> Speed:
 
 def hours(work: Work, speed: Speed, cache: CachePlan | None = None, loader_seconds: float = 0.0) -> RunHours:
     """Of a run; `loader_seconds` is what loaders take for an image, all cores together, 0 where they never limit."""
-    step = speed.step_seconds
+    network = speed.step_seconds
     before = work.views_before * speed.teacher_view_seconds
     if cache is not None:
         assert speed.cached_step_seconds is not None
-        step = speed.cached_step_seconds
+        network = speed.cached_step_seconds
         # An image's views are drawn together, as many as a step takes.
         drawn = cache.views / max(1.0, work.teacher_views)
         before += work.images * max(cache.views * speed.teacher_view_seconds, drawn * loader_seconds)
-    step = max(step, work.batch_size * loader_seconds)
-    return RunHours(step, before, before + work.steps * step, work.batch_size / step)
+    step = max(network, work.batch_size * loader_seconds)
+    return RunHours(network, step, before, before + work.steps * step)

@@ -8,9 +8,9 @@ from typing import Any
 from disco_zoo.errors import BadRecipe
 from disco_zoo.methods import METHODS
 from disco_zoo.plan.assumptions import sentences
-from disco_zoo.plan.calibration import StepSeconds, time_steps
+from disco_zoo.plan.calibration import StepSeconds, require_memory, time_steps
 from disco_zoo.plan.data_facts import DataFacts, ViewCost, data_facts, packed_bytes_per_image, time_views
-from disco_zoo.plan.device_speeds import DEFAULT_UTILISATION, device_speed
+from disco_zoo.plan.device_speeds import DEFAULT_UTILISATION, DEPTHWISE_SLOWDOWN, device_speed
 from disco_zoo.plan.flops import Flops
 from disco_zoo.plan.hours import CachePlan, RunHours, Work, cache_plan, hours, speed_of_device, speed_of_steps
 from disco_zoo.plan.noise_source import NoiseSource
@@ -76,11 +76,13 @@ class Plan:
 
     @property
     def cores(self) -> tuple[float | None, float | None]:
-        """Cores that loaders need to keep up, without and with the cache."""
+        """That loaders need for no network to wait, without and with the cache."""
         return self._cores(self.hours), self._cores(self.cached_hours)
 
     def _cores(self, run: RunHours | None) -> float | None:
-        return None if run is None else run.images_per_s * self.view_cost.seconds_per_image
+        if run is None:
+            return None
+        return run.wanted_images_per_s(self.work.batch_size) * self.view_cost.seconds_per_image
 
     def as_json(self) -> dict[str, Any]:
         """Plain values."""
@@ -142,6 +144,8 @@ def _with_hours(plan: Plan, bare: Recipe, tflops: float | None) -> Plan:
     """From timed steps, else from a device's speed, else none."""
     options, calibration = plan.options, None
     if options.calibrate_steps:
+        memory = plan.memory.tensors_bytes if options.device == "cuda" else plan.memory.resident_bytes
+        require_memory(bare, memory, options.devices, options.device)
         calibration = time_steps(
             bare, plan.facts, steps=options.calibrate_steps, devices=options.devices, device=options.device
         )
@@ -168,6 +172,8 @@ def _work(recipe: Recipe, options: PlanOptions, facts: DataFacts, counted: StepC
     return Work(
         facts.images, total_steps(recipe, facts.images), recipe.optim.epochs, recipe.optim.batch_size, options.devices,
         flops if in_steps else replace(flops, teacher=0), in_steps, views, per_view, before,
+        student_slowdown=DEPTHWISE_SLOWDOWN if counted.student_is_depthwise else 1.0,
+        teacher_slowdown=DEPTHWISE_SLOWDOWN if counted.teacher_is_depthwise else 1.0,
     )  # fmt: skip
 
 

@@ -45,6 +45,7 @@ class StepCost:
         peak_bytes: of tensors by kind, at the moment at which their sum is largest.
         teacher_views: views of an image that go through the teacher.
         target_width: numbers that the teacher says of a view.
+        student_is_depthwise, teacher_is_depthwise: whether there are depthwise convolutions, which GPUs are slow at.
     """
 
     flops: Flops
@@ -52,6 +53,8 @@ class StepCost:
     peak_bytes: Counter[str]
     teacher_views: float
     target_width: int
+    student_is_depthwise: bool
+    teacher_is_depthwise: bool
 
 
 def step_cost(recipe: Recipe, source: ImageSource, images: int) -> StepCost:
@@ -78,6 +81,7 @@ def step_cost(recipe: Recipe, source: ImageSource, images: int) -> StepCost:
     return StepCost(
         flops, _parameters(parts, twins), memory.peak, counted.teacher_rows / images,
         parts.teacher.embed_dim if parts.teacher else 0,
+        _is_depthwise(parts.student), teacher is not None and _is_depthwise(teacher),
     )  # fmt: skip
 
 
@@ -121,6 +125,10 @@ def empty_batch(recipe: Recipe, parts: Parts, images: int) -> Batch:
 def twins_of(method: Method) -> list[Encoder]:
     """Encoders of the method that are not its student: EMA copies."""
     return [module for module in method.modules() if isinstance(module, Encoder) and module is not method.student]
+
+
+def _is_depthwise(network: nn.Module) -> bool:
+    return any(isinstance(m, nn.Conv2d) and m.groups == m.in_channels > 1 for m in network.modules())
 
 
 def _parameters(parts: Parts, twins: Iterable[Encoder]) -> Parameters:

@@ -110,12 +110,16 @@ def _time(plan: Plan) -> Table:
     if plan.hours is None:
         table.add_row("hours", "unknown: --calibrate 20", "or --device-tflops a100")
         return table
-    table.add_row("a step", *(words.time(run.step_seconds) if run else "-" for run in runs))
+    table.add_row("a step of the networks", *(words.time(run.network_seconds) if run else "-" for run in runs))
+    rates = (run.wanted_images_per_s(plan.work.batch_size) if run else None for run in runs)
     table.add_row(
-        "loaders must deliver", *(f"{words.count(run.images_per_s)} images/s" if run else "-" for run in runs)
+        "so loaders must deliver", *("-" if rate is None else f"{words.count(rate)} images/s" for rate in rates)
     )
-    cores = ("-" if number is None else f"{number:,.{1 if number >= 1 else 2}f}" for number in plan.cores)
-    table.add_row("cores that takes" + (" (given)" if plan.options.cores else ""), *cores)
+    needed = ("-" if number is None else f"{number:,.{1 if number >= 1 else 2}f}" for number in plan.cores)
+    table.add_row("cores that takes", *needed)
+    if plan.options.cores:
+        with_cores = (words.time(run.step_seconds) if run else "-" for run in runs)
+        table.add_row(f"a step with {plan.options.cores} cores", *with_cores)
     before = (run.before_seconds if run else 0.0 for run in runs)
     table.add_row("teacher before step 1", *(words.time(seconds) if seconds else "-" for seconds in before))
     table.add_row("the run", *(words.time(run.total_seconds) if run else "-" for run in runs))
