@@ -70,9 +70,12 @@ def require_memory(recipe: Recipe, needed_bytes: float, devices: int, device: st
     """
     free_bytes = _free_bytes(device)
     if free_bytes is not None and needed_bytes > free_bytes:
+        fitting = devices
+        while needed_bytes * devices > free_bytes * fitting:
+            fitting *= 2
         raise BadRecipe(
             f"--calibrate: a step of {recipe.optim.batch_size // devices} images needs {words.size(needed_bytes)}, "
-            f"{words.size(free_bytes)} are free. Calibrate a share of the batch, e.g. --devices {2 * devices}"
+            f"{words.size(free_bytes)} are free. Calibrate a share of the batch, e.g. --devices {fitting}"
         )
 
 
