@@ -15,13 +15,13 @@ import torch
 
 from disco_zoo.encoder import feature_dim_of
 from disco_zoo.errors import BadRecipe, BadRunFolder
-from disco_zoo.feature_bank import FOLDER, FeatureBank, teacher_bank, teacher_key
+from disco_zoo.feature_bank import FOLDER, FeatureBank, teacher_bank
 from disco_zoo.first_process import Heartbeat, on_first_process
 from disco_zoo.kept_array import KeptArray, keep_array, kept_path, open_kept, open_kept_as
 from disco_zoo.neighbours import FLAT_LIMIT, nearest_neighbours
 from disco_zoo.progress import StepProgress
 from disco_zoo.randomness import stream_generator
-from disco_zoo.teachers import Teacher
+from disco_zoo.teachers import Teacher, teacher_key
 
 if TYPE_CHECKING:  # the methods import this file
     from disco_zoo.methods.base import Preparation

@@ -62,21 +62,20 @@ def build_parts(
     Args:
         loaded: the teacher's networks, where they do not come from `teacher.source`.
     """
-    _seed("teacher", recipe.seed)  # decides a teacher with random weights
-    teacher = build_teacher(recipe.student.image_size, recipe.teacher, device, loaded) if recipe.teacher else None
+    teacher = seeded_teacher(recipe, device, loaded)
     student, inheritance = _build_student(recipe, source, teacher, device)
     _seed("method", recipe.seed)
     method_class = METHODS[recipe.method["name"]]
     embed_dim = _embed_dim(recipe, teacher, student.backbone)
     method = method_class(student, teacher, embed_dim, len(source), **method_options(recipe)).to(device)
-    method.crops = _small_views(recipe)
+    method.crops = small_views_of(recipe)
     _check_small_size(recipe, student, teacher)
     # Dropout masks: other ones on each process, since each has other images.
     _seed("training", *((recipe.seed, rank()) if rank() else (recipe.seed,)))
     return Parts(method, teacher, inheritance)
 
 
-def _small_views(recipe: Recipe) -> SmallViews | None:
+def small_views_of(recipe: Recipe) -> SmallViews | None:
     """The small crops, each network seeing them in the same proportion to its own input size."""
     count = recipe.views["small_views"]
     if not count:
@@ -98,6 +97,12 @@ def _check_small_size(recipe: Recipe, student: Encoder, teacher: Teacher | None)
     if teacher is not None:
         networks.append(Looks(teacher.title, teacher.backbone, teacher.encoder.image_size, recipe.view_size))
     require_small_size(small_size_of(recipe.views, recipe.view_size), networks)
+
+
+def seeded_teacher(recipe: Recipe, device: torch.device | str, loaded: LoadedTeacher | None = None) -> Teacher | None:
+    """The recipe's teacher; where it has random weights, those of the recipe's seed."""
+    _seed("teacher", recipe.seed)
+    return build_teacher(recipe.student.image_size, recipe.teacher, device, loaded) if recipe.teacher else None
 
 
 def build_teacher(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+from disco_zoo.errors import LostProcess
 
 
 def num_processes() -> int:
@@ -33,6 +37,35 @@ def any_process(value: bool, device: torch.device | str = "cpu") -> bool:
     votes = torch.tensor(int(value), device=device)
     dist.all_reduce(votes, op=dist.ReduceOp.MAX)
     return bool(votes.item())
+
+
+# What gloo, NCCL and the store say when a process at the other end is gone.
+_GONE = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "connection was reset",
+    "Socket Timeout",
+)
+
+
+@contextlib.contextmanager
+def peers() -> Iterator[None]:
+    """Say in one line that another process of the run is gone, in place of a collective's traceback.
+
+    Raises:
+        LostProcess: a collective failed because one is.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        gone = isinstance(error, (dist.DistBackendError, dist.DistNetworkError)) or any(w in str(error) for w in _GONE)
+        if num_processes() == 1 or not gone:
+            raise
+        raise LostProcess(
+            "another process of this run ended, its own message says why. The last checkpoint is kept; to go on, "
+            "repeat the command with --resume"
+        ) from error
 
 
 def gather_rows(rows: Tensor) -> Tensor:

@@ -19,7 +19,7 @@ from disco_zoo.checkpoint import load_checkpoint, random_state, restore_random_s
 from disco_zoo.datasets import ImageSource, UnreadableTally
 from disco_zoo.distributed import any_process, gather_objects, rank
 from disco_zoo.epoch_loader import epoch_loader
-from disco_zoo.errors import BadRecipe, BadRunFolder, Interrupted, TrainingDiverged
+from disco_zoo.errors import BadCache, BadRecipe, BadRunFolder, Interrupted, TrainingDiverged
 from disco_zoo.interrupts import InterruptFlag
 from disco_zoo.methods.base import Preparation
 from disco_zoo.metric_logger import MetricLogger
@@ -30,6 +30,7 @@ from disco_zoo.progress import StepProgress
 from disco_zoo.recipe import Recipe
 from disco_zoo.run_folder import RunFolder
 from disco_zoo.sampler import require_batches
+from disco_zoo.teacher_cache.of_run import Replay, replay_for
 
 
 class Trainer:
@@ -64,7 +65,8 @@ class Trainer:
             # torch's own converter would drop the activations that timm fuses into BatchNorm.
             parts.method = convert_sync_batchnorm(parts.method)
         optimizer = build_optimizer(parts.method.parameters(), recipe.optim, recipe.lr)
-        self.plain_method = parts.method
+        self.plain_method, self.teacher = parts.method, parts.teacher
+        self.replay: Replay | None = None
         broadcast_batch_norm_alone(parts.method)
         self.method, self.optimizer = accelerator.prepare(parts.method, optimizer)
         self.position = Position()
@@ -116,6 +118,9 @@ class Trainer:
                 f"stopped while preparing, before the first step; what was computed to its end is kept in "
                 f"{self.folder.path}. To go on, repeat the command with --resume"
             ) from error
+        self.replay = replay_for(
+            self.recipe, self.teacher, self.source, accelerator=self.accelerator, workers=self.workers
+        )
 
     def _run(self, last_step: int, flag: InterruptFlag, progress: StepProgress) -> None:
         """Epochs and steps: the loop."""
@@ -145,6 +150,8 @@ class Trainer:
     def _micro_step(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Forward and backward on one micro-batch; the optimiser steps when the accumulated batch is complete."""
         self._note_unreadable(batch["unreadable"])
+        if batch.get("stale"):
+            raise BadCache(batch["stale"][0])
         self.method.train()
         with self.accelerator.accumulate(self.method):
             losses: dict[str, Tensor] = self.method(batch_on(self.accelerator.device, batch))
@@ -175,7 +182,7 @@ class Trainer:
         return epoch_loader(
             self.recipe, self.source, self.plain_method,
             epoch=epoch, start_step=start_step, workers=self.workers,
-            rank=self.accelerator.process_index, num_processes=self.accelerator.num_processes,
+            rank=self.accelerator.process_index, num_processes=self.accelerator.num_processes, replay=self.replay,
         )  # fmt: skip
 
     def _after_step(self, losses: dict[str, Tensor], epoch: int, last_step: int, progress: StepProgress) -> None:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
 from disco_zoo.datasets import ImageSource
 from disco_zoo.interrupts import leave_interrupts_to_parent
 from disco_zoo.methods.base import Method
 from disco_zoo.recipe import Recipe
 from disco_zoo.sampler import BatchShare
+from disco_zoo.teacher_cache.of_run import Replay
+from disco_zoo.teacher_cache.replayed_views import collate_replayed
 from disco_zoo.view_dataset import ViewDataset, collate_views, view_plan
 
 
@@ -25,6 +27,7 @@ def epoch_loader(
     workers: int,
     rank: int,
     num_processes: int,
+    replay: Replay | None = None,
 ) -> DataLoader[dict[str, Any]]:
     """Batches as `collate_views` makes them.
 
@@ -32,10 +35,15 @@ def epoch_loader(
         method: says how many views it takes, and whose views go with an image's.
         start_step: first step of the epoch to deliver.
         workers: processes that draw views; 0 draws them in this one.
+        replay: cached views and the teacher's rows of them; None draws new views.
     """
     optim = recipe.optim
-    plan = view_plan(recipe.views, recipe.view_size, method.num_views)
-    dataset = ViewDataset(source, plan, seed=recipe.seed, epoch=epoch, companions=method.companions)
+    dataset: Dataset[dict[str, Any]]
+    if replay is not None:
+        dataset = replay.epoch(epoch, method.companions)
+    else:
+        plan = view_plan(recipe.views, recipe.view_size, method.num_views)
+        dataset = ViewDataset(source, plan, seed=recipe.seed, epoch=epoch, companions=method.companions)
     share = BatchShare(
         len(source),
         optim.batch_size // optim.accumulation_steps,
@@ -49,7 +57,7 @@ def epoch_loader(
     return DataLoader(
         dataset,
         batch_sampler=share,
-        collate_fn=collate_views,
+        collate_fn=collate_views if replay is None else collate_replayed,
         num_workers=workers,
         worker_init_fn=leave_interrupts_to_parent,
         # A generator of its own: the loader would otherwise draw from the one that training uses.

@@ -60,12 +60,20 @@ class BadTeacher(DiscoZooError):
     """A teacher file that is missing, damaged, or of another architecture."""
 
 
+class BadCache(DiscoZooError):
+    """A teacher cache that is busy, damaged, cannot be written, or was built from other views."""
+
+
 class BadRunFolder(DiscoZooError):
     """The output folder is in use, belongs to another recipe, or cannot be written."""
 
 
 class TrainingDiverged(DiscoZooError):
     """The loss is not finite."""
+
+
+class LostProcess(DiscoZooError):
+    """Another process of the run ended in the middle of it."""
 
 
 class Interrupted(DiscoZooError):

@@ -21,6 +21,7 @@ from disco_zoo.recipe_check import (
 from disco_zoo.recipe_extends import MergedRecipe, name_file, read_merged
 from disco_zoo.recipe_optim import OptimSection, check_optim
 from disco_zoo.recipe_student import Pixels, StudentSection, check_student, with_one_width
+from disco_zoo.recipe_teacher import check_teacher
 from disco_zoo.recipe_views import check_views
 from disco_zoo.recipe_yaml import dump_yaml, read_value
 
@@ -31,6 +32,8 @@ class TeacherSection(Section):
     image_size: Pixels | None = None  # None: the student's
     features: Literal["head", "backbone"] | None = None  # None: the head where the teacher has one
     bn_mode: Literal["eval", "train"] = "eval"
+    # Views of each image whose embeddings are computed once and replayed; None: new views, and a forward, each epoch.
+    cache_views: PositiveInt | None = None
 
 
 class DataSection(Section):
@@ -99,6 +102,8 @@ class Recipe(Section):
         """Identifies the run: everything that decides its weights, but not how often it logs."""
         silent = {"log", "target", "cost", "reference"}
         decisive = {key: value for key, value in self.as_dict().items() if key not in silent}
+        if self.teacher and self.teacher.cache_views is None:
+            del decisive["teacher"]["cache_views"]  # runs begun before there were caches go on
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
@@ -169,7 +174,7 @@ def parse_recipe(
     except ValidationError as error:
         messages += explain(error, Recipe)
     messages += check_named_sections(values) + check_across_sections(values)
-    messages += check_student(values) + check_optim(values) + check_views(values)
+    messages += check_student(values) + check_optim(values) + check_views(values) + check_teacher(values)
     if messages or recipe is None:
         raise BadRecipe(f"{origin}: " + "; ".join(name_file(message, inherited or {}) for message in messages))
     sections = {"views": recipe.views, "method": recipe.method}

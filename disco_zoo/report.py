@@ -208,6 +208,8 @@ def _fact_lines(facts: dict[str, Any]) -> list[str]:
     ]
     if teacher is not None:
         lines.insert(1, f"- teacher: {teacher['title']}, sha256 `{teacher['sha256'] or 'not a file'}`")
+        for cache in teacher.get("caches") or ():
+            lines.insert(2, f"- its embeddings: of {cache['views']} fixed views an image, from cache {cache['id']}")
     if facts["unreadable_images"]:
         lines.append(f"- {facts['unreadable_images']} images could not be read: unreadable_images.txt")
     return lines

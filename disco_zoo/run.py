@@ -15,8 +15,10 @@ from disco_zoo.checkpoint import export_backbone
 from disco_zoo.checksum import sha256_of
 from disco_zoo.data_pair import open_test_beside
 from disco_zoo.datasets import ImageSource, open_source, require_index
+from disco_zoo.distributed import peers
 from disco_zoo.engine import Trainer
 from disco_zoo.errors import BadData
+from disco_zoo.launch import meeting
 from disco_zoo.online_knn import OnlineKnn
 from disco_zoo.peak_memory import peak_memory_mib
 from disco_zoo.position import TrainResult
@@ -69,13 +71,22 @@ def open_data(recipe: Recipe, data: str | None = None, eval_data: str | None = N
     Raises:
         BadData: no source is named, or it cannot be read.
     """
+    train = open_training_images(recipe, data)
+    return Data(train, open_test_beside(train.name, eval_data or recipe.data.eval_source))
+
+
+def open_training_images(recipe: Recipe, data: str | None = None) -> ImageSource:
+    """Open the training images alone.
+
+    Raises:
+        BadData: no source is named, or it cannot be read.
+    """
     source = data or recipe.data.source
     if source is None:
         raise BadData(f"the recipe {recipe.name} needs images: add --data (a folder, a .tar or a .parquet)")
     train = open_source(source, "train")
     require_index(train, f"training by {recipe.method['name']} (views are keyed by the image's number)")
-    train = random_subset(train, recipe.data.max_images)
-    return Data(train, open_test_beside(source, eval_data or recipe.data.eval_source))
+    return random_subset(train, recipe.data.max_images)
 
 
 class Run:
@@ -91,7 +102,8 @@ class Run:
         # Resuming a pair of runs may find that the second one had not begun.
         self.resume = options.resume and (folder / "checkpoint.pt").is_file()
         self.started = now()
-        accelerator = make_accelerator(recipe, options.device)
+        with meeting():
+            accelerator = make_accelerator(recipe, options.device)
         self.is_main_process = bool(accelerator.is_main_process)
         self.folder = RunFolder(folder, recipe, resume=self.resume, writes=self.is_main_process)
         try:
@@ -106,7 +118,8 @@ class Run:
 
     def train(self) -> TrainResult:
         """Train to the end or to `max_steps`, then export the student and write `run.json`."""
-        result = self.trainer.train(resume=self.resume, max_steps=self.options.max_steps)
+        with peers():
+            result = self.trainer.train(resume=self.resume, max_steps=self.options.max_steps)
         if self.is_main_process:
             self._export(result)
         return result
@@ -156,6 +169,7 @@ class Run:
                 "title": parts.teacher.title,
                 "sha256": parts.teacher.loaded.sha256,
                 "supervised": parts.teacher.loaded.supervised,
+                "caches": self.trainer.replay.facts() if self.trainer.replay else None,
             },
             "student": {
                 "model": recipe.student.model,

@@ -19,6 +19,7 @@ from disco_zoo import convert, lite0
 from disco_zoo.catalog import load_catalog
 from disco_zoo.encoder import Encoder, feature_dim_of
 from disco_zoo.errors import BadCheckpoint, BadRecipe, BadTeacher, UnknownName, did_you_mean
+from disco_zoo.evaluate.features import backbone_fingerprint
 from disco_zoo.input_size import create_for_any_size, fit_input_size
 from disco_zoo.weights import local_weights
 
@@ -98,10 +99,20 @@ class Teacher:
     def backbone(self) -> nn.Module:
         return self.encoder.backbone
 
+    @property
+    def headless(self) -> bool:
+        """Whether the targets are pooled features."""
+        return isinstance(self.encoder.head, nn.Identity)
+
     @torch.no_grad()
     def __call__(self, views: Tensor, size: int | None = None) -> Tensor:
         """Un-normalised embeddings (b, D) of uint8 views (b, 3, S, S), seen at side `size`, without gradient."""
         return self.encoder.head(self.encoder.features(views, size)).detach()
+
+
+def teacher_key(teacher: Teacher) -> str:
+    """Sha256 of the teacher's file, or of its tensors where it has none."""
+    return teacher.loaded.sha256 or backbone_fingerprint(teacher.encoder)
 
 
 def load_teacher_source(source: str, *, pretrained: bool = True) -> LoadedTeacher:

@@ -22,6 +22,7 @@ def own_store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """What the user of this machine installed is none of the tests' business."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DISCO_ZOO_HOME", str(tmp_path_factory.mktemp("home") / "zoo"))
+        patch.setenv("DISCO_ZOO_CACHE", str(tmp_path_factory.mktemp("caches")))
         patch.delenv("DISCO_ZOO_CATALOG", raising=False)
         yield
 

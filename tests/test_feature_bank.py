@@ -12,11 +12,12 @@ import torch
 from tiny import TinySource, tiny_teacher
 from torch.nn import functional as F
 
-from disco_zoo import feature_bank, progress
-from disco_zoo.errors import BadData, BadRunFolder
+from disco_zoo import progress
+from disco_zoo.errors import BadCache, BadData
 from disco_zoo.evaluate.features import backbone_fingerprint, eval_transform
 from disco_zoo.feature_bank import FeatureBank, teacher_bank
 from disco_zoo.methods.base import Preparation
+from disco_zoo.teacher_cache import build
 from disco_zoo.teachers import Teacher
 
 
@@ -25,16 +26,16 @@ def preparation(folder: Path, source: TinySource | None = None) -> Preparation:
 
 
 @pytest.fixture
-def extractions(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """First image of each part that was computed."""
+def computed(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """First image of each block that was computed."""
     calls: list[int] = []
-    former = feature_bank.extract_features
+    former = build._do_block
 
-    def counted(*arguments: Any, **options: Any) -> Any:
-        calls.append(options["indices"][0])
-        return former(*arguments, **options)
+    def counted(cache: Any, block: Any, *rest: Any) -> Any:
+        calls.append(block.first)
+        return former(cache, block, *rest)
 
-    monkeypatch.setattr(feature_bank, "extract_features", counted)
+    monkeypatch.setattr(build, "_do_block", counted)
     return calls
 
 
@@ -51,36 +52,31 @@ def test_rows_are_the_teachers_unit_features_of_each_image_under_eval(tmp_path: 
     assert torch.allclose(bank.targets(torch.tensor([7, 2, 2])), F.normalize(expected, dim=1)[[7, 2, 2]], atol=5e-4)
 
 
-def test_bank_is_computed_in_parts_that_join_without_a_seam(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, extractions: list[int]
-) -> None:
-    whole = teacher_bank(tiny_teacher(), preparation(tmp_path / "whole"), kind="backbone")
-    monkeypatch.setattr(feature_bank, "IMAGES_A_PART", 5)
-    parts = teacher_bank(tiny_teacher(), preparation(tmp_path / "parts"), kind="backbone")
-    assert extractions == [0, 0, 5, 10]
-    assert np.allclose(whole.rows, parts.rows, atol=1e-3)
+def test_bank_of_several_blocks_joins_without_a_seam(tmp_path: Path, computed: list[int]) -> None:
+    source = TinySource(150)
+    bank = teacher_bank(tiny_teacher(), preparation(tmp_path, source), kind="backbone")
+    assert computed == [0, 64, 128]
+    images = torch.stack([eval_transform(16)(source.image(index)) for index in range(150)])
+    expected = F.normalize(tiny_teacher().encoder.features(images), dim=1)
+    assert torch.allclose(torch.from_numpy(np.array(bank.rows)).float(), expected, atol=5e-4)
 
 
-def test_bank_is_found_again_and_not_computed_twice(tmp_path: Path, extractions: list[int]) -> None:
+def test_bank_is_found_again_and_not_computed_twice(tmp_path: Path, computed: list[int]) -> None:
     first = teacher_bank(tiny_teacher(), preparation(tmp_path), kind="backbone")
     again = teacher_bank(tiny_teacher(), preparation(tmp_path), kind="backbone")
-    assert extractions == [0]
+    assert computed == [0]
     assert again.path == first.path
     assert np.array_equal(first.rows, again.rows)
-    assert [path.name for path in sorted((tmp_path / "teacher_features").iterdir())] == [
-        first.path.with_suffix(".json").name,
-        first.path.name,
-    ]
+    assert [path.name for path in (tmp_path / "teacher_features").iterdir()] == [first.path.name]
 
 
 def test_extraction_says_how_far_it_is_and_how_long_it_takes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(progress, "LINE_EVERY_SECONDS", 0.0)
-    monkeypatch.setattr(feature_bank, "IMAGES_A_PART", 200)
-    teacher_bank(tiny_teacher(), preparation(tmp_path, TinySource(300)), kind="backbone")
+    teacher_bank(tiny_teacher(), preparation(tmp_path, TinySource(150)), kind="backbone")
     lines = capsys.readouterr().err.splitlines()
-    assert [line.partition(",")[0] for line in lines] == [f"teacher's features: {n}/300" for n in (128, 200, 300)]
+    assert [line.partition(",")[0] for line in lines] == [f"teacher's features: {n}/150" for n in (64, 128, 150)]
     assert all(" left, images" in line for line in lines[:-1])
 
 
@@ -105,11 +101,11 @@ def other_size() -> Teacher:
 
 
 @pytest.mark.parametrize("make", [other_weights, other_statistics, other_file, other_size])
-def test_another_teacher_or_input_size_has_another_bank(tmp_path: Path, extractions: list[int], make: Any) -> None:
+def test_another_teacher_or_input_size_has_another_bank(tmp_path: Path, computed: list[int], make: Any) -> None:
     first = teacher_bank(tiny_teacher(), preparation(tmp_path), kind="backbone")
     other = teacher_bank(make(), preparation(tmp_path), kind="backbone")
     assert other.path != first.path
-    assert extractions == [0, 0]
+    assert computed == [0, 0]
 
 
 def test_other_images_another_resize_or_kind_have_another_bank(tmp_path: Path) -> None:
@@ -126,29 +122,28 @@ def test_other_images_another_resize_or_kind_have_another_bank(tmp_path: Path) -
     assert path(TinySource(12), "backbone", 18) == path(TinySource(12), "backbone", None)  # 256/224 of 16 pixels
 
 
-@pytest.mark.parametrize("damage", ["cut", "no facts", "cut facts", "other key", "no array", "other width"])
-def test_a_damaged_or_renamed_bank_is_computed_again(tmp_path: Path, extractions: list[int], damage: str) -> None:
+@pytest.mark.parametrize("damage", ["cut", "no facts", "cut facts", "other key", "no rows", "other width"])
+def test_a_damaged_or_renamed_bank_is_computed_again(tmp_path: Path, computed: list[int], damage: str) -> None:
     bank = teacher_bank(tiny_teacher(), preparation(tmp_path), kind="backbone")
-    expected, facts = np.array(bank.rows), bank.path.with_suffix(".json")
+    expected, facts, rows = np.array(bank.rows), bank.path / "cache.json", bank.path / "rows.f16"
     if damage == "cut":
-        bank.path.write_bytes(bank.path.read_bytes()[:-7])
+        rows.write_bytes(rows.read_bytes()[:-7])
     elif damage == "no facts":
         facts.unlink()
     elif damage == "cut facts":
         facts.write_text(facts.read_text()[:-30])
     elif damage == "other width":
-        np.save(bank.path, expected[:, :5])
+        facts.write_text(facts.read_text().replace('"width": 8', '"width": 5'))
     elif damage == "other key":
         facts.write_text(facts.read_text().replace(bank.key["data"], "0" * 64))
     else:
-        bank.path.unlink()
+        rows.unlink()
     again = teacher_bank(tiny_teacher(), preparation(tmp_path), kind="backbone")
-    assert extractions == [0, 0]
+    assert computed == [0, 0]
     assert np.array_equal(again.rows, expected)
 
 
-def test_row_i_stays_row_i_around_images_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(feature_bank, "IMAGES_A_PART", 5)
+def test_row_i_stays_row_i_around_images_that_cannot_be_read(tmp_path: Path) -> None:
     whole = teacher_bank(tiny_teacher(), preparation(tmp_path / "a"), kind="backbone")
     bank = teacher_bank(tiny_teacher(), preparation(tmp_path / "b", TinySource(unreadable=(3, 4, 8))), kind="backbone")
     assert list(bank.readable()) == [0, 1, 2, 5, 6, 7, 9, 10, 11]
@@ -165,14 +160,10 @@ def test_targets_of_an_image_without_features_are_refused_in_words(tmp_path: Pat
         bank.targets(torch.tensor([1, 3]))
 
 
-def test_too_many_unreadable_images_stop_the_run_over_all_parts(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(feature_bank, "IMAGES_A_PART", 8)
-    source = TinySource(24, unreadable=(*range(6), *range(8, 14)))
+def test_too_many_unreadable_images_stop_the_run_over_all_blocks(tmp_path: Path) -> None:
+    source = TinySource(90, unreadable=(*range(6), *range(70, 76)))
     with pytest.raises(BadData, match="12 images are unreadable, 10 are tolerated"):
         teacher_bank(tiny_teacher(), preparation(tmp_path, source), kind="backbone")
-    assert list((tmp_path / "teacher_features").iterdir()) == []
 
 
 def test_computing_leaves_a_train_mode_teacher_as_it_was(tmp_path: Path) -> None:
@@ -186,18 +177,8 @@ def test_computing_leaves_a_train_mode_teacher_as_it_was(tmp_path: Path) -> None
 
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "teacher_features").write_text("a file in the way")
-    with pytest.raises(BadRunFolder, match="cannot create"):
+    with pytest.raises(BadCache, match=r"cannot write the teacher cache in .*choose another --out"):
         teacher_bank(tiny_teacher(), preparation(tmp_path), kind="backbone")
-
-
-def test_a_full_disk_is_one_line_and_leaves_no_part(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(*_: Any) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(feature_bank, "_write_header", full)
-    with pytest.raises(BadRunFolder, match="no space left"):
-        teacher_bank(tiny_teacher(), preparation(tmp_path), kind="backbone")
-    assert list((tmp_path / "teacher_features").iterdir()) == []
 
 
 def test_bank_of_a_headless_teacher_is_one_for_both_kinds(tmp_path: Path) -> None:

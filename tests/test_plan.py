@@ -128,12 +128,14 @@ def test_data_are_counted_and_sampled(planned: Callable[..., str], tmp_path: Pat
 
 
 def test_cache_of_a_plan_in_closed_form(planned: Callable[..., str]) -> None:
-    plan = json.loads(planned("disco", "--images", 1000, "--cache-views", 3, "--device-tflops", 1, "--json"))
+    plan = json.loads(
+        planned("disco", "--images", 1000, "--set", "teacher.cache_views=4", "--device-tflops", 1, "--json")
+    )
     width, cache = plan["target_width"], plan["cache"]
-    assert cache["size_bytes"] == 1000 * 3 * width * 2
-    assert cache["break_even_epochs"] == 1.5
+    assert cache["size_bytes"] == 1000 * 4 * (width * 2 + 4)
+    assert cache["break_even_epochs"] == 2
     step, teacher = sum(plan["flops"].values()), plan["flops"]["teacher"]
-    assert cache["build_flops"] == pytest.approx(1000 * 3 * teacher / 16)  # two views of eight images a step
+    assert cache["build_flops"] == pytest.approx(1000 * 4 * teacher / 16)  # two views of eight images a step
     # The toy student, an EfficientNet, is slower by its depthwise convolutions; teacher and loss are not.
     loss, per_second = plan["flops"]["loss"], 1e12 * 0.4
     cached_step = (DEPTHWISE_SLOWDOWN * (step - teacher - loss) + loss) / per_second
@@ -170,8 +172,10 @@ def test_hours_in_closed_form() -> None:
     speed = speed_of_device(WORK, tflops=1e-12 * 10, utilisation=0.5)  # 10 FLOP/s on two devices
     assert speed.step_seconds == pytest.approx(10)
     assert speed.cached_step_seconds == pytest.approx(4)
-    cache = cache_plan(WORK, 4, 128)
-    assert (cache.size_bytes, cache.break_even_epochs) == (1000 * 4 * 128 * 2, 2)
+    cache = cache_plan(WORK, 4, 128, num_views=2)
+    assert (cache.size_bytes, cache.break_even_epochs) == (1000 * 4 * (128 * 2 + 4), 2)
+    # Two big views, and with them three small crops.
+    assert cache_plan(WORK, 4, 128, num_views=2, num_small=3).slots == 4 + 2 * 3
     assert hours(WORK, speed).total_seconds == pytest.approx(4000)
     assert hours(WORK, speed, cache).total_seconds == pytest.approx(400 * 4 + 1000 * 4 * 0.03)
     # Loaders that take 50 ms for an image hold up both, and the cache's build, which draws each view once, too.
@@ -226,8 +230,7 @@ def test_numbers_for_people(shown: str, expected: str) -> None:
         (["toy.yaml", "--set", "teacher.source=gone.pth"], "gone.pth"),
         (["toy.yaml", "--device-tflops", "a10"], "Did you mean 'a100'"),
         (["toy.yaml", "--device-tflops", "-3"], "above 0"),
-        (["toy.yaml", "--cache-views", "5"], "--cache-views 4"),
-        (["toy.yaml", "--cache-views", "2", "--set", "teacher.bn_mode=train"], "teacher.bn_mode=eval"),
+        (["toy.yaml", "--set", "teacher.cache_views=6"], "teacher.cache_views=4"),
         (["toy.yaml", "--calibrate", "0"], "--calibrate"),
     ],
 )
@@ -250,8 +253,3 @@ def test_a_calibration_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("disco_zoo.plan.calibration._free_bytes", lambda device: 2**20)
     with pytest.raises(DiscoZooError, match=r"needs .* MiB, 1.00 MiB are free.*--devices \d+"):
         plan_recipe(method_recipe("moco_v2"), PlanOptions(images=40, calibrate_steps=1))
-
-
-def test_a_cache_for_a_method_without_a_teacher_is_refused() -> None:
-    with pytest.raises(DiscoZooError, match="runs no teacher"):
-        plan_recipe(method_recipe("moco_v2"), PlanOptions(images=40, cache_views=2))

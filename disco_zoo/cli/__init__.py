@@ -31,6 +31,7 @@ VERBS: dict[str, tuple[str, str]] = {
     ),
     "plan": ("disco_zoo.cli.plan", "Say what a training will cost, before it runs."),
     "train": ("disco_zoo.cli.train", "Train from a recipe."),
+    "cache": ("disco_zoo.cli.cache", "Teacher embeddings of views, computed once: build, list, verify, rm."),
     "compare": ("disco_zoo.cli.compare", "Train several recipes on one budget: one table, one picture."),
     "evaluate": ("disco_zoo.cli.evaluate", "Measure a model: knn, linear, semi, transfer; put results in a table."),
     "finetune": ("disco_zoo.cli.finetune", "Train a classifier from a model on labelled images."),

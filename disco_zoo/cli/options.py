@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from disco_zoo.launch import processes_on_this_machine
+
 if TYPE_CHECKING:
     from disco_zoo.run import RunOptions
 
@@ -86,8 +88,9 @@ def chosen_device(device: str) -> str:
 
 
 def default_workers() -> int:
+    """Of each process: the cores are shared with those beside it."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, cores - 1))
+    return max(1, min(8, cores // processes_on_this_machine() - 1))
 
 
 def how_to_run(*, device: str, workers: int | None, resume: bool, steps: int | None) -> RunOptions:

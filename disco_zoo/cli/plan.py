@@ -28,7 +28,6 @@ from disco_zoo.plan.device_speeds import DEFAULT_UTILISATION, DEVICE_SPEEDS
     help="Share of --device-tflops that dense networks reach; depthwise ones are taken to reach a seventh of it.",
 )  # fmt: skip
 @click.option("--cores", type=click.IntRange(min=1), help="That draw views: hours are then the slower of both.")
-@click.option("--cache-views", type=click.IntRange(min=1), help="Views an image in a cache of the teacher's targets.")
 @DEVICE
 @JSON
 def command(

@@ -53,14 +53,17 @@ def _train(
 ) -> None:  # fmt: skip
     import json
 
+    from disco_zoo.launch import was_restarted
     from disco_zoo.report import finish_training
     from disco_zoo.run import Run, open_data
     from disco_zoo.run_folder import require_begun
 
     if start_only and (resume or steps is not None):
         raise click.UsageError("--start-only takes no steps: leave out --steps and --resume")
-    options = how_to_run(device=device, workers=workers, resume=resume, steps=0 if start_only else steps)
     folder = out or Path("runs") / recipe.name
+    # A restarted command has the arguments of the first time, which did not say --resume.
+    resume = resume or (was_restarted() and (folder / "checkpoint.pt").is_file())
+    options = how_to_run(device=device, workers=workers, resume=resume, steps=0 if start_only else steps)
     if resume:
         require_begun(folder)
     run = Run(recipe, open_data(recipe, data, eval_data), folder, options, label=recipe.name)

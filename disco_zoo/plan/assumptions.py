@@ -36,8 +36,8 @@ def sentences(plan: Plan, packed_how: str, tflops: tuple[float, str] | None) -> 
     )
     if plan.cache is not None:
         yield (
-            f"Cache: {plan.cache.views} views of each image, {plan.target_width} numbers a view in fp16. It has paid "
-            f"for itself after {plan.cache.views} views of an image, {plan.cache.break_even_epochs:g} epochs."
+            f"Cache: {plan.cache.slots} views of each image, {plan.target_width} numbers a view in fp16. It has paid "
+            f"for itself after {plan.cache.break_even_epochs:g} epochs."
         )
     yield f"Shards: {packed_how}."
     yield from _of_views(plan)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from disco_zoo.plan.flops import Flops
 
 CACHE_BYTES_A_NUMBER = 2  # fp16
+CACHE_BYTES_A_VIEW = 4  # its checksum
 
 
 @dataclass(frozen=True)
@@ -48,15 +49,19 @@ class Speed:
 
 @dataclass(frozen=True)
 class CachePlan:
-    """A cache of `views` views of each image.
+    """A cache of `views` big views of each image.
 
     Attributes:
+        slots: views of each image in it, the small crops that go with the big ones included.
+        epochs: that pass until each view has been seen once.
         size_bytes: on disk.
         build_flops: of the teacher's one pass over them.
         break_even_epochs: after so many epochs the teacher has been run as often without the cache.
     """
 
     views: int
+    slots: int
+    epochs: float
     size_bytes: int
     build_flops: float
     break_even_epochs: float
@@ -82,9 +87,13 @@ class RunHours:
         return batch_size / self.network_seconds
 
 
-def cache_plan(work: Work, views: int, target_width: int) -> CachePlan:
-    size_bytes = work.images * views * target_width * CACHE_BYTES_A_NUMBER
-    return CachePlan(views, size_bytes, work.images * views * work.teacher_view_flops, views / work.teacher_views)
+def cache_plan(work: Work, views: int, target_width: int, *, num_views: int, num_small: int = 0) -> CachePlan:
+    """Of `views` big views of each image, of which a step takes `num_views` and, with them, `num_small` small crops."""
+    epochs = views / num_views
+    slots = round(views + epochs * num_small)
+    size_bytes = work.images * slots * (target_width * CACHE_BYTES_A_NUMBER + CACHE_BYTES_A_VIEW)
+    build_flops = work.images * slots * work.teacher_view_flops
+    return CachePlan(views, slots, epochs, size_bytes, build_flops, slots / work.teacher_views)
 
 
 def speed_of_device(work: Work, tflops: float, utilisation: float) -> Speed:
@@ -114,8 +123,6 @@ def hours(work: Work, speed: Speed, cache: CachePlan | None = None, loader_secon
     if cache is not None:
         assert speed.cached_step_seconds is not None
         network = speed.cached_step_seconds
-        # An image's views are drawn together, as many as a step takes.
-        drawn = cache.views / max(1.0, work.teacher_views)
-        before += work.images * max(cache.views * speed.teacher_view_seconds, drawn * loader_seconds)
+        before += work.images * max(cache.slots * speed.teacher_view_seconds, cache.epochs * loader_seconds)
     step = max(network, work.batch_size * loader_seconds)
     return RunHours(network, step, before, before + work.steps * step)

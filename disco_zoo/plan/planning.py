@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, is_dataclass, replace
 from typing import Any
 
-from disco_zoo.errors import BadRecipe
 from disco_zoo.methods import METHODS
 from disco_zoo.plan.assumptions import sentences
 from disco_zoo.plan.calibration import StepSeconds, require_memory, time_steps
@@ -32,7 +31,6 @@ class PlanOptions:
         calibrate_steps: time so many steps; None for none.
         device_tflops: a number or a name of `DEVICE_SPEEDS`; None for no hours from it.
         cores: that draw views; None for as many as it takes.
-        cache_views: None for the recipe's, or `DEFAULT_CACHE_VIEWS`.
         device: where to calibrate.
     """
 
@@ -43,7 +41,6 @@ class PlanOptions:
     device_tflops: str | None = None
     utilisation: float = DEFAULT_UTILISATION
     cores: int | None = None
-    cache_views: int | None = None
     device: str = "cpu"
 
 
@@ -111,7 +108,7 @@ def plan_recipe(recipe: Recipe, options: PlanOptions) -> Plan:
 
     Raises:
         BadData: nobody knows how many images there are, or they cannot be read.
-        BadRecipe: the batch does not fit the data or the devices, or the cache is larger than the run can use.
+        BadRecipe: the batch does not fit the data, the devices or, to calibrate, free memory.
         UnknownName: a network or device that nobody knows.
     """
     facts = data_facts(recipe, options.data, options.images)
@@ -121,7 +118,7 @@ def plan_recipe(recipe: Recipe, options: PlanOptions) -> Plan:
     micro_batches = recipe.optim.accumulation_steps * options.devices
     counted = step_cost(bare, NoiseSource(facts.images), recipe.optim.batch_size // micro_batches)
     work = _work(recipe, options, facts, counted, micro_batches)
-    cache = _cache(recipe, options, work, counted.target_width)
+    cache = _cache(recipe, work, counted.target_width)
     packed, packed_how = packed_bytes_per_image(facts)
     plan = Plan(
         recipe=recipe,
@@ -177,23 +174,12 @@ def _work(recipe: Recipe, options: PlanOptions, facts: DataFacts, counted: StepC
     )  # fmt: skip
 
 
-def _cache(recipe: Recipe, options: PlanOptions, work: Work, target_width: int) -> CachePlan | None:
-    wanted = options.cache_views or getattr(recipe.teacher, "cache_views", None)
-    if recipe.teacher is None or not work.teacher_in_steps:
-        if options.cache_views:
-            raise BadRecipe(f"--cache-views: {recipe.name} runs no teacher in its steps. Leave it out")
+def _cache(recipe: Recipe, work: Work, target_width: int) -> CachePlan | None:
+    """Of the recipe's size, or of the usual one where it has none; None where nothing can be replayed."""
+    teacher = recipe.teacher
+    if teacher is None or not work.teacher_in_steps or teacher.bn_mode == "train":
         return None
-    if recipe.teacher.bn_mode == "train":
-        if options.cache_views:
-            raise BadRecipe(
-                "--cache-views: a teacher in train mode answers by the batch, so nothing can be cached. "
-                "Type: --set teacher.bn_mode=eval"
-            )
-        return None
-    most = int(recipe.optim.epochs * work.teacher_views)
-    if wanted and wanted > most:
-        raise BadRecipe(
-            f"a cache of {wanted} views is larger than the run needs: {recipe.optim.epochs} epochs show the teacher "
-            f"{most} views of an image. Type: --cache-views {most}"
-        )
-    return cache_plan(work, wanted or min(DEFAULT_CACHE_VIEWS, most), target_width)
+    num_views = METHODS[recipe.method["name"]].num_views
+    # Larger than the epochs can use it would only cost.
+    views = teacher.cache_views or min(DEFAULT_CACHE_VIEWS, recipe.optim.epochs * num_views)
+    return cache_plan(work, views, target_width, num_views=num_views, num_small=recipe.views["small_views"])

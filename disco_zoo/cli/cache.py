@@ -1,0 +1,129 @@
+"""`disco-zoo cache`: teacher embeddings of augmented views, computed once and replayed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from disco_zoo.cli.options import DATA, DEVICE, JSON, VIEW_WORKERS, chosen_device, default_workers, with_options
+
+EXIT_FAILED = 1
+
+_BUILD_OPTIONS = with_options(
+    [
+        click.argument("recipe"),
+        click.option(
+            "--views", type=click.IntRange(min=1), help="Views of each image.  [default: teacher.cache_views]"
+        ),
+        DATA,
+        click.option(
+            "--set", "overrides", multiple=True, metavar="KEY=VALUE",
+            help="Change one key of the recipe, as for `train`. Repeatable.",
+        ),
+        click.option("--seed", type=int, help="Seed of the views.  [default: the recipe's]"),
+        DEVICE,
+        VIEW_WORKERS,
+    ]
+)  # fmt: skip
+
+
+@click.group("cache")
+def command() -> None:
+    """Teacher embeddings of augmented views, computed once, replayed by epochs, students and methods.
+
+    Training with --set teacher.cache_views=M builds by itself what is missing. Caches lie in $DISCO_ZOO_CACHE
+    (default ~/.cache/disco-zoo). Each fits one teacher, one set of images, one view recipe, one size, one seed.
+    """
+
+
+@command.command("build")
+@_BUILD_OPTIONS
+def build(
+    recipe: str, views: int | None, overrides: tuple[str, ...], seed: int | None, data: str | None, device: str,
+    workers: int | None,
+) -> None:  # fmt: skip
+    """Run the teacher over M views of every image of RECIPE's data; go on where a former build stopped.
+
+    \b
+    Examples:
+      disco-zoo cache build disco_effb0.disco_lite0_cifar10 --views 8 --data cifar10_train.parquet
+      torchrun --nproc-per-node 4 -m disco_zoo cache build my_recipe.yaml --views 8 --data photos/
+    """
+    from disco_zoo.accelerator import make_accelerator
+    from disco_zoo.build import seeded_teacher
+    from disco_zoo.distributed import peers
+    from disco_zoo.launch import meeting
+    from disco_zoo.recipe import load_recipe
+    from disco_zoo.run import open_training_images
+    from disco_zoo.teacher_cache.of_run import replay_for
+
+    chosen = [*overrides, *([] if seed is None else [f"seed={seed}"])]
+    loaded = load_recipe(recipe, [*chosen, *([] if views is None else [f"teacher.cache_views={views}"])])
+    if loaded.teacher is None or loaded.teacher.cache_views is None:
+        raise click.UsageError("how many views of each image? Type: --views 8")
+    with meeting():
+        accelerator = make_accelerator(loaded, chosen_device(device))
+    teacher, source = seeded_teacher(loaded, accelerator.device), open_training_images(loaded, data)
+    with peers():
+        replay = replay_for(
+            loaded, teacher, source,
+            accelerator=accelerator, workers=default_workers() if workers is None else workers,
+        )  # fmt: skip
+    if accelerator.is_main_process and replay is not None:
+        for kind in replay.kinds:
+            cache = kind.rows.cache
+            click.echo(f"{cache.path.name}: {kind.rows.slots} views of {cache.images} images, {_megabytes(cache.path)}")
+
+
+@command.command("list")
+@JSON
+def show_all(as_json: bool) -> None:
+    """Show the caches on this machine."""
+    from disco_zoo.teacher_cache.report import print_caches
+    from disco_zoo.teacher_cache.shelf import caches, state_of
+
+    print_caches([state_of(cache) for cache in caches()], as_json)
+
+
+@command.command("verify")
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+def verify(ids: tuple[str, ...]) -> int:
+    """Read caches (by default all) and check every block; damaged ones are struck out, to be built again.
+
+    Exit code 1 if one is damaged.
+    """
+    from disco_zoo.teacher_cache.report import views_text
+    from disco_zoo.teacher_cache.shelf import caches, find_cache, state_of
+
+    failed = False
+    for cache in [find_cache(name) for name in ids] if ids else caches():
+        with cache.claimed():
+            total, damaged = len(list(cache.journal.read())), cache.damaged()
+            if damaged:
+                cache.strike_out(damaged)
+        failed |= bool(damaged)
+        verdict = f"FAILED, {len(damaged)} of {total} blocks are damaged: repeat the build" if damaged else "verified"
+        click.echo(f"{cache.path.name}: {verdict} ({views_text(state_of(cache))} views)")
+    return EXIT_FAILED if failed else 0
+
+
+@command.command("rm")
+@click.argument("ids", metavar="[ID]...", nargs=-1)
+@click.option("--all", "everything", is_flag=True, help="Remove all caches.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def remove(ids: tuple[str, ...], everything: bool, yes: bool) -> None:
+    """Remove caches by ID, or by the beginning of one."""
+    from disco_zoo.teacher_cache import shelf
+
+    if bool(ids) == everything:
+        raise click.UsageError("name caches by ID, or type --all. IDs: disco-zoo cache list")
+    for cache in shelf.caches() if everything else [shelf.find_cache(name) for name in ids]:
+        size = _megabytes(cache.path)
+        if yes or click.confirm(f"Remove {cache.path.name} ({size})?", err=True):
+            shelf.remove(cache)
+            click.echo(f"removed {cache.path.name}, {size}", err=True)
+
+
+def _megabytes(folder: Path) -> str:
+    return f"{sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) / 1e6:.1f} MB"

@@ -1,0 +1,259 @@
+"""One cache on disk.
+
+    <caches>/<id>/cache.json     the key, and what people want to know
+                  rows.f16       float16, slot by slot: (slots, images, width)
+                  views.u32      CRC-32 of each view's pixels: (slots, images)
+                  done-0.jsonl   which blocks of both are finished (`journal.py`)
+
+`<caches>` is $DISCO_ZOO_CACHE, else $XDG_CACHE_HOME/disco-zoo, else ~/.cache/disco-zoo, and in it `teacher_views`. Rows
+that the journals do not name are never read.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from disco_zoo.atomic import why_not_written, write_whole
+from disco_zoo.errors import BadCache
+from disco_zoo.teacher_cache.journal import BLOCK_IMAGES, Block, Done, Journal
+
+ROWS, VIEWS, FACTS = "rows.f16", "views.u32", "cache.json"
+
+
+def caches_home() -> Path:
+    """The folder of all caches; it need not exist."""
+    own = os.environ.get("DISCO_ZOO_CACHE")
+    base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "disco-zoo"
+    return base.expanduser() / "teacher_views"
+
+
+ELSEWHERE = "set DISCO_ZOO_CACHE to another folder"
+
+
+@contextmanager
+def writing_errors(folder: Path, elsewhere: str = ELSEWHERE) -> Iterator[None]:
+    """Say in one line why a cache cannot be written.
+
+    Args:
+        elsewhere: how to put it on another disk.
+
+    Raises:
+        BadCache: no room or no permission; what was finished stays.
+    """
+    try:
+        yield
+    except OSError as error:
+        reason = why_not_written(error)
+        if reason is None:
+            raise
+        raise BadCache(
+            f"cannot write the teacher cache in {folder}: {reason}. Make room, or {elsewhere}; then repeat the "
+            "command: what is finished is kept"
+        ) from error
+
+
+class CacheFolder:
+    """A cache, whole or in the making.
+
+    Args:
+        path: its folder.
+        elsewhere: how to put it on another disk, for the message that there is no room.
+    """
+
+    def __init__(self, path: Path, elsewhere: str = ELSEWHERE) -> None:
+        self.path, self.elsewhere = path, elsewhere
+        self.lock = FileLock(path / ".lock")
+
+    @functools.cached_property
+    def facts(self) -> dict[str, Any]:
+        """The content of cache.json: `key`, `images`, `width`, `title`, `data`, `created`.
+
+        Raises:
+            BadCache: there is none, or it is damaged.
+        """
+        try:
+            facts: dict[str, Any] = json.loads((self.path / FACTS).read_text(encoding="utf-8"))
+            if facts["images"] < 1 or facts["width"] < 1:
+                raise ValueError("a cache of nothing")
+            return facts
+        except (OSError, ValueError, LookupError, TypeError) as error:
+            raise BadCache(f"{self.path} is no teacher cache. Type: disco-zoo cache rm {self.path.name}") from error
+
+    @property
+    def images(self) -> int:
+        return int(self.facts["images"])
+
+    @property
+    def width(self) -> int:
+        return int(self.facts["width"])
+
+    @property
+    def journal(self) -> Journal:
+        return Journal(self.path, self.images)
+
+    @property
+    def slots_on_disk(self) -> int:
+        """Views of each image that the files have room for."""
+        sizes = (self._size(ROWS) // (self.images * self.width * 2), self._size(VIEWS) // (self.images * 4))
+        return min(sizes)
+
+    def _size(self, name: str) -> int:
+        path = self.path / name
+        return path.stat().st_size if path.is_file() else 0
+
+    def create(self, facts: dict[str, Any], slots: int) -> None:
+        """Make the folder if it is not there, and room for `slots` views of each image.
+
+        Raises:
+            BadCache: no room or no permission.
+        """
+        with writing_errors(self.path, self.elsewhere):
+            self.path.mkdir(parents=True, exist_ok=True)
+            if not self._is_of(facts):
+                self._begin(facts)
+            if lost := [done for done in self.journal.read() if done.first_slot + done.slots > self.slots_on_disk]:
+                self.strike_out(lost)  # a file was cut: what grows in its place is not what was noted
+            _reserve(self.path / ROWS, slots * self.images * self.width * 2)
+            _reserve(self.path / VIEWS, slots * self.images * 4)
+
+    def _is_of(self, facts: dict[str, Any]) -> bool:
+        try:
+            return all(self.facts[name] == facts[name] for name in ("key", "images", "width"))
+        except (BadCache, LookupError):
+            return False
+
+    def _begin(self, facts: dict[str, Any]) -> None:
+        """Start afresh, also where the facts were damaged: whatever was noted under them counts no more."""
+        for path in self.path.glob("done-*.jsonl"):
+            path.unlink()
+        text = json.dumps(facts, indent=1, ensure_ascii=False)
+        write_whole(self.path / FACTS, lambda partial: partial.write_text(text, encoding="utf-8"))
+        self.__dict__.pop("facts", None)
+
+    def missing(self, slots: int) -> np.ndarray:
+        """bool (blocks, slots): what a run with `slots` views still lacks."""
+        done = self.journal.coverage(max(slots, self.slots_on_disk))
+        done[:, self.slots_on_disk :] = False  # a file that was cut
+        missing: np.ndarray = ~done[:, :slots]
+        return missing
+
+    def rows(self) -> np.ndarray:
+        """float16 (slots, images, width), memory-mapped."""
+        shape = (self.slots_on_disk, self.images, self.width)
+        return np.memmap(self.path / ROWS, dtype="<f2", mode="r", shape=shape)
+
+    def view_crcs(self) -> np.ndarray:
+        """uint32 (slots, images), memory-mapped."""
+        return np.memmap(self.path / VIEWS, dtype="<u4", mode="r", shape=(self.slots_on_disk, self.images))
+
+    def write(self, block: Block, rows: np.ndarray, crcs: np.ndarray, unreadable: dict[int, str], writer: int) -> None:
+        """Store a block and note it.
+
+        Args:
+            rows: float16 (slots, n, width).
+            crcs: of the views, uint32 (slots, n).
+            unreadable: what was wrong with images that could not be read, by number.
+            writer: rank of this process.
+
+        Raises:
+            BadCache: no room or no permission; what was noted before stays.
+        """
+        with writing_errors(self.path, self.elsewhere):
+            for name, values in ((ROWS, rows.astype("<f2")), (VIEWS, crcs.astype("<u4"))):
+                self._write_slots(name, block.first, block.first_slot, values)
+            named = {str(index): text for index, text in unreadable.items()}
+            self.journal.append(Done(block.first, block.first_slot, len(rows), block_crc(rows, crcs), named), writer)
+
+    def _write_slots(self, name: str, first: int, first_slot: int, values: np.ndarray) -> None:
+        row_bytes = values[0, 0].nbytes
+        with (self.path / name).open("rb+", buffering=0) as file:
+            for number, part in enumerate(values):
+                file.seek(((first_slot + number) * self.images + first) * row_bytes)
+                _write_all(file, np.ascontiguousarray(part).tobytes())
+            os.fsync(file.fileno())
+
+    def damaged(self) -> list[Done]:
+        """Noted blocks whose rows are not those that were written."""
+        rows, crcs, found = self.rows(), self.view_crcs(), []
+        for done in self.journal.read():
+            last_slot = done.first_slot + done.slots
+            place = slice(done.first_slot, last_slot), slice(done.first, done.first + BLOCK_IMAGES)
+            if last_slot > len(rows) or block_crc(rows[place], crcs[place]) != done.crc:
+                found.append(done)
+        return found
+
+    def strike_out(self, damaged: list[Done]) -> None:
+        """Forget blocks, so that the next build computes them again.
+
+        Raises:
+            BadCache: the journal cannot be written.
+        """
+        with writing_errors(self.path, self.elsewhere):
+            self.journal.rewrite([done for done in self.journal.read() if done not in damaged])
+
+    @contextmanager
+    def claimed(self, while_busy: Callable[[], None] | None = None) -> Iterator[None]:
+        """Hold the cache for changing it.
+
+        Args:
+            while_busy: called again and again while another process holds it; None raises instead.
+
+        Raises:
+            BadCache: another process holds it, or the folder cannot be written.
+        """
+        while not self._acquired():
+            if while_busy is None:
+                raise BadCache(f"teacher cache {self.path.name} is being built by another process. Wait for it")
+            while_busy()
+        try:
+            yield
+        finally:
+            self.lock.release()
+
+    def _acquired(self) -> bool:
+        with writing_errors(self.path, self.elsewhere):
+            try:
+                self.path.mkdir(parents=True, exist_ok=True)
+                self.lock.acquire(timeout=0)
+            except Timeout:
+                return False
+            return True
+
+
+def block_crc(rows: np.ndarray, crcs: np.ndarray) -> int:
+    """CRC-32 of rows float16 (slots, n, width) and of their views' CRCs uint32 (slots, n)."""
+    crc = zlib.crc32(np.ascontiguousarray(rows, dtype="<f2").tobytes())
+    return zlib.crc32(np.ascontiguousarray(crcs, dtype="<u4").tobytes(), crc)
+
+
+def _write_all(file: Any, content: bytes) -> None:
+    """An unbuffered write may be short."""
+    left = memoryview(content)
+    while left:
+        left = left[file.write(left) :]
+
+
+def _reserve(path: Path, size: int) -> None:
+    """Let a file be at least `size` bytes, with the room for them taken now rather than found missing in mid-work."""
+    former = path.stat().st_size if path.is_file() else 0
+    if former >= size:
+        return
+    with path.open("ab") as file:
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(file.fileno(), former, size - former)
+            else:
+                file.truncate(size)
+        except OSError:
+            file.truncate(former)
+            raise

@@ -1,0 +1,49 @@
+"""What a run reads from its caches: rows by image and slot, checked against the view that was drawn again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from disco_zoo.teacher_cache.block_views import view_crc
+from disco_zoo.teacher_cache.cache_folder import CacheFolder
+
+
+@dataclass
+class CachedRows:
+    """The rows of a whole cache. It can be pickled: a worker opens the files again.
+
+    Args:
+        cache: whole for `slots` views of each image.
+        slots: M, how many of them the run replays.
+    """
+
+    cache: CacheFolder
+    slots: int
+
+    def __post_init__(self) -> None:
+        self._files: tuple[np.ndarray, np.ndarray] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_files": None}
+
+    @property
+    def width(self) -> int:
+        return self.cache.width
+
+    def row(self, image: int, slot: int) -> Tensor:
+        """float16 (D,)."""
+        return torch.from_numpy(np.array(self._open()[0][slot, image]))
+
+    def is_first_view(self, view: Tensor, image: int, slot: int) -> bool:
+        """Whether a view uint8 (3, S, S), drawn again, is the one that the teacher saw, bit for bit."""
+        return view_crc(view) == int(self._open()[1][slot, image])
+
+    def _open(self) -> tuple[np.ndarray, np.ndarray]:
+        if self._files is None:
+            self._files = self.cache.rows(), self.cache.view_crcs()
+        return self._files

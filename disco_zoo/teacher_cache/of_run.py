@@ -1,0 +1,91 @@
+"""The caches of a run: which it needs, built where they are missing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from disco_zoo.build import small_views_of
+from disco_zoo.datasets import ImageSource, require_index
+from disco_zoo.methods import METHODS
+from disco_zoo.recipe import Recipe
+from disco_zoo.teacher_cache.block_views import SlotViews
+from disco_zoo.teacher_cache.build import Building, build_cache
+from disco_zoo.teacher_cache.cache_folder import CacheFolder, caches_home
+from disco_zoo.teacher_cache.cached_rows import CachedRows
+from disco_zoo.teacher_cache.replayed_views import ReplayedKind, ReplayedViews
+from disco_zoo.teacher_cache.slots import SlotDraw
+from disco_zoo.teacher_cache.views_key import BIG, SMALL, cache_key
+from disco_zoo.teachers import Teacher
+from disco_zoo.view_dataset import Companions, view_plan
+
+
+@dataclass(frozen=True)
+class Replay:
+    """What a run replays instead of asking its teacher."""
+
+    source: ImageSource
+    kinds: tuple[ReplayedKind, ...]
+    seed: int
+
+    def epoch(self, epoch: int, companions: Companions | None) -> Dataset[dict[str, Any]]:
+        return ReplayedViews(self.source, self.kinds, seed=self.seed, epoch=epoch, companions=companions)
+
+    def facts(self) -> list[dict[str, Any]]:
+        """For run.json."""
+        return [{"id": kind.rows.cache.path.name, "views": kind.rows.slots} for kind in self.kinds]
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The teacher's rows of views, as a step without a cache computes them."""
+
+    teacher: Teacher
+    size: int
+    accelerator: Any
+
+    def __call__(self, views: Tensor) -> Tensor:
+        with self.accelerator.autocast():
+            return self.teacher(views.to(self.accelerator.device, non_blocking=True), self.size)
+
+
+def replay_for(
+    recipe: Recipe, teacher: Teacher | None, source: ImageSource, *, accelerator: Any, workers: int
+) -> Replay | None:
+    """Open the caches that `teacher.cache_views` asks for, and build first what they lack; None without the key.
+
+    All processes of the run call this.
+
+    Raises:
+        BadCache, BadData, Interrupted: see `build_cache`.
+    """
+    views = recipe.teacher.cache_views if recipe.teacher else None
+    if views is None or teacher is None:
+        return None
+    require_index(source, "a teacher cache (rows are found by the image's number)")
+    crops = small_views_of(recipe)
+    plan = view_plan(recipe.views, recipe.view_size, METHODS[recipe.method["name"]].num_views)
+    wanted = [(BIG, plan.view, plan.num_views, views)]
+    if plan.small is not None:
+        wanted.append((SMALL, plan.small, plan.num_small, views // plan.num_views * plan.num_small))
+    kinds = []
+    for kind, view, num_views, slots in wanted:
+        key = cache_key(recipe, teacher, source, kind, crops)
+        cache = CacheFolder(caches_home() / key.id)
+        facts = {
+            "key": key.values, "images": len(source), "width": teacher.embed_dim, "title": teacher.title,
+            "data": source.name, "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }  # fmt: skip
+        draw = SlotDraw(view, recipe.seed, kind)
+        build_cache(cache, slots, Building(
+            "teacher's views", SlotViews(source, draw, key.values["view_size"]),
+            _Asked(teacher, key.values["teacher_size"], accelerator), facts,
+            max_unreadable_images=recipe.data.max_unreadable_images, workers=workers,
+        ))  # fmt: skip
+        kinds.append(ReplayedKind(draw, num_views, CachedRows(cache, slots)))
+    teacher.encoder.to("cpu")  # it has said what it knows; the accelerator's memory is the student's
+    return Replay(source, tuple(kinds), recipe.seed)

@@ -1,0 +1,89 @@
+"""All caches of this machine: which there are, finding one by its id, removing it."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from typing import Any
+
+from disco_zoo.errors import BadCache, UnknownName, did_you_mean
+from disco_zoo.teacher_cache.cache_folder import CacheFolder, caches_home, writing_errors
+
+
+@dataclass(frozen=True)
+class CacheState:
+    """A cache as people see it.
+
+    Attributes:
+        facts: of cache.json.
+        views: views of each image that are done, 2.5 where a third is half done.
+        slots: views of each image that the files have room for.
+        size_bytes: on disk.
+    """
+
+    id: str
+    facts: dict[str, Any]
+    views: float
+    slots: int
+    size_bytes: int
+
+
+def caches() -> list[CacheFolder]:
+    """Every cache, by id; folders that hold none are left out."""
+    home = caches_home()
+    folders = sorted(path for path in home.iterdir() if path.is_dir()) if home.is_dir() else []
+    return [cache for path in folders if _is_one(cache := CacheFolder(path))]
+
+
+def find_cache(name: str) -> CacheFolder:
+    """The cache whose id begins with `name`.
+
+    Raises:
+        UnknownName: none, or several.
+    """
+    home = caches_home()
+    # Also a folder without a readable cache.json: it must be possible to remove it.
+    ids = sorted(path.name for path in home.iterdir() if path.is_dir()) if home.is_dir() else []
+    found = [one for one in ids if one.startswith(name)]
+    if len(found) != 1:
+        wrong = f"there is no cache '{name}'.{did_you_mean(name, ids)}"
+        if found:
+            wrong = f"several caches begin with '{name}': {', '.join(found)}."
+        raise UnknownName(f"{wrong} Type: disco-zoo cache list")
+    return CacheFolder(home / found[0])
+
+
+def state_of(cache: CacheFolder) -> CacheState:
+    """Read what of the cache is done.
+
+    Raises:
+        BadCache: it is damaged.
+    """
+    slots = cache.slots_on_disk
+    missing = cache.missing(slots)
+    done = 1.0 - missing.mean() if missing.size else 0.0
+    size = sum(path.stat().st_size for path in cache.path.iterdir() if path.is_file())
+    return CacheState(cache.path.name, cache.facts, round(done * slots, 2), slots, size)
+
+
+def remove(cache: CacheFolder) -> int:
+    """Delete a cache; return the bytes that are free again.
+
+    Raises:
+        BadCache: it is being built, or cannot be deleted.
+    """
+    with cache.claimed(), writing_errors(cache.path):
+        files = [path for path in cache.path.iterdir() if path.name != ".lock"]
+        size = sum(path.stat().st_size for path in files)
+        # What makes it a cache goes first: a deletion that is cut short leaves nothing that is trusted.
+        for path in sorted(files, key=lambda path: (path.name != "cache.json", not path.name.startswith("done-"))):
+            path.unlink()
+    shutil.rmtree(cache.path)
+    return size
+
+
+def _is_one(cache: CacheFolder) -> bool:
+    try:
+        return bool(cache.facts)
+    except BadCache:
+        return False
