@@ -98,7 +98,7 @@ def _disk(plan: Plan) -> Table:
     if plan.cache is not None:
         table.add_row(
             "cache of the teacher", words.size(plan.cache.size_bytes),
-            f"{words.count(plan.work.images)} x {plan.cache.slots} views x {plan.target_width} numbers x 2 bytes",
+            f"{words.count(plan.work.images)} x {plan.cache.slots} views x {plan.target_width} numbers, fp16",
         )  # fmt: skip
     return table
 
