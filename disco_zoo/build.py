@@ -52,12 +52,17 @@ class Parts:
         return self.method.student
 
 
-def build_parts(recipe: Recipe, source: ImageSource, device: torch.device | str = "cpu") -> Parts:
+def build_parts(
+    recipe: Recipe, source: ImageSource, device: torch.device | str = "cpu", *, loaded: LoadedTeacher | None = None
+) -> Parts:
     """Load the teacher, initialise the student, wrap both in the method.
 
     The backbone's random weights depend on the seed alone, so a baseline with the same seed starts equal.
+
+    Args:
+        loaded: the teacher's networks, where they do not come from `teacher.source`.
     """
-    teacher = seeded_teacher(recipe, device)
+    teacher = seeded_teacher(recipe, device, loaded)
     student, inheritance = _build_student(recipe, source, teacher, device)
     _seed("method", recipe.seed)
     method_class = METHODS[recipe.method["name"]]
@@ -94,16 +99,17 @@ def _check_small_size(recipe: Recipe, student: Encoder, teacher: Teacher | None)
     require_small_size(small_size_of(recipe.views, recipe.view_size), networks)
 
 
-def seeded_teacher(recipe: Recipe, device: torch.device | str) -> Teacher | None:
+def seeded_teacher(recipe: Recipe, device: torch.device | str, loaded: LoadedTeacher | None = None) -> Teacher | None:
     """The recipe's teacher; where it has random weights, those of the recipe's seed."""
     _seed("teacher", recipe.seed)
-    return build_teacher(recipe.student.image_size, recipe.teacher, device) if recipe.teacher else None
+    return build_teacher(recipe.student.image_size, recipe.teacher, device, loaded) if recipe.teacher else None
 
 
-def build_teacher(student_size: int, section: TeacherSection, device: torch.device | str) -> Teacher:
-    loaded = load_teacher_source(section.source, pretrained=section.pretrained)
+def build_teacher(
+    student_size: int, section: TeacherSection, device: torch.device | str, loaded: LoadedTeacher | None = None
+) -> Teacher:
     return Teacher(
-        loaded,
+        loaded or load_teacher_source(section.source, pretrained=section.pretrained),
         image_size=section.image_size or student_size,
         features=section.features,
         bn_mode=section.bn_mode,

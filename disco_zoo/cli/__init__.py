@@ -29,6 +29,7 @@ VERBS: dict[str, tuple[str, str]] = {
         "disco_zoo.cli.reproduce",
         "Train a model of the zoo again, measure it, and give a verdict.",
     ),
+    "plan": ("disco_zoo.cli.plan", "Say what a training will cost, before it runs."),
     "train": ("disco_zoo.cli.train", "Train from a recipe."),
     "cache": ("disco_zoo.cli.cache", "Teacher embeddings of views, computed once: build, list, verify, rm."),
     "compare": ("disco_zoo.cli.compare", "Train several recipes on one budget: one table, one picture."),

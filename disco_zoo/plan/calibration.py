@@ -1,0 +1,122 @@
+"""Time real steps of a recipe on this machine, with the teacher and with what it said read from a cache, in turns."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from disco_zoo.batch import Batch, batch_on
+from disco_zoo.build import Parts
+from disco_zoo.errors import BadRecipe
+from disco_zoo.optim import build_optimizer
+from disco_zoo.plan import words
+from disco_zoo.plan.data_facts import DataFacts
+from disco_zoo.plan.noise_source import Neighbour, NoiseSource
+from disco_zoo.plan.step_cost import autocast
+from disco_zoo.plan.weightless import build_weightless
+from disco_zoo.progress import StepProgress
+from disco_zoo.recipe import Recipe
+from disco_zoo.view_dataset import ViewDataset, collate_views, view_plan
+
+WARM_UP_STEPS = 3
+
+
+@dataclass(frozen=True)
+class StepSeconds:
+    """Median seconds of a step of one device, its batch in memory.
+
+    Attributes:
+        replayed: with what the teacher said read from memory; None without a teacher.
+    """
+
+    steps: int
+    plain: float
+    replayed: float | None
+
+
+def time_steps(recipe: Recipe, facts: DataFacts, *, steps: int, devices: int, device: str) -> StepSeconds:
+    """Train for `steps` steps after some to warm up, from random weights; nothing is written.
+
+    Args:
+        recipe: from `without_weights`.
+        devices: that share a batch; this one trains its share.
+    """
+    parts = build_weightless(recipe, NoiseSource(facts.images), device)
+    batch = _batch(recipe, parts, facts, recipe.optim.batch_size // recipe.optim.accumulation_steps // devices, device)
+    kinds = {"plain": batch}
+    if parts.teacher is not None:
+        rows = [torch.randn(len(batch.index), parts.teacher.embed_dim, device=device) for _ in batch.views]
+        kinds["replayed"] = Batch(batch.views, batch.index, rows)
+    optimizer = build_optimizer(parts.method.parameters(), recipe.optim, recipe.lr)
+    seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
+    with StepProgress("calibration", steps + WARM_UP_STEPS) as progress:
+        for step in range(steps + WARM_UP_STEPS):
+            for kind, shown in kinds.items():
+                seconds[kind].append(_timed_step(recipe, parts, optimizer, shown, device))
+            progress.advance(step + 1, "steps")
+    medians = {kind: statistics.median(values[WARM_UP_STEPS:]) for kind, values in seconds.items()}
+    return StepSeconds(steps, medians["plain"], medians.get("replayed"))
+
+
+def require_memory(recipe: Recipe, needed_bytes: float, devices: int, device: str) -> None:
+    """Refuse steps that would not fit: the system ends a process that outgrows it without a word.
+
+    Raises:
+        BadRecipe: less is free than a step needs.
+    """
+    free_bytes = _free_bytes(device)
+    if free_bytes is not None and needed_bytes > free_bytes:
+        fitting = devices
+        while needed_bytes * devices > free_bytes * fitting:
+            fitting *= 2
+        raise BadRecipe(
+            f"--calibrate: a step of {recipe.optim.batch_size // devices} images needs {words.size(needed_bytes)}, "
+            f"{words.size(free_bytes)} are free. Calibrate a share of the batch, e.g. --devices {fitting}"
+        )
+
+
+def _free_bytes(device: str) -> int | None:
+    """None where nobody says."""
+    if device == "cuda":
+        return torch.cuda.mem_get_info()[0]
+    memory = Path("/proc/meminfo")
+    if device != "cpu" or not memory.is_file():
+        return None
+    fields = dict(line.split(":", 1) for line in memory.read_text(encoding="utf-8").splitlines() if ":" in line)
+    return int(fields["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in fields else None
+
+
+def _timed_step(recipe: Recipe, parts: Parts, optimizer: torch.optim.Optimizer, batch: Batch, device: str) -> float:
+    """As the engine does it, without logging. The learning rate is tiny: random weights must not diverge."""
+    clock = _clock(device)
+    parts.method.train()
+    for _ in range(recipe.optim.accumulation_steps):
+        with autocast(recipe, device):
+            loss = parts.method(batch)["loss"]
+        loss.backward()
+    for group in optimizer.param_groups:
+        group["lr"] = 1e-8
+    parts.method.before_step()
+    optimizer.step()
+    optimizer.zero_grad()
+    parts.method.after_step()
+    return _clock(device) - clock
+
+
+def _clock(device: str) -> float:
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter()
+
+
+def _batch(recipe: Recipe, parts: Parts, facts: DataFacts, images: int, device: str) -> Batch:
+    """Views of the first images, drawn before the clock starts."""
+    method, source = parts.method, facts.sample
+    companions = Neighbour(len(source)) if method.takes_companions else None
+    plan = view_plan(recipe.views, recipe.view_size, method.num_views)
+    dataset = ViewDataset(source, plan, seed=recipe.seed, epoch=0, companions=companions)
+    return batch_on(device, collate_views([dataset[number % len(source)] for number in range(images)]))

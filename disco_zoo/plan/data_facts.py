@@ -1,0 +1,123 @@
+"""How many images a plan is for, what they are on disk, and what their views cost. Measured where images are given."""
+
+from __future__ import annotations
+
+import io
+import statistics
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from disco_zoo.catalog import load_catalog
+from disco_zoo.datasets import ImageSource, load_or_replace, open_source, require_index
+from disco_zoo.errors import BadData
+from disco_zoo.methods import METHODS
+from disco_zoo.plan.noise_source import NoiseSource
+from disco_zoo.recipe import Recipe
+from disco_zoo.threads import one_thread
+from disco_zoo.view_dataset import view_plan
+
+PACKED_SIDE = 256  # shorter side in pixels of `data pack`
+PACKED_QUALITY = 92
+# Mean of 125 photos of ImageNet at 256 pixels and this quality, as `plan --data` measures it.
+PACKED_BYTES_A_PIXEL = 0.37
+PHOTO_PIXELS = 4 / 3  # of a photo's shorter side, squared
+SAMPLE_IMAGES = 32
+TIMED_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class DataFacts:
+    """What a plan knows of its images.
+
+    Attributes:
+        images: number of training images.
+        said_by: where the number comes from.
+        sample: images to time views and steps on; generated where none are given.
+        is_real: whether they are the user's.
+    """
+
+    images: int
+    said_by: str
+    sample: ImageSource
+    is_real: bool
+
+
+@dataclass(frozen=True)
+class ViewCost:
+    """One core's seconds for all views that a step takes of one image, its decoding included."""
+
+    seconds_per_image: float
+    images_timed: int
+
+
+def data_facts(recipe: Recipe, data: str | None, images: int | None) -> DataFacts:
+    """Open the data where there are any; nothing is downloaded for the recipe's own.
+
+    Raises:
+        BadData: nobody says how many images there are.
+    """
+    own = recipe.data.source
+    if data is None and own is not None and (own == "sample" or Path(own).expanduser().exists()):
+        data = own
+    limit = recipe.data.max_images or float("inf")
+    if data is not None:
+        source = open_source(data, "train")
+        require_index(source, "a plan")
+        number, said_by = (images, "--images") if images else (len(source), f"counted in {source.name}")
+        return DataFacts(int(min(number, limit)), said_by, source, is_real=True)
+    known = load_catalog().datasets.get(recipe.data.id)
+    number = images or (known.num_train if known else 0)
+    if not number:
+        raise BadData(f"nobody knows how many images {recipe.data.id} has. Type: --images 100000, or --data FOLDER")
+    said_by = "--images" if images or known is None else f"the catalog's {known.title}"
+    number = int(min(number, limit))
+    return DataFacts(number, said_by, NoiseSource(number, known.image_size if known else None), is_real=False)
+
+
+def time_views(recipe: Recipe, source: ImageSource) -> ViewCost:
+    """Draw the recipe's views of some images on one core: the median of at most `TIMED_SECONDS`, the first excluded."""
+    method = METHODS[recipe.method["name"]]
+    plan = view_plan(recipe.views, recipe.view_size, method.num_views)
+    seconds: list[float] = []
+    indices = _spread(len(source), SAMPLE_IMAGES)
+    with one_thread():
+        started = time.perf_counter()
+        while len(seconds) < 3 or time.perf_counter() - started < TIMED_SECONDS:
+            index = indices[len(seconds) % len(indices)]
+            source.encoded(index)  # generated images are made here, files come into the page cache
+            clock = time.thread_time()  # of this core alone, however busy the machine is
+            image, used, _ = load_or_replace(source, index)
+            plan.draw(image, recipe.seed, 0, used)
+            seconds.append(time.thread_time() - clock)
+    companions = 2 if method.takes_companions else 1
+    return ViewCost(companions * statistics.median(seconds[1:]), len(seconds) - 1)
+
+
+def packed_bytes_per_image(facts: DataFacts) -> tuple[float, str]:
+    """Mean size of an image after `data pack`, and how it is known."""
+    if facts.is_real:
+        sizes = [_packed_bytes(load_or_replace(facts.sample, i)[0]) for i in _spread(len(facts.sample), SAMPLE_IMAGES)]
+        return statistics.mean(sizes), f"mean of {len(sizes)} images, as JPEG of quality {PACKED_QUALITY}"
+    width, height = facts.sample.size if isinstance(facts.sample, NoiseSource) else (PACKED_SIDE, PACKED_SIDE)
+    side = min(PACKED_SIDE, width, height)
+    shape = PHOTO_PIXELS if width != height else 1.0
+    return (
+        PACKED_BYTES_A_PIXEL * shape * side * side,
+        f"assumed: {PACKED_BYTES_A_PIXEL} bytes a pixel, measured on photos at quality {PACKED_QUALITY}",
+    )
+
+
+def _packed_bytes(image: Image.Image) -> int:
+    shrink = min(1.0, PACKED_SIDE / min(image.size))
+    small = image.resize((round(image.width * shrink), round(image.height * shrink)), Image.Resampling.BICUBIC)
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=PACKED_QUALITY)
+    return file.tell()
+
+
+def _spread(total: int, wanted: int) -> list[int]:
+    """At most `wanted` numbers, evenly over all: files may be sorted by class."""
+    return [position * total // min(total, wanted) for position in range(min(total, wanted))]

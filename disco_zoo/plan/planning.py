@@ -1,0 +1,185 @@
+"""Put a plan together: what is counted, what is measured, what is assumed."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, is_dataclass, replace
+from typing import Any
+
+from disco_zoo.methods import METHODS
+from disco_zoo.plan.assumptions import sentences
+from disco_zoo.plan.calibration import StepSeconds, require_memory, time_steps
+from disco_zoo.plan.data_facts import DataFacts, ViewCost, data_facts, packed_bytes_per_image, time_views
+from disco_zoo.plan.device_speeds import DEFAULT_UTILISATION, DEPTHWISE_SLOWDOWN, device_speed
+from disco_zoo.plan.flops import Flops
+from disco_zoo.plan.hours import CachePlan, RunHours, Work, cache_plan, hours, speed_of_device, speed_of_steps
+from disco_zoo.plan.noise_source import NoiseSource
+from disco_zoo.plan.resident_memory import PredictedMemory, predict_memory
+from disco_zoo.plan.step_cost import Parameters, StepCost, step_cost
+from disco_zoo.plan.weightless import without_weights
+from disco_zoo.position import total_steps
+from disco_zoo.recipe import Recipe
+from disco_zoo.sampler import require_batches
+
+DEFAULT_CACHE_VIEWS = 8
+
+
+@dataclass(frozen=True)
+class PlanOptions:
+    """What the user says beside the recipe.
+
+    Attributes:
+        calibrate_steps: time so many steps; None for none.
+        device_tflops: a number or a name of `DEVICE_SPEEDS`; None for no hours from it.
+        cores: that draw views; None for as many as it takes.
+        device: where to calibrate.
+    """
+
+    data: str | None = None
+    images: int | None = None
+    devices: int = 1
+    calibrate_steps: int | None = None
+    device_tflops: str | None = None
+    utilisation: float = DEFAULT_UTILISATION
+    cores: int | None = None
+    device: str = "cpu"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All figures of a plan; sizes in bytes, times in seconds.
+
+    Attributes:
+        flops: of a step over all devices.
+        cache: None without a teacher whose targets could be cached.
+        hours, cached_hours: None without a calibration or a device's speed.
+        assumptions: what the figures rest on, a sentence each.
+    """
+
+    recipe: Recipe
+    options: PlanOptions
+    facts: DataFacts
+    work: Work
+    parameters: Parameters
+    flops: Flops
+    memory: PredictedMemory
+    target_width: int
+    cache: CachePlan | None
+    packed_bytes_per_image: float
+    view_cost: ViewCost
+    calibration: StepSeconds | None = None
+    hours: RunHours | None = None
+    cached_hours: RunHours | None = None
+    assumptions: tuple[str, ...] = ()
+
+    @property
+    def cores(self) -> tuple[float | None, float | None]:
+        """That loaders need for no network to wait, without and with the cache."""
+        return self._cores(self.hours), self._cores(self.cached_hours)
+
+    def _cores(self, run: RunHours | None) -> float | None:
+        if run is None:
+            return None
+        return run.wanted_images_per_s(self.work.batch_size) * self.view_cost.seconds_per_image
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain values."""
+        # Not `dataclasses.asdict` of all: it would copy the recipe and the data.
+        shown = {key: value for key, value in vars(self).items() if key not in ("recipe", "facts")}
+        figures = {
+            key: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
+            for key, value in shown.items()
+        }
+        without, cached = self.cores
+        return {
+            "recipe": self.recipe.name,
+            "images": self.facts.images,
+            "images_said_by": self.facts.said_by,
+            "data_is_real": self.facts.is_real,
+            "flops_total": self.flops.total * self.work.steps,
+            "packed_bytes": self.packed_bytes_per_image * self.facts.images,
+            "loader_cores": without,
+            "loader_cores_cached": cached,
+            **figures,
+        }
+
+
+def plan_recipe(recipe: Recipe, options: PlanOptions) -> Plan:
+    """Count, measure and predict. Nothing is written and nothing downloaded.
+
+    Raises:
+        BadData: nobody knows how many images there are, or they cannot be read.
+        BadRecipe: the batch does not fit the data, the devices or, to calibrate, free memory.
+        UnknownName: a network or device that nobody knows.
+    """
+    facts = data_facts(recipe, options.data, options.images)
+    require_batches(recipe.optim, facts.images, options.devices)
+    tflops = device_speed(options.device_tflops, recipe.optim.precision) if options.device_tflops else None
+    bare = without_weights(recipe)
+    micro_batches = recipe.optim.accumulation_steps * options.devices
+    counted = step_cost(bare, NoiseSource(facts.images), recipe.optim.batch_size // micro_batches)
+    work = _work(recipe, options, facts, counted, micro_batches)
+    cache = _cache(recipe, work, counted.target_width)
+    packed, packed_how = packed_bytes_per_image(facts)
+    plan = Plan(
+        recipe=recipe,
+        options=options,
+        facts=facts,
+        work=work,
+        parameters=counted.parameters,
+        flops=work.flops,
+        memory=predict_memory(counted, options.devices),
+        target_width=counted.target_width,
+        cache=cache,
+        packed_bytes_per_image=packed,
+        view_cost=time_views(recipe, facts.sample),
+    )
+    plan = _with_hours(plan, bare, tflops[0] if tflops else None)
+    return replace(plan, assumptions=tuple(sentences(plan, packed_how, tflops)))
+
+
+def _with_hours(plan: Plan, bare: Recipe, tflops: float | None) -> Plan:
+    """From timed steps, else from a device's speed, else none."""
+    options, calibration = plan.options, None
+    if options.calibrate_steps:
+        memory = plan.memory.tensors_bytes if options.device == "cuda" else plan.memory.resident_bytes
+        require_memory(bare, memory, options.devices, options.device)
+        calibration = time_steps(
+            bare, plan.facts, steps=options.calibrate_steps, devices=options.devices, device=options.device
+        )
+        speed = speed_of_steps(plan.work, calibration.plain, calibration.replayed)
+    elif tflops:
+        speed = speed_of_device(plan.work, tflops, options.utilisation)
+    else:
+        return plan
+    loading = plan.view_cost.seconds_per_image / options.cores if options.cores else 0.0
+    return replace(
+        plan,
+        calibration=calibration,
+        hours=hours(plan.work, speed, None, loading),
+        cached_hours=hours(plan.work, speed, plan.cache, loading) if plan.cache else None,
+    )
+
+
+def _work(recipe: Recipe, options: PlanOptions, facts: DataFacts, counted: StepCost, micro_batches: int) -> Work:
+    flops, views = counted.flops.times(micro_batches), counted.teacher_views
+    per_view = flops.teacher / (recipe.optim.batch_size * views) if views else 0.0
+    in_steps = views > 0 and not recipe.method.get("cached_teacher")
+    finds_bags = METHODS[recipe.method["name"]].takes_companions and not recipe.method.get("bags")
+    before = facts.images if finds_bags or (views > 0 and not in_steps) else 0
+    return Work(
+        facts.images, total_steps(recipe, facts.images), recipe.optim.epochs, recipe.optim.batch_size, options.devices,
+        flops if in_steps else replace(flops, teacher=0), in_steps, views, per_view, before,
+        student_slowdown=DEPTHWISE_SLOWDOWN if counted.student_is_depthwise else 1.0,
+        teacher_slowdown=DEPTHWISE_SLOWDOWN if counted.teacher_is_depthwise else 1.0,
+    )  # fmt: skip
+
+
+def _cache(recipe: Recipe, work: Work, target_width: int) -> CachePlan | None:
+    """Of the recipe's size, or of the usual one where it has none; None where nothing can be replayed."""
+    teacher = recipe.teacher
+    if teacher is None or not work.teacher_in_steps or teacher.bn_mode == "train":
+        return None
+    num_views = METHODS[recipe.method["name"]].num_views
+    # Larger than the epochs can use it would only cost.
+    views = teacher.cache_views or min(DEFAULT_CACHE_VIEWS, recipe.optim.epochs * num_views)
+    return cache_plan(work, views, target_width, num_views=num_views, num_small=recipe.views["small_views"])

@@ -1,0 +1,157 @@
+"""What one step of a recipe costs: the training step itself, run on shapes alone."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from disco_zoo.batch import Batch
+from disco_zoo.build import Parts, count_parameters
+from disco_zoo.datasets import ImageSource
+from disco_zoo.encoder import Encoder
+from disco_zoo.methods import Method
+from disco_zoo.optim import build_optimizer
+from disco_zoo.plan.flops import Flops, StepFlops
+from disco_zoo.plan.live_memory import LiveMemory
+from disco_zoo.plan.shapes_only import drop_numbers, shapes_only
+from disco_zoo.plan.weightless import build_weightless
+from disco_zoo.recipe import Recipe
+from disco_zoo.view_dataset import small_size_of
+
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Parameters:
+    """Numbers of parameters; `other` is what the method trains beside the student: adapters, prototypes."""
+
+    student: int
+    twin: int
+    teacher: int
+    other: int
+
+
+@dataclass(frozen=True)
+class StepCost:
+    """Of one forward and backward of one process, and the optimiser's step after it.
+
+    Attributes:
+        peak_bytes: of tensors by kind, at the moment at which their sum is largest.
+        teacher_views: views of an image that go through the teacher.
+        target_width: numbers that the teacher says of a view.
+        student_is_depthwise, teacher_is_depthwise: whether there are depthwise convolutions, which GPUs are slow at.
+    """
+
+    flops: Flops
+    parameters: Parameters
+    peak_bytes: Counter[str]
+    teacher_views: float
+    target_width: int
+    student_is_depthwise: bool
+    teacher_is_depthwise: bool
+
+
+def step_cost(recipe: Recipe, source: ImageSource, images: int) -> StepCost:
+    """Build the recipe's networks without weights and take a step on shapes, as every one after the first is.
+
+    Args:
+        recipe: from `without_weights`.
+        source: only its length matters, for memories with a row an image.
+        images: of the forward: one process's share of a micro-batch.
+    """
+    parts = build_weightless(recipe, source, "meta")
+    teacher = parts.teacher.encoder if parts.teacher else None
+    twins = twins_of(parts.method)
+    with shapes_only():
+        drop_numbers(parts.method, *([teacher] if teacher else []))
+        batch = empty_batch(recipe, parts, images)
+        optimizer = build_optimizer(parts.method.parameters(), recipe.optim, recipe.lr)
+        _make_state(optimizer)
+        memory = LiveMemory()
+        _name_what_stays(memory, parts, twins, optimizer, batch)
+        with memory.of(parts.method), StepFlops(parts.student, twins, teacher) as counted:
+            _step(recipe, parts.method, optimizer, batch)
+        flops = counted.result()
+    return StepCost(
+        flops, _parameters(parts, twins), memory.peak, counted.teacher_rows / images,
+        parts.teacher.embed_dim if parts.teacher else 0,
+        _is_depthwise(parts.student), teacher is not None and _is_depthwise(teacher),
+    )  # fmt: skip
+
+
+def _make_state(optimizer: torch.optim.Optimizer) -> None:
+    """Momenta and the like, which the first step makes."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = torch.zeros_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
+
+
+def _step(recipe: Recipe, method: Method, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
+    """As the engine does it. With accumulation the second micro-batch meets the gradients of the first."""
+    method.train()
+    for _ in range(min(2, recipe.optim.accumulation_steps)):
+        with autocast(recipe, "cpu"):
+            loss = method(batch)["loss"]
+        loss.backward()
+    method.before_step()
+    optimizer.step()
+    optimizer.zero_grad()
+    method.after_step()
+
+
+def autocast(recipe: Recipe, device_type: str) -> contextlib.AbstractContextManager[Any]:
+    """Mixed precision, where the recipe asks for it."""
+    dtype = PRECISIONS[recipe.optim.precision]
+    return contextlib.nullcontext() if dtype is None else torch.autocast(device_type, dtype=dtype)
+
+
+def empty_batch(recipe: Recipe, parts: Parts, images: int) -> Batch:
+    """Black views of so many images."""
+    sides = [recipe.view_size] * parts.method.num_views
+    sides += [small_size_of(recipe.views, recipe.view_size)] * recipe.views["small_views"]
+    sides *= 2 if parts.method.takes_companions else 1
+    views = [torch.zeros(images, 3, side, side, dtype=torch.uint8) for side in sides]
+    return Batch(views, torch.arange(images))
+
+
+def twins_of(method: Method) -> list[Encoder]:
+    """Encoders of the method that are not its student: EMA copies."""
+    return [module for module in method.modules() if isinstance(module, Encoder) and module is not method.student]
+
+
+def _is_depthwise(network: nn.Module) -> bool:
+    return any(isinstance(m, nn.Conv2d) and m.groups == m.in_channels > 1 for m in network.modules())
+
+
+def _parameters(parts: Parts, twins: Iterable[Encoder]) -> Parameters:
+    student, twin = count_parameters(parts.student), sum(map(count_parameters, twins))
+    teacher = count_parameters(parts.teacher.encoder) if parts.teacher else 0
+    return Parameters(student, twin, teacher, count_parameters(parts.method) - student - twin)
+
+
+def _name_what_stays(
+    memory: LiveMemory, parts: Parts, twins: Iterable[Encoder], optimizer: torch.optim.Optimizer, batch: Batch
+) -> None:
+    """Name what is alive when a step begins."""
+    memory.own("student", _tensors(parts.student))
+    for twin in twins:
+        memory.own("twin", _tensors(twin))
+    if parts.teacher is not None:
+        memory.own("teacher", _tensors(parts.teacher.encoder))
+    memory.own("method", _tensors(parts.method))
+    memory.own("optimiser", (value for state in optimizer.state.values() for value in state.values()
+                             if isinstance(value, Tensor)))  # fmt: skip
+    memory.own("views", batch.views)
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
