@@ -15,6 +15,7 @@ from typing import Any, Literal
 import timm
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor  # the class that torch's own documentation imports
 
 from disco_zoo import convert, lite0
 from disco_zoo.catalog import load_catalog
@@ -113,7 +114,14 @@ class Teacher:
     @functools.cached_property
     def folded(self) -> Encoder:
         """What computes the targets, made at their first use: `encoder`, with BatchNorm folded where it is frozen."""
-        return fold_batch_norm(self.encoder) if self.bn_mode == "eval" else self.encoder
+        return fold_batch_norm(self.encoder) if self.bn_mode == "eval" and self.has_values else self.encoder
+
+    @property
+    def has_values(self) -> bool:
+        """False while a plan counts what a step costs with tensors that are shapes alone."""
+        return not any(
+            parameter.is_meta or isinstance(parameter, FakeTensor) for parameter in self.encoder.parameters()
+        )
 
     def make_room(self) -> None:
         """Leave the accelerator's memory to the student, when all targets are computed."""

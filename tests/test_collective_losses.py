@@ -13,6 +13,7 @@ from tiny import EMBED_DIM, tiny_encoder, tiny_teacher
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
+from disco_zoo.batch import Batch
 from disco_zoo.differentiable_collectives import gather_rows_with_grad
 from disco_zoo.distributed import num_processes, rank
 from disco_zoo.methods import Method
@@ -49,7 +50,7 @@ def train_share(name: str) -> dict[str, Any]:
         views = views[:2] if name == "simclr" else views
         method.start_epoch(epoch)
         method.train().student.eval()
-        loss = trained([share(view) for view in views], share(torch.arange(4)))["loss"]
+        loss = trained(Batch([share(view) for view in views], share(torch.arange(4))))["loss"]
         loss.backward()
         if name != "simclr":
             method.before_step()

@@ -69,6 +69,8 @@ def test_every_method_costs_what_its_real_step_costs(method: str) -> None:
     parts.method.train()
     empty = empty_batch(bare, parts, recipe.optim.batch_size)
     batch = Batch([torch.randint_like(view, 256) for view in empty.views], empty.index)
+    if parts.teacher is not None:
+        assert parts.teacher.folded is not None  # folding runs the teacher twice, once in a training
     with FlopCounterMode(display=False, custom_mapping=CORRECTIONS) as counter:
         parts.method(batch)["loss"].backward()
     assert plan.flops.total == counter.get_total_flops()

@@ -1,4 +1,4 @@
-"""What every contestant does: wait for "go N", take N steps, say how long they took. It imports nothing of the package."""
+"""Every contestant waits for "go N", takes N steps and says how long they took. It imports nothing of the package."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Steps of several trainers in turn, on the same images, threads and batch: what disturbs the machine disturbs all alike.
+"""Steps of several trainers in turn, on the same images, threads and batch: disturbances hit all of them alike.
 
     python benchmarks/speed/measure.py --data cifar10_train.parquet --peers-python PEERS/bin/python
 
