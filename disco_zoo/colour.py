@@ -17,8 +17,9 @@ FRACTION_BITS = 8
 FRACTION_STEPS = 2**FRACTION_BITS
 
 
-def luma(pixels: Planes) -> Planes:
+def luma(pixels: Planes) -> NDArray[np.float32]:
     """The brightness that the eye sees, (1, H, W)."""
+    pixels = as_float(pixels)
     if len(pixels) == 1:
         return pixels
     grey = pixels[:1] * np.float32(LUMA[0])
@@ -27,29 +28,33 @@ def luma(pixels: Planes) -> Planes:
     return grey
 
 
-def brightened(pixels: Planes, factor: float) -> Planes:
+def brightened(pixels: Planes, factor: float) -> NDArray[np.float32]:
     """`factor` times as bright."""
-    return _clipped(_times(pixels, factor), factor)
+    pixels = as_float(pixels)
+    pixels *= np.float32(factor)
+    return _clipped(pixels, factor)
 
 
-def contrasted(pixels: Planes, factor: float) -> Planes:
+def contrasted(pixels: Planes, factor: float) -> NDArray[np.float32]:
     """`factor` times as far from the mean luma, which is rounded as Pillow does."""
-    means = np.einsum("cij->c", pixels, dtype=np.float32) / pixels[0].size
+    pixels = as_float(pixels)
+    means = np.einsum("cij->c", pixels) / pixels[0].size
     mean = float(means[0]) if len(means) == 1 else sum(w * float(m) for w, m in zip(LUMA, means, strict=True))
-    result = _times(pixels, factor)
-    result += np.float32((1 - factor) * int(mean + 0.5))
-    return _clipped(result, factor)
+    pixels *= np.float32(factor)
+    pixels += np.float32((1 - factor) * int(mean + 0.5))
+    return _clipped(pixels, factor)
 
 
 def saturated(pixels: Planes, factor: float) -> Planes:
     """`factor` times as far from grey of the same luma."""
     if len(pixels) == 1:
         return pixels
+    pixels = as_float(pixels)
     grey = luma(pixels)
     grey *= np.float32(1 - factor)
-    result = _times(pixels, factor)
-    result += grey
-    return _clipped(result, factor)
+    pixels *= np.float32(factor)
+    pixels += grey
+    return _clipped(pixels, factor)
 
 
 def hue_turned(pixels: Planes, turns: float) -> NDArray[np.int16] | Planes:
@@ -98,8 +103,9 @@ def hue_turned(pixels: Planes, turns: float) -> NDArray[np.int16] | Planes:
     return pixels
 
 
-def _times(pixels: Planes, factor: float) -> NDArray[np.float32]:
-    return np.multiply(pixels, np.float32(factor), out=pixels if pixels.dtype == np.float32 else None)
+def as_float(pixels: Planes) -> NDArray[np.float32]:
+    """The same as float32; not a copy of what is that."""
+    return pixels.astype(np.float32, copy=False)
 
 
 def _clipped(pixels: NDArray[np.float32], factor: float) -> NDArray[np.float32]:

@@ -6,9 +6,8 @@ import io
 from collections.abc import Callable
 
 import numpy as np
-import torch
+from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 JPEG_FACTORS = (8, 4, 2)
 
@@ -27,12 +26,10 @@ class SourceImage:
         Exception: what `explain` makes of bytes that are no image; later, of those that are no whole image.
     """
 
-    def __init__(
-        self, encoded: bytes | Image.Image, explain: Callable[[Exception], Exception] | None = None
-    ) -> None:
+    def __init__(self, encoded: bytes | Image.Image, explain: Callable[[Exception], Exception] | None = None) -> None:
         self._explain = explain
         self._encoded = encoded
-        self._decoded: dict[int, Tensor] = {}
+        self._decoded: dict[int, NDArray[np.uint8]] = {}
         self._header: Image.Image | None = self._open()
         self.size = self._header.size
         self._is_jpeg = self._header.format == "JPEG" and not isinstance(encoded, Image.Image)
@@ -41,8 +38,8 @@ class SourceImage:
         """Decode the whole image as RGB, in the orientation of its pixels (EXIF is not applied, as in timm)."""
         return self._decode(1)
 
-    def pixels(self, reduction: int) -> Tensor:
-        """Decode as uint8 (H, W, 3); what is returned is kept for the next call, so it must not be changed.
+    def pixels(self, reduction: int) -> NDArray[np.uint8]:
+        """Decode as (H, W, 3); what is returned is kept for the next call, so it cannot be changed.
 
         Args:
             reduction: the image may have this many times fewer pixels a side, but no fewer. A JPEG at half, a quarter
@@ -50,7 +47,7 @@ class SourceImage:
         """
         factor = next((factor for factor in JPEG_FACTORS if self._is_jpeg and factor <= reduction), 1)
         if factor not in self._decoded:
-            self._decoded[factor] = torch.from_numpy(np.array(self._decode(factor)))
+            self._decoded[factor] = np.asarray(self._decode(factor))
         return self._decoded[factor]
 
     def _open(self) -> Image.Image:

@@ -6,7 +6,6 @@ and blurs as its v2 transforms would.
 
 from __future__ import annotations
 
-import functools
 import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
@@ -19,6 +18,7 @@ from torch.nn import functional as F
 from disco_zoo import colour
 from disco_zoo.blur import blurred
 from disco_zoo.colour import Planes
+from disco_zoo.draws import Draws
 from disco_zoo.source_image import SourceImage
 
 Interval = tuple[float, float]
@@ -33,19 +33,6 @@ class Box(NamedTuple):
     top: int
     width: int
     height: int
-
-
-def _uniform(low: float, high: float) -> float:
-    return torch.empty(1).uniform_(low, high).item()
-
-
-@functools.cache
-def _float32_logs(values: Interval) -> list[float]:
-    return torch.log(torch.tensor(values)).tolist()
-
-
-def _happens(probability: float) -> bool:
-    return torch.rand(1).item() < probability
 
 
 @dataclass(frozen=True)
@@ -64,16 +51,16 @@ class RandomCrop:
     ratio: Interval
     interpolation: str = "bilinear"
 
-    def draw(self, width: int, height: int) -> Box:
+    def draw(self, draws: Draws, width: int, height: int) -> Box:
         """Where to cut an image of this size; the largest crop in the middle after ten that do not fit."""
-        low, high = _float32_logs(self.ratio)
+        low, high = math.log(self.ratio[0]), math.log(self.ratio[1])
         for _ in range(CROP_TRIES):
-            area = width * height * _uniform(*self.scale)
-            ratio = torch.empty(1).uniform_(low, high).exp_().item()
+            area = width * height * draws.uniform(*self.scale)
+            ratio = math.exp(draws.uniform(low, high))
             cut_width, cut_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
             if 0 < cut_width <= width and 0 < cut_height <= height:
-                top = int(torch.randint(0, height - cut_height + 1, (1,)))
-                return Box(int(torch.randint(0, width - cut_width + 1, (1,))), top, cut_width, cut_height)
+                top = draws.below(height - cut_height + 1)
+                return Box(draws.below(width - cut_width + 1), top, cut_width, cut_height)
         cut_width = min(width, round(height * max(self.ratio)))
         cut_height = min(height, round(width / min(self.ratio)))
         return Box((width - cut_width) // 2, (height - cut_height) // 2, cut_width, cut_height)
@@ -94,7 +81,7 @@ class RandomCrop:
         right = max(left + 1, round((box.left + box.width) * across))
         bottom = max(top + 1, round((box.top + box.height) * down))
         # torch resizes uint8 as Pillow does, within 1, in a third of the time; channels last is its fast layout.
-        cut = pixels[None, top:bottom, left:right].permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last)
+        cut = torch.from_numpy(pixels[None, top:bottom, left:right].copy()).permute(0, 3, 1, 2)
         small = F.interpolate(cut, (self.size, self.size), mode=self.interpolation, antialias=True)
         return small[0].contiguous().numpy()
 
@@ -102,7 +89,7 @@ class RandomCrop:
 class Step(Protocol):
     """A change of pixels that is drawn first."""
 
-    def draw(self) -> Any:
+    def draw(self, draws: Draws) -> Any:
         """What to do; None for nothing."""
 
     def apply(self, pixels: Planes, drawn: Any) -> Planes:
@@ -115,8 +102,8 @@ class RandomFlip:
 
     probability: float
 
-    def draw(self) -> bool | None:
-        return _happens(self.probability) or None
+    def draw(self, draws: Draws) -> bool | None:
+        return draws.happens(self.probability) or None
 
     def apply(self, pixels: Planes, drawn: bool) -> Planes:
         return pixels[..., ::-1]
@@ -128,8 +115,8 @@ class RandomGrey:
 
     probability: float
 
-    def draw(self) -> bool | None:
-        return _happens(self.probability) or None
+    def draw(self, draws: Draws) -> bool | None:
+        return draws.happens(self.probability) or None
 
     def apply(self, pixels: Planes, drawn: bool) -> Planes:
         return colour.luma(pixels)
@@ -142,8 +129,8 @@ class RandomBlur:
     probability: float
     sigma: Interval
 
-    def draw(self) -> float | None:
-        return _uniform(*self.sigma) if _happens(self.probability) else None
+    def draw(self, draws: Draws) -> float | None:
+        return draws.uniform(*self.sigma) if draws.happens(self.probability) else None
 
     def apply(self, pixels: Planes, drawn: float) -> Planes:
         return blurred(pixels, drawn)
@@ -165,14 +152,16 @@ class RandomJitter:
         if self.strengths[3] > MAX_TURN:
             raise ValueError(f"hue may be jittered by at most {MAX_TURN}, not {self.strengths[3]}")
 
-    def draw(self) -> list[tuple[str, float]] | None:
+    def draw(self, draws: Draws) -> list[tuple[str, float]] | None:
         """Names and factors in the order in which they apply."""
-        if self.probability is not None and not _happens(self.probability):
+        if self.probability is not None and not draws.happens(self.probability):
             return None
-        order = torch.randperm(4).tolist()
+        order = draws.order(len(JITTERS))
         *factors, turn = self.strengths
         ranges = [(max(0.0, 1 - strength), 1 + strength) for strength in factors] + [(-turn, turn)]
-        drawn = [_uniform(*range) if strength else None for range, strength in zip(ranges, self.strengths, strict=True)]
+        drawn = [
+            draws.uniform(*range) if strength else None for range, strength in zip(ranges, self.strengths, strict=True)
+        ]
         return [(JITTERS[place], factor) for place in order if (factor := drawn[place]) is not None]
 
     def apply(self, pixels: Planes, drawn: list[tuple[str, float]]) -> Planes:
@@ -189,4 +178,3 @@ _JITTER = {
     "brightness": colour.brightened, "contrast": colour.contrasted, "saturation": colour.saturated, "hue": _turned,
 }  # fmt: skip
 JITTERS = tuple(_JITTER)
-

@@ -17,6 +17,7 @@ from PIL import Image
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
+from disco_zoo.draws import Draws
 from disco_zoo.randomness import drawing_from
 from disco_zoo.ranges import Probability, Share
 from disco_zoo.source_image import SourceImage
@@ -40,7 +41,8 @@ class RandomView:
 
     def draw(self, width: int, height: int) -> tuple[Box, list[Any]]:
         """The crop of an image of this size, and what each step does (None for nothing)."""
-        return self.crop.draw(width, height), [step.draw() for step in self.steps]
+        draws = Draws()
+        return self.crop.draw(draws, width, height), [step.draw(draws) for step in self.steps]
 
     def apply(self, image: SourceImage, box: Box, drawn: list[Any]) -> Tensor:
         """The view that was drawn."""
@@ -52,6 +54,16 @@ class RandomView:
         if len(pixels) == 1:
             pixels = np.repeat(pixels, 3, axis=0)
         return torch.from_numpy(np.ascontiguousarray(pixels))
+
+
+@dataclass(frozen=True)
+class OfWholeImage:
+    """The view that transforms of torchvision make of the whole image."""
+
+    transform: Callable[[Image.Image], Tensor]
+
+    def __call__(self, image: SourceImage) -> Tensor:
+        return self.transform(image.rgb())
 
 
 def moco_v2_view(
