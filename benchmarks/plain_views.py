@@ -1,4 +1,4 @@
-"""The view recipes as plain torchvision v2 pipelines on PIL images: the yardstick of `views_time.py` and of the tests."""
+"""The view recipes as plain torchvision v2 pipelines: the yardstick of `views_time.py` and of the tests."""
 
 from __future__ import annotations
 

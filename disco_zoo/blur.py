@@ -8,7 +8,6 @@ import math
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from disco_zoo.colour import Planes
 
@@ -50,23 +49,18 @@ def blurred(pixels: Planes, sigma: float) -> NDArray[np.float32]:
     padded[:reach] = padded[reach]
     padded[reach + height :] = padded[reach + height - 1]
     np.rint(padded, out=padded)
-    across = _filtered_rows(torch.from_numpy(padded).flatten(0, 1), matrix * LEVELS).round_()
-    row = planes * columns
-    bands = across.as_strided((rows // TILE, len(matrix), row), (TILE * row, row, 1))
-    both = torch.bmm((matrix / LEVELS).t().expand(len(bands), -1, -1), bands)
-    return both.view(rows, planes, columns)[:height, :, :width].permute(1, 0, 2).numpy()
+    lines = torch.from_numpy(padded).flatten(0, 1)
+    parts = lines.unfold(1, len(matrix), TILE).movedim(1, 0)
+    across = lines.new_empty(len(lines), columns)
+    weights = torch.from_numpy(matrix * LEVELS).expand(len(parts), -1, -1)
+    torch.bmm(parts, weights, out=across.unflatten(1, (-1, TILE)).movedim(1, 0))
+    bands = across.round_().view(-1, planes * columns).unfold(0, len(matrix), TILE).movedim(2, 1)
+    weights = torch.from_numpy(matrix.T / LEVELS).expand(len(bands), -1, -1)
+    both = torch.bmm(weights, bands).view(rows, planes, columns)
+    return both[:height, :, :width].permute(1, 0, 2).numpy()
 
 
-def _filtered_rows(rows: Tensor, matrix: Tensor) -> Tensor:
-    """Filter rows (N, columns + 2·reach) to (N, columns)."""
-    columns = rows.shape[1] - len(matrix) + TILE
-    result = rows.new_empty(len(rows), columns)
-    for first in range(0, columns, TILE):
-        torch.mm(rows[:, first : first + len(matrix)], matrix, out=result[:, first : first + TILE])
-    return result
-
-
-def _tile_matrix(sigma: float) -> Tensor:
+def _tile_matrix(sigma: float) -> NDArray[np.float32]:
     """The filter as a matrix (TILE + 2·reach, TILE), each column with the sum 1 in whole WEIGHTS-ths."""
     kernel = np.rint(gaussian_kernel(sigma) * WEIGHTS)
     reach = len(kernel) // 2
@@ -75,4 +69,4 @@ def _tile_matrix(sigma: float) -> Tensor:
     matrix = np.zeros((TILE + 2 * reach, TILE), np.float32)
     down, right = matrix.strides
     np.lib.stride_tricks.as_strided(matrix, (TILE, len(kernel)), (down + right, down))[:] = kernel
-    return torch.from_numpy(matrix)
+    return matrix
