@@ -36,7 +36,7 @@ class SourceImage:
 
     def rgb(self) -> Image.Image:
         """Decode the whole image as RGB, in the orientation of its pixels (EXIF is not applied, as in timm)."""
-        return self._decode(1)
+        return to_rgb(self._decode(1))
 
     def pixels(self, reduction: int) -> NDArray[np.uint8]:
         """Decode as (H, W, 3); what is returned is kept for the next call, so it cannot be changed.
@@ -58,6 +58,9 @@ class SourceImage:
             image, self._header = self._header or self._open(), None
             if factor > 1:
                 image.draft(None, (self.size[0] // factor, self.size[1] // factor))
+            if self._is_jpeg and image.mode == "RGB":
+                image.load()
+                return image  # as it is: `to_rgb` would copy it
             return to_rgb(image)
         except Exception as error:  # decoders of damaged bytes raise nearly anything
             raise (error if self._explain is None else self._explain(error)) from error

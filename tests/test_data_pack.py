@@ -40,7 +40,7 @@ def pets(tmp_path: Path) -> Path:
 
 
 def noisy(tmp_path: Path, number: int = 60) -> Path:
-    """PNGs of 50 kB each, one of which is cut short, and a larger one: three shards of a megabyte or more."""
+    """PNGs of 50 kB each, one of which is cut short, and a larger one: four shards of a megabyte or more."""
     folder = tmp_path / "noisy"
     folder.mkdir()
     for i in range(number):
@@ -106,7 +106,7 @@ def test_unreadable_images_are_left_out_and_listed_up_to_a_limit(
 def test_bytes_do_not_depend_on_workers_and_a_stop_loses_no_shard(tmp_path: Path) -> None:
     data = noisy(tmp_path)
     whole = job(data, tmp_path / "whole", size=480, workers=2).run()
-    assert whole.shards == 3
+    assert whole.shards == 4
     with pytest.raises(CannotWrite, match="File too large"), file_limit(1_100_000):
         job(data, tmp_path / "cut", size=480).run()
     assert list(shards_of(tmp_path / "cut")) == ["train-00000.shard"]
