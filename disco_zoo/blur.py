@@ -1,13 +1,16 @@
-"""Pillow's Gaussian blur as one separable filter: the same kernel in a quarter of the time."""
+"""Pillow's Gaussian blur as one separable filter: the same kernel in less than half of the time."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from disco_zoo.colour import Planes
 
@@ -49,15 +52,37 @@ def blurred(pixels: Planes, sigma: float) -> NDArray[np.float32]:
     padded[:reach] = padded[reach]
     padded[reach + height :] = padded[reach + height - 1]
     np.rint(padded, out=padded)
-    lines = torch.from_numpy(padded).flatten(0, 1)
+    with _whole_float32():
+        both = _filtered(torch.from_numpy(padded), matrix)
+    return both[:height, :, :width].permute(1, 0, 2).numpy()
+
+
+def _filtered(padded: Tensor, matrix: NDArray[np.float32]) -> Tensor:
+    """Filter (rows + 2·reach, C, columns + 2·reach) across and down."""
+    planes, reach = padded.shape[1], (len(matrix) - TILE) // 2
+    rows, columns = padded.shape[0] - 2 * reach, padded.shape[2] - 2 * reach
+    lines = padded.flatten(0, 1)
     parts = lines.unfold(1, len(matrix), TILE).movedim(1, 0)
     across = lines.new_empty(len(lines), columns)
     weights = torch.from_numpy(matrix * LEVELS).expand(len(parts), -1, -1)
     torch.bmm(parts, weights, out=across.unflatten(1, (-1, TILE)).movedim(1, 0))
     bands = across.round_().view(-1, planes * columns).unfold(0, len(matrix), TILE).movedim(2, 1)
     weights = torch.from_numpy(matrix.T / LEVELS).expand(len(bands), -1, -1)
-    both = torch.bmm(weights, bands).view(rows, planes, columns)
-    return both[:height, :, :width].permute(1, 0, 2).numpy()
+    return torch.bmm(weights, bands).view(rows, planes, columns)
+
+
+@contextlib.contextmanager
+def _whole_float32() -> Iterator[None]:
+    """No product in bfloat16, whatever autocast or the matmul precision of the process allow."""
+    precision = torch.get_float32_matmul_precision()
+    if precision != "highest":
+        torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast("cpu", enabled=False):
+            yield
+    finally:
+        if precision != "highest":
+            torch.set_float32_matmul_precision(precision)
 
 
 def _tile_matrix(sigma: float) -> NDArray[np.float32]:

@@ -158,10 +158,8 @@ class RandomJitter:
             return None
         order = draws.order(len(JITTERS))
         *factors, turn = self.strengths
-        ranges = [(max(0.0, 1 - strength), 1 + strength) for strength in factors] + [(-turn, turn)]
-        drawn = [
-            draws.uniform(*range) if strength else None for range, strength in zip(ranges, self.strengths, strict=True)
-        ]
+        bounds = [(max(0.0, 1 - strength), 1 + strength) for strength in factors] + [(-turn, turn)]
+        drawn = [draws.uniform(low, high) if low < high else None for low, high in bounds]
         return [(JITTERS[place], factor) for place in order if (factor := drawn[place]) is not None]
 
     def apply(self, pixels: Planes, drawn: list[tuple[str, float]]) -> Planes:

@@ -186,6 +186,19 @@ def test_blur_is_pillows_and_exact_whatever_the_order_of_sums(sigma: float) -> N
     assert np.array_equal(found, blurred_in_whole_numbers(pixels, sigma))
 
 
+def test_blur_does_not_depend_on_the_precision_that_a_process_allows() -> None:
+    pixels = np.ascontiguousarray(np.asarray(PHOTOS[0]).transpose(2, 0, 1))
+    expected = blurred(pixels, 1.7)
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        with torch.autocast("cpu", torch.bfloat16):
+            assert np.array_equal(blurred(pixels, 1.7), expected)
+        assert torch.get_float32_matmul_precision() == "medium"
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def blurred_in_whole_numbers(pixels: np.ndarray, sigma: float) -> np.ndarray:
     """The rule by itself: weights in 4096ths, 16ths of a level between the passes."""
     weights = np.rint(gaussian_kernel(sigma) * 4096).astype(np.int64)
