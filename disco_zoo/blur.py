@@ -16,7 +16,7 @@ from disco_zoo.colour import Planes
 
 PASSES = 3  # of Pillow's box filter
 WEIGHTS, LEVELS = 2**12, 2**4  # 255 · LEVELS · WEIGHTS stays below 2^24
-TILE = 32  # outputs that one small matrix product makes
+TILE = 16  # outputs that one small matrix product makes
 
 
 def gaussian_kernel(sigma: float) -> NDArray[np.float64]:
