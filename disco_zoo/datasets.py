@@ -6,16 +6,20 @@ or forked into data loader workers. Nobody may assume that rows come shuffled: m
 
 from __future__ import annotations
 
+import functools
 import hashlib
-import io
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from disco_zoo.errors import BadData, UnreadableImage, did_you_mean
+from disco_zoo.source_image import SourceImage
+
+Used = TypeVar("Used")
 
 SAMPLE_PATH = Path(__file__).parent / "assets" / "fashion_mnist_sample.parquet"
 SPLITS = ("train", "test")
@@ -61,24 +65,33 @@ class ImageSource(ABC):
     def _hash_content(self, digest: hashlib._Hash) -> None:
         """Feed the digest with what tells these images from others, but not with where they lie."""
 
+    def opened(self, index: int) -> SourceImage:
+        """Open one image without decoding it; `rgb` of it does, and raises what `image` raises.
+
+        Raises:
+            UnreadableImage: The bytes are missing or are no image.
+        """
+        if not 0 <= index < len(self):
+            raise IndexError(f"index {index} is outside 0..{len(self) - 1} of {self.name}")
+        try:
+            return SourceImage(self.encoded(index), functools.partial(self._unreadable, index))
+        except BadData:
+            raise
+        except Exception as error:  # decoders of damaged bytes raise nearly anything
+            raise self._unreadable(index, error) from error
+
     def image(self, index: int) -> Image.Image:
         """Decode one image as RGB, in the orientation of its pixels (EXIF is not applied, as in timm).
 
         Raises:
             UnreadableImage: The bytes are missing or are no whole image.
         """
-        if not 0 <= index < len(self):
-            raise IndexError(f"index {index} is outside 0..{len(self) - 1} of {self.name}")
-        try:
-            encoded = self.encoded(index)
-            return to_rgb(encoded if isinstance(encoded, Image.Image) else Image.open(io.BytesIO(encoded)))
-        except BadData:
-            raise
-        except Exception as error:  # decoders of damaged bytes raise nearly anything
-            # Pillow's own words for unknown bytes hold a memory address.
-            reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
-            reason = (reason.splitlines() or [type(error).__name__])[0]
-            raise UnreadableImage(index, self.path(index), reason) from error
+        return self.opened(index).rgb()
+
+    def _unreadable(self, index: int, error: Exception) -> UnreadableImage:
+        # Pillow's own words for unknown bytes hold a memory address.
+        reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
+        return UnreadableImage(index, self.path(index), (reason.splitlines() or [type(error).__name__])[0])
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int, int | None]:
         return self.image(index), index, self.labels[index] if self.labels is not None else None
@@ -149,30 +162,27 @@ def _nothing_there(name: str, path: Path) -> str:
     return f"there is no data at {name}. Give a folder of images, a .parquet, a .tar, hfds/NAME, or sample."
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Return the image as RGB.
-
-    Transparent images are laid over white: the colours below full transparency are arbitrary, often black.
-    16-bit grey is scaled to 8 bits, where Pillow's own conversion would clip nearly all of it to white.
-    """
-    image.load()
-    if image.mode.startswith("I"):
-        high_bytes = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)
-        return Image.fromarray(high_bytes.astype(np.uint8)).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        return Image.alpha_composite(white, layer).convert("RGB")
-    return image.convert("RGB")
-
-
 def load_or_replace(source: ImageSource, index: int) -> tuple[Image.Image, int, UnreadableImage | None]:
-    """Load an image or, if it is unreadable, the next readable one, so that batches keep their size.
-
-    The replacement depends on nothing but the source and the index.
+    """Load an image or, if it is unreadable, the next readable one: see `use_or_replace`.
 
     Returns:
         The RGB image, the index it really has, and the error of `index` (None when it was readable).
+    """
+    return use_or_replace(source, index, lambda image, _: image.rgb())
+
+
+def use_or_replace(
+    source: ImageSource, index: int, use: Callable[[SourceImage, int], Used]
+) -> tuple[Used, int, UnreadableImage | None]:
+    """Make something of an image or, if it is unreadable, of the next readable one, so that batches keep their size.
+
+    The replacement depends on nothing but the source and the index.
+
+    Args:
+        use: is given the opened image and its index, and decodes it.
+
+    Returns:
+        What `use` made, the index of its image, and the error of `index` (None when it was readable).
 
     Raises:
         BadData: No readable image among the next `MAX_CONSECUTIVE_UNREADABLE`.
@@ -182,7 +192,7 @@ def load_or_replace(source: ImageSource, index: int) -> tuple[Image.Image, int, 
     for step in range(tries):
         candidate = (index + step) % len(source)
         try:
-            return source.image(candidate), candidate, first_error
+            return use(source.opened(candidate), candidate), candidate, first_error
         except UnreadableImage as error:
             first_error = first_error or error
     raise BadData(f"{tries} images in a row are unreadable in {source.name}. First: {first_error}")
@@ -236,8 +246,8 @@ def require_index(source: ImageSource, who: str) -> None:
     """
     if not source.has_index:
         raise BadData(
-            f"{who} needs a source with an index, and {source.name} is a stream. Pack it to parquet, "
-            "or use a source with an index: a folder, .tar, .parquet or hfds/NAME."
+            f"{who} needs a source with an index, and {source.name} is a stream. Pack it to parquet, or use "
+            f"a folder, a .tar, a .parquet or hfds/NAME. Type: disco-zoo data pack {source.name} --out FOLDER"
         )
 
 

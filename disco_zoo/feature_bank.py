@@ -22,6 +22,7 @@ from disco_zoo.datasets import ImageSource
 from disco_zoo.encoder import feature_dim_of
 from disco_zoo.errors import BadData
 from disco_zoo.evaluate.features import eval_resize_size, eval_transform, frozen, normalise, pooled, unreadable_limit
+from disco_zoo.source_image import SourceImage
 from disco_zoo.teacher_cache.block_views import SlotViews
 from disco_zoo.teacher_cache.build import Building, build_cache
 from disco_zoo.teacher_cache.cache_folder import CacheFolder
@@ -135,5 +136,5 @@ class _Eval:
 
     transform: Callable[[Image.Image], Tensor]
 
-    def __call__(self, image: Image.Image, index: int, slot: int) -> Tensor:
-        return self.transform(image)
+    def __call__(self, image: SourceImage, index: int, slot: int) -> Tensor:
+        return self.transform(image.rgb())

@@ -12,10 +12,11 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from disco_zoo.datasets import ImageSource, require_index, to_rgb
+from disco_zoo.datasets import ImageSource, require_index
 from disco_zoo.errors import BadData, MissingExtra, NoTestImages
 from disco_zoo.parquet_columns import as_labels, hash_cell, label_column
 from disco_zoo.parquet_source import FINGERPRINT_BYTES
+from disco_zoo.source_image import to_rgb
 from disco_zoo.split_files import SYNONYMS
 
 PREFIX_MODULES = {"hfds": "datasets", "hfids": "datasets", "wds": "webdataset", "tfds": "tensorflow_datasets"}

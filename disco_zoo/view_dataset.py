@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
-from PIL import Image
 from pydantic import NonNegativeInt, PositiveInt
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from disco_zoo.datasets import ImageSource, load_or_replace
+from disco_zoo.datasets import ImageSource, UnreadableImage, use_or_replace
 from disco_zoo.randomness import stream_seed
 from disco_zoo.ranges import Share
+from disco_zoo.source_image import SourceImage
 from disco_zoo.views import VIEW_RECIPES, View, draw_view
 
 SMALL_SIZE_OF_VIEW = 96 / 224  # SwAV's small crops beside its big ones
@@ -35,7 +35,7 @@ class ViewPlan:
     small: View | None = None
     num_small: int = 0
 
-    def draw(self, image: Image.Image, seed: int, epoch: int, index: int) -> list[Tensor]:
+    def draw(self, image: SourceImage, seed: int, epoch: int, index: int) -> list[Tensor]:
         """uint8 views (3, S, S), then small ones (3, s, s)."""
         views = [draw_view(self.view, image, seed, epoch, index, n) for n in range(self.num_views)]
         if self.small is not None:
@@ -100,15 +100,24 @@ class ViewDataset(Dataset[dict[str, Any]]):
         return len(self.source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        image, used, error = load_or_replace(self.source, index)
-        views = self.plan.draw(image, self.seed, self.epoch, used)
+        views, used, error = self._draw(index, self.seed)
         unreadable = [] if error is None else [(index, str(error))]
         if self.companions is not None:
             other = self.companions(self.epoch, used)
-            image, _, error = load_or_replace(self.source, other)
-            views += self.plan.draw(image, stream_seed("companion", self.seed), self.epoch, used)
+            more, _, error = self._draw(other, stream_seed("companion", self.seed), key_index=used)
+            views += more
             unreadable += [] if error is None else [(other, str(error))]
         return {"views": views, "index": used, "unreadable": unreadable}
+
+    def _draw(
+        self, index: int, seed: int, key_index: int | None = None
+    ) -> tuple[list[Tensor], int, UnreadableImage | None]:
+        """Views of an image or its replacement, keyed by `key_index` or by the index of the image that was used."""
+
+        def draw(image: SourceImage, used: int) -> list[Tensor]:
+            return self.plan.draw(image, seed, self.epoch, used if key_index is None else key_index)
+
+        return use_or_replace(self.source, index, draw)
 
 
 def collate_views(items: list[dict[str, Any]]) -> dict[str, Any]:

@@ -8,38 +8,62 @@ student's.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
-from PIL import Image, ImageFilter
+from PIL import Image
 from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
-from torchvision.transforms import v2
 
+from disco_zoo.draws import Draws
 from disco_zoo.randomness import drawing_from
 from disco_zoo.ranges import Probability, Share
+from disco_zoo.source_image import SourceImage
+from disco_zoo.view_steps import Box, RandomBlur, RandomCrop, RandomFlip, RandomGrey, RandomJitter, Step
 
-View = Callable[[Image.Image], Tensor]
+View = Callable[[SourceImage], Tensor]
 Jitter = tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat, NonNegativeFloat]
 
 
-class PILGaussianBlur(v2.Transform):
-    """Blur with PIL's Gaussian filter, radius σ ~ U(sigma) in pixels, as MoCo-v2 does.
+@dataclass(frozen=True)
+class RandomView:
+    """A crop and the steps that follow it; torch's CPU generator decides."""
 
-    torchvision's own blur wants a kernel size, so its result at a given σ differs.
-    """
+    crop: RandomCrop
+    steps: tuple[Step, ...]
 
-    _transformed_types = (Image.Image,)
+    def __call__(self, image: SourceImage | Image.Image) -> Tensor:
+        """Draw one view: uint8 (3, S, S)."""
+        image = SourceImage(image) if isinstance(image, Image.Image) else image
+        return self.apply(image, *self.draw(*image.size))
 
-    def __init__(self, sigma: tuple[float, float]) -> None:
-        super().__init__()
-        self.sigma = sigma
+    def draw(self, width: int, height: int) -> tuple[Box, list[Any]]:
+        """The crop of an image of this size, and what each step does (None for nothing)."""
+        draws = Draws()
+        return self.crop.draw(draws, width, height), [step.draw(draws) for step in self.steps]
 
-    def make_params(self, flat_inputs: list[Any]) -> dict[str, Any]:
-        return {"radius": torch.empty(1).uniform_(*self.sigma).item()}
+    def apply(self, image: SourceImage, box: Box, drawn: list[Any]) -> Tensor:
+        """The view that was drawn."""
+        pixels: Any = self.crop.apply(image, box)
+        for step, what in zip(self.steps, drawn, strict=True):
+            if what is not None:
+                pixels = step.apply(pixels, what)
+        pixels = (np.rint(pixels, out=pixels) if pixels.dtype == np.float32 else pixels).astype(np.uint8, copy=False)
+        if len(pixels) == 1:
+            pixels = np.repeat(pixels, 3, axis=0)
+        return torch.from_numpy(np.ascontiguousarray(pixels))
 
-    def transform(self, inpt: Any, params: dict[str, Any]) -> Any:
-        return inpt.filter(ImageFilter.GaussianBlur(radius=params["radius"]))
+
+@dataclass(frozen=True)
+class OfWholeImage:
+    """The view that transforms of torchvision make of the whole image."""
+
+    transform: Callable[[Image.Image], Tensor]
+
+    def __call__(self, image: SourceImage) -> Tensor:
+        return self.transform(image.rgb())
 
 
 def moco_v2_view(
@@ -63,15 +87,14 @@ def moco_v2_view(
         jitter: strengths of brightness, contrast, saturation and hue.
         blur_sigma: range of the blur's radius, in pixels of the view.
     """
-    return v2.Compose(
-        [
-            v2.RandomResizedCrop(size, scale=crop_scale, ratio=crop_ratio, antialias=True),
-            v2.RandomApply([v2.ColorJitter(*jitter)], p=jitter_probability),
-            v2.RandomGrayscale(p=gray_probability),
-            v2.RandomApply([PILGaussianBlur(blur_sigma)], p=blur_probability),
-            v2.RandomHorizontalFlip(p=flip_probability),
-            v2.PILToTensor(),
-        ]
+    return RandomView(
+        RandomCrop(size, crop_scale, crop_ratio),
+        (
+            RandomJitter(jitter, jitter_probability),
+            RandomGrey(gray_probability),
+            RandomBlur(blur_probability, blur_sigma),
+            RandomFlip(flip_probability),
+        ),
     )
 
 
@@ -83,13 +106,7 @@ def plain_view(
     flip_probability: Probability = 0.5,
 ) -> View:
     """A-plain (CompRess, linear probes): random resized crop and horizontal flip."""
-    return v2.Compose(
-        [
-            v2.RandomResizedCrop(size, scale=crop_scale, ratio=crop_ratio, antialias=True),
-            v2.RandomHorizontalFlip(p=flip_probability),
-            v2.PILToTensor(),
-        ]
-    )
+    return RandomView(RandomCrop(size, crop_scale, crop_ratio), (RandomFlip(flip_probability),))
 
 
 def moco_v1_view(
@@ -102,14 +119,9 @@ def moco_v1_view(
     flip_probability: Probability = 0.5,
 ) -> View:
     """A-moco1 (MoCo-v1; SEED with a SimCLR teacher, quirk Q13): greyscale before a jitter that is always on."""
-    return v2.Compose(
-        [
-            v2.RandomResizedCrop(size, scale=crop_scale, ratio=crop_ratio, antialias=True),
-            v2.RandomGrayscale(p=gray_probability),
-            v2.ColorJitter(*jitter),
-            v2.RandomHorizontalFlip(p=flip_probability),
-            v2.PILToTensor(),
-        ]
+    return RandomView(
+        RandomCrop(size, crop_scale, crop_ratio),
+        (RandomGrey(gray_probability), RandomJitter(jitter), RandomFlip(flip_probability)),
     )
 
 
@@ -126,7 +138,7 @@ def swav_view(
     blur_sigma: tuple[PositiveFloat, PositiveFloat] = (0.1, 2.0),
 ) -> View:
     """A-swav (SwAV, DisCo with SwAV): the flip first, then a strong jitter, greyscale and blur."""
-    crop = v2.RandomResizedCrop(size, scale=crop_scale, ratio=crop_ratio, antialias=True)
+    crop = RandomCrop(size, crop_scale, crop_ratio)
     return _flipped_first(
         crop, flip_probability, jitter, jitter_probability, gray_probability, blur_probability, blur_sigma
     )
@@ -145,15 +157,14 @@ def simclr_view(
     blur_sigma: tuple[PositiveFloat, PositiveFloat] = (0.1, 2.0),
 ) -> View:
     """A-simclr (Chen et al. 2020, appendix A): bicubic crop, flip, strong jitter, greyscale, blur."""
-    bicubic = v2.InterpolationMode.BICUBIC
-    crop = v2.RandomResizedCrop(size, scale=crop_scale, ratio=crop_ratio, interpolation=bicubic, antialias=True)
+    crop = RandomCrop(size, crop_scale, crop_ratio, "bicubic")
     return _flipped_first(
         crop, flip_probability, jitter, jitter_probability, gray_probability, blur_probability, blur_sigma
     )
 
 
 def _flipped_first(
-    crop: v2.Transform,
+    crop: RandomCrop,
     flip_probability: float,
     jitter: Jitter,
     jitter_probability: float,
@@ -162,15 +173,14 @@ def _flipped_first(
     blur_sigma: tuple[float, float],
 ) -> View:
     """What A-swav and A-simclr have in common behind their crops."""
-    return v2.Compose(
-        [
-            crop,
-            v2.RandomHorizontalFlip(p=flip_probability),
-            v2.RandomApply([v2.ColorJitter(*jitter)], p=jitter_probability),
-            v2.RandomGrayscale(p=gray_probability),
-            v2.RandomApply([PILGaussianBlur(blur_sigma)], p=blur_probability),
-            v2.PILToTensor(),
-        ]
+    return RandomView(
+        crop,
+        (
+            RandomFlip(flip_probability),
+            RandomJitter(jitter, jitter_probability),
+            RandomGrey(gray_probability),
+            RandomBlur(blur_probability, blur_sigma),
+        ),
     )
 
 
@@ -184,7 +194,7 @@ VIEW_RECIPES: dict[str, Callable[..., View]] = {
 }
 
 
-def draw_view(view: View, image: Image.Image, seed: int, epoch: int, index: int, number: int) -> Tensor:
+def draw_view(view: View, image: SourceImage, seed: int, epoch: int, index: int, number: int) -> Tensor:
     """Draw view `number` of image `index` in `epoch`: uint8 (3, S, S), the same wherever it is drawn."""
     with drawing_from("view", seed, epoch, index, number):
         return view(image)

@@ -39,7 +39,7 @@ def test_slots_are_a_function_of_seed_image_epoch_and_size() -> None:
 
 
 def test_slot_s_is_what_epoch_s_draws_first() -> None:
-    image = TinySource().image(3)
+    image = TinySource().opened(3)
     for slot in range(3):
         assert torch.equal(SlotDraw(VIEW, 9)(image, 3, slot), draw_view(VIEW, image, 9, slot, 3, 0))
     assert not torch.equal(SlotDraw(VIEW, 9)(image, 3, 0), SlotDraw(VIEW, 9, kind=1)(image, 3, 0))

@@ -20,9 +20,9 @@ from disco_zoo.datasets import (
     UnreadableTally,
     load_or_replace,
     open_source,
-    to_rgb,
 )
 from disco_zoo.errors import BadData, UnreadableImage
+from disco_zoo.source_image import to_rgb
 
 
 def colour_at_centre(image: Image.Image) -> tuple[int, ...]:

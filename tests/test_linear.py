@@ -18,6 +18,7 @@ from disco_zoo.errors import BadData, DiscoZooError, TrainingDiverged, UnknownNa
 from disco_zoo.evaluate.features import backbone_fingerprint
 from disco_zoo.evaluate.linear import check_classes, linear_probe
 from disco_zoo.evaluate.linear_protocols import LINEAR_PROTOCOLS
+from disco_zoo.views import OfWholeImage
 
 
 class ColourSource(ImageSource):
@@ -165,7 +166,7 @@ def test_sgd_equals_a_plain_torch_loop(monkeypatch):
     from disco_zoo.evaluate.features import eval_transform, extract_features
     from disco_zoo.randomness import stream_generator
 
-    monkeypatch.setattr(probe_batches, "probe_view", lambda size, *_: eval_transform(size))
+    monkeypatch.setattr(probe_batches, "probe_view", lambda size, *_: OfWholeImage(eval_transform(size)))
     seen = []
     real_step = linear_sgd._Layer.step
 

@@ -26,6 +26,7 @@ from disco_zoo.evaluate.finetune_protocols import (
 from disco_zoo.evaluate.finetune_sgd import finetune_probe
 from disco_zoo.evaluate.probe_checkpoint import ProbeCheckpoint
 from disco_zoo.randomness import stream_generator
+from disco_zoo.views import OfWholeImage
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -51,7 +52,7 @@ def tune(backbone: nn.Module | None = None, train=TRAIN, test=TEST, **options):
 
 
 def test_it_equals_a_plain_torch_loop(monkeypatch):
-    monkeypatch.setattr(probe_batches, "probe_view", lambda size, *_: eval_transform(size))
+    monkeypatch.setattr(probe_batches, "probe_view", lambda size, *_: OfWholeImage(eval_transform(size)))
     result = tune(epochs=3, share=0.01, batch_size=10, seed=5)
 
     backbone, layer = network(), nn.Linear(8, 3)

@@ -56,7 +56,7 @@ def test_replayed_views_are_the_first_ones_and_targets_the_teachers_rows(data: P
     for first in (0, 64, 128):
         block = range(first, min(first + 64, NUM_IMAGES))
         for slot in range(VIEWS):
-            seen = torch.stack([draw(source.image(index), index, slot) for index in block])
+            seen = torch.stack([draw(source.opened(index), index, slot) for index in block])
             found = torch.from_numpy(np.array(rows[slot, first : first + 64]))
             assert torch.equal(found, teacher(seen).half())  # the same batch: to the bit
             alone = teacher(seen[:1])
@@ -66,7 +66,7 @@ def test_replayed_views_are_the_first_ones_and_targets_the_teachers_rows(data: P
         item = replay.epoch(epoch, None)[70]
         assert item["stale"] == []
         for drawn, target in zip(item["views"], item["targets"], strict=True):
-            slots = [slot for slot in range(VIEWS) if torch.equal(drawn, draw(source.image(70), 70, slot))]
+            slots = [slot for slot in range(VIEWS) if torch.equal(drawn, draw(source.opened(70), 70, slot))]
             assert [torch.equal(target, torch.from_numpy(np.array(rows[slot, 70]))) for slot in slots] == [True]
 
 

@@ -1,4 +1,4 @@
-"""MoCo-v2 from lightly's building blocks: transform, head, loss with its memory bank, moving average. Needs lightly 1.6."""
+"""MoCo-v2 from lightly's building blocks: transform, head, loss with memory bank, moving average. For lightly 1.6."""
 
 from __future__ import annotations
 

@@ -11,13 +11,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from disco_zoo.datasets import to_rgb
 from disco_zoo.detection.annotations import AnnotatedImage, AnnotatedSet
 from disco_zoo.detection.masks import mask_of
 from disco_zoo.errors import UnreadableImage
 from disco_zoo.interrupts import leave_interrupts_to_parent
 from disco_zoo.orientation import as_annotated
 from disco_zoo.randomness import stream_generator
+from disco_zoo.source_image import to_rgb
 from disco_zoo.task_trainer import Batch
 
 Target = dict[str, Tensor]

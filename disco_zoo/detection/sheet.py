@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from PIL import Image
 
-from disco_zoo.datasets import to_rgb
 from disco_zoo.detection.annotations import AnnotatedImage, AnnotatedSet
 from disco_zoo.detection.masks import EXTRA
 from disco_zoo.errors import require
 from disco_zoo.orientation import as_annotated
 from disco_zoo.plots import COLOURS, drawing
+from disco_zoo.source_image import to_rgb
 
 COLUMNS, MAX_IMAGES = 4, 12
 MIN_SCORE = 0.5

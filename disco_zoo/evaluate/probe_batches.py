@@ -7,26 +7,21 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from torchvision.transforms import v2
 
-from disco_zoo.datasets import ImageSource, UnreadableImage, UnreadableTally, load_or_replace
+from disco_zoo.datasets import ImageSource, UnreadableImage, UnreadableTally, use_or_replace
 from disco_zoo.evaluate.features import Interpolation, unreadable_limit
 from disco_zoo.evaluate.probe_settings import ProbeSettings
 from disco_zoo.interrupts import leave_interrupts_to_parent
 from disco_zoo.randomness import stream_generator
-from disco_zoo.views import View, draw_view
+from disco_zoo.source_image import SourceImage
+from disco_zoo.view_steps import RandomCrop, RandomFlip
+from disco_zoo.views import RandomView, View, draw_view
 
 
 def probe_view(size: int, crop_scale: tuple[float, float], interpolation: Interpolation) -> View:
     """A-plain of `methods.md` 1.2, uint8 (3, size, size): random resized crop of 3/4 to 4/3, horizontal flip."""
-    mode = v2.InterpolationMode(interpolation)
-    return v2.Compose(
-        [
-            v2.RandomResizedCrop(size, scale=crop_scale, interpolation=mode, antialias=True),
-            v2.RandomHorizontalFlip(),
-            v2.PILToTensor(),
-        ]
-    )
+    crop = RandomCrop(size, crop_scale, (3 / 4, 4 / 3), interpolation)
+    return RandomView(crop, (RandomFlip(0.5),))
 
 
 class ProbeBatches:
@@ -79,8 +74,12 @@ class _PlainViews(Dataset[tuple[Tensor, int, UnreadableImage | None]]):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int, UnreadableImage | None]:
         epoch, index = key
-        image, used, error = load_or_replace(self.source, index)
-        return draw_view(self.view, image, self.seed, epoch, used, 0), self.labels[used], error
+
+        def draw(image: SourceImage, used: int) -> Tensor:
+            return draw_view(self.view, image, self.seed, epoch, used, 0)
+
+        view, used, error = use_or_replace(self.source, index, draw)
+        return view, self.labels[used], error
 
 
 def _collate(

@@ -11,13 +11,14 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset, Sampler
 from torchvision.transforms import v2
 
-from disco_zoo.datasets import ImageSource, UnreadableImage, load_or_replace
+from disco_zoo.datasets import ImageSource, UnreadableImage, use_or_replace
 from disco_zoo.evaluate.features import eval_transform
 from disco_zoo.finetune.settings import steps_per_epoch
 from disco_zoo.interrupts import leave_interrupts_to_parent
 from disco_zoo.randomness import drawing_from
 from disco_zoo.sampler import epoch_order
-from disco_zoo.views import View, draw_view, plain_view
+from disco_zoo.source_image import SourceImage
+from disco_zoo.views import OfWholeImage, View, draw_view, plain_view
 
 Batch = tuple[Tensor, Tensor, list[UnreadableImage]]
 LIGHT_CROP, STRONG_CROP = (0.35, 1.0), (0.2, 1.0)  # area of a crop as a share of the image
@@ -32,18 +33,17 @@ def training_view(augment: str, size: int, resize_size: int) -> View:
     - `strong`: tighter crops, flip, TrivialAugment (Müller and Hutter 2021) and random erasing (Zhong et al. 2017).
     """
     if augment == "none":
-        return eval_transform(size, resize_size)
+        return OfWholeImage(eval_transform(size, resize_size))
     if augment == "light":
         return plain_view(size, crop_scale=LIGHT_CROP)
-    return v2.Compose(
-        [
-            v2.RandomResizedCrop(size, scale=STRONG_CROP, antialias=True),
-            v2.RandomHorizontalFlip(),
-            v2.TrivialAugmentWide(interpolation=v2.InterpolationMode.BILINEAR),
-            v2.PILToTensor(),
-            v2.RandomErasing(p=ERASE_PROBABILITY),
-        ]
-    )
+    strong = [
+        v2.RandomResizedCrop(size, scale=STRONG_CROP, antialias=True),
+        v2.RandomHorizontalFlip(),
+        v2.TrivialAugmentWide(interpolation=v2.InterpolationMode.BILINEAR),
+        v2.PILToTensor(),
+        v2.RandomErasing(p=ERASE_PROBABILITY),
+    ]
+    return OfWholeImage(v2.Compose(strong))
 
 
 class StepBatches(Sampler[list[tuple[int, int]]]):
@@ -80,8 +80,12 @@ class TrainingViews(Dataset[tuple[Tensor, int, UnreadableImage | None]]):
 
     def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int, UnreadableImage | None]:
         epoch, index = key
-        image, used, error = load_or_replace(self.source, index)
-        return draw_view(self.view, image, self.seed, epoch, used, 0), self.labels[used], error
+
+        def draw(image: SourceImage, used: int) -> Tensor:
+            return draw_view(self.view, image, self.seed, epoch, used, 0)
+
+        view, used, error = use_or_replace(self.source, index, draw)
+        return view, self.labels[used], error
 
 
 def training_loader(dataset: TrainingViews, batches: StepBatches, workers: int) -> DataLoader[Any]:

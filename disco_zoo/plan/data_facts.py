@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import io
 import statistics
 import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image
-
 from disco_zoo.catalog import load_catalog
-from disco_zoo.datasets import ImageSource, load_or_replace, open_source, require_index
+from disco_zoo.datasets import ImageSource, load_or_replace, open_source, require_index, use_or_replace
 from disco_zoo.errors import BadData
 from disco_zoo.methods import METHODS
+from disco_zoo.pack.images import PackSettings, encoded_for_shard
 from disco_zoo.plan.noise_source import NoiseSource
 from disco_zoo.recipe import Recipe
 from disco_zoo.threads import one_thread
 from disco_zoo.view_dataset import view_plan
 
-PACKED_SIDE = 256  # shorter side in pixels of `data pack`
-PACKED_QUALITY = 92
+PACKED = PackSettings()  # what `data pack` does unless told otherwise
 # Mean of 125 photos of ImageNet at 256 pixels and this quality, as `plan --data` measures it.
 PACKED_BYTES_A_PIXEL = 0.37
 PHOTO_PIXELS = 4 / 3  # of a photo's shorter side, squared
@@ -89,8 +86,7 @@ def time_views(recipe: Recipe, source: ImageSource) -> ViewCost:
             index = indices[len(seconds) % len(indices)]
             source.encoded(index)  # generated images are made here, files come into the page cache
             clock = time.thread_time()  # of this core alone, however busy the machine is
-            image, used, _ = load_or_replace(source, index)
-            plan.draw(image, recipe.seed, 0, used)
+            use_or_replace(source, index, lambda image, used: plan.draw(image, recipe.seed, 0, used))
             seconds.append(time.thread_time() - clock)
     companions = 2 if method.takes_companions else 1
     return ViewCost(companions * statistics.median(seconds[1:]), len(seconds) - 1)
@@ -99,23 +95,20 @@ def time_views(recipe: Recipe, source: ImageSource) -> ViewCost:
 def packed_bytes_per_image(facts: DataFacts) -> tuple[float, str]:
     """Mean size of an image after `data pack`, and how it is known."""
     if facts.is_real:
-        sizes = [_packed_bytes(load_or_replace(facts.sample, i)[0]) for i in _spread(len(facts.sample), SAMPLE_IMAGES)]
-        return statistics.mean(sizes), f"mean of {len(sizes)} images, as JPEG of quality {PACKED_QUALITY}"
-    width, height = facts.sample.size if isinstance(facts.sample, NoiseSource) else (PACKED_SIDE, PACKED_SIDE)
-    side = min(PACKED_SIDE, width, height)
+        sizes = [_packed_bytes(facts.sample, index) for index in _spread(len(facts.sample), SAMPLE_IMAGES)]
+        return statistics.mean(sizes), f"mean of {len(sizes)} images, larger ones as JPEG of quality {PACKED.quality}"
+    width, height = facts.sample.size if isinstance(facts.sample, NoiseSource) else (PACKED.size, PACKED.size)
+    side = min(PACKED.size, width, height)
     shape = PHOTO_PIXELS if width != height else 1.0
     return (
         PACKED_BYTES_A_PIXEL * shape * side * side,
-        f"assumed: {PACKED_BYTES_A_PIXEL} bytes a pixel, measured on photos at quality {PACKED_QUALITY}",
+        f"assumed: {PACKED_BYTES_A_PIXEL} bytes a pixel, measured on photos at quality {PACKED.quality}",
     )
 
 
-def _packed_bytes(image: Image.Image) -> int:
-    shrink = min(1.0, PACKED_SIDE / min(image.size))
-    small = image.resize((round(image.width * shrink), round(image.height * shrink)), Image.Resampling.BICUBIC)
-    file = io.BytesIO()
-    small.save(file, "JPEG", quality=PACKED_QUALITY)
-    return file.tell()
+def _packed_bytes(source: ImageSource, index: int) -> int:
+    image, used, _ = load_or_replace(source, index)
+    return len(encoded_for_shard(source.encoded(used), image, PACKED))
 
 
 def _spread(total: int, wanted: int) -> list[int]:

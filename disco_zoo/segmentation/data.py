@@ -13,9 +13,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from disco_zoo.datasets import to_rgb
 from disco_zoo.errors import BadData, shown
 from disco_zoo.orientation import as_annotated, sizes_seen
+from disco_zoo.source_image import to_rgb
 
 IGNORED = 255
 IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")

@@ -12,7 +12,6 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from disco_zoo.datasets import to_rgb
 from disco_zoo.errors import BadCheckpoint, BadRunFolder
 from disco_zoo.evaluate.features import backbone_fingerprint, frozen
 from disco_zoo.named_model import load_named_model
@@ -21,6 +20,7 @@ from disco_zoo.segmentation.head import LinearSegmenter
 from disco_zoo.segmentation.measure import predict
 from disco_zoo.segmentation.run import HEAD
 from disco_zoo.segmentation.settings import SegmentationSettings
+from disco_zoo.source_image import to_rgb
 from disco_zoo.task_folder import SETTINGS, read_settings
 
 

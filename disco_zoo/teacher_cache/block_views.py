@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from disco_zoo.datasets import ImageSource
 from disco_zoo.errors import UnreadableImage
 from disco_zoo.interrupts import leave_interrupts_to_parent
+from disco_zoo.source_image import SourceImage
 from disco_zoo.teacher_cache.journal import BLOCK_IMAGES, Block
 
 Item = tuple[int, int, int]  # image, first slot, number of slots
-Draw = Callable[[Image.Image, int, int], Tensor]
+Draw = Callable[[SourceImage, int, int], Tensor]
 """Maps image, number and slot to the view uint8 (3, S, S). It must survive pickling: workers use it."""
 
 
@@ -51,13 +51,13 @@ class SlotViews(Dataset[tuple[Tensor, list[int], tuple[int, str] | None]]):
 
     def __getitem__(self, item: Item) -> tuple[Tensor, list[int], tuple[int, str] | None]:
         index, first_slot, slots = item
+        numbers = range(first_slot, first_slot + slots)
         try:
-            image = self.source.image(index)
+            image = self.source.opened(index)
+            views = [self.draw(image, index, slot) for slot in numbers]
         except UnreadableImage as error:
             nothing = torch.zeros((slots, 3, self.view_size, self.view_size), dtype=torch.uint8)
             return nothing, [0] * slots, (index, str(error))
-        numbers = range(first_slot, first_slot + slots)
-        views = [self.draw(image, index, slot) for slot in numbers]
         return torch.stack(views), [view_crc(view) for view in views], None
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from disco_zoo.datasets import ImageSource, load_or_replace
+from disco_zoo.datasets import ImageSource, use_or_replace
+from disco_zoo.errors import UnreadableImage
+from disco_zoo.source_image import SourceImage
 from disco_zoo.teacher_cache.cached_rows import CachedRows
 from disco_zoo.teacher_cache.slots import SlotDraw, slots_of_companion, slots_of_step
 from disco_zoo.view_dataset import Companions, collate_views
@@ -53,35 +54,56 @@ class ReplayedViews(Dataset[dict[str, Any]]):
         return len(self.source)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        image, used, error = load_or_replace(self.source, index)
-        item: dict[str, Any] = {"views": [], "targets": [], "stale": [], "index": used}
-        item["unreadable"] = [] if error is None else [(index, str(error))]
-        for kind in self.kinds:
-            slots = slots_of_step(self.seed, used, self.epoch, kind.rows.slots, kind.num_views, kind.draw.kind)
-            self._replay(item, image, used, kind, slots)
-        if self.companions is not None:
-            self._add_companion(item, self.companions(self.epoch, used))
-        return item
+        def own_slots(kind: ReplayedKind, used: int) -> list[int]:
+            return slots_of_step(self.seed, used, self.epoch, kind.rows.slots, kind.num_views, kind.draw.kind)
 
-    def _add_companion(self, item: dict[str, Any], wanted: int) -> None:
-        image, other, error = load_or_replace(self.source, wanted)
-        item["unreadable"] += [] if error is None else [(wanted, str(error))]
-        for kind in self.kinds:
-            slots = slots_of_companion(self.seed, item["index"], self.epoch, kind.rows.slots, kind.num_views)
-            self._replay(item, image, other, kind, slots)
+        found, used, error = self._replay(index, own_slots)
+        unreadable = [] if error is None else [(index, str(error))]
+        if self.companions is not None:
+            other = self.companions(self.epoch, used)
+
+            def other_slots(kind: ReplayedKind, _: int) -> list[int]:
+                return slots_of_companion(self.seed, used, self.epoch, kind.rows.slots, kind.num_views)
+
+            more, _, error = self._replay(other, other_slots)
+            found += more
+            unreadable += [] if error is None else [(other, str(error))]
+        return {
+            "views": [one.view for one in found],
+            "targets": [one.target for one in found],
+            "stale": [one.stale for one in found if one.stale is not None],
+            "index": used,
+            "unreadable": unreadable,
+        }
 
     def _replay(
-        self, item: dict[str, Any], image: Image.Image, index: int, kind: ReplayedKind, slots: Sequence[int]
-    ) -> None:
-        for slot in slots:
-            view = kind.draw(image, index, slot)
-            if not kind.rows.is_first_view(view, index, slot):
-                item["stale"].append(
-                    f"image {index} ({self.source.path(index)}) is not what the teacher saw: it, or what draws views, "
-                    f"changed since. Type: disco-zoo cache rm {kind.rows.cache.path.name}, and repeat the command"
-                )
-            item["views"].append(view)
-            item["targets"].append(kind.rows.row(index, slot))
+        self, index: int, slots_of: Callable[[ReplayedKind, int], list[int]]
+    ) -> tuple[list[_Replayed], int, UnreadableImage | None]:
+        """The views of an image or its replacement in the slots that `slots_of` names."""
+
+        def draw(image: SourceImage, used: int) -> list[_Replayed]:
+            return [self._one(kind, image, used, slot) for kind in self.kinds for slot in slots_of(kind, used)]
+
+        return use_or_replace(self.source, index, draw)
+
+    def _one(self, kind: ReplayedKind, image: SourceImage, index: int, slot: int) -> _Replayed:
+        view = kind.draw(image, index, slot)
+        if kind.rows.is_first_view(view, index, slot):
+            return _Replayed(view, kind.rows.row(index, slot))
+        stale = (
+            f"image {index} ({self.source.path(index)}) is not what the teacher saw: it, or what draws views, "
+            f"changed since. Type: disco-zoo cache rm {kind.rows.cache.path.name}, and repeat the command"
+        )
+        return _Replayed(view, kind.rows.row(index, slot), stale)
+
+
+@dataclass(frozen=True)
+class _Replayed:
+    """A view, the teacher's row of it, and what is wrong if it is not what the teacher saw."""
+
+    view: Tensor
+    target: Tensor
+    stale: str | None = None
 
 
 def collate_replayed(items: list[dict[str, Any]]) -> dict[str, Any]:

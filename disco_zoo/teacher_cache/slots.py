@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from PIL import Image
 from torch import Tensor
 
 from disco_zoo.randomness import stream_seed
+from disco_zoo.source_image import SourceImage
 from disco_zoo.views import View, draw_view
 
 
@@ -31,7 +31,7 @@ class SlotDraw:
     seed: int
     kind: int = 0
 
-    def __call__(self, image: Image.Image, index: int, slot: int) -> Tensor:
+    def __call__(self, image: SourceImage, index: int, slot: int) -> Tensor:
         """The view uint8 (3, S, S) in `slot` of image `index`."""
         return draw_view(self.view, image, self.seed, slot, index, self.kind)
 

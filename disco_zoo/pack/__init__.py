@@ -1,0 +1,1 @@
+"""Images of any source as parquet shards, resized once."""
