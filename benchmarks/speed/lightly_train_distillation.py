@@ -59,7 +59,7 @@ def main():
             out=out, overwrite=True, data=given.data, model="timm/efficientnet_b0", method="distillationv1",
             method_args={"queue_size": QUEUE}, transform_args={"image_size": (given.size, given.size)},
             batch_size=given.batch_size, num_workers=0, epochs=1000, accelerator="cpu", optim="adamw",
-            model_args={"pretrained": False}, loggers={"jsonl": None, "tensorboard": None},
+            model_args={"pretrained": False},
         )  # fmt: skip
 
 
