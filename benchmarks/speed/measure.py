@@ -76,12 +76,9 @@ def groups() -> dict[str, list[Contestant]]:
             ours("disco-zoo", "moco_v2"),
         ],
         "One view, ResNet-50 teacher": [
-            *(
-                Contestant(
-                    f"lightly-train, {method}", "lightly_train_distillation.py",
-                    ["--data", "{folder}", "--method", method], peer=True, views=1,
-                )
-                for method in ("distillationv1", "distillationv3")
+            Contestant(
+                "lightly-train, distillationv1", "lightly_train_distillation.py", ["--data", "{folder}"],
+                peer=True, views=1,
             ),
             *one_view,
         ],
