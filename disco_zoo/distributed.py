@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from disco_zoo.errors import LostProcess
 
@@ -75,6 +75,19 @@ def gather_rows(rows: Tensor) -> Tensor:
     parts = [torch.empty_like(rows) for _ in range(num_processes())]
     dist.all_gather(parts, rows.detach().contiguous())
     return torch.cat(parts)
+
+
+@torch.no_grad()
+def copy_buffers_from_first(module: nn.Module, device: torch.device | str) -> None:
+    """Give every process the first one's buffers of `module`, where DDP keeps their own between two steps.
+
+    Args:
+        device: one that the processes can talk through.
+    """
+    for buffer in module.buffers() if num_processes() > 1 else ():
+        shared = buffer.to(device)
+        dist.broadcast(shared, src=0)
+        buffer.copy_(shared)
 
 
 def mean_over_processes(value: Tensor) -> Tensor:

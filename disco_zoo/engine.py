@@ -230,7 +230,7 @@ class Trainer:
 
     def _knn_is_due(self, step: int, last_step: int) -> bool:
         every = round(self.recipe.log.knn_every_epochs * self.steps_per_epoch)
-        return self.knn is not None and rank() == 0 and every > 0 and (step % every == 0 or step == last_step)
+        return self.knn is not None and every > 0 and (step % every == 0 or step == last_step)
 
     def _save(self) -> None:
         self._require_finite()

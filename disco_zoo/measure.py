@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from disco_zoo.datasets import ImageSource, require_labels, require_same_classes
+from disco_zoo.distributed import rank
 from disco_zoo.encoder import Encoder
 from disco_zoo.errors import BadData
 from disco_zoo.evaluate.features import Features, backbone_fingerprint, extract_features
 from disco_zoo.evaluate.knn import knn_top1
 from disco_zoo.evaluate.linear import check_classes, linear_probe, linear_probe_on_features
+from disco_zoo.evaluate.shared_features import shared_features
 from disco_zoo.progress import StepProgress
 from disco_zoo.randomness import stream_generator
 from disco_zoo.recipe import Recipe
@@ -94,18 +96,23 @@ class Bench:
         label: str,
         image_size: int | None = None,
     ) -> Measurement:
-        """Measure a backbone at this bench's size, or at its own `image_size` without a margin around the crop."""
+        """Measure a backbone at this bench's size, or at its own `image_size` without a margin around the crop.
+
+        All processes of a run call this: they share the images, and the first one has the figures.
+        """
         before = backbone_fingerprint(backbone)
         chosen = [self._chosen(source) for source in (self.train, self.test)]
         with StepProgress(label, sum(map(len, chosen))) as progress:
             train, test = (
-                extract_features(
+                shared_features(
                     backbone, source, image_size=image_size or self.image_size,
                     resize_size=image_size or self.resize_size, mean=mean, std=std, device=self.device,
                     workers=self.workers, indices=indices, progress=progress.part(first),
                 )
                 for source, indices, first in zip((self.train, self.test), chosen, (0, len(chosen[0])), strict=True)
             )  # fmt: skip
+        if rank() != 0:
+            return Measurement({}, test)
         if self.linear == "fast":
             linear = linear_probe_on_features(train, test)
         else:

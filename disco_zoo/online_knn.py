@@ -6,8 +6,8 @@ import torch
 
 from disco_zoo.datasets import ImageSource
 from disco_zoo.encoder import Encoder
-from disco_zoo.evaluate.features import extract_features
 from disco_zoo.evaluate.knn import knn_top1
+from disco_zoo.evaluate.shared_features import shared_features
 from disco_zoo.randomness import stream_generator
 
 K = 20
@@ -15,6 +15,8 @@ K = 20
 
 class OnlineKnn:
     """Weighted kNN (k = 20, T = 0.07) from part of the training split to part of the test split.
+
+    All processes of a run call it together.
 
     Args:
         train, test: labelled sources.
@@ -32,7 +34,7 @@ class OnlineKnn:
     def __call__(self, student: Encoder, device: torch.device | str = "cpu") -> float:
         """Top-1 in percent; leaves the student's mode and all random state as they were."""
         bank, queries = (
-            extract_features(
+            shared_features(
                 student.backbone, source, image_size=student.image_size, resize_size=self.resize_size,
                 mean=student.mean, std=student.std, device=device, indices=indices,
             )

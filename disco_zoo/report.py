@@ -75,15 +75,20 @@ def print_reproduction(rep: Reproduction) -> None:
         out.print(line, soft_wrap=True)
 
 
-def finish_training(run: Run) -> dict[str, Any]:
-    """Measure a trained student where there are labels; write pictures and report.md; return the facts of the run."""
+def finish_training(run: Run) -> dict[str, Any] | None:
+    """Measure a trained student where there are labels; write pictures and report.md; return the facts of the run.
+
+    All processes call this; the first one alone writes, and the others return None.
+    """
+    measured = _measure(run) if run.data.has_labels and run.trainer.finished else None
+    if not run.is_main_process:
+        return None
     facts = run.folder.read_json("run.json")
     trained = facts["steps"] > 0
     if trained:
         _curves(run.folder, run.recipe.name)
     title = run.recipe.name if trained else f"{run.recipe.name}: the start, untrained"
     lines = [f"# {title}", "", f"`{facts['command']}`", "", *_fact_lines(facts)]
-    measured = _measure(run) if run.data.has_labels and run.trainer.finished else None
     if measured is not None:
         protocol, measurement = measured
         facts["figures"] = measurement.figures

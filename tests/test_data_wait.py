@@ -141,13 +141,13 @@ def test_run_json_and_report_hold_the_whole_runs_share(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A source that takes 50 ms an image; all else in this run takes less."""
-    image = TinySource.image
+    encoded = TinySource.encoded
 
     def slow(source: Any, index: int) -> Any:
         time.sleep(0.05)
-        return image(source, index)
+        return encoded(source, index)
 
-    monkeypatch.setattr(TinySource, "image", slow)
+    monkeypatch.setattr(TinySource, "encoded", slow)
     recipe = toy_recipe("moco_v2", optim__epochs=1)
     sources = open_data(recipe, str(data))
     object.__setattr__(sources, "train", TinySource(26))

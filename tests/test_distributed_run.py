@@ -15,6 +15,8 @@ import pytest
 import torch
 from tiny_runs import checkpoint_of, command, differences, subprocess_environment, toy_parquet, toy_recipe_file
 
+from disco_zoo.metric_logger import read_metrics
+
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 # LayerNorm alone: with BatchNorm each process normalises over its own half, so weights would differ in earnest.
@@ -99,6 +101,12 @@ def test_only_the_first_process_prints_and_writes(base: Path, pair: list[tuple[i
     lines = (base / "two" / "metrics.jsonl").read_text().splitlines()
     assert sum('"loss"' in line for line in lines) == 3
     assert sum('"knn20_top1"' in line for line in lines) == 1
+
+
+def test_online_knn_is_that_of_one_process(base: Path, pair: Any) -> None:
+    found = [[row["knn20_top1"] for row in read_metrics(base / name) if "knn20_top1" in row] for name in ("one", "two")]
+    assert len(found[0]) == 1
+    assert found[0] == found[1]
 
 
 WORKER = """

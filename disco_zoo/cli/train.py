@@ -69,7 +69,7 @@ def _train(
     run = Run(recipe, open_data(recipe, data, eval_data), folder, options, label=recipe.name)
     try:
         run.train()
-        facts = finish_training(run) if run.is_main_process else None
+        facts = finish_training(run)
     finally:
         run.close()
     if as_json and facts is not None:
