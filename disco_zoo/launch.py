@@ -17,6 +17,11 @@ def was_restarted() -> bool:
     return any(_whole(os.environ.get(name)) > 0 for name in _RESTARTS)
 
 
+def is_first_process() -> bool:
+    """Before the processes of a run have met; afterwards `distributed.rank` knows."""
+    return _whole(os.environ.get("RANK")) == 0
+
+
 def processes_on_this_machine() -> int:
     return max(1, _whole(os.environ.get("LOCAL_WORLD_SIZE")))
 

@@ -157,7 +157,7 @@ def test_run_json_and_report_hold_the_whole_runs_share(
         finish_training(run)
     finally:
         run.close()
-    assert result.data_wait_share * result.seconds >= 3 * BATCH_SIZE * 0.05
+    assert result.data_wait_share * result.seconds > 0.9 * 3 * BATCH_SIZE * 0.05
     facts = json.loads((tmp_path / "run" / "run.json").read_text())
     assert facts["data_wait_share"] == pytest.approx(result.data_wait_share, abs=1e-4)
     assert 0.2 < facts["data_wait_share"] <= 1

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from disco_zoo.launch import processes_on_this_machine
+from disco_zoo.launch import is_first_process, processes_on_this_machine
 
 if TYPE_CHECKING:
     from disco_zoo.run import RunOptions
@@ -95,8 +95,10 @@ def default_workers() -> int:
 
 def how_to_run(*, device: str, workers: int | None, resume: bool, steps: int | None) -> RunOptions:
     """The options of a command that trains, with what the user typed for the record."""
+    from disco_zoo.progress import console
     from disco_zoo.run import RunOptions
 
+    console.quiet = not is_first_process()
     return RunOptions(
         device=chosen_device(device),
         workers=default_workers() if workers is None else workers,

@@ -51,6 +51,8 @@ def _reproduce(
     options = how_to_run(device=device, workers=workers, resume=resume, steps=steps)
     folder = out or default_out(choice.checkpoint.name, steps)
     rep = reproduce(choice, data=data, eval_data=eval_data, out=folder, overrides=overrides, seed=seed, options=options)
+    if rep is None:
+        return 0
     try:
         write_reproduction(rep, options.command)
     finally:
