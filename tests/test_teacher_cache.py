@@ -131,6 +131,18 @@ def test_one_cache_serves_methods_students_and_fewer_views(few: Path, tmp_path: 
     assert [(done.first_slot, done.slots) for done in cache_of(replay).journal.read()] == [(0, 4), (4, 2)]
 
 
+def test_a_whole_cache_that_may_not_be_written_is_read(few: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = cache_of(build(cached_recipe(4), few))
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(type(cache.lock), "acquire", refuse)
+    assert content(cache_of(build(cached_recipe(2), few))) == content(cache)
+    with pytest.raises(BadCache, match=r"cannot write the teacher cache .*: Permission denied"):
+        build(cached_recipe(6), few)
+
+
 CHANGES: list[dict[str, Any]] = [
     {"seed": 1},
     {"teacher__source": "test_efficientnet"},

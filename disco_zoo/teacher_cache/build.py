@@ -65,6 +65,8 @@ def build_cache(cache: CacheFolder, slots: int, building: Building) -> None:
         Interrupted: Ctrl-C; what is finished is kept.
         DiscoZooError: another process stopped.
     """
+    if gather_objects(cache.serves(building.facts, slots) if rank() == 0 else None)[0]:
+        return  # without a lock: it may be another's, and not ours to write
     with ExitStack() as claim:
 
         def prepare(beat: Heartbeat) -> None:

@@ -126,6 +126,10 @@ class CacheFolder:
             _reserve(self.path / ROWS, slots * self.images * self.width * 2)
             _reserve(self.path / VIEWS, slots * self.images * 4)
 
+    def serves(self, facts: dict[str, Any], slots: int) -> bool:
+        """Whether all that a run with these facts and `slots` views of each image reads is there."""
+        return self._is_of(facts) and not self.missing(slots).any()
+
     def _is_of(self, facts: dict[str, Any]) -> bool:
         try:
             return all(self.facts[name] == facts[name] for name in ("key", "images", "width"))
