@@ -9,13 +9,14 @@ from __future__ import annotations
 import hashlib
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from disco_zoo.errors import BadData, UnreadableImage, did_you_mean
+from disco_zoo.label_array import Labels
 
 SAMPLE_PATH = Path(__file__).parent / "assets" / "fashion_mnist_sample.parquet"
 SPLITS = ("train", "test")
@@ -38,12 +39,13 @@ class ImageSource(ABC):
     has_index: bool = True
 
     def __init__(
-        self, name: str, split: str, labels: list[int] | None = None, class_names: list[str] | None = None
+        self, name: str, split: str, labels: Sequence[int] | None = None, class_names: list[str] | None = None
     ) -> None:
         self.name = name
         self.split = split
+        array = None if labels is None else Labels(labels)
         # Benchmarks mark the rows of a secret test set by -1: those are no labels.
-        self.labels = labels if labels and max(labels) >= 0 else None
+        self.labels: Labels | None = array if array is not None and array.largest >= 0 else None
         self.class_names = class_names if self.labels is not None else None
 
     @abstractmethod
@@ -87,7 +89,8 @@ class ImageSource(ABC):
         """Return a sha256 (64 hex digits) of number, labels and content, the same wherever the data lies."""
         digest = hashlib.sha256(f"{len(self)} images".encode())
         if self.labels is not None:
-            digest.update(np.asarray(self.labels, dtype="<i8").tobytes())
+            for chunk in self.labels.chunks():
+                digest.update(chunk)
         self._hash_content(digest)
         return digest.hexdigest()
 
@@ -241,7 +244,7 @@ def require_index(source: ImageSource, who: str) -> None:
         )
 
 
-def require_labels(source: ImageSource, who: str) -> list[int]:
+def require_labels(source: ImageSource, who: str) -> Labels:
     """Return the labels of a source.
 
     Raises:

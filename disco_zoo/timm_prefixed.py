@@ -103,7 +103,7 @@ class TorchvisionSource(ImageSource):
     def __init__(self, name: str, split: str, dataset: Any) -> None:
         self._dataset = dataset
         targets = getattr(dataset, "targets", None)
-        labels = [int(target) for target in targets] if targets is not None else None
+        labels = np.asarray(targets, dtype=np.int64) if targets is not None else None
         classes = getattr(dataset, "classes", None)
         names = [c if isinstance(c, str) else c[0] for c in classes] if classes is not None else None
         super().__init__(name, split, labels, names)
