@@ -11,8 +11,10 @@ import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from disco_zoo.errors import BadData, UnreadableImage, did_you_mean
@@ -39,7 +41,11 @@ class ImageSource(ABC):
     has_index: bool = True
 
     def __init__(
-        self, name: str, split: str, labels: Sequence[int] | None = None, class_names: list[str] | None = None
+        self,
+        name: str,
+        split: str,
+        labels: Sequence[int] | NDArray[Any] | None = None,
+        class_names: list[str] | None = None,
     ) -> None:
         self.name = name
         self.split = split
@@ -104,7 +110,8 @@ def open_source(data: str | Path, split: str = "train", *, dedicated: bool = Fal
 
     Args:
         data: "sample" (the embedded Fashion-MNIST sample), a parquet file or a folder of parquet shards, a
-            folder of images, a .tar, or a name with a prefix of timm's (hfds/, torch/, ...; docs/data.md).
+            folder of images or of indexed .tar shards, a .tar, or a name with a prefix of timm's (hfds/, torch/,
+            ...; docs/data.md).
         split: "train" or "test".
         dedicated: The user named `data` for this split alone (`--eval-data`), so a source that has no splits
             is used whole. Otherwise "test" of such a source is refused: it would be the training images.
@@ -126,8 +133,13 @@ def open_source(data: str | Path, split: str = "train", *, dedicated: bool = Fal
         return open_prefixed(name, split)
     if not path.exists():
         raise BadData(_nothing_there(name, path))
+    from disco_zoo.shard_index import find_index
     from disco_zoo.split_files import find_parquet_files, resolve_path
 
+    if path.is_dir() and find_index(path) is not None:
+        from disco_zoo.shard_source import open_shards
+
+        return open_shards(name, path, split, dedicated)
     if path.suffix.lower() == ".parquet" or (path.is_dir() and find_parquet_files(path)):
         from disco_zoo.parquet_source import open_parquet
 
