@@ -1,16 +1,12 @@
-"""Webdataset shards for the tests, and an index whose rows repeat those of a small one."""
+"""Webdataset shards for the tests."""
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from pathlib import Path
 
-import numpy as np
 from data_makers import encode, make_tar
 from tiny_runs import toy_images
-
-from disco_zoo.shard_index import FACTS_FILE, LABELS_FILE, ROW, ROWS_FILE, ShardIndex, index_facts, read_index
 
 
 def make_shards(
@@ -30,15 +26,3 @@ def make_shards(
                 members[f"{number:05d}.json"] = json.dumps({"label": ["red", "green", "blue"][number % 3]}).encode()
         make_tar(folder / f"{prefix}-{shard:03d}.tar", members)
     return folder
-
-
-def repeat_rows(index: ShardIndex, path: Path, images: int) -> ShardIndex:
-    """An index of `images` rows over the one shard of `index`, which repeat its own."""
-    path.mkdir(parents=True)
-    for name, dtype in ((ROWS_FILE, ROW), (LABELS_FILE, np.dtype("<i4"))):
-        few = np.fromfile(index.path / name, dtype)
-        np.resize(few, images).tofile(path / name)
-    (shard,) = index.shards
-    facts = index_facts(str(index.folder), [dataclasses.replace(shard, images=images)], index.class_names)
-    (path / FACTS_FILE).write_text(json.dumps(facts), encoding="utf-8")
-    return read_index(path)

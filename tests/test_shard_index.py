@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 from data_makers import make_class_tar, make_tar, png
-from shard_makers import make_shards, repeat_rows
+from repeated_index import repeat_rows
+from shard_makers import make_shards
 from tiny_runs import subprocess_environment
 
 from disco_zoo.cli.data_index import command as data_index
