@@ -5,12 +5,12 @@ from __future__ import annotations
 import functools
 import math
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from disco_zoo.accelerator import broadcast_batch_norm_alone
 from disco_zoo.batch import batch_on
@@ -30,6 +30,7 @@ from disco_zoo.progress import StepProgress
 from disco_zoo.recipe import Recipe
 from disco_zoo.run_folder import RunFolder
 from disco_zoo.sampler import require_batches
+from disco_zoo.stream_training import require_streams
 from disco_zoo.teacher_cache.of_run import Replay, replay_for
 
 
@@ -60,6 +61,7 @@ class Trainer:
         self.accelerator, self.workers, self.label = accelerator, workers, label
         self.steps_per_epoch = len(source) // recipe.optim.batch_size
         require_batches(recipe.optim, len(source), accelerator.num_processes)
+        require_streams(recipe, source, accelerator.num_processes)
         if recipe.optim.sync_bn and accelerator.num_processes > 1:
             self._require_accelerator()
             # torch's own converter would drop the activations that timm fuses into BatchNorm.
@@ -176,7 +178,7 @@ class Trainer:
             optim=self.recipe.optim,
         )
 
-    def _loader(self, epoch: int) -> DataLoader[dict[str, Any]]:
+    def _loader(self, epoch: int) -> Iterable[dict[str, Any]]:
         """The rest of an epoch, from this run's position, in micro-batches of this process."""
         start_step = self.position.step - epoch * self.steps_per_epoch
         return epoch_loader(

@@ -42,6 +42,11 @@ class DataSection(Section):
     eval_source: str | None = None  # None: the test split of `source`
     max_images: PositiveInt | None = None  # train on a random choice of so many; None: on all
     max_unreadable_images: NonNegativeInt = 100
+    # Of streams (wds/, hfids/): logical streams that a batch draws from in turn, images that wait in all of their
+    # shuffle buffers together, and the images of an epoch where the source does not say.
+    streams: PositiveInt = 16
+    shuffle_buffer: PositiveInt = 4096
+    stream_images: PositiveInt | None = None
 
 
 class LogSection(Section):
@@ -104,6 +109,9 @@ class Recipe(Section):
         decisive = {key: value for key, value in self.as_dict().items() if key not in silent}
         if self.teacher and self.teacher.cache_views is None:
             del decisive["teacher"]["cache_views"]  # runs begun before there were caches go on
+        for key in ("streams", "shuffle_buffer", "stream_images"):
+            if decisive["data"][key] == DataSection.model_fields[key].default:
+                del decisive["data"][key]  # as do those begun before there were streams
         return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
