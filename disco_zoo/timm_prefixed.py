@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,11 +53,11 @@ def open_prefixed(name: str, split: str) -> ImageSource:
     first_error: Exception | None = None
     for candidate in splits:
         try:
-            dataset, column = _create_prefixed(prefix, rest, candidate, settings)
+            return _wrap(name, split, prefix, *_create_prefixed(prefix, rest, candidate, settings))
+        except BadData:
+            raise
         except Exception as error:  # each backend has its own, down to AssertionError
             first_error = first_error or error
-        else:
-            return _wrap(name, split, prefix, dataset, column)
     raise _not_opened(name, prefix, rest, split, first_error) from first_error
 
 
@@ -78,6 +81,9 @@ def _create_prefixed(prefix: str, rest: str, split: str, settings: dict[str, Any
 
     if prefix == "hfids":
         return _create_hub_stream(rest, split, settings), ""
+    if prefix == "wds":
+        with _quiet("timm.data.readers.reader_wds"):  # about an info file, which need not be there
+            return create_dataset(f"wds/{rest}", split=split, **settings), ""
     if prefix != "hfds":
         return create_dataset(f"{prefix}/{rest}", split=split, **settings), ""
     # timm has to be told the image column, and invents an empty one where the name is wrong.
@@ -87,6 +93,16 @@ def _create_prefixed(prefix: str, rest: str, split: str, settings: dict[str, Any
         if column in data.column_names and data.column(column).null_count < data.num_rows:
             return dataset, column
     raise ValueError(f"no column 'image' or 'img' among: {', '.join(data.column_names)}")
+
+
+@contextlib.contextmanager
+def _quiet(logger: str) -> Iterator[None]:
+    level = logging.getLogger(logger).level
+    logging.getLogger(logger).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.getLogger(logger).setLevel(level)
 
 
 def _create_hub_stream(rest: str, split: str, settings: dict[str, Any]) -> Any:
