@@ -252,7 +252,8 @@ def require_index(source: ImageSource, who: str) -> None:
     if not source.has_index:
         raise BadData(
             f"{who} needs a source with an index, and {source.name} is a stream. Pack it to parquet, or use a source "
-            f"with an index. Type: disco-zoo data pack {source.name} --out FOLDER; for .tar shards: disco-zoo data index FOLDER"
+            f"with an index. Type: disco-zoo data pack {source.name} --out FOLDER, or, for .tar shards: "
+            "disco-zoo data index FOLDER"
         )
 
 

@@ -5,13 +5,14 @@ Members that share a name up to the first dot make a sample: an image, perhaps w
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import BinaryIO, NamedTuple
 
 from disco_zoo.errors import BadData
 from disco_zoo.timm_source import IMAGE_SUFFIXES
@@ -42,12 +43,12 @@ def samples(path: Path, *, with_labels: bool = True) -> Iterator[Sample]:
         BadData: the file is missing, cut short, damaged, or compressed.
     """
     try:
-        file = path.open("rb")
+        file = path.open("rb") if with_labels else None
     except OSError as error:
         raise missing_shard(path, error) from error
-    with file:
+    with file or contextlib.nullcontext():
         for _, group in itertools.groupby(_members(path), key=lambda member: _split_name(member.name)[0]):
-            yield from _samples_of([*group], file.fileno(), with_labels)
+            yield from _samples_of([*group], file)
 
 
 def folder_of(member: str) -> str:
@@ -105,14 +106,14 @@ def _split_name(name: str) -> tuple[str, str]:
     return f"{folder}/{stem}", rest.lower()
 
 
-def _samples_of(group: list[Member], file: int, with_labels: bool) -> Iterator[Sample]:
+def _samples_of(group: list[Member], file: BinaryIO | None) -> Iterator[Sample]:
     rests = [_split_name(member.name)[1] for member in group]
     images = [member for member, rest in zip(group, rests, strict=True) if f".{rest}" in IMAGE_SUFFIXES]
     # "x.jpg" beside "x.seg.png" is the image; "photo.1.jpg" alone is one, too.
     images = images[:1] or [member for member in group if member.name.lower().endswith(IMAGE_SUFFIXES)]
     if not images:
         return
-    label = _label(dict(zip(rests, group, strict=True)), file) if with_labels else None
+    label = None if file is None else _label(dict(zip(rests, group, strict=True)), file.fileno())
     for image in images:
         if image.size > MAX_IMAGE_BYTES:
             raise BadData(f"{image.name} is larger than 4 GiB; that is no image. Leave it out")

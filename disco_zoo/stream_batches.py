@@ -125,8 +125,11 @@ class StreamBatches:
             # A generator of its own: the loader would otherwise draw from the one that training uses.
             generator=torch.Generator().manual_seed(0),
         )
+        return self._whole(iter(loader))  # whose workers begin now
+
+    def _whole(self, loaded: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         pieces: list[dict[str, Any]] = []
-        for piece in loader:  # of the workers in turn
+        for piece in loaded:  # of the workers in turn
             pieces.append(piece)
             if len(pieces) == max(1, self.workers):
                 yield pieces[0] if len(pieces) == 1 else self._joined(pieces)

@@ -93,7 +93,7 @@ class HubShards(StreamShards):
     def __init__(self, name: str, dataset: Any) -> None:
         from datasets import Image
 
-        columns = dataset.column_names or []
+        columns = dataset.column_names or [*next(iter(dataset), {})]  # some know their columns from the first row only
         column = next((column for column in IMAGE_COLUMNS if column in columns), None)
         if column is None:
             raise BadData(f"{name} has no column 'image' or 'img' among: {', '.join(columns) or 'none'}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import itertools
+import json
 from pathlib import Path
 from typing import Any
 
@@ -42,15 +43,18 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def hub(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same images as a data set of the Hub's kind, in four parquet files."""
-    folder = tmp_path_factory.mktemp("hub") / "toy"
+    return make_hub(tmp_path_factory.mktemp("hub") / "toy", declared=True)
+
+
+def make_hub(folder: Path, *, declared: bool) -> Path:
+    """The same images as a data set of the Hub's kind: four parquet files, which may declare their columns."""
     (folder / "data").mkdir(parents=True)
     cells = [{"bytes": encode(image), "path": f"{i}.png"} for i, image in enumerate(toy_images(26, seed=0))]
     schema = pa.schema({"image": pa.struct({"bytes": pa.binary(), "path": pa.string()}), "label": pa.int64()})
     features = '{"info": {"features": {"image": {"_type": "Image"}, "label": {"_type": "Value", "dtype": "int64"}}}}'
     for part in range(4):
         rows = [{"image": cells[i], "label": i % 3} for i in range(part, 26, 4)]
-        table = pa.Table.from_pylist(rows, schema.with_metadata({"huggingface": features}))
+        table = pa.Table.from_pylist(rows, schema.with_metadata({"huggingface": features}) if declared else schema)
         pq.write_table(table, folder / "data" / f"train-{part:05d}-of-00004.parquet")
     return folder
 
@@ -138,8 +142,10 @@ def test_two_processes_train_the_student_of_one(shards: Path, tmp_path: Path) ->
         torch.testing.assert_close(two[key], value, atol=1e-5, rtol=0, msg=key)
 
 
-def test_the_hub_stream_gives_the_pixels_of_its_parquet(shards: Path, hub: Path) -> None:
+@pytest.mark.parametrize("declared", [True, False])
+def test_the_hub_stream_gives_the_pixels_of_its_parquet(declared: bool, tmp_path: Path) -> None:
     pytest.importorskip("datasets")
+    hub = make_hub(tmp_path, declared=declared)
     source = open_data(stream_recipe(), f"hfids/{hub}").train
     assert isinstance(source, StreamSource)
     assert source.shards is not None
@@ -197,6 +203,19 @@ def test_the_length_is_the_sources_own_where_it_says_one(shards: Path) -> None:
     recipe = stream_recipe(data__stream_images=None)
     assert len(open_data(recipe, f"wds/{shards}/shard-{{000..003}}.tar|13").train) == 13
     assert len(open_data(stream_recipe(), f"wds/{shards}/shard-{{000..003}}.tar|13").train) == 26
+
+
+def test_shards_and_length_of_an_info_file(shards: Path, tmp_path: Path) -> None:
+    pytest.importorskip("webdataset")
+    for shard in shards.glob("*.tar"):
+        (tmp_path / shard.name).symlink_to(shard)
+    names = [f"shard-{number:03d}.tar" for number in range(4)]
+    split = {"name": "train", "num_samples": 13, "filenames": names, "shard_lengths": [3, 4, 3, 3]}
+    (tmp_path / "_info.json").write_text(json.dumps({"splits": {"train": split}}))
+    source = open_data(stream_recipe(data__stream_images=None), f"wds/{tmp_path}").train
+    assert isinstance(source, StreamSource)
+    assert source.shards is not None
+    assert (len(source), source.shards.num_shards) == (13, 4)
 
 
 @pytest.mark.parametrize(
