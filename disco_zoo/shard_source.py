@@ -6,6 +6,7 @@ import hashlib
 import os
 import tarfile
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -79,9 +80,9 @@ class ShardSource(ImageSource):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_rows": None, "_files": OrderedDict()}
 
-    def __del__(self) -> None:
+    def __del__(self, close: Callable[[int], None] = os.close) -> None:  # bound here: at exit the module may be gone
         for file in getattr(self, "_files", {}).values():
-            os.close(file)
+            close(file)
 
     def __len__(self) -> int:
         return self._images
