@@ -28,7 +28,7 @@ class PackedNames(Sequence[str]):
                 ends.append(np.asarray(pending, dtype=np.int64))
                 pending = []
         ends.append(np.asarray(pending, dtype=np.int64))
-        self._block, self._ends = bytes(block), np.concatenate(ends)
+        self._block, self._ends = block, np.concatenate(ends)
 
     def __len__(self) -> int:
         return len(self._ends) - 1
@@ -37,7 +37,7 @@ class PackedNames(Sequence[str]):
         return self._bytes(range(len(self))[index]).decode("utf-8", "surrogatepass")
 
     def _bytes(self, index: int) -> bytes:
-        return self._block[self._ends[index] : self._ends[index + 1]]
+        return bytes(self._block[self._ends[index] : self._ends[index + 1]])
 
     def sorted_positions(self) -> Iterator[int]:
         """The positions of the names in the names' sorted order; equal names in the order they have here.
