@@ -67,6 +67,16 @@ class ShardIndex:
     def first_row(self, shard: int) -> int:
         return sum(one.images for one in self.shards[:shard])
 
+    def require_complete(self) -> None:
+        """Refuse to leave out shards that came after the index.
+
+        Raises:
+            BadData: names the first of them.
+        """
+        known = {shard.name for shard in self.shards}
+        if new := [name for name in shard_names(self.folder) if name not in known]:
+            raise self.stale(new[0], "is new")
+
     def require_unchanged(self, numbers: Sequence[int]) -> None:
         """Refuse shards that are gone, or whose size is not what it was.
 
@@ -78,17 +88,29 @@ class ShardIndex:
             try:
                 size = (self.folder / shard.name).stat().st_size
             except OSError:
-                raise self.stale(shard, "is gone") from None
+                raise self.stale(shard.name, "is gone") from None
             if size != shard.size_bytes:
-                raise self.stale(shard, f"has {size} bytes, not {shard.size_bytes}")
+                raise self.stale(shard.name, f"has {size} bytes, not {shard.size_bytes}")
 
-    def stale(self, shard: Shard, what: str) -> BadData:
+    def stale(self, shard: str, what: str) -> BadData:
         beside = self.path == self.folder / INDEX_FOLDER
         out = "" if beside else f" --out {self.path}"
         return BadData(
-            f"shard {shown(shard.name)} {what}: it changed since it was indexed. "
+            f"shard {shown(shard)} {what}: it changed since the folder was indexed. "
             f"Type: disco-zoo data index {self.folder}{out}"
         )
+
+
+def shard_names(folder: Path) -> list[str]:
+    """Paths of the shards below a folder, with slashes; those of one split lie side by side.
+
+    Raises:
+        BadData: no folder, or none in it.
+    """
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*.tar") if path.is_file()]
+    if not names:
+        raise BadData(f"there are no .tar shards in {folder}. Give the folder that holds them")
+    return sorted(names, key=lambda name: (split_word_of(name), name))
 
 
 def split_word_of(shard_name: str) -> str:

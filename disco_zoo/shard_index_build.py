@@ -7,6 +7,7 @@ labels are numbered for good at the end.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -36,7 +37,7 @@ from disco_zoo.shard_index import (
     find_index,
     index_facts,
     read_index,
-    split_word_of,
+    shard_names,
 )
 from disco_zoo.shard_scan import folder_of, samples
 
@@ -70,11 +71,12 @@ def build_index(folder: Path, out: Path | None = None, progress: Progress | None
     if (former := _still_good(target, folder, names)) is not None:
         return former, False
     partial = target.parent / f".{target.name}.partial"
-    require_folder(partial)
+    require_folder(target.parent)
     lock = FileLock(target.parent / f".{target.name}.lock")
     try:
         with lock.acquire(timeout=0):
             if _still_good(partial, folder, names) is None:
+                partial.mkdir(exist_ok=True)
                 build = _Build(partial, folder, names)
                 build.run(progress or (lambda done, total: None))
                 build.finish(str(folder.resolve()) if out else "..")
@@ -88,18 +90,6 @@ def build_index(folder: Path, out: Path | None = None, progress: Progress | None
             f"cannot write {target}: {reason}. Make room, or choose --out, and repeat the command"
         ) from error
     return read_index(target), True
-
-
-def shard_names(folder: Path) -> list[str]:
-    """Paths of the shards below a folder, with slashes; those of one split lie side by side.
-
-    Raises:
-        BadData: no folder, or none in it.
-    """
-    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*.tar") if path.is_file()]
-    if not names:
-        raise BadData(f"there are no .tar shards in {folder}. Give the folder that holds them")
-    return sorted(names, key=lambda name: (split_word_of(name), name))
 
 
 def _still_good(target: Path, folder: Path, names: list[str]) -> ShardIndex | None:
@@ -172,9 +162,9 @@ class _Build:
         self.has_numbers |= has_numbers
 
     def run(self, progress: Progress) -> None:
-        files = {name: (self.partial / name).open("ab") for name in (*PIECES, JOURNAL)}
         last = time.monotonic()
-        try:
+        with contextlib.ExitStack() as stack:
+            files = {name: stack.enter_context((self.partial / name).open("ab")) for name in (*PIECES, JOURNAL)}
             for number in range(len(self.shards), len(self.names)):
                 progress(number, len(self.names))
                 self._add(self.names[number], files)
@@ -182,9 +172,6 @@ class _Build:
                     self._commit(files)
                     last = time.monotonic()
             self._commit(files)
-        finally:
-            for file in files.values():
-                file.close()
         progress(len(self.names), len(self.names))
 
     def _add(self, name: str, files: Mapping[str, IO[bytes]]) -> None:

@@ -27,11 +27,12 @@ def open_shards(name: str, path: Path, split: str, dedicated: bool) -> ImageSour
     """Open indexed shards for a split: those named for it, else all, or the indexed sibling folder for "test".
 
     Raises:
-        BadData: nothing for this split, or a shard changed since it was indexed.
+        BadData: nothing for this split, or shards were added or changed since they were indexed.
     """
     found = find_index(path)
     assert found is not None  # who calls this has looked
     index = read_index(found)
+    index.require_complete()
     parts = [part for word in SYNONYMS[split] if (part := index.part(word))]
     if parts:
         sources = [ShardSource(name, split, index, part) for part in parts]
@@ -104,7 +105,7 @@ class ShardSource(ImageSource):
             # Read at an offset, so that forked workers, which share the file's position, do not need it.
             self._files[shard] = os.open(self._path(shard), os.O_RDONLY)
         except OSError as error:
-            raise self.index.stale(self.index.shards[shard], f"cannot be read ({error.strerror})") from error
+            raise self.index.stale(self.index.shards[shard].name, f"cannot be read ({error.strerror})") from error
         if len(self._files) > OPEN_SHARDS:
             os.close(self._files.popitem(last=False)[1])
         return self._files[shard]
@@ -117,7 +118,7 @@ class ShardSource(ImageSource):
         offset, size, shard = self._row(index)
         block = os.pread(self._file(shard), BLOCK_BYTES + size, offset - BLOCK_BYTES)
         if len(block) != BLOCK_BYTES + size or _size_in(block) != size:
-            raise self.index.stale(self.index.shards[shard], f"holds something else at byte {offset}")
+            raise self.index.stale(self.index.shards[shard].name, f"holds something else at byte {offset}")
         return block[BLOCK_BYTES:]
 
     def path(self, index: int) -> str:

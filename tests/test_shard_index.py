@@ -5,24 +5,19 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
-import signal
-import subprocess
-import sys
 import tarfile
-import time
 from pathlib import Path
 
 import pytest
 from data_makers import make_class_tar, make_tar, png
 from repeated_index import repeat_rows
 from shard_makers import make_shards
-from tiny_runs import subprocess_environment
 
 from disco_zoo.cli.data_index import command as data_index
 from disco_zoo.datasets import ImageSource, open_source
 from disco_zoo.errors import BadData, CannotWrite, UnreadableImage
 from disco_zoo.shard_index import FACTS_FILE, find_index
-from disco_zoo.shard_index_build import _Build, build_index
+from disco_zoo.shard_index_build import build_index
 from disco_zoo.shard_scan import samples
 from disco_zoo.shard_source import OPEN_SHARDS
 
@@ -148,7 +143,7 @@ def test_unreadable_image_is_one_of_many(tmp_path: Path) -> None:
 
 def test_changed_and_removed_shards_are_said_when_opened(tmp_path: Path) -> None:
     indexed(make_shards(tmp_path, [4, 4]))
-    again = f"changed since it was indexed. Type: disco-zoo data index {tmp_path}"
+    again = f"changed since the folder was indexed. Type: disco-zoo data index {tmp_path}"
     with (tmp_path / "shard-001.tar").open("ab") as file:
         file.write(b"more")
     with pytest.raises(BadData, match=f"shard shard-001.tar has .* bytes, not .*: it {again}"):
@@ -178,6 +173,8 @@ def test_added_shards_are_indexed_anew_and_nothing_is_done_twice(tmp_path: Path)
     make_shards(tmp_path, [4])
     assert [build_index(tmp_path)[1] for _ in range(2)] == [True, False]
     make_shards(tmp_path, [4, 3])
+    with pytest.raises(BadData, match=r"shard shard-001.tar is new: .*data index"):
+        open_source(tmp_path)
     index, is_new = build_index(tmp_path)
     assert (is_new, [shard.images for shard in index.shards]) == (True, [4, 3])
     assert len(open_source(tmp_path)) == 7
@@ -221,59 +218,6 @@ def test_words_beside_numbers_and_damaged_indexes_are_one_line(tmp_path: Path) -
         open_source(source)
     with pytest.raises(CannotWrite, match="holds something else"):
         build_index(source, tmp_path)
-
-
-# --- interrupted builds ---
-
-
-def index_bytes(path: Path) -> dict[str, bytes]:
-    return {file.name: file.read_bytes() for file in sorted(path.iterdir())}
-
-
-@pytest.mark.parametrize("stop_at", [1, 3, 5])
-def test_an_interrupted_build_goes_on_to_the_same_bytes(
-    stop_at: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("disco_zoo.shard_index_build.COMMIT_SECONDS", 0.0)
-    make_shards(tmp_path / "a", [3, 2, 4, 1, 5, 2], labels="json")
-    make_shards(tmp_path / "b", [3, 2, 4, 1, 5, 2], labels="json")
-    add, added = _Build._add, []
-
-    def add_or_fail(build: _Build, name: str, files: object) -> None:
-        if len(added) == stop_at:
-            raise KeyboardInterrupt
-        added.append(name)
-        add(build, name, files)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patch:
-        patch.setattr(_Build, "_add", add_or_fail)
-        with pytest.raises(KeyboardInterrupt):
-            build_index(tmp_path / "a")
-    assert find_index(tmp_path / "a") is None
-    with (tmp_path / "a" / ".disco_index.partial" / "rows.bin").open("ab") as file:
-        file.write(b"torn")  # written, and never said to be
-    monkeypatch.setattr(_Build, "_add", lambda build, name, files: (added.append(name), add(build, name, files))[1])
-    resumed, whole = build_index(tmp_path / "a")[0], build_index(tmp_path / "b")[0]
-    assert added[:6] == sorted(set(added))  # none was read twice
-    assert index_bytes(resumed.path) == index_bytes(whole.path)
-
-
-def test_a_killed_build_leaves_nothing_that_is_trusted_and_goes_on(tmp_path: Path) -> None:
-    shards = make_shards(tmp_path / "a", [2] * 300)
-    plain = build_index(make_shards(tmp_path / "b", [2] * 300))[0]
-    code = "import pathlib, sys, disco_zoo.shard_index_build as b; b.COMMIT_SECONDS = 0.0; "
-    code += "b.build_index(pathlib.Path(sys.argv[1]))"
-    journal = shards / ".disco_index.partial" / "journal.jsonl"
-    build = subprocess.Popen([sys.executable, "-c", code, str(shards)], env=subprocess_environment())
-    deadline = time.monotonic() + 60
-    while not (journal.is_file() and journal.stat().st_size) and time.monotonic() < deadline:
-        assert build.poll() is None
-        time.sleep(0.001)
-    build.send_signal(signal.SIGKILL)
-    build.wait()
-    assert find_index(shards) is None
-    index, _ = build_index(shards)
-    assert index_bytes(index.path) == index_bytes(plain.path)
 
 
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
