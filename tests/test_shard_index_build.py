@@ -1,4 +1,4 @@
-"""Builds of an index that are cut off: nothing half-written is trusted, no shard is read twice, the bytes are the same."""
+"""Builds of an index that are cut off: nothing half-written is trusted, no shard is read twice, the same bytes."""
 
 from __future__ import annotations
 
