@@ -17,7 +17,7 @@ from disco_zoo.errors import BadData
 from disco_zoo.shard_scan import missing_shard, samples
 
 POSITIONS = 2**32  # in a shard
-IMAGE_COLUMNS = ("image", "img")
+HUB_IMAGE_COLUMNS = ("image", "img")
 READ_AT_ONCE = 8
 
 
@@ -94,7 +94,7 @@ class HubShards(StreamShards):
         from datasets import Image
 
         columns = dataset.column_names or [*next(iter(dataset), {})]  # some know their columns from the first row only
-        column = next((column for column in IMAGE_COLUMNS if column in columns), None)
+        column = next((column for column in HUB_IMAGE_COLUMNS if column in columns), None)
         if column is None:
             raise BadData(f"{name} has no column 'image' or 'img' among: {', '.join(columns) or 'none'}")
         self.name, self.column = name, column

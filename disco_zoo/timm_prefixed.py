@@ -19,7 +19,7 @@ from disco_zoo.errors import BadData, MissingExtra, NoTestImages
 from disco_zoo.parquet_columns import as_labels, hash_cell, label_column
 from disco_zoo.parquet_source import FINGERPRINT_BYTES
 from disco_zoo.split_files import SYNONYMS, files_by_split, no_test_split
-from disco_zoo.stream_shards import HubShards, StreamShards, TarShards
+from disco_zoo.stream_shards import HUB_IMAGE_COLUMNS, HubShards, StreamShards, TarShards
 from disco_zoo.stream_source import StreamSource
 
 PREFIX_MODULES = {"hfds": "datasets", "hfids": "datasets", "wds": "webdataset", "tfds": "tensorflow_datasets"}
@@ -87,7 +87,7 @@ def _create_prefixed(prefix: str, rest: str, split: str, settings: dict[str, Any
     if prefix != "hfds":
         return create_dataset(f"{prefix}/{rest}", split=split, **settings), ""
     # timm has to be told the image column, and invents an empty one where the name is wrong.
-    for column in ("image", "img"):
+    for column in HUB_IMAGE_COLUMNS:
         dataset = create_dataset(f"hfds/{rest}", split=split, input_key=column, **settings)
         data = dataset.reader.dataset.data
         if column in data.column_names and data.column(column).null_count < data.num_rows:
