@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from disco_zoo.datasets import ImageSource, load_or_replace
@@ -18,6 +20,8 @@ from disco_zoo.methods import METHODS, Method
 from disco_zoo.methods.base import SmallViews
 from disco_zoo.randomness import stream_generator, stream_seed
 from disco_zoo.recipe import Recipe, TeacherSection, method_options
+from disco_zoo.stream_source import StreamSource
+from disco_zoo.stream_training import shuffled_images
 from disco_zoo.student import (
     Inheritance,
     build_student,
@@ -159,12 +163,19 @@ def _calibration_batches(recipe: Recipe, source: ImageSource, device: torch.devi
     """A random choice of training images under EVAL, since files are often sorted by class."""
     size = recipe.student.image_size
     transform = eval_transform(size, recipe.eval.resize_size or size)
-    order = torch.randperm(len(source), generator=stream_generator("calibration", recipe.seed))
-    chosen = order[: recipe.student.recalibration_images].tolist()
+    wanted = min(recipe.student.recalibration_images, len(source))
+    images = _calibration_images(recipe, source, wanted)
     # A small last batch would weigh as much as a full one, and BatchNorm refuses a single value.
-    for first in range(0, max(1, len(chosen) - RECALIBRATION_BATCH + 1), RECALIBRATION_BATCH):
-        batch = chosen[first : first + RECALIBRATION_BATCH]
-        yield torch.stack([transform(load_or_replace(source, index)[0]) for index in batch]).to(device)
+    for _ in range(0, max(1, wanted - RECALIBRATION_BATCH + 1), RECALIBRATION_BATCH):
+        batch = itertools.islice(images, RECALIBRATION_BATCH)
+        yield torch.stack([transform(image) for image in batch]).to(device)
+
+
+def _calibration_images(recipe: Recipe, source: ImageSource, wanted: int) -> Iterator[Image.Image]:
+    if isinstance(source, StreamSource):
+        return shuffled_images(recipe, source, wanted)
+    order = torch.randperm(len(source), generator=stream_generator("calibration", recipe.seed))
+    return (load_or_replace(source, index)[0] for index in order[:wanted].tolist())
 
 
 def _embed_dim(recipe: Recipe, teacher: Teacher | None, backbone: nn.Module) -> int:

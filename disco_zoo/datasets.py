@@ -9,14 +9,15 @@ from __future__ import annotations
 import functools
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
-import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from disco_zoo.errors import BadData, UnreadableImage, did_you_mean
+from disco_zoo.label_array import Labels
 from disco_zoo.source_image import SourceImage
 
 Used = TypeVar("Used")
@@ -42,12 +43,17 @@ class ImageSource(ABC):
     has_index: bool = True
 
     def __init__(
-        self, name: str, split: str, labels: list[int] | None = None, class_names: list[str] | None = None
+        self,
+        name: str,
+        split: str,
+        labels: Sequence[int] | NDArray[Any] | None = None,
+        class_names: list[str] | None = None,
     ) -> None:
         self.name = name
         self.split = split
+        array = None if labels is None else Labels(labels)
         # Benchmarks mark the rows of a secret test set by -1: those are no labels.
-        self.labels = labels if labels and max(labels) >= 0 else None
+        self.labels: Labels | None = array if array is not None and array.largest >= 0 else None
         self.class_names = class_names if self.labels is not None else None
 
     @abstractmethod
@@ -100,7 +106,8 @@ class ImageSource(ABC):
         """Return a sha256 (64 hex digits) of number, labels and content, the same wherever the data lies."""
         digest = hashlib.sha256(f"{len(self)} images".encode())
         if self.labels is not None:
-            digest.update(np.asarray(self.labels, dtype="<i8").tobytes())
+            for chunk in self.labels.chunks():
+                digest.update(chunk)
         self._hash_content(digest)
         return digest.hexdigest()
 
@@ -114,7 +121,8 @@ def open_source(data: str | Path, split: str = "train", *, dedicated: bool = Fal
 
     Args:
         data: "sample" (the embedded Fashion-MNIST sample), a parquet file or a folder of parquet shards, a
-            folder of images, a .tar, or a name with a prefix of timm's (hfds/, torch/, ...; docs/data.md).
+            folder of images or of indexed .tar shards, a .tar, or a name with a prefix of timm's (hfds/, torch/,
+            ...; docs/data.md).
         split: "train" or "test".
         dedicated: The user named `data` for this split alone (`--eval-data`), so a source that has no splits
             is used whole. Otherwise "test" of such a source is refused: it would be the training images.
@@ -136,8 +144,13 @@ def open_source(data: str | Path, split: str = "train", *, dedicated: bool = Fal
         return open_prefixed(name, split)
     if not path.exists():
         raise BadData(_nothing_there(name, path))
+    from disco_zoo.shard_index import find_index
     from disco_zoo.split_files import find_parquet_files, resolve_path
 
+    if path.is_dir() and find_index(path) is not None:
+        from disco_zoo.shard_source import open_shards
+
+        return open_shards(name, path, split, dedicated)
     if path.suffix.lower() == ".parquet" or (path.is_dir() and find_parquet_files(path)):
         from disco_zoo.parquet_source import open_parquet
 
@@ -246,12 +259,13 @@ def require_index(source: ImageSource, who: str) -> None:
     """
     if not source.has_index:
         raise BadData(
-            f"{who} needs a source with an index, and {source.name} is a stream. Pack it to parquet, or use "
-            f"a folder, a .tar, a .parquet or hfds/NAME. Type: disco-zoo data pack {source.name} --out FOLDER"
+            f"{who} needs a source with an index, and {source.name} is a stream. Pack it to parquet, or use a source "
+            f"with an index. Type: disco-zoo data pack {source.name} --out FOLDER, or, for .tar shards: "
+            "disco-zoo data index FOLDER"
         )
 
 
-def require_labels(source: ImageSource, who: str) -> list[int]:
+def require_labels(source: ImageSource, who: str) -> Labels:
     """Return the labels of a source.
 
     Raises:

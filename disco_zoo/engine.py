@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import time
+from collections.abc import Iterable
 from typing import Any
 
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from disco_zoo.accelerator import broadcast_batch_norm_alone
 from disco_zoo.batch import batch_on
@@ -32,6 +32,7 @@ from disco_zoo.run_folder import RunFolder
 from disco_zoo.run_log import RunLog
 from disco_zoo.sampler import require_batches
 from disco_zoo.step_settings import apply_step_settings
+from disco_zoo.stream_training import require_streams
 from disco_zoo.teacher_cache.of_run import Replay, replay_for
 from disco_zoo.unreadable_list import UnreadableList
 
@@ -63,6 +64,7 @@ class Trainer:
         self.accelerator, self.workers, self.label = accelerator, workers, label
         self.steps_per_epoch = len(source) // recipe.optim.batch_size
         require_batches(recipe.optim, len(source), accelerator.num_processes)
+        require_streams(recipe, source, accelerator.num_processes)
         if recipe.optim.sync_bn and accelerator.num_processes > 1:
             if accelerator.device.type == "cpu":
                 raise BadRecipe("optim.sync_bn works on GPUs only. Type: --set optim.sync_bn=false")
@@ -194,7 +196,7 @@ class Trainer:
             optim=self.recipe.optim,
         )
 
-    def _loader(self, epoch: int, start_step: int) -> DataLoader[dict[str, Any]]:
+    def _loader(self, epoch: int, start_step: int) -> Iterable[dict[str, Any]]:
         """The rest of an epoch, in micro-batches of this process."""
         return epoch_loader(
             self.recipe, self.source, self.plain_method,

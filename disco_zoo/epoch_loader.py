@@ -13,6 +13,8 @@ from disco_zoo.interrupts import leave_interrupts_to_parent
 from disco_zoo.methods.base import Method
 from disco_zoo.recipe import Recipe
 from disco_zoo.sampler import BatchShare
+from disco_zoo.stream_source import StreamSource
+from disco_zoo.stream_training import stream_batches
 from disco_zoo.teacher_cache.of_run import Replay
 from disco_zoo.teacher_cache.replayed_views import collate_replayed
 from disco_zoo.view_dataset import ViewDataset, collate_views, view_plan
@@ -30,7 +32,7 @@ def epoch_loader(
     rank: int,
     num_processes: int,
     replay: Replay | None = None,
-) -> DataLoader[dict[str, Any]]:
+) -> Iterable[dict[str, Any]]:
     """Batches as `collate_views` makes them.
 
     Args:
@@ -46,6 +48,12 @@ def epoch_loader(
         dataset = replay.epoch(epoch, method.companions)
     else:
         plan = view_plan(recipe.views, recipe.view_size, method.num_views)
+        if isinstance(source, StreamSource):
+            return stream_batches(
+                recipe, source, plan,
+                epoch=epoch, start_step=start_step, workers=workers, device=device,
+                rank=rank, num_processes=num_processes,
+            )  # fmt: skip
         dataset = ViewDataset(source, plan, seed=recipe.seed, epoch=epoch, companions=method.companions)
     share = BatchShare(
         len(source),

@@ -11,6 +11,9 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from disco_zoo.errors import BadData, require
 
 # Most wanted first.
@@ -90,8 +93,8 @@ def split_column(schema: Any) -> str | None:
     return None
 
 
-def as_labels(values: Any) -> tuple[list[int] | None, list[str] | None]:
-    """Turn a chunked array into labels, and into names where it holds words (numbered in sorted order).
+def as_labels(values: Any) -> tuple[NDArray[np.int64] | None, list[str] | None]:
+    """Turn a chunked array into labels int64 (N,), and into names where it holds words (numbered in sorted order).
 
     A column with gaps gives no labels: no figure on part of the rows could be trusted.
     """
@@ -100,12 +103,19 @@ def as_labels(values: Any) -> tuple[list[int] | None, list[str] | None]:
         values = values.cast(kind.value_type)
     if values.null_count:
         return None, None
-    cells = values.to_pylist()
-    if not cells or not isinstance(cells[0], str):
-        return [int(cell) for cell in cells], None
-    names = sorted(set(cells))
-    number = {name: label for label, name in enumerate(names)}
-    return [number[cell] for cell in cells], names
+    if not _is_text(values.type):
+        return values.to_numpy().astype(np.int64), None
+    coded = values.dictionary_encode().unify_dictionaries()
+    words = coded.chunk(0).dictionary.to_pylist() if coded.num_chunks else []
+    names = sorted(words)
+    rank = {name: label for label, name in enumerate(names)}
+    number = np.asarray([rank[word] for word in words], dtype=np.int64)
+    return np.concatenate([number[chunk.indices.to_numpy()] for chunk in coded.chunks] or [number]), names
+
+
+def _is_text(kind: Any) -> bool:
+    types = require("pyarrow", "train").types
+    return bool(types.is_string(kind) or types.is_large_string(kind))
 
 
 def hash_cell(digest: hashlib._Hash, encoded: Any, stored_path: str | None) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from disco_zoo.datasets import ImageSource
 from disco_zoo.errors import BadData, NoTestImages, require
@@ -26,6 +27,7 @@ from disco_zoo.split_files import SYNONYMS, files_by_split, find_parquet_files, 
 CACHE_BYTES = 2 * 2**30
 # Above this, the fingerprint reads evenly spaced row groups only (and every row group's size).
 FINGERPRINT_BYTES = 4 * 2**30
+ROWS_AT_ONCE = 2**16
 
 
 def open_parquet(name: str, path: Path, split: str, dedicated: bool) -> ImageSource:
@@ -126,21 +128,25 @@ class ParquetSource(ImageSource):
         values = arrow.chunked_array([chunk.cast(kind) for column in columns for chunk in column.chunks], kind)
         return values.cast(kind.value_type) if arrow.types.is_dictionary(kind) else values
 
-    def _select_rows(self, parts: list[Any], split: str, num_rows: int, whole: bool, name: str) -> np.ndarray:
+    def _select_rows(
+        self, parts: list[Any], split: str, num_rows: int, whole: bool, name: str
+    ) -> range | NDArray[np.int64]:
         column = split_column(parts[0].schema_arrow)
         if column is None:
-            return np.arange(num_rows)
-        splits = np.asarray(self._read_column(parts, column).to_pylist(), dtype=object)
+            return range(num_rows)
+        splits = self._read_column(parts, column)
+        words = splits.unique().to_pylist()
         for synonym in SYNONYMS[split]:
-            if (splits == synonym).any():
-                return np.flatnonzero(splits == synonym)
+            if synonym in words:
+                is_wanted = require("pyarrow.compute", "train").equal(splits, synonym).fill_null(False)
+                return np.flatnonzero(is_wanted.to_numpy())
         if whole:
-            return np.arange(num_rows)
-        found = ", ".join(sorted({str(value) for value in splits}))
+            return range(num_rows)
+        found = ", ".join(sorted(map(str, words)))
         kind = NoTestImages if split == "test" else BadData
         raise kind(f"{name} has no {split} rows, its split column holds: {found}. Give others with --eval-data.")
 
-    def _read_labels(self, parts: list[Any]) -> tuple[list[int] | None, list[str] | None]:
+    def _read_labels(self, parts: list[Any]) -> tuple[NDArray[np.int64] | None, list[str] | None]:
         """Return labels of the selected rows and the class names, as far as the files tell."""
         schema = parts[0].schema_arrow
         column = label_column(schema)
@@ -153,14 +159,17 @@ class ParquetSource(ImageSource):
             feature = features(schema).get(column)
             class_names = feature.get("names") if isinstance(feature, dict) else None
         class_names = class_names or self._names_from_paths(parts, labels)
-        return [labels[row] for row in self._rows], class_names
+        return labels if isinstance(self._rows, range) else labels[self._rows], class_names
 
-    def _names_from_paths(self, parts: list[Any], labels: list[int]) -> list[str] | None:
+    def _names_from_paths(self, parts: list[Any], labels: NDArray[np.int64]) -> list[str] | None:
         """Return names from stored paths like "airplane/0007.jpg", if folders and labels agree one to one."""
         if not self._is_struct or parts[0].schema_arrow.field(self._column).type.get_field_index("path") < 0:
             return None
-        stored = [cell["path"] for cell in self._read_column(parts, f"{self._column}.path").to_pylist()]
-        pairs = {(label, (path or "").rpartition("/")[0]) for label, path in zip(labels, stored, strict=True)}
+        cells, pairs = self._read_column(parts, f"{self._column}.path"), set()
+        for first in range(0, len(labels), ROWS_AT_ONCE):
+            stored = [cell["path"] for cell in cells.slice(first, ROWS_AT_ONCE).to_pylist()]
+            folders = [(path or "").rpartition("/")[0] for path in stored]
+            pairs |= set(zip(labels[first : first + ROWS_AT_ONCE].tolist(), folders, strict=True))
         names = [folder.rpartition("/")[2] for _, folder in sorted(pairs)]
         is_one_to_one = sorted(label for label, _ in pairs) == list(range(len(set(names))))
         return names if is_one_to_one and all(names) else None
@@ -224,6 +233,8 @@ class ParquetSource(ImageSource):
         stride = max(1, -(-sum(self._group_bytes) // FINGERPRINT_BYTES))
         if stride > 1:
             digest.update(np.asarray(self._group_bytes, dtype="<i8").tobytes())
-        positions = np.searchsorted(self._starts, self._rows, side="right") - 1
-        for index in np.flatnonzero(positions % stride == 0):
-            hash_cell(digest, *self._cell(int(index)))
+        for first in range(0, len(self), ROWS_AT_ONCE):
+            rows = np.asarray(self._rows[first : first + ROWS_AT_ONCE])
+            positions = np.searchsorted(self._starts, rows, side="right") - 1
+            for index in np.flatnonzero(positions % stride == 0):
+                hash_cell(digest, *self._cell(first + int(index)))

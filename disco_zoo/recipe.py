@@ -45,6 +45,11 @@ class DataSection(Section):
     eval_source: str | None = None  # None: the test split of `source`
     max_images: PositiveInt | None = None  # train on a random choice of so many; None: on all
     max_unreadable_images: NonNegativeInt = 100
+    # Of streams (wds/, hfids/): logical streams that a batch draws from in turn, images that wait in all of their
+    # shuffle buffers together, and the images of an epoch where the source does not say.
+    streams: PositiveInt = 16
+    shuffle_buffer: PositiveInt = 4096
+    stream_images: PositiveInt | None = None
 
 
 class LogSection(Section):
@@ -111,6 +116,9 @@ class Recipe(Section):
             del values[section][key]
         if self.teacher and self.teacher.cache_views is None:
             del values["teacher"]["cache_views"]  # runs begun before there were caches go on
+        for key in ("streams", "shuffle_buffer", "stream_images"):
+            if values["data"][key] == DataSection.model_fields[key].default:
+                del values["data"][key]  # as do those begun before there were streams
         return values
 
     def digest(self) -> str:

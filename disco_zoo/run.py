@@ -14,7 +14,7 @@ from disco_zoo.catalog import load_catalog
 from disco_zoo.checkpoint import export_backbone
 from disco_zoo.checksum import sha256_of
 from disco_zoo.data_pair import open_test_beside
-from disco_zoo.datasets import ImageSource, open_source, require_index
+from disco_zoo.datasets import ImageSource, open_source
 from disco_zoo.distributed import gather_objects, peers
 from disco_zoo.engine import Trainer
 from disco_zoo.errors import BadData
@@ -22,8 +22,10 @@ from disco_zoo.launch import meeting
 from disco_zoo.online_knn import OnlineKnn
 from disco_zoo.peak_memory import peak_memory_mib
 from disco_zoo.position import TrainResult
+from disco_zoo.progress import console
 from disco_zoo.recipe import Recipe
 from disco_zoo.run_folder import RunFolder, hardware, now, versions
+from disco_zoo.stream_training import prepare_stream
 from disco_zoo.subset_source import random_subset
 
 
@@ -85,7 +87,7 @@ def open_training_images(recipe: Recipe, data: str | None = None) -> ImageSource
     if source is None:
         raise BadData(f"the recipe {recipe.name} needs images: add --data (a folder, a .tar or a .parquet)")
     train = open_source(source, "train")
-    require_index(train, f"training by {recipe.method['name']} (views are keyed by the image's number)")
+    prepare_stream(train, recipe)
     return random_subset(train, recipe.data.max_images)
 
 
@@ -131,6 +133,12 @@ class Run:
         self.folder.close()
 
     def _online_knn(self) -> OnlineKnn | None:
+        if not self.data.train.has_index and self.is_main_process:
+            console.print(
+                f"{self.data.train.name} is a stream: no kNN on the way and no figures at the end. To measure the "
+                "student on labelled images: disco-zoo evaluate knn --help",
+                soft_wrap=True, markup=False,
+            )  # fmt: skip
         if self.data.test is None or not self.data.has_labels or not self.recipe.log.knn_every_epochs:
             return None
         return OnlineKnn(

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import importlib.util
+import logging
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,12 +14,13 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from disco_zoo.datasets import ImageSource, require_index
+from disco_zoo.datasets import ImageSource
 from disco_zoo.errors import BadData, MissingExtra, NoTestImages
 from disco_zoo.parquet_columns import as_labels, hash_cell, label_column
 from disco_zoo.parquet_source import FINGERPRINT_BYTES
-from disco_zoo.source_image import to_rgb
-from disco_zoo.split_files import SYNONYMS
+from disco_zoo.split_files import SYNONYMS, files_by_split, no_test_split
+from disco_zoo.stream_shards import HUB_IMAGE_COLUMNS, HubShards, StreamShards, TarShards
+from disco_zoo.stream_source import StreamSource
 
 PREFIX_MODULES = {"hfds": "datasets", "hfids": "datasets", "wds": "webdataset", "tfds": "tensorflow_datasets"}
 
@@ -44,31 +47,76 @@ def open_prefixed(name: str, split: str) -> ImageSource:
     elif prefix == "wds":
         folder, _, last = rest.rpartition("/")
         # A pattern of shards, "x-{0000..0003}.tar|4000", takes the place of the split's name.
-        settings["root"], splits = (folder, (last,)) if ".tar" in last else (rest, splits)
+        settings["root"], splits = (
+            (folder, (last,)) if ".tar" in last else (rest, _shard_lists(name, Path(rest), split))
+        )
     first_error: Exception | None = None
     for candidate in splits:
         try:
-            dataset, column = _create_prefixed(prefix, rest, candidate, settings)
+            return _wrap(name, split, prefix, *_create_prefixed(prefix, rest, candidate, settings))
+        except BadData:
+            raise
         except Exception as error:  # each backend has its own, down to AssertionError
             first_error = first_error or error
-        else:
-            return _wrap(name, split, prefix, dataset, column)
     raise _not_opened(name, prefix, rest, split, first_error) from first_error
+
+
+def _shard_lists(name: str, folder: Path, split: str) -> tuple[str, ...]:
+    """What timm's reader takes for the split's name: the name, or the shards where no info file says which they are."""
+    folder = folder.expanduser()
+    found = sorted(path for path in folder.glob("*.tar")) if folder.is_dir() else []
+    if not found or any((folder / info).is_file() for info in ("_info.json", "info.json")):
+        return SYNONYMS[split]
+    groups = files_by_split(folder, found, split)
+    if not groups and split == "test":
+        raise no_test_split(name)
+    held_out = {path for group in files_by_split(folder, found, "test").values() for path in group}
+    chosen = next(iter(groups.values()), [path for path in found if path not in held_out])
+    return ("::".join(path.name for path in chosen),)
 
 
 def _create_prefixed(prefix: str, rest: str, split: str, settings: dict[str, Any]) -> tuple[Any, str]:
     """Return timm's dataset and, for hfds, the column of its images."""
     from timm.data import create_dataset
 
+    if prefix == "hfids":
+        return _create_hub_stream(rest, split, settings), ""
+    if prefix == "wds":
+        with _quiet("timm.data.readers.reader_wds"):  # about an info file, which need not be there
+            return create_dataset(f"wds/{rest}", split=split, **settings), ""
     if prefix != "hfds":
         return create_dataset(f"{prefix}/{rest}", split=split, **settings), ""
     # timm has to be told the image column, and invents an empty one where the name is wrong.
-    for column in ("image", "img"):
+    for column in HUB_IMAGE_COLUMNS:
         dataset = create_dataset(f"hfds/{rest}", split=split, input_key=column, **settings)
         data = dataset.reader.dataset.data
         if column in data.column_names and data.column(column).null_count < data.num_rows:
             return dataset, column
     raise ValueError(f"no column 'image' or 'img' among: {', '.join(data.column_names)}")
+
+
+@contextlib.contextmanager
+def _quiet(logger: str) -> Iterator[None]:
+    level = logging.getLogger(logger).level
+    logging.getLogger(logger).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.getLogger(logger).setLevel(level)
+
+
+def _create_hub_stream(rest: str, split: str, settings: dict[str, Any]) -> Any:
+    """timm refuses a data set of unknown length; here the recipe may still say it, so it is opened with length 0."""
+    from timm.data import create_dataset
+
+    try:
+        return create_dataset(f"hfids/{rest}", split=split, **settings)
+    except ValueError as error:
+        if "length is unknown" not in str(error):
+            raise
+        dataset = create_dataset(f"hfids/{rest}", split=split, num_samples=1, **settings)
+        dataset.reader.num_samples = 0
+        return dataset
 
 
 def _require_backend(module: str) -> None:
@@ -95,7 +143,18 @@ def _wrap(name: str, split: str, prefix: str, dataset: Any, column: str) -> Imag
         return TorchvisionSource(name, split, dataset)
     if prefix == "hfds":
         return HfdsSource(name, split, dataset.reader.dataset, column)
-    return StreamSource(name, split, dataset)
+    return StreamSource(name, split, dataset, _shards(name, prefix, dataset))
+
+
+def _shards(name: str, prefix: str, dataset: Any) -> StreamShards | None:
+    """The parts of a stream that can be read again in the same order: files on disk, and the Hub's."""
+    reader = getattr(dataset, "reader", None)
+    if prefix == "wds" and reader is not None:
+        paths = [Path(reader.root) / file for file in reader.split_info.filenames]
+        return TarShards(paths) if all(path.is_file() for path in paths) else None
+    if prefix == "hfids" and reader is not None:
+        return HubShards(name, reader.builder.as_streaming_dataset(split=reader.split))
+    return None
 
 
 class TorchvisionSource(ImageSource):
@@ -104,7 +163,7 @@ class TorchvisionSource(ImageSource):
     def __init__(self, name: str, split: str, dataset: Any) -> None:
         self._dataset = dataset
         targets = getattr(dataset, "targets", None)
-        labels = [int(target) for target in targets] if targets is not None else None
+        labels = np.asarray(targets, dtype=np.int64) if targets is not None else None
         classes = getattr(dataset, "classes", None)
         names = [c if isinstance(c, str) else c[0] for c in classes] if classes is not None else None
         super().__init__(name, split, labels, names)
@@ -159,34 +218,3 @@ class HfdsSource(ImageSource):
         for index in range(0, len(self), max(1, -(-images.nbytes // FINGERPRINT_BYTES))):
             cell = images[index]
             hash_cell(digest, cell["bytes"], Path(cell["path"].as_py() or "").name)
-
-
-class StreamSource(ImageSource):
-    """A stream: images come in the backend's order and cannot be fetched by number."""
-
-    has_index = False
-
-    def __init__(self, name: str, split: str, dataset: Any) -> None:
-        super().__init__(name, split)
-        self._dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def __iter__(self) -> Iterator[tuple[Image.Image, int, int | None]]:
-        """Yield (RGB image, position in this pass, label)."""
-        for position, (image, target) in enumerate(self._dataset):
-            yield to_rgb(image), position, int(target)
-
-    def encoded(self, index: int) -> bytes | Image.Image:
-        """Refuse: a stream has no index."""
-        require_index(self, "fetching an image by its number")
-        raise NotImplementedError
-
-    def path(self, index: int) -> str:
-        """Return the stream's name and the position."""
-        return f"{self.name}#{index}"
-
-    def _hash_content(self, digest: hashlib._Hash) -> None:
-        # The images pass only once, so the name is all there is to hash.
-        digest.update(self.name.encode())

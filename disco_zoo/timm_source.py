@@ -7,8 +7,12 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from disco_zoo.datasets import ImageSource
 from disco_zoo.errors import BadData
+from disco_zoo.packed_names import PackedNames
 from disco_zoo.split_files import no_test_split, resolve_path, split_folders
 
 # timm reads png and jpg unless told more.
@@ -45,7 +49,9 @@ def open_tar(name: str, path: Path, split: str) -> ImageSource:
     return TarSource(name, split, path)
 
 
-def _labels(targets: list[int], class_to_idx: dict[str, int]) -> tuple[list[int] | None, list[str] | None]:
+def _labels(
+    targets: NDArray[np.int64], class_to_idx: dict[str, int]
+) -> tuple[NDArray[np.int64] | None, list[str] | None]:
     """Return labels and class names; images without class folders, or all in one, have no labels."""
     if "" in class_to_idx or len(class_to_idx) < 2:
         return None, None
@@ -66,8 +72,9 @@ class FolderSource(ImageSource):
         except RuntimeError as error:
             raise _no_images(name, self.folder) from error
         samples = dataset.reader.samples
-        self._paths = [os.path.relpath(path, self.folder) for path, _ in samples]
-        super().__init__(name, split, *_labels([label for _, label in samples], dataset.reader.class_to_idx))
+        self._paths = PackedNames(os.path.relpath(path, self.folder) for path, _ in samples)
+        targets = np.fromiter((label for _, label in samples), dtype=np.int64, count=len(samples))
+        super().__init__(name, split, *_labels(targets, dataset.reader.class_to_idx))
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -82,7 +89,8 @@ class FolderSource(ImageSource):
 
     def _hash_content(self, digest: hashlib._Hash) -> None:
         # Names and sizes: reading ImageNet's 140 GB would take longer than many a run.
-        for path in sorted(self._paths):
+        for position in self._paths.sorted_positions():
+            path = self._paths[position]
             size_bytes = (self.folder / path).stat().st_size
             digest.update(f"{Path(path).as_posix()}\0{size_bytes}\n".encode())
 
@@ -92,7 +100,9 @@ def _no_images(name: str, folder: Path) -> BadData:
     if not suffixes:
         return BadData(f"{name} is empty. Give a folder with images in it.")
     if suffixes[".tar"]:
-        return BadData(f"{name} holds .tar files and no images. Give one of them, or wds/{name} for shards.")
+        return BadData(
+            f"{name} holds .tar files and no images. Give one of them; for shards type: disco-zoo data index {name}"
+        )
     found = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in suffixes.most_common(3))
     return BadData(f"{name} holds no images ({', '.join(IMAGE_SUFFIXES)}), only: {found}.")
 
@@ -113,26 +123,28 @@ class TarSource(ImageSource):
         except ValueError as error:  # timm unpacks an empty list
             raise BadData(f"{name} holds no images (.png, .jpg, .jpeg). Give another .tar.") from error
         # Reading by offset instead of through timm's open tar: forked workers would share its file position.
-        self._members = [
-            (member.name, member.offset_data + (child.offset_data if child is not None else 0), member.size)
-            for member, _, child in reader.samples
+        samples = reader.samples
+        self._names = PackedNames(member.name for member, _, _ in samples)
+        places = [
+            (member.offset_data + (child.offset_data if child is not None else 0), member.size)
+            for member, _, child in samples
         ]
-        super().__init__(name, split, *_labels([int(t) for t in reader.targets], reader.class_name_to_idx))
+        self._offsets, self._sizes = np.asarray(places, dtype=np.int64).T.copy()
+        super().__init__(name, split, *_labels(reader.targets.astype(np.int64), reader.class_name_to_idx))
 
     def __len__(self) -> int:
-        return len(self._members)
+        return len(self._names)
 
     def encoded(self, index: int) -> bytes:
         """Return the member's bytes."""
-        _, offset, size = self._members[index]
         with self.file.open("rb") as file:
-            file.seek(offset)
-            return file.read(size)
+            file.seek(int(self._offsets[index]))
+            return file.read(int(self._sizes[index]))
 
     def path(self, index: int) -> str:
         """Return the member's name and the tar's."""
-        return f"{self._members[index][0]} in {self.file.name}"
+        return f"{self._names[index]} in {self.file.name}"
 
     def _hash_content(self, digest: hashlib._Hash) -> None:
-        for member, _, size in sorted(self._members):
-            digest.update(f"{member}\0{size}\n".encode())
+        for position in self._names.sorted_positions():
+            digest.update(f"{self._names[position]}\0{self._sizes[position]}\n".encode())

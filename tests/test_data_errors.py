@@ -54,7 +54,7 @@ def test_empty_sources(tmp_path: Path) -> None:
     make_class_tar(tmp_path / "tars" / "a.tar")
     assert "is empty" in say(tmp_path / "empty")
     assert "only: 1 .txt" in say(tmp_path / "texts")
-    assert "wds/" in say(tmp_path / "tars")
+    assert "disco-zoo data index" in say(tmp_path / "tars")
     assert "holds no images" in say(make_tar(tmp_path / "a.tar", {"a.txt": b"x"}))
     pq.write_table(pq.read_table(make_parquet(tmp_path / "b.parquet")).slice(0, 0), tmp_path / "b.parquet")
     assert "holds no images" in say(tmp_path / "b.parquet")

@@ -7,12 +7,16 @@ from pathlib import Path
 
 import click
 
+from disco_zoo.cli import data_index
 from disco_zoo.cli.options import JSON, READ_WORKERS, default_workers
 
 
 @click.group("data")
 def command() -> None:
     """Make images ready for training."""
+
+
+command.add_command(data_index.command)
 
 
 @command.command("pack")

@@ -35,8 +35,10 @@ class LabelledImages(Protocol):
     """What evaluation needs of a data source."""
 
     name: str
-    labels: list[int] | None
     class_names: list[str] | None
+
+    @property
+    def labels(self) -> Sequence[int] | None: ...
 
     def __len__(self) -> int: ...
 

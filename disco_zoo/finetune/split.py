@@ -46,6 +46,6 @@ def _shuffled_classes(labels: Sequence[int], seed: int, purpose: str) -> list[li
     return classes
 
 
-def _labels(source: ImageSource) -> list[int]:
+def _labels(source: ImageSource) -> Sequence[int]:
     assert source.labels is not None  # `class_names_of` has been called
     return source.labels

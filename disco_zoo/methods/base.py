@@ -58,6 +58,7 @@ class Method(nn.Module):
         takes_companions: whether the views of another image follow those of each image.
         own_width: whether a student without a head keeps its own feature width rather than take the teacher's.
         needs_teacher: whether a recipe must name one.
+        needs_index: whether it keeps something for each image by its number, which a stream cannot give.
         OFFICIAL: what `preset: official` sets, as recipe paths, to repeat the authors' code with its quirks.
         crops: the small crops of this run, set after construction; None without any.
         companions: another image for each image, whose views follow its own; set by `prepare`, None for none.
@@ -68,6 +69,7 @@ class Method(nn.Module):
     takes_companions: ClassVar[bool] = False
     own_width: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = False
+    needs_index: ClassVar[bool] = False
     OFFICIAL: ClassVar[dict[str, Any]] = {}
 
     crops: SmallViews | None = None

@@ -103,6 +103,7 @@ class BINGO(Method):
     num_views: ClassVar[int] = 2
     takes_companions: ClassVar[bool] = True
     needs_teacher: ClassVar[bool] = True
+    needs_index: ClassVar[bool] = True
     OFFICIAL: ClassVar[dict[str, Any]] = {
         "teacher.bn_mode": "train",  # Q1: nothing calls eval; with shuffle-BN
         "method.cutmix_box": "process",  # methods.md 2.6: one λ and one box for each process's batch

@@ -118,6 +118,7 @@ class CRD(Method):
 
     num_views: ClassVar[int] = 1
     needs_teacher: ClassVar[bool] = True
+    needs_index: ClassVar[bool] = True
     OFFICIAL: ClassVar[dict[str, Any]] = {
         "method.distill_weight": 0.8  # β of the CRD row (methods.md 2.8); Q22's labels have no place here
     }
