@@ -7,12 +7,14 @@ The row itself is left out by its number and not by its rank: among duplicates i
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from disco_zoo.errors import BadRecipe, require
+from disco_zoo.launch import processes_on_this_machine
 from disco_zoo.progress import console
 
 Progress = Callable[[int, int], None]
@@ -53,6 +55,7 @@ def nearest_neighbours(
         BadRecipe: there are not more than k rows.
         MissingExtra: no faiss.
     """
+    _take_all_cores()
     numbers = np.arange(len(rows)) if numbers is None else numbers
     if len(numbers) <= count:
         raise BadRecipe(f"{count} neighbours need at least {count + 1} readable images, there are {len(numbers)}")
@@ -69,6 +72,12 @@ def nearest_neighbours(
         if progress is not None:
             progress(first + len(block), len(numbers))
     return found
+
+
+def _take_all_cores() -> None:
+    """Launchers give each process of a run one thread; while this one searches, the others wait."""
+    if processes_on_this_machine() > 1 and hasattr(os, "sched_getaffinity"):
+        require("faiss", "train").omp_set_num_threads(len(os.sched_getaffinity(0)))
 
 
 def without_own(found: np.ndarray, own: np.ndarray) -> np.ndarray:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import tracemalloc
 
+import faiss
 import numpy as np
 import pytest
 import torch
@@ -107,3 +109,15 @@ def test_search_reports_its_progress_and_holds_one_block_of_distances() -> None:
     tracemalloc.stop()
     assert seen == [(4096, 9000), (8192, 9000), (9000, 9000)]
     assert peak < 9000 * 9000  # bytes; all distances would take four times that
+
+
+def test_one_process_of_several_searches_with_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[int] = []
+    monkeypatch.setattr(faiss, "omp_set_num_threads", given.append)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(12))
+    rows = np.eye(4, dtype=np.float32)
+    nearest_neighbours(rows, 1)
+    assert given == []  # alone it has what the user gave it
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    nearest_neighbours(rows, 1)
+    assert given == [12]
