@@ -30,6 +30,15 @@ def gather_objects(value: Any) -> list[Any]:
     return values
 
 
+def gather_on_first(value: Any) -> list[Any] | None:
+    """Every process's value in rank order, on the first process; None on the others."""
+    if num_processes() == 1:
+        return [value]
+    values: list[Any] | None = [None] * num_processes() if rank() == 0 else None
+    dist.gather_object(value, values)
+    return values
+
+
 def any_process(value: bool, device: torch.device | str = "cpu") -> bool:
     """Whether `value` holds on at least one process; all of them must ask."""
     if num_processes() == 1:
@@ -50,8 +59,11 @@ _GONE = (
 
 
 @contextlib.contextmanager
-def peers() -> Iterator[None]:
+def peers(how_to_go_on: str) -> Iterator[None]:
     """Say in one line that another process of the run is gone, in place of a collective's traceback.
+
+    Args:
+        how_to_go_on: what is kept, and what to type.
 
     Raises:
         LostProcess: a collective failed because one is.
@@ -62,10 +74,7 @@ def peers() -> Iterator[None]:
         gone = isinstance(error, (dist.DistBackendError, dist.DistNetworkError)) or any(w in str(error) for w in _GONE)
         if num_processes() == 1 or not gone:
             raise
-        raise LostProcess(
-            "another process of this run ended, its own message says why. The last checkpoint is kept; to go on, "
-            "repeat the command with --resume"
-        ) from error
+        raise LostProcess(f"another process of this run ended, its own message says why. {how_to_go_on}") from error
 
 
 def gather_rows(rows: Tensor) -> Tensor:

@@ -125,7 +125,7 @@ def teacher_bank(
         build_cache(cache, 1, Building(
             "teacher's features", SlotViews(source, _Eval(eval_transform(size, key.values["resize_size"])), size),
             rows_of, facts, max_unreadable_images=unreadable_limit(len(source)), workers=preparation.workers,
-            unit="images",
+            unit="images", instead="Use another teacher",
         ))  # fmt: skip
     return FeatureBank(cache.rows()[0], cache.journal.unreadable(), cache.path, key.values)
 

@@ -6,12 +6,14 @@ The row itself is left out by its number and not by its rank: among duplicates i
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+import torch
 
 from disco_zoo.errors import BadRecipe, require
 from disco_zoo.launch import processes_on_this_machine
@@ -55,29 +57,42 @@ def nearest_neighbours(
         BadRecipe: there are not more than k rows.
         MissingExtra: no faiss.
     """
-    _take_all_cores()
     numbers = np.arange(len(rows)) if numbers is None else numbers
     if len(numbers) <= count:
         raise BadRecipe(f"{count} neighbours need at least {count + 1} readable images, there are {len(numbers)}")
-    if len(numbers) <= flat_limit:
-        index = _flat(rows, numbers)
-    else:
-        console.print(f"neighbours: sorting {len(numbers)} images into lists first, which takes minutes without a bar")
-        index = _inverted_lists(rows, numbers)
-    found = np.empty((len(numbers), count), np.int64)
-    for first, block in _blocks(numbers):
-        positions = _search(index, _read(rows, block), count + 1)
-        own = np.arange(first, first + len(block))
-        found[first : first + len(block)] = numbers[without_own(positions, own)]
-        if progress is not None:
-            progress(first + len(block), len(numbers))
+    with _all_cores():
+        if len(numbers) <= flat_limit:
+            index = _flat(rows, numbers)
+        else:
+            console.print(f"neighbours: sorting {len(numbers)} images into lists, which takes minutes without a bar")
+            index = _inverted_lists(rows, numbers)
+        found = np.empty((len(numbers), count), np.int64)
+        for first, block in _blocks(numbers):
+            positions = _search(index, _read(rows, block), count + 1)
+            own = np.arange(first, first + len(block))
+            found[first : first + len(block)] = numbers[without_own(positions, own)]
+            if progress is not None:
+                progress(first + len(block), len(numbers))
     return found
 
 
-def _take_all_cores() -> None:
-    """Launchers give each process of a run one thread; while this one searches, the others wait."""
-    if processes_on_this_machine() > 1 and hasattr(os, "sched_getaffinity"):
-        require("faiss", "train").omp_set_num_threads(len(os.sched_getaffinity(0)))
+@contextlib.contextmanager
+def _all_cores() -> Iterator[None]:
+    """Launchers give each process of a run one thread; while this one searches, the others wait.
+
+    faiss may share its threads with torch, hence both are put back.
+    """
+    if processes_on_this_machine() == 1 or not hasattr(os, "sched_getaffinity"):
+        yield
+        return
+    faiss = require("faiss", "train")
+    former = faiss.omp_get_max_threads(), torch.get_num_threads()
+    faiss.omp_set_num_threads(len(os.sched_getaffinity(0)))
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(former[0])
+        torch.set_num_threads(former[1])
 
 
 def without_own(found: np.ndarray, own: np.ndarray) -> np.ndarray:

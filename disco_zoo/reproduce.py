@@ -75,10 +75,8 @@ def reproduce(
     overrides: Iterable[str],
     seed: int | None,
     options: RunOptions,
-) -> Reproduction | None:
+) -> Reproduction:
     """Train the baseline and the student of a checkpoint's recipe, measure, judge.
-
-    All processes of a run call this; the first one judges, and the others return None.
 
     Raises:
         DiscoZooError: the command cannot be carried out; nothing that was there is lost.
@@ -114,9 +112,6 @@ def reproduce(
         figures |= {"start": start.figures, "student": student.figures}
         if teacher is not None:
             figures |= _measure_teacher(bench, teacher, recipe)
-        if not run.is_main_process:
-            run.close()
-            return None
         if choice.checkpoint.data == POCKET_DATA:
             figures["pixels"] = bench.measure_pixels(PIXELS_SIZE)
     except BaseException:

@@ -15,7 +15,7 @@ from disco_zoo.checkpoint import export_backbone
 from disco_zoo.checksum import sha256_of
 from disco_zoo.data_pair import open_test_beside
 from disco_zoo.datasets import ImageSource, open_source
-from disco_zoo.distributed import gather_objects, peers
+from disco_zoo.distributed import gather_objects
 from disco_zoo.engine import Trainer
 from disco_zoo.errors import BadData
 from disco_zoo.launch import meeting
@@ -120,11 +120,10 @@ class Run:
 
     def train(self) -> TrainResult:
         """Train to the end or to `max_steps`, then export the student and write `run.json`."""
-        with peers():
-            result = self.trainer.train(resume=self.resume, max_steps=self.options.max_steps)
-            if self.is_main_process:
-                self._export(result)
-            gather_objects(None)  # the file is there
+        result = self.trainer.train(resume=self.resume, max_steps=self.options.max_steps)
+        if self.is_main_process:
+            self._export(result)
+        gather_objects(None)  # the file is there
         if not self.is_main_process:
             self.parts.student.backbone.load_state_dict(load_file(self.folder.student), strict=True)
         return result

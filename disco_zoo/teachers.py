@@ -8,6 +8,7 @@ accident (`methods.md`, Q1).
 from __future__ import annotations
 
 import functools
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -135,8 +136,10 @@ class Teacher:
 
 
 def teacher_key(teacher: Teacher) -> str:
-    """Sha256 of the teacher's file, or of its tensors where it has none."""
-    return teacher.loaded.sha256 or backbone_fingerprint(teacher.encoder)
+    """Sha256 of the teacher's file, or of its title and tensors where it has none: networks may differ in neither."""
+    if teacher.loaded.sha256:
+        return teacher.loaded.sha256
+    return hashlib.sha256(f"{teacher.title}\0{backbone_fingerprint(teacher.encoder)}".encode()).hexdigest()
 
 
 def load_teacher_source(source: str, *, pretrained: bool = True) -> LoadedTeacher:

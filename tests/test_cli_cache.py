@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tiny_runs import toy_parquet, toy_recipe_file
 
 from disco_zoo.cli import main
+from disco_zoo.teacher_cache.cached_rows import CachedRows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -86,6 +89,25 @@ def test_bad_numbers_are_one_line(
 def test_a_method_without_a_teacher_has_nothing_to_cache(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     recipe = toy_recipe_file(tmp_path, "moco_v2")
     assert main(["cache", "build", str(recipe), "--views", "2", "--data", "sample"]) == 2
-    assert "teacher" in capsys.readouterr().err
+    assert "moco_v2 has no teacher" in capsys.readouterr().err
     assert main(["cache", "rm"]) == 2
     assert "name caches by ID, or type --all" in capsys.readouterr().err
+
+
+def test_a_cache_removed_beside_a_run_with_workers_is_one_line(
+    typed: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    former = CachedRows.row
+
+    def removed(rows: CachedRows, image: int, slot: int) -> Any:
+        shutil.rmtree(tmp_path / "caches", ignore_errors=True)
+        rows._files = None
+        return former(rows, image, slot)
+
+    monkeypatch.setattr(CachedRows, "row", removed)
+    arguments = ["train", *typed[2:], "--set", "teacher.cache_views=2", "--out", str(tmp_path / "run")]
+    arguments[arguments.index("--workers") + 1] = "1"
+    assert main(arguments) == 2
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if "Error" in line or "Traceback" in line]
+    assert line.startswith("Error: teacher cache ")
+    assert line.endswith("was removed while it was read. Repeat the command with --resume")

@@ -62,27 +62,36 @@ def test_only_the_time_until_a_batch_comes_counts(clock: Callable[[float], None]
     assert wait.seconds == pytest.approx(3.5)
 
 
-def test_waiting_while_an_accelerator_still_computes_costs_nothing(
+def test_on_an_accelerator_only_its_own_idle_time_counts(
     clock: Callable[[float], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Event:
-        """A device that needs three batches' time for its queue."""
+    class Device:
+        """Steps of 5 s each, one after another; its clock is the host's."""
 
-        done = True
+        busy_until = 0.0
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
 
         def record(self) -> None:
-            self.done = False
+            self.reached = max(time.monotonic(), Device.busy_until)
 
         def query(self) -> bool:
-            return self.done
+            return time.monotonic() >= self.reached
 
-    event = Event()
-    monkeypatch.setattr(torch.cuda, "Event", lambda: event)
+        def elapsed_time(self, later: Event) -> float:
+            return 1000.0 * (later.reached - self.reached)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
     wait = DataWait(torch.device("cuda"))
-    for batch in wait.over(batches(clock, 1.0, 2.0, 4.0, 8.0)):
+    for _ in wait.over(batches(clock, 1.0, 2.0, 6.5, 20.0)):
+        clock(0.25)  # the host queues the step
+        Device.busy_until = max(time.monotonic(), Device.busy_until) + 5.0
         wait.step_queued()
-        event.done = batch["number"] == 2  # idle before the fourth batch comes
-    assert wait.seconds == pytest.approx(1.0 + 8.0)
+    # All before the first step; the next two batches come at 3.25 and 10 s, before the queue runs dry at 6.25 and 11.25;
+    # the last one comes at 30.25 s, the queue is dry since 16.25. The host has waited 28.5 s.
+    assert wait.seconds == pytest.approx(1.0 + (30.25 - 16.25))
 
 
 def a_log(folder: Path, position: Position) -> RunLog:
@@ -121,12 +130,12 @@ def test_a_resumed_run_counts_its_first_share_from_where_it_goes_on(tmp_path: Pa
 @pytest.mark.parametrize(
     ("device", "workers", "expected"),
     [
-        ("cuda", 2, "Type: --workers 4, or prepare the images once with: disco-zoo data pack"),
-        ("cuda", 0, "Type: --workers 1, or prepare the images once with: disco-zoo data pack"),
-        ("cuda", 6, "Type: --workers 7, or prepare the images once with: disco-zoo data pack"),
-        ("cuda", 7, "All 8 cores are taken; prepare the images once with: disco-zoo data pack"),
-        ("cpu", 2, "Type: --workers 3, or prepare the images once with: disco-zoo data pack"),
-        ("cpu", 3, "All 8 cores are taken; prepare the images once with: disco-zoo data pack"),
+        ("cuda", 2, "Type: --workers 4, or if the images are large, resize them once with: disco-zoo data pack"),
+        ("cuda", 0, "Type: --workers 1, or if the images are large, resize them once with: disco-zoo data pack"),
+        ("cuda", 6, "Type: --workers 7, or if the images are large, resize them once with: disco-zoo data pack"),
+        ("cuda", 7, "All 8 cores are taken; if the images are large, resize them once with: disco-zoo data pack"),
+        ("cpu", 2, "Type: --workers 3, or if the images are large, resize them once with: disco-zoo data pack"),
+        ("cpu", 3, "All 8 cores are taken; if the images are large, resize them once with: disco-zoo data pack"),
     ],
 )
 def test_more_workers_are_proposed_only_where_cores_are_left(

@@ -86,7 +86,7 @@ def test_a_word_before_the_lists_are_built_and_none_without_lists(capsys: pytest
     nearest_neighbours(rows, 5, flat_limit=200)
     assert capsys.readouterr().err == ""
     nearest_neighbours(rows, 5, flat_limit=199)
-    assert capsys.readouterr().err.startswith("neighbours: sorting 200 images into lists first")
+    assert capsys.readouterr().err.startswith("neighbours: sorting 200 images into lists,")
 
 
 def test_inverted_lists_probe_more_where_the_nearest_lists_hold_too_few() -> None:
@@ -113,11 +113,13 @@ def test_search_reports_its_progress_and_holds_one_block_of_distances() -> None:
 
 def test_one_process_of_several_searches_with_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[int] = []
-    monkeypatch.setattr(faiss, "omp_set_num_threads", given.append)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(12))
+    before, former = torch.get_num_threads(), faiss.omp_set_num_threads
+    monkeypatch.setattr(faiss, "omp_set_num_threads", lambda number: (given.append(number), former(number)))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: range(3))
     rows = np.eye(4, dtype=np.float32)
     nearest_neighbours(rows, 1)
     assert given == []  # alone it has what the user gave it
-    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     nearest_neighbours(rows, 1)
-    assert given == [12]
+    assert given == [3, given[1]]
+    assert torch.get_num_threads() == before

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,15 @@ from tiny_runs import STEPS_PER_EPOCH, differences, toy_images, toy_parquet, toy
 
 from disco_zoo.build import seeded_teacher
 from disco_zoo.errors import BadCache, BadData, BadRecipe, UnknownName
+from disco_zoo.evaluate.features import backbone_fingerprint
 from disco_zoo.methods import METHODS
 from disco_zoo.recipe import parse_recipe
 from disco_zoo.run import open_training_images
 from disco_zoo.teacher_cache import shelf
+from disco_zoo.teacher_cache.cache_folder import CacheFolder
 from disco_zoo.teacher_cache.journal import Block, Done, Journal, missing_blocks
 from disco_zoo.teacher_cache.slots import SlotDraw
-from disco_zoo.teachers import Teacher
+from disco_zoo.teachers import Teacher, teacher_key
 from disco_zoo.view_dataset import view_plan
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_caches")
@@ -292,3 +296,55 @@ def test_a_cache_is_found_by_the_beginning_of_its_id(few: Path, own_caches: Path
         shelf.remove(other)
     shelf.remove(cache)
     assert not cache.path.exists()
+
+
+@pytest.mark.parametrize("code", [errno.EBADF, errno.EOPNOTSUPP])
+def test_where_room_cannot_be_reserved_the_cache_is_built_all_the_same(
+    code: int, few: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """NFS before version 4.2, for one."""
+    expected = content(cache_of(build(cached_recipe(2), few)))
+    shelf.remove(shelf.caches()[0])
+
+    def refuse(*_: int) -> None:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "posix_fallocate", refuse)
+    assert content(cache_of(build(cached_recipe(2), few))) == expected
+
+
+def test_a_cache_that_is_gone_while_it_is_read_is_said(few: Path) -> None:
+    replay = build(cached_recipe(2), few)
+    shelf.remove(cache_of(replay))
+    with pytest.raises(BadCache, match=r"was removed while it was read\. Repeat the command with --resume"):
+        _ = replay.epoch(0, None)[0]
+
+
+def test_folders_without_files_are_verified_removed_and_not_listed(few: Path) -> None:
+    cache = cache_of(build(cached_recipe(2), few))
+    for name in ("rows.f16", "views.u32"):
+        (cache.path / name).unlink()
+    assert cache.damaged() == list(cache.journal.read()) != []
+    cache.journal.rewrite([])
+    assert cache.damaged() == []
+    (cache.path / "cache.json").unlink()
+    assert shelf.caches() == []
+    (found,) = shelf.folders()
+    shelf.remove(found)
+    assert shelf.folders() == []
+
+
+def test_a_folder_that_another_process_does_not_see_is_said(tmp_path: Path) -> None:
+    with pytest.raises(BadCache, match=r"not on a disk that all processes share\. For one: set DISCO_ZOO_CACHE"):
+        CacheFolder(tmp_path / "elsewhere").require_seen({"key": {}, "images": 1, "width": 1})
+
+
+def test_networks_that_differ_outside_their_tensors_have_other_keys(few: Path) -> None:
+    plain, padded = (
+        seeded_teacher(cached_recipe(2, teacher__source=name), "cpu")
+        for name in ("efficientnet_b0", "tf_efficientnet_b0")
+    )
+    assert plain is not None
+    assert padded is not None
+    assert backbone_fingerprint(plain.encoder) == backbone_fingerprint(padded.encoder)
+    assert teacher_key(plain) != teacher_key(padded)

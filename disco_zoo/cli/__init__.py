@@ -98,6 +98,14 @@ def cli() -> None:
     """Small self-supervised vision backbones, each obtained again by one command."""
 
 
+def _in_one_line(error: DiscoZooError) -> str:
+    """The message; what a loader's worker raised comes with the worker's traceback around it."""
+    text = str(error)
+    if not text.startswith("Caught ") or "DataLoader worker" not in text:
+        return text
+    return text.rstrip().splitlines()[-1].partition(": ")[2]
+
+
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
@@ -109,7 +117,7 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"Interrupted: {error}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except DiscoZooError as error:
-        print(f"Error: {error}", file=sys.stderr)
+        print(f"Error: {_in_one_line(error)}", file=sys.stderr)
         return EXIT_USER_ERROR
     except click.ClickException as error:
         error.show()

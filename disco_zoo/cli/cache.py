@@ -59,13 +59,17 @@ def build(
     from disco_zoo.teacher_cache.of_run import replay_for
 
     chosen = [*overrides, *([] if seed is None else [f"seed={seed}"])]
-    loaded = load_recipe(recipe, [*chosen, *([] if views is None else [f"teacher.cache_views={views}"])])
-    if loaded.teacher is None or loaded.teacher.cache_views is None:
+    loaded = load_recipe(recipe, chosen)
+    if loaded.teacher is not None and views is not None:
+        loaded = load_recipe(recipe, [*chosen, f"teacher.cache_views={views}"])
+    if loaded.teacher is None:
+        raise click.UsageError(f"{loaded.method['name']} has no teacher")
+    if loaded.teacher.cache_views is None:
         raise click.UsageError("how many views of each image? Type: --views 8")
     with meeting():
         accelerator = make_accelerator(loaded, chosen_device(device))
     teacher, source = seeded_teacher(loaded, accelerator.device), open_training_images(loaded, data)
-    with peers():
+    with peers("What is finished is kept; to go on, repeat the command"):
         replay = replay_for(
             loaded, teacher, source,
             accelerator=accelerator, workers=default_workers() if workers is None else workers,
@@ -118,7 +122,7 @@ def remove(ids: tuple[str, ...], everything: bool, yes: bool) -> None:
 
     if bool(ids) == everything:
         raise click.UsageError("name caches by ID, or type --all. IDs: disco-zoo cache list")
-    for cache in shelf.caches() if everything else [shelf.find_cache(name) for name in ids]:
+    for cache in shelf.folders() if everything else [shelf.find_cache(name) for name in ids]:
         size = _megabytes(cache.path)
         if yes or click.confirm(f"Remove {cache.path.name} ({size})?", err=True):
             shelf.remove(cache)

@@ -35,7 +35,14 @@ def _reproduce(
 ) -> int:  # fmt: skip
     from disco_zoo.choice import choose_checkpoint
     from disco_zoo.datasets import open_source
-    from disco_zoo.errors import UnknownName
+    from disco_zoo.errors import DiscoZooError, UnknownName
+    from disco_zoo.launch import num_launched
+
+    if num_launched() > 1:
+        raise DiscoZooError(
+            "reproduce trains, measures and judges in one process. On several: launch disco-zoo train RECIPE, then "
+            "disco-zoo evaluate its run folder"
+        )
 
     try:
         choice = choose_checkpoint(name, data)
@@ -51,8 +58,6 @@ def _reproduce(
     options = how_to_run(device=device, workers=workers, resume=resume, steps=steps)
     folder = out or default_out(choice.checkpoint.name, steps)
     rep = reproduce(choice, data=data, eval_data=eval_data, out=folder, overrides=overrides, seed=seed, options=options)
-    if rep is None:
-        return 0
     try:
         write_reproduction(rep, options.command)
     finally:

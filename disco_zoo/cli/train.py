@@ -53,6 +53,7 @@ def _train(
 ) -> None:  # fmt: skip
     import json
 
+    from disco_zoo.distributed import peers
     from disco_zoo.launch import was_restarted
     from disco_zoo.report import finish_training
     from disco_zoo.run import Run, open_data
@@ -66,11 +67,13 @@ def _train(
     options = how_to_run(device=device, workers=workers, resume=resume, steps=0 if start_only else steps)
     if resume:
         require_begun(folder)
-    run = Run(recipe, open_data(recipe, data, eval_data), folder, options, label=recipe.name)
-    try:
-        run.train()
-        facts = finish_training(run)
-    finally:
-        run.close()
+    sources = open_data(recipe, data, eval_data)
+    with peers("The last checkpoint is kept; to go on, repeat the command with --resume"):
+        run = Run(recipe, sources, folder, options, label=recipe.name)
+        try:
+            run.train()
+            facts = finish_training(run)
+        finally:
+            run.close()
     if as_json and facts is not None:
         click.echo(json.dumps(facts))

@@ -8,28 +8,34 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from disco_zoo.distributed import copy_buffers_from_first, gather_objects, num_processes, rank
+from disco_zoo.distributed import copy_buffers_from_first, gather_on_first, num_processes, rank
 from disco_zoo.evaluate.features import Features, LabelledImages, extract_features
 
 
 def shared_features(backbone: nn.Module, source: LabelledImages, *, indices: Sequence[int], **options: Any) -> Features:
-    """As `extract_features`, for all processes to call together: each computes a part, and all get the whole.
+    """As `extract_features`, for all processes to call together: each computes a part, and the first gets the whole.
 
+    The whole is in the order of `indices`, whatever the number of processes: some probes split rows by their place.
     BatchNorm's statistics, of which each process has its own between two steps, are those of the first one.
 
     Args:
         indices: which images, as many as there are processes or more.
         options: of `extract_features`.
+
+    Returns:
+        All features on the first process, the own part on the others.
     """
     if num_processes() == 1:
         return extract_features(backbone, source, indices=indices, **options)
     copy_buffers_from_first(backbone, options.get("device", "cpu"))
-    own = extract_features(backbone, source, indices=indices[rank() :: num_processes()], **options)
-    parts: list[Features] = gather_objects(own)
-    labels = [part.labels for part in parts]
+    first, last = (len(indices) * number // num_processes() for number in (rank(), rank() + 1))
+    own = extract_features(backbone, source, indices=indices[first:last], **options)
+    parts: list[Features] | None = gather_on_first(own)
+    if parts is None:
+        return own
     return Features(
         torch.cat([part.features for part in parts]),
-        None if any(found is None for found in labels) else torch.cat([_known(found) for found in labels]),
+        None if source.labels is None else torch.cat([_known(part.labels) for part in parts]),
         tuple(message for part in parts for message in part.unreadable),
     )
 

@@ -45,6 +45,8 @@ class Building:
         facts: of cache.json; the key is in them.
         max_unreadable_images: above it the build stops.
         workers: processes that draw views, for each process of the run.
+        unit: what is counted, for people.
+        instead: what to type where the cache is impossible.
     """
 
     label: str
@@ -54,6 +56,7 @@ class Building:
     max_unreadable_images: int
     workers: int
     unit: str = "views"
+    instead: str = "Type: --set teacher.cache_views=null"
 
 
 def build_cache(cache: CacheFolder, slots: int, building: Building) -> None:
@@ -66,6 +69,7 @@ def build_cache(cache: CacheFolder, slots: int, building: Building) -> None:
         DiscoZooError: another process stopped.
     """
     if gather_objects(cache.serves(building.facts, slots) if rank() == 0 else None)[0]:
+        cache.require_seen(building.facts)
         return  # without a lock: it may be another's, and not ours to write
     with ExitStack() as claim:
 
@@ -74,6 +78,7 @@ def build_cache(cache: CacheFolder, slots: int, building: Building) -> None:
             cache.create(building.facts, slots)
 
         on_first_process(prepare)
+        cache.require_seen(building.facts)
         found = missing_blocks(cache.missing(slots), SLOTS_A_BLOCK) if rank() == 0 else None
         missing = gather_objects(found)[0]
         if missing:
@@ -152,10 +157,8 @@ def _do_block(cache: CacheFolder, block: Block, drawn: BlockViews, building: Bui
     for index in drawn.unreadable:
         rows[:, index - block.first] = 0
     if not np.isfinite(rows).all():
-        raise BadCache(
-            f"{building.facts['title']} has features beyond half precision's 65504, which a cache cannot hold. "
-            "Type: --set teacher.cache_views=null"
-        )
+        what = "are no numbers" if np.isnan(rows).any() else "go beyond half precision's 65504"
+        raise BadCache(f"features of {building.facts['title']} {what}: a cache cannot hold them. {building.instead}")
     cache.write(block, rows, drawn.crcs, drawn.unreadable, rank())
     return _Turn(rows.shape[0] * rows.shape[1], drawn.unreadable)
 

@@ -11,6 +11,7 @@ that the journals do not name are never read.
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
@@ -130,6 +131,16 @@ class CacheFolder:
         """Whether all that a run with these facts and `slots` views of each image reads is there."""
         return self._is_of(facts) and not self.missing(slots).any()
 
+    def require_seen(self, facts: dict[str, Any]) -> None:
+        """Refuse a folder that the first process made and this one does not see.
+
+        Raises:
+            BadCache: the processes do not share the disk.
+        """
+        self.__dict__.pop("facts", None)
+        if not self._is_of(facts):
+            raise BadCache(f"{self.path} is not on a disk that all processes share. For one: {self.elsewhere}")
+
     def _is_of(self, facts: dict[str, Any]) -> bool:
         try:
             return all(self.facts[name] == facts[name] for name in ("key", "images", "width"))
@@ -188,8 +199,11 @@ class CacheFolder:
 
     def damaged(self) -> list[Done]:
         """Noted blocks whose rows are not those that were written."""
+        noted = list(self.journal.read())
+        if not self.slots_on_disk:
+            return noted
         rows, crcs, found = self.rows(), self.view_crcs(), []
-        for done in self.journal.read():
+        for done in noted:
             last_slot = done.first_slot + done.slots
             place = slice(done.first_slot, last_slot), slice(done.first, done.first + BLOCK_IMAGES)
             if last_slot > len(rows) or block_crc(rows[place], crcs[place]) != done.crc:
@@ -249,15 +263,25 @@ def _write_all(file: Any, content: bytes) -> None:
 
 def _reserve(path: Path, size: int) -> None:
     """Let a file be at least `size` bytes, with the room for them taken now rather than found missing in mid-work."""
-    former = path.stat().st_size if path.is_file() else 0
+    path.touch()
+    former = path.stat().st_size
     if former >= size:
         return
-    with path.open("ab") as file:
+    with path.open("rb+") as file:
         try:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(file.fileno(), former, size - former)
-            else:
-                file.truncate(size)
+            _allocate(file.fileno(), former, size)
         except OSError:
             file.truncate(former)
             raise
+
+
+def _allocate(descriptor: int, former: int, size: int) -> None:
+    """Take the room; where the file system cannot say, make the file longer and hope."""
+    if hasattr(os, "posix_fallocate"):
+        try:
+            os.posix_fallocate(descriptor, former, size - former)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EBADF, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+                raise
+    os.ftruncate(descriptor, size)

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from disco_zoo.errors import BadCache
 from disco_zoo.teacher_cache.block_views import view_crc
 from disco_zoo.teacher_cache.cache_folder import CacheFolder
 
@@ -45,5 +46,11 @@ class CachedRows:
 
     def _open(self) -> tuple[np.ndarray, np.ndarray]:
         if self._files is None:
-            self._files = self.cache.rows(), self.cache.view_crcs()
+            try:
+                self._files = self.cache.rows(), self.cache.view_crcs()
+            except (OSError, ValueError) as error:
+                raise BadCache(
+                    f"teacher cache {self.cache.path.name} was removed while it was read. "
+                    "Repeat the command with --resume"
+                ) from error
         return self._files

@@ -92,7 +92,7 @@ class ReplayedViews(Dataset[dict[str, Any]]):
             return _Replayed(view, kind.rows.row(index, slot))
         stale = (
             f"image {index} ({self.source.path(index)}) is not what the teacher saw: it, or what draws views, "
-            f"changed since. Type: disco-zoo cache rm {kind.rows.cache.path.name}, and repeat the command"
+            f"changed since. Type: disco-zoo cache rm {kind.rows.cache.path.name}, then the command with --resume"
         )
         return _Replayed(view, kind.rows.row(index, slot), stale)
 

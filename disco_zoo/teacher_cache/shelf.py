@@ -28,11 +28,15 @@ class CacheState:
     size_bytes: int
 
 
+def folders() -> list[CacheFolder]:
+    """Every folder of a cache, by id, also the damaged ones."""
+    home = caches_home()
+    return [CacheFolder(path) for path in sorted(home.iterdir()) if path.is_dir()] if home.is_dir() else []
+
+
 def caches() -> list[CacheFolder]:
     """Every cache, by id; folders that hold none are left out."""
-    home = caches_home()
-    folders = sorted(path for path in home.iterdir() if path.is_dir()) if home.is_dir() else []
-    return [cache for path in folders if _is_one(cache := CacheFolder(path))]
+    return [cache for cache in folders() if _is_one(cache)]
 
 
 def find_cache(name: str) -> CacheFolder:
@@ -41,16 +45,15 @@ def find_cache(name: str) -> CacheFolder:
     Raises:
         UnknownName: none, or several.
     """
-    home = caches_home()
     # Also a folder without a readable cache.json: it must be possible to remove it.
-    ids = sorted(path.name for path in home.iterdir() if path.is_dir()) if home.is_dir() else []
+    ids = [cache.path.name for cache in folders()]
     found = [one for one in ids if one.startswith(name)]
     if len(found) != 1:
         wrong = f"there is no cache '{name}'.{did_you_mean(name, ids)}"
         if found:
             wrong = f"several caches begin with '{name}': {', '.join(found)}."
         raise UnknownName(f"{wrong} Type: disco-zoo cache list")
-    return CacheFolder(home / found[0])
+    return CacheFolder(caches_home() / found[0])
 
 
 def state_of(cache: CacheFolder) -> CacheState:
@@ -78,7 +81,7 @@ def remove(cache: CacheFolder) -> int:
         # What makes it a cache goes first: a deletion that is cut short leaves nothing that is trusted.
         for path in sorted(files, key=lambda path: (path.name != "cache.json", not path.name.startswith("done-"))):
             path.unlink()
-    shutil.rmtree(cache.path)
+        shutil.rmtree(cache.path)
     return size
 
 
