@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from bisect import bisect_right
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,9 @@ FINGERPRINT_BYTES = 4 * 2**30
 ROWS_AT_ONCE = 2**16
 
 
+_OF_SET = re.compile(r"(.*?)\d+-of-(\d+)\.parquet")
+
+
 def open_parquet(name: str, path: Path, split: str, dedicated: bool) -> ImageSource:
     """Open a parquet file or a folder of shards for a split; see `open_source`.
 
@@ -41,6 +45,7 @@ def open_parquet(name: str, path: Path, split: str, dedicated: bool) -> ImageSou
             return ParquetSource(name, split, [path], whole=dedicated)
         return ParquetSource(name, split, [resolve_path(path, split, dedicated)])
     files = find_parquet_files(path)
+    _require_whole_sets(name, files)
     groups = files_by_split(path, files, split)
     if not groups:
         if not dedicated and split_column(_open(files[0]).schema_arrow) is None:
@@ -50,6 +55,18 @@ def open_parquet(name: str, path: Path, split: str, dedicated: bool) -> ImageSou
         return ParquetSource(name, split, files, whole=dedicated)
     sources = [ParquetSource(name, split, group) for group in groups.values()]
     return next((source for source in sources if source.labels is not None), sources[0])
+
+
+def _require_whole_sets(name: str, files: list[Path]) -> None:
+    """Refuse a part of a set whose files say how many there are: x-00000-of-00002.parquet."""
+    matches = ((file.parent, _OF_SET.fullmatch(file.name)) for file in files)
+    counts = Counter((folder, match[1], int(match[2])) for folder, match in matches if match)
+    for (_, prefix, total), found in counts.items():
+        if found != total:
+            raise BadData(
+                f"{name} holds {found} of the {total} files {prefix}*-of-{total:05d}.parquet. Copy the others, or, "
+                "where disco-zoo data pack was cut off, repeat it with --resume"
+            )
 
 
 def _refuse_test_shards(name: str, folder: Path, files: list[Path]) -> None:

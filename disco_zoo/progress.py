@@ -51,11 +51,11 @@ class StepProgress:
         """A callback for one part of the work, which begins after `first` units."""
         return lambda done, _: self.advance(first + done, "images")
 
-    def update(self, done: int, total: int) -> None:
+    def update(self, done: int, total: int, unit: str = "images") -> None:
         """As `advance`, for work whose total shows only on the way."""
         self.total = total
         self._bar.update(self._task, total=total)
-        self.advance(done, "images")
+        self.advance(done, unit)
 
     def _line_is_due(self) -> bool:
         return time.monotonic() - self._last_line >= LINE_EVERY_SECONDS

@@ -31,6 +31,7 @@ class Shard:
     Attributes:
         name: path below the folder, with slashes.
         size_bytes: of the file.
+        modified_ns: when it was written last; tars are padded, so another content may have the same size.
         images: how many it holds.
         sha256: of the names and sizes of its images.
         is_labelled: whether each image has a label.
@@ -38,6 +39,7 @@ class Shard:
 
     name: str
     size_bytes: int
+    modified_ns: int
     images: int
     sha256: str
     is_labelled: bool
@@ -93,7 +95,7 @@ class ShardIndex:
                 raise self.stale(shard.name, f"has {size} bytes, not {shard.size_bytes}")
 
     def stale(self, shard: str, what: str) -> BadData:
-        beside = self.path == self.folder / INDEX_FOLDER
+        beside = self.path.resolve() == (self.folder / INDEX_FOLDER).resolve()
         out = "" if beside else f" --out {self.path}"
         return BadData(
             f"shard {shown(shard)} {what}: it changed since the folder was indexed. "

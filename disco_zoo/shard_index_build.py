@@ -79,7 +79,7 @@ def build_index(folder: Path, out: Path | None = None, progress: Progress | None
                 partial.mkdir(exist_ok=True)
                 build = _Build(partial, folder, names)
                 build.run(progress or (lambda done, total: None))
-                build.finish(str(folder.resolve()) if out else "..")
+                build.finish(".." if target.resolve().parent == folder.resolve() else str(folder.resolve()))
             _put_in_place(partial, target)
     except Timeout as error:
         raise Busy(f"another process is indexing {folder}. Wait for it, then repeat the command") from error
@@ -99,7 +99,12 @@ def _still_good(target: Path, folder: Path, names: list[str]) -> ShardIndex | No
     except BadData:
         return None
     same = [shard.name for shard in index.shards] == names and index.folder == folder.resolve()
-    return index if same else None
+    return index if same and all(_is_untouched(folder, shard) for shard in index.shards) else None
+
+
+def _is_untouched(folder: Path, shard: Shard) -> bool:
+    found = (folder / shard.name).stat()
+    return (found.st_size, found.st_mtime_ns) == (shard.size_bytes, shard.modified_ns)
 
 
 def _put_in_place(partial: Path, target: Path) -> None:
@@ -148,7 +153,7 @@ class _Build:
 
     def _is_next(self, shard: Shard) -> bool:
         expected = self.names[len(self.shards) : len(self.shards) + 1]
-        return expected == [shard.name] and (self.folder / shard.name).stat().st_size == shard.size_bytes
+        return expected == [shard.name] and _is_untouched(self.folder, shard)
 
     def _size(self, name: str) -> int:
         path = self.partial / name
@@ -177,7 +182,7 @@ class _Build:
     def _add(self, name: str, files: Mapping[str, IO[bytes]]) -> None:
         """Scan one shard."""
         path = self.folder / name
-        size_bytes = path.stat().st_size
+        found = path.stat()
         digest, rows, given, folders = hashlib.sha256(), [], [], []
         known = (len(self.words), len(self.folders))
         for image, label in samples(path):
@@ -190,7 +195,7 @@ class _Build:
             word = next(iter(self.words))
             raise BadData(f"shard {shown(name)}: labels are numbers here and words ({word}) there. Make them one kind")
         is_labelled = None not in given
-        shard = Shard(name, size_bytes, len(rows), digest.hexdigest(), is_labelled)
+        shard = Shard(name, found.st_size, found.st_mtime_ns, len(rows), digest.hexdigest(), is_labelled)
         files[ROWS_FILE].write(np.asarray(rows, dtype=ROW).tobytes())
         files[GIVEN].write(np.asarray([-1 if label is None else label for label in given], dtype="<i4").tobytes())
         files[FOLDERS].write(np.asarray(folders, dtype="<i4").tobytes())

@@ -92,7 +92,7 @@ class FolderSource(ImageSource):
         for position in self._paths.sorted_positions():
             path = self._paths[position]
             size_bytes = (self.folder / path).stat().st_size
-            digest.update(f"{Path(path).as_posix()}\0{size_bytes}\n".encode())
+            digest.update(f"{Path(path).as_posix()}\0{size_bytes}\n".encode("utf-8", "surrogateescape"))
 
 
 def _no_images(name: str, folder: Path) -> BadData:
@@ -147,4 +147,4 @@ class TarSource(ImageSource):
 
     def _hash_content(self, digest: hashlib._Hash) -> None:
         for position in self._names.sorted_positions():
-            digest.update(f"{self._names[position]}\0{self._sizes[position]}\n".encode())
+            digest.update(f"{self._names[position]}\0{self._sizes[position]}\n".encode("utf-8", "surrogateescape"))

@@ -165,7 +165,10 @@ def test_a_job_killed_while_it_names_its_shards_is_finished(pets: Path, tmp_path
 
 def test_foreign_folders_are_refused(pets: Path, tmp_path: Path) -> None:
     with pytest.raises(BadRunFolder, match="holds other files"):
-        job(pets, pets).run()
+        job(pets, tmp_path).run()
+    for inside in (pets, pets / "packed"):
+        with pytest.raises(BadRunFolder, match=r"which it is made of\. Choose an --out beside it"):
+            job(pets, inside).run()
     with pytest.raises(BadRunFolder, match="nothing to resume"):
         job(pets, tmp_path / "new").run(resume=True)
     job(pets, tmp_path / "out").run()
@@ -179,3 +182,6 @@ def test_a_source_of_unreadable_images_alone_says_so(tmp_path: Path) -> None:
     (tmp_path / "bad" / "a.png").write_bytes(b"no image")
     with pytest.raises(BadData, match="none of the 1 train images"):
         job(tmp_path / "bad", tmp_path / "out").run()
+    with pytest.raises(BadData, match="none of the 1 train images"):
+        job(tmp_path / "bad", tmp_path / "out").run(resume=(tmp_path / "out" / "pack.json").exists())
+    assert not list((tmp_path / "out").glob("*.parquet"))

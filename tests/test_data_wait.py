@@ -89,8 +89,8 @@ def test_on_an_accelerator_only_its_own_idle_time_counts(
         clock(0.25)  # the host queues the step
         Device.busy_until = max(time.monotonic(), Device.busy_until) + 5.0
         wait.step_queued()
-    # All before the first step; the next two batches come at 3.25 and 10 s, before the queue runs dry at 6.25 and 11.25;
-    # the last one comes at 30.25 s, the queue is dry since 16.25. The host has waited 28.5 s.
+    # All before the first step; the next two batches come at 3.25 and 10 s, before the queue runs dry at 6.25 and
+    # 11.25; the last one comes at 30.25 s, the queue is dry since 16.25. The host has waited 28.5 s.
     assert wait.seconds == pytest.approx(1.0 + (30.25 - 16.25))
 
 

@@ -15,6 +15,7 @@ from data_makers import (
 from disco_zoo.datasets import (
     open_source,
 )
+from disco_zoo.errors import BadData
 
 
 @pytest.mark.parametrize("word", ["test", "val", "validation"])
@@ -26,16 +27,25 @@ def test_parquet_test_split_is_the_sibling(tmp_path: Path, word: str) -> None:
     assert open_source(tmp_path / f"pets_{word}.parquet", "test").labels == [1, 1, 1, 1, 1, 0]
 
 
-@pytest.mark.parametrize("layout", ["{}-{:05d}-of-00002.parquet", "data/{}-{:05d}.parquet", "{}/{:04d}.parquet"])
+@pytest.mark.parametrize("layout", ["{}-{:05d}-of-{n:05d}.parquet", "data/{}-{:05d}.parquet", "{}/{:04d}.parquet"])
 def test_folder_of_shards(tmp_path: Path, layout: str) -> None:
-    make_parquet(tmp_path / layout.format("train", 0))
-    make_parquet(tmp_path / layout.format("train", 1), [2] * 6)
-    make_parquet(tmp_path / layout.format("test", 0), [-1] * 6)  # a secret test set
-    make_parquet(tmp_path / layout.format("validation", 0), [1] * 6)
+    make_parquet(tmp_path / layout.format("train", 0, n=2))
+    make_parquet(tmp_path / layout.format("train", 1, n=2), [2] * 6)
+    make_parquet(tmp_path / layout.format("test", 0, n=1), [-1] * 6)  # a secret test set
+    make_parquet(tmp_path / layout.format("validation", 0, n=1), [1] * 6)
     train = open_source(tmp_path, "train")
     assert train.labels == LABELS + [2] * 6
     assert train.image(10).tobytes() == PIXELS[4].tobytes()
     assert open_source(tmp_path, "test").labels == [1] * 6
+
+
+def test_a_part_of_a_set_is_no_set(tmp_path: Path) -> None:
+    for number in (0, 2):
+        make_parquet(tmp_path / f"train-{number:05d}-of-00003.parquet")
+    with pytest.raises(BadData, match=r"holds 2 of the 3 files train-\*-of-00003\.parquet.*--resume"):
+        open_source(tmp_path)
+    make_parquet(tmp_path / "train-00001-of-00003.parquet")
+    assert len(open_source(tmp_path)) == 3 * len(LABELS)
 
 
 def test_split_column_selects_rows(tmp_path: Path) -> None:

@@ -122,7 +122,8 @@ def remove(ids: tuple[str, ...], everything: bool, yes: bool) -> None:
 
     if bool(ids) == everything:
         raise click.UsageError("name caches by ID, or type --all. IDs: disco-zoo cache list")
-    for cache in shelf.folders() if everything else [shelf.find_cache(name) for name in ids]:
+    found = shelf.folders() if everything else [shelf.find_cache(name) for name in ids]
+    for cache in {cache.path: cache for cache in found}.values():
         size = _megabytes(cache.path)
         if yes or click.confirm(f"Remove {cache.path.name} ({size})?", err=True):
             shelf.remove(cache)

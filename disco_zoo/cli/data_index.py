@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from disco_zoo.shard_index import ShardIndex
 
 
 @click.command("index")
@@ -28,13 +32,13 @@ def command(folder: Path, out: Path | None) -> None:
     from disco_zoo.shard_index_build import build_index
 
     with StepProgress("indexing shards", 0) as progress:
-        index, is_new = build_index(folder, out, progress.update)
-    images = sum(shard.images for shard in index.shards)
+        index, is_new = build_index(folder, out, lambda done, total: progress.update(done, total, "shards"))
+    images, labelled = sum(shard.images for shard in index.shards), sum(shard.is_labelled for shard in index.shards)
     state = "indexed" if is_new else "is up to date:"
-    labels = f"{len(index.class_names)} classes" if index.class_names else _labels_text(index.shards)
-    click.echo(f"{folder} {state} {images} images in {len(index.shards)} shards, {labels}")
+    click.echo(f"{folder} {state} {images} images in {len(index.shards)} shards, {_labels_text(index, labelled)}")
 
 
-def _labels_text(shards: tuple[object, ...]) -> str:
-    labelled = sum(shard.is_labelled for shard in shards)  # type: ignore[attr-defined]
-    return "labelled by number" if labelled else "no labels"
+def _labels_text(index: ShardIndex, labelled: int) -> str:
+    if labelled == len(index.shards):
+        return f"{len(index.class_names)} classes" if index.class_names else "labelled by number"
+    return f"labels in {labelled} of {len(index.shards)} shards alone" if labelled else "no labels"

@@ -14,7 +14,7 @@ from disco_zoo.datasets import ImageSource
 from disco_zoo.embed.images import name_of
 from disco_zoo.errors import UnreadableImage
 from disco_zoo.interrupts import leave_interrupts_to_parent
-from disco_zoo.timm_prefixed import StreamSource
+from disco_zoo.stream_source import StreamSource
 
 IMAGES_A_TURN = 16  # that a worker hands over at once
 

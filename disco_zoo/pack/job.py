@@ -103,6 +103,7 @@ class PackJob:
             Interrupted: by Ctrl-C; whole shards are kept.
         """
         begun = time.monotonic()
+        self._require_outside()
         folder = PackFolder(self.out)
         record = folder.claim(self._key(), resume)
         try:
@@ -116,6 +117,13 @@ class PackJob:
         size_bytes = sum(file.stat().st_size for file in self.out.glob("*.parquet"))
         lost = [message for messages in record["unreadable"].values() for message in messages.values()]
         return Packed(counts, len(record["shards"]), size_bytes, lost, time.monotonic() - begun)
+
+    def _require_outside(self) -> None:
+        """A folder of photos with shards in it would from then on be taken for these shards."""
+        for source in self.sources:
+            folder = Path(source.name).expanduser()
+            if folder.is_dir() and self.out.resolve().is_relative_to(folder.resolve()):
+                raise BadRunFolder(f"{self.out} lies in {folder}, which it is made of. Choose an --out beside it")
 
     def _key(self) -> dict[str, Any]:
         sources = {source.split: source.fingerprint() for source in self.sources}
@@ -144,9 +152,9 @@ class PackJob:
                     shards.close_one()
                 done = image.index + 1
                 progress.advance(done, f"{(done - first) / (time.monotonic() - begun):.0f} images/s")
-        shards.close_one(last=True)
         if not shards.num_images:
             raise BadData(f"none of the {len(source)} {source.split} images of {source.name} can be read. Give others")
+        shards.close_one(last=True)
 
 
 class _SplitShards:
@@ -175,7 +183,7 @@ class _SplitShards:
 
     @property
     def num_images(self) -> int:
-        return sum(shard["images"] for shard in self._whole())
+        return sum(shard["images"] for shard in self._whole()) + len(self._rows)
 
     def add(self, image: PackedImage) -> None:
         """Take the next image of the source."""
@@ -202,7 +210,9 @@ def _write_shard(path: Path, source: ImageSource, rows: Sequence[PackedImage]) -
     """A Hugging Face table: image {bytes, path}, and label where one is known."""
     arrow, parquet = require("pyarrow", "train"), require("pyarrow.parquet", "train")
     image_type = arrow.struct([("bytes", arrow.binary()), ("path", arrow.string())])
-    cells = [{"bytes": row.encoded, "path": row.path} for row in rows]
+    # Names that are no valid text cannot be stored as they are.
+    paths = [row.path.encode("utf-8", "backslashreplace").decode() for row in rows]
+    cells = [{"bytes": row.encoded, "path": path} for row, path in zip(rows, paths, strict=True)]
     columns = {"image": arrow.array(cells, image_type)}
     features: dict[str, Any] = {"image": {"_type": "Image"}}
     if source.labels is not None or not source.has_index:  # a stream tells them one by one

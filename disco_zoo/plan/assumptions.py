@@ -77,4 +77,5 @@ def _of_hours(plan: Plan, tflops: tuple[float, str] | None) -> Iterator[str]:
         yield f"{plan.options.cores} cores draw views; a step lasts as long as the slower of loaders and networks."
     if plan.cached_hours is not None:
         yield "A cache's build is the teacher's forward alone; its views are drawn by loaders as in training."
-    yield "Not in the hours: evaluation, checkpoints, waiting for data."
+    waiting = "" if plan.options.cores else ", waiting for data"
+    yield f"Not in the hours: evaluation, checkpoints{waiting}."
