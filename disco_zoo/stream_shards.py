@@ -118,4 +118,10 @@ class HubShards(StreamShards):
 
 
 def _bytes_of(cell: dict[str, Any]) -> bytes:
-    return bytes(cell["bytes"]) if cell["bytes"] else Path(cell["path"]).read_bytes()
+    if cell["bytes"]:
+        return bytes(cell["bytes"])
+    from datasets.utils.file_utils import xopen
+
+    with xopen(cell["path"], "rb") as file:  # on the Hub, or in an archive, as `datasets` reads it
+        content: bytes = file.read()
+    return content

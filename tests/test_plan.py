@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
 import torch
 from data_makers import encode
 from method_runs import method_recipe, method_values
 from tiny import make_run_folder
 from tiny_runs import toy_images, toy_parquet
+from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from disco_zoo.batch import Batch
@@ -253,3 +255,27 @@ def test_a_calibration_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("disco_zoo.plan.calibration._free_bytes", lambda device: 2**20)
     with pytest.raises(DiscoZooError, match=r"needs .* MiB, 1.00 MiB are free.*--devices \d+"):
         plan_recipe(method_recipe("moco_v2"), PlanOptions(images=40, calibrate_steps=1))
+
+
+def test_checkpointed_gradients_cost_less_memory_and_more_work(planned: Callable[..., str]) -> None:
+    plain, spared = (
+        json.loads(planned("moco_v2", "--images", 64, "--json", student__model="resnet18",
+                           student__gradient_checkpointing=wanted))
+        for wanted in (False, True)
+    )  # fmt: skip
+    parts = [plan["memory"]["parts_bytes"]["activations"] for plan in (plain, spared)]
+    assert parts[1] < 0.8 * parts[0]
+    again = spared["flops"]["student_backward"] - plain["flops"]["student_backward"]
+    assert 0.7 * plain["flops"]["student_forward"] < again <= plain["flops"]["student_forward"]
+
+
+def test_a_frozen_teacher_with_batch_norm_is_there_twice(planned: Callable[..., str]) -> None:
+    frozen, training = (
+        json.loads(planned("disco", "--images", 64, "--json", teacher__source="resnet18", teacher__bn_mode=mode))
+        for mode in ("eval", "train")
+    )
+    convolutions = sum(
+        module.weight.nbytes for module in timm.create_model("resnet18").modules() if isinstance(module, nn.Conv2d)
+    )
+    once, twice = (plan["memory"]["parts_bytes"]["teacher"] for plan in (training, frozen))
+    assert twice - once == convolutions

@@ -25,6 +25,8 @@ from disco_zoo.datasets import open_source
 from disco_zoo.engine import Trainer
 from disco_zoo.errors import BadData, BadRecipe, BadRunFolder
 from disco_zoo.methods import METHODS
+from disco_zoo.pack.images import PackSettings
+from disco_zoo.pack.job import PackJob
 from disco_zoo.recipe import Recipe
 from disco_zoo.run import open_data
 from disco_zoo.stream_source import StreamSource
@@ -276,3 +278,10 @@ def test_inherited_weights_are_calibrated_on_the_streams_images(shards: Path, tm
     assert isinstance(source, StreamSource)
     assert len(list(shuffled_images(recipe, source, 20))) == 20
     assert train(recipe, data, tmp_path, steps=1)["position"]["step"] == 1
+
+
+def test_packing_shards_on_disk_goes_by_their_index(tmp_path: Path) -> None:
+    make_shards(tmp_path / "s", [3, 3])
+    source = open_source(f"wds/{tmp_path / 's'}/shard-{{000..001}}.tar|6")
+    with pytest.raises(BadData, match=r"index them, then pack their folder\. Type: disco-zoo data index .*/s$"):
+        PackJob([source], tmp_path / "out", PackSettings()).run()

@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader, Dataset
 
 from disco_zoo.datasets import ImageSource
 from disco_zoo.embed.images import name_of
-from disco_zoo.errors import UnreadableImage
+from disco_zoo.errors import BadData, UnreadableImage
 from disco_zoo.interrupts import leave_interrupts_to_parent
+from disco_zoo.stream_shards import TarShards
 from disco_zoo.stream_source import StreamSource
 
 IMAGES_A_TURN = 16  # that a worker hands over at once
@@ -46,6 +47,12 @@ class PackedImage:
 def packed(source: ImageSource, first: int, settings: PackSettings, workers: int) -> Iterator[PackedImage]:
     """The images from number `first` on."""
     if isinstance(source, StreamSource):
+        if isinstance(source.shards, TarShards):
+            folder = source.shards.paths[0].parent
+            raise BadData(
+                f"{source.name} has shards on disk: index them, then pack their folder. "
+                f"Type: disco-zoo data index {folder}"
+            )
         yield from _packed_stream(source, first, settings)
         return
     loader = DataLoader(

@@ -20,6 +20,7 @@ from disco_zoo.plan.step_cost import autocast
 from disco_zoo.plan.weightless import build_weightless
 from disco_zoo.progress import StepProgress
 from disco_zoo.recipe import Recipe
+from disco_zoo.step_settings import apply_step_settings
 from disco_zoo.view_dataset import ViewDataset, collate_views, view_plan
 
 WARM_UP_STEPS = 3
@@ -46,6 +47,7 @@ def time_steps(recipe: Recipe, facts: DataFacts, *, steps: int, devices: int, de
         devices: that share a batch; this one trains its share.
     """
     parts = build_weightless(recipe, NoiseSource(facts.images), device)
+    apply_step_settings(recipe, parts)
     batch = _batch(recipe, parts, facts, recipe.optim.batch_size // recipe.optim.accumulation_steps // devices, device)
     kinds = {"plain": batch}
     if parts.teacher is not None:
@@ -70,11 +72,11 @@ def require_memory(recipe: Recipe, needed_bytes: float, devices: int, device: st
     """
     free_bytes = _free_bytes(device)
     if free_bytes is not None and needed_bytes > free_bytes:
-        fitting = devices
-        while needed_bytes * devices > free_bytes * fitting:
-            fitting *= 2
+        images = recipe.optim.batch_size // recipe.optim.accumulation_steps
+        shares = [share for share in range(devices, images + 1) if images % share == 0]
+        fitting = next((s for s in shares if needed_bytes * devices <= free_bytes * s), images)
         raise BadRecipe(
-            f"--calibrate: a step of {recipe.optim.batch_size // devices} images needs {words.size(needed_bytes)}, "
+            f"--calibrate: a forward of {images // devices} images needs {words.size(needed_bytes)}, "
             f"{words.size(free_bytes)} are free. Calibrate a share of the batch, e.g. --devices {fitting}"
         )
 
@@ -110,6 +112,8 @@ def _timed_step(recipe: Recipe, parts: Parts, optimizer: torch.optim.Optimizer, 
 def _clock(device: str) -> float:
     if device == "cuda":
         torch.cuda.synchronize()
+    elif device == "mps":
+        torch.mps.synchronize()
     return time.perf_counter()
 
 

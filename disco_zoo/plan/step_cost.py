@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from disco_zoo.batch import Batch
 from disco_zoo.build import Parts, count_parameters
@@ -22,6 +23,8 @@ from disco_zoo.plan.live_memory import LiveMemory
 from disco_zoo.plan.shapes_only import drop_numbers, shapes_only
 from disco_zoo.plan.weightless import build_weightless
 from disco_zoo.recipe import Recipe
+from disco_zoo.step_settings import checkpoint_gradients
+from disco_zoo.teachers import Teacher
 from disco_zoo.view_dataset import small_size_of
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -68,6 +71,8 @@ def step_cost(recipe: Recipe, source: ImageSource, images: int) -> StepCost:
     parts = build_weightless(recipe, source, "meta")
     teacher = parts.teacher.encoder if parts.teacher else None
     twins = twins_of(parts.method)
+    if recipe.student.gradient_checkpointing:
+        checkpoint_gradients(parts.student.backbone, recipe.student.model)
     with shapes_only():
         drop_numbers(parts.method, *([teacher] if teacher else []))
         batch = empty_batch(recipe, parts, images)
@@ -78,11 +83,24 @@ def step_cost(recipe: Recipe, source: ImageSource, images: int) -> StepCost:
         with memory.of(parts.method), StepFlops(parts.student, twins, teacher) as counted:
             _step(recipe, parts.method, optimizer, batch)
         flops = counted.result()
+    memory.peak["teacher"] += _folded_bytes(parts.teacher) if parts.teacher else 0
     return StepCost(
         flops, _parameters(parts, twins), memory.peak, counted.teacher_rows / images,
         parts.teacher.embed_dim if parts.teacher else 0,
         _is_depthwise(parts.student), teacher is not None and _is_depthwise(teacher),
     )  # fmt: skip
+
+
+def _folded_bytes(teacher: Teacher) -> int:
+    """Of the weights that a frozen teacher has twice, as loaded and with BatchNorm folded into them.
+
+    Which layers precede a BatchNorm shows in a forward of numbers; here all convolutions of a network that has one
+    are taken to.
+    """
+    modules = list(teacher.encoder.modules())
+    if teacher.bn_mode == "train" or not any(isinstance(module, _BatchNorm) for module in modules):
+        return 0
+    return sum(module.weight.nbytes for module in modules if isinstance(module, nn.Conv2d))
 
 
 def _make_state(optimizer: torch.optim.Optimizer) -> None:
