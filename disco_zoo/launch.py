@@ -37,24 +37,26 @@ _NOT_MET = ("connectFullMesh", "Connection refused", "timed out", "TCPStore", "C
 
 @contextlib.contextmanager
 def meeting() -> Iterator[None]:
-    """Say in one line that the processes of a run do not find each other.
+    """Say in one line that the processes of a run do not find each other, or would not for certain.
 
-    torchrun's static rendezvous, its default with --master-port, keeps the addresses of processes that are gone:
-    restarted ones may then call those.
+    By default torchrun's processes meet in a store of torchrun's own, which keeps the addresses of processes that are
+    gone: restarted ones may call those and wait for ever.
 
     Raises:
         LostProcess: they do not.
     """
+    if was_restarted() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == str(True):
+        raise LostProcess(
+            "restarted processes may not find each other in torchrun's own store. The last checkpoint is kept; start "
+            "torchrun with --standalone or --rdzv-backend c10d and TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1: docs/launch.md"
+        )
     try:
         yield
     except RuntimeError as error:
         if num_launched() == 1 or not any(word in str(error) for word in _NOT_MET):
             raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise LostProcess(
-            f"the processes of this run did not find each other ({reason}). On one machine use torchrun --standalone, "
-            "on several --rdzv-backend c10d: docs/launch.md"
-        ) from error
+        raise LostProcess(f"the processes of this run did not find each other ({reason}): docs/launch.md") from error
 
 
 def _whole(text: str | None) -> int:

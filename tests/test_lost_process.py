@@ -17,6 +17,7 @@ from tiny_runs import checkpoint_of, command, differences, subprocess_environmen
 from disco_zoo import launch
 from disco_zoo.cli.options import default_workers
 from disco_zoo.distributed import peers
+from disco_zoo.errors import LostProcess
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SECONDS_TO_NOTICE = 60
@@ -90,8 +91,8 @@ def torchrun(work: Path, how: str, out: Path) -> subprocess.CompletedProcess[str
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     launcher += ["--max-restarts", "2", str(script), how]
     return subprocess.run(
-        [*launcher, *typed(work, out)], cwd=work, env=subprocess_environment(), capture_output=True, text=True,
-        timeout=300, check=False,
+        [*launcher, *typed(work, out)], cwd=work, capture_output=True, text=True, timeout=300, check=False,
+        env={**subprocess_environment(), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
     )  # fmt: skip
 
 
@@ -115,6 +116,18 @@ def test_a_restart_is_told_from_a_first_start(monkeypatch: pytest.MonkeyPatch) -
             monkeypatch.setenv(name, value)
             assert launch.was_restarted() is expected
         monkeypatch.delenv(name)
+
+
+def test_a_restart_in_a_store_of_old_addresses_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    with launch.meeting():
+        pass
+    monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
+    with pytest.raises(LostProcess, match="TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"), launch.meeting():
+        raise AssertionError("nobody meets")
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "False")
+    with launch.meeting():
+        pass
 
 
 def test_processes_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
