@@ -7,11 +7,11 @@ of its pairs' ratios. `disco_zoo.encoder.channels_last_pays` is the rule that wa
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
+import functools
 
 import timm
 import torch
+from pairs import cells
 from torch import nn
 
 from disco_zoo.encoder import channels_last_pays
@@ -22,13 +22,10 @@ MODELS = (
 )  # fmt: skip
 
 
-def seconds(network: nn.Module, images: torch.Tensor) -> float:
-    """CPU time of a forward and backward of normalised images (B, 3, S, S), which come contiguous as the views do."""
-    began = time.process_time()
+def step(network: nn.Module, images: torch.Tensor) -> None:
+    """Forward and backward of normalised images (B, 3, S, S), which come contiguous as the views do."""
     network(images).square().mean().backward()
-    spent = time.process_time() - began
     network.zero_grad()
-    return spent
 
 
 def pair(name: str, image_size: int) -> list[nn.Module]:
@@ -52,16 +49,9 @@ def main() -> None:
     print("| network | channels-last, ms | contiguous, ms | ratio | range | rule |\n|---|---:|---:|---:|---|---|")
     for name in args.models:
         networks = pair(name, args.image_size)
-        for network in networks:
-            seconds(network, images)  # warm-up
-        turns = [[seconds(network, images) for network in networks] for _ in range(args.rounds)]
-        last, plain = (statistics.median(column) * 1000 for column in zip(*turns, strict=True))
-        ratios = sorted(a / b for a, b in turns)
+        works = [functools.partial(step, network, images) for network in networks]
         rule = "channels-last" if channels_last_pays(networks[0], args.image_size) else "contiguous"
-        spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
-        print(
-            f"| {name} | {last:.0f} | {plain:.0f} | {statistics.median(ratios):.2f} | {spread} | {rule} |", flush=True
-        )
+        print(f"| {name} | {cells(works[0], works[1], args.rounds, decimals=0)} | {rule} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -52,9 +52,7 @@ def timed(source: ImageSource, epoch: int, workers: int, batches: int) -> tuple[
     method = cast(Method, SimpleNamespace(num_views=2, companions=None))
     options: dict[str, Any] = {"workers": workers, "device": torch.device("cpu"), "rank": 0, "num_processes": 1}
     began = time.perf_counter()
-    loader = iter(
-        epoch_loader(recipe, source, method, epoch=epoch, start_step=0, device=torch.device("cpu"), **options)
-    )
+    loader = iter(epoch_loader(recipe, source, method, epoch=epoch, start_step=0, **options))
     next(loader)
     begun = time.perf_counter()
     for _ in range(batches):

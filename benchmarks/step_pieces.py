@@ -7,12 +7,11 @@ seconds of pairs in turn; the ratio of a row is the median of its pairs' ratios.
 from __future__ import annotations
 
 import argparse
-import statistics
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import timm
 import torch
+from pairs import Work, cells
 
 from disco_zoo.optim import build_optimizer
 from disco_zoo.recipe_optim import OptimSection
@@ -21,23 +20,6 @@ from disco_zoo.teachers import Teacher, load_teacher_source
 TEACHERS = ("resnet50", "lite0", "efficientnet_b0", "mobilenetv3_large_100", "regnety_032")
 STUDENTS = ("efficientnet_b0", "resnet18")
 OPTIMISERS = ("sgd", "adamw")
-
-Work = Callable[[], object]
-
-
-def paired(new: Work, plain: Work, rounds: int) -> tuple[float, float, list[float]]:
-    """Medians in milliseconds, and the sorted ratios of the pairs."""
-    turns = []
-    for turn in range(rounds + 1):
-        each = []
-        for work in (new, plain):
-            began = time.process_time()
-            work()
-            each.append(time.process_time() - began)
-        if turn:  # the first one warms up
-            turns.append(each)
-    first, second = (1000 * statistics.median(column) for column in zip(*turns, strict=True))
-    return first, second, sorted(a / b for a, b in turns)
 
 
 def teacher_works(name: str, image_size: int, batch_size: int) -> tuple[Work, Work]:
@@ -76,12 +58,6 @@ def optimiser_works(name: str, kind: str) -> tuple[Work, Work]:
     return steps[0], steps[1]
 
 
-def row(what: str, works: tuple[Work, Work], rounds: int) -> str:
-    new, plain, ratios = paired(*works, rounds)
-    spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
-    return f"| {what} | {new:.1f} | {plain:.1f} | {statistics.median(ratios):.2f} | {spread} |"
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--image-size", type=int, default=64)
@@ -93,10 +69,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print("| piece | now, ms | plain, ms | ratio | range |\n|---|---:|---:|---:|---|")
     for name in TEACHERS:
         works = teacher_works(name, args.image_size, args.batch_size)
-        print(row(f"teacher {name}, folded", works, args.rounds), flush=True)
+        print(f"| teacher {name}, folded | {cells(*works, args.rounds)} |", flush=True)
     for name in STUDENTS:
         for kind in OPTIMISERS:
-            print(row(f"{kind} of {name}, fused", optimiser_works(name, kind), args.rounds), flush=True)
+            works = optimiser_works(name, kind)
+            print(f"| {kind} of {name}, fused | {cells(*works, args.rounds)} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 
 import torch
 
-from disco_zoo.batch import batch_on
+from disco_zoo.batch import Batch, batch_on
 from disco_zoo.build import build_parts
 from disco_zoo.datasets import ImageSource
+from disco_zoo.methods import Method
 from disco_zoo.optim import build_optimizer
 from disco_zoo.recipe import Recipe
 from disco_zoo.step_settings import apply_step_settings
@@ -26,10 +28,10 @@ def seconds_per_step(
     """
     parts = build_parts(recipe, source, device)
     apply_step_settings(recipe, parts)
-    method = parts.method.train()
+    method = parts.method
     optimizer = build_optimizer(method.parameters(), recipe.optim, lr=1e-9)
     plan = view_plan(recipe.views, recipe.view_size, method.num_views)
-    companions = _itself if method.takes_companions else None
+    companions = Neighbour(len(source)) if method.takes_companions else None
     dataset = ViewDataset(source, plan, seed=recipe.seed, epoch=0, companions=companions)
     size = min(recipe.optim.batch_size, len(source))
     timings = []
@@ -39,15 +41,41 @@ def seconds_per_step(
         if recipe.teacher is not None and recipe.teacher.cache_views and parts.teacher is not None:
             width = parts.teacher.embed_dim
             batch["targets"] = [torch.ones(len(views), width, dtype=torch.float16) for views in batch["views"]]
-        method(batch_on(device, batch))["loss"].backward()
-        method.before_step()
-        optimizer.step()
-        optimizer.zero_grad()
-        method.after_step()
+        take_step(method, optimizer, batch_on(device, batch))
         timings.append(time.monotonic() - begun)
     return min(timings[1:])
 
 
-def _itself(epoch: int, index: int) -> int:
-    """A companion that costs what any costs."""
-    return index
+class Neighbour:
+    """The next image as companion, for methods that show two images: which one it is costs nothing more or less."""
+
+    def __init__(self, num_images: int) -> None:
+        self.num_images = num_images
+
+    def __call__(self, epoch: int, index: int) -> int:
+        return (index + 1) % self.num_images
+
+
+def take_step(
+    method: Method,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    *,
+    micro_batches: int = 1,
+    precision: contextlib.AbstractContextManager[object] | None = None,
+) -> None:
+    """A step as the engine takes it, without its checks and logs.
+
+    Args:
+        micro_batches: forwards and backwards before the optimiser's step, each of the whole batch.
+        precision: an autocast, entered for each forward; None for full precision.
+    """
+    method.train()
+    for _ in range(micro_batches):
+        with precision or contextlib.nullcontext():
+            loss = method(batch)["loss"]
+        loss.backward()
+    method.before_step()
+    optimizer.step()
+    optimizer.zero_grad()
+    method.after_step()

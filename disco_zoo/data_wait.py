@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
 
-from disco_zoo.launch import processes_on_this_machine
+from disco_zoo.launch import own_cores
 
 WORTH_A_WORD = 0.1  # share of the time from which people are told
 
@@ -68,8 +67,7 @@ class DataWait:
 
 def remedy(workers: int, device: torch.device) -> str:
     """What to type against waiting for data: more processes where cores are left for them, else less work an image."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    cores = max(1, cores // processes_on_this_machine())
+    cores = own_cores()
     free = cores - (torch.get_num_threads() if device.type == "cpu" else 1)
     pack = "if the images are large, resize them once with: disco-zoo data pack"
     if workers >= free:

@@ -103,7 +103,14 @@ class ImageSource(ABC):
         return self.image(index), index, self.labels[index] if self.labels is not None else None
 
     def fingerprint(self) -> str:
-        """Return a sha256 (64 hex digits) of number, labels and content, the same wherever the data lies."""
+        """Return a sha256 (64 hex digits) of number, labels and content, the same wherever the data lies.
+
+        It is of the images as they are when it is first asked for: to read gigabytes once is enough for a run.
+        """
+        return self._fingerprint
+
+    @functools.cached_property
+    def _fingerprint(self) -> str:
         digest = hashlib.sha256(f"{len(self)} images".encode())
         if self.labels is not None:
             for chunk in self.labels.chunks():

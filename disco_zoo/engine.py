@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from collections.abc import Iterable
 from typing import Any
@@ -247,7 +246,7 @@ class Trainer:
             self.folder.checkpoint,
             {
                 "recipe": self.recipe.digest(),
-                "data": self._fingerprint,
+                "data": self.source.fingerprint(),
                 "position": vars(self.position).copy(),
                 "method": self.plain_method.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
@@ -256,13 +255,9 @@ class Trainer:
             },
         )
 
-    @functools.cached_property
-    def _fingerprint(self) -> str:
-        return self.source.fingerprint()
-
     def _restore(self) -> None:
         state = load_checkpoint(self.folder.checkpoint)
-        if state.get("data") != self._fingerprint:
+        if state.get("data") != self.source.fingerprint():
             raise BadRunFolder(
                 f"{self.folder.path} holds a run on other images than {self.source.name}. "
                 "Repeat the command with the --data that started it, or choose another --out"

@@ -31,6 +31,16 @@ def processes_on_this_machine() -> int:
     return max(1, _whole(os.environ.get("LOCAL_WORLD_SIZE")))
 
 
+def usable_cores() -> int:
+    """Cores of this machine that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def own_cores() -> int:
+    """This process's share of them, beside the other processes of its run."""
+    return max(1, usable_cores() // processes_on_this_machine())
+
+
 # Of gloo, and of torch's store: that another process cannot be reached.
 _NOT_MET = ("connectFullMesh", "Connection refused", "timed out", "TCPStore", "Connection reset", "Socket")
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,7 +15,7 @@ import numpy as np
 import torch
 
 from disco_zoo.errors import BadRecipe, require
-from disco_zoo.launch import processes_on_this_machine
+from disco_zoo.launch import processes_on_this_machine, usable_cores
 from disco_zoo.progress import console
 
 Progress = Callable[[int, int], None]
@@ -82,12 +81,12 @@ def _all_cores() -> Iterator[None]:
 
     faiss may share its threads with torch, hence both are put back.
     """
-    if processes_on_this_machine() == 1 or not hasattr(os, "sched_getaffinity"):
+    if processes_on_this_machine() == 1:
         yield
         return
     faiss = require("faiss", "train")
     former = faiss.omp_get_max_threads(), torch.get_num_threads()
-    faiss.omp_set_num_threads(len(os.sched_getaffinity(0)))
+    faiss.omp_set_num_threads(usable_cores())
     try:
         yield
     finally:

@@ -170,6 +170,11 @@ def load_recipe(name: str, overrides: Iterable[str] = ()) -> Recipe:
     return parse_recipe(merged.values, origin=path.name, faults=merged.faults, inherited=merged.inherited)
 
 
+def with_seed(overrides: Iterable[str], seed: int | None) -> list[str]:
+    """Overrides and a seed that was given beside them."""
+    return [*overrides, *([] if seed is None else [f"seed={seed}"])]
+
+
 def parse_recipe(
     values: dict[str, Any], *, origin: str, faults: Iterable[str] = (), inherited: Mapping[str, str] | None = None
 ) -> Recipe:

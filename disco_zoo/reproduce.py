@@ -18,7 +18,7 @@ from disco_zoo.measure import Bench, recipe_bench
 from disco_zoo.model_card import METHOD_TITLES
 from disco_zoo.position import total_steps
 from disco_zoo.progress import console, duration
-from disco_zoo.recipe import Recipe, load_recipe
+from disco_zoo.recipe import Recipe, load_recipe, with_seed
 from disco_zoo.run import Data, Run, RunOptions, open_data
 from disco_zoo.run_folder import RunFolder, require_begun
 from disco_zoo.teachers import Teacher
@@ -83,7 +83,7 @@ def reproduce(
     """
     started = time.monotonic()
     overrides = list(overrides)
-    seeded = overrides + ([] if seed is None else [f"seed={seed}"])
+    seeded = with_seed(overrides, seed)
     assert choice.checkpoint.recipe is not None  # `choose_checkpoint` sees to that
     recipe = load_recipe(choice.checkpoint.recipe, seeded)
     baseline = load_recipe(recipe.reproduce.baseline, _shared(seeded)) if recipe.reproduce.baseline else None

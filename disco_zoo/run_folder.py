@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import importlib.metadata
-import os
 import platform
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import torch
 
 from disco_zoo.claimed_folder import ClaimedFolder
 from disco_zoo.errors import BadRunFolder
+from disco_zoo.launch import usable_cores
 from disco_zoo.recipe import Recipe, load_recipe
 
 VERSIONS_OF = ("disco-zoo", "torch", "torchvision", "timm", "accelerate", "safetensors", "pillow", "numpy", "pyarrow")
@@ -92,7 +92,7 @@ def hardware() -> dict[str, Any]:
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
     return {
         "cpu": _cpu_model(),
-        "cpu_cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "cpu_cores": usable_cores(),
         "torch_threads": torch.get_num_threads(),
         "accelerators": devices,
         "system": f"{platform.system()} {platform.machine()}",

@@ -20,6 +20,7 @@ class SourceImage:
         explain: makes the error to raise of what a decoder said; None raises that.
 
     Attributes:
+        encoded: as given.
         size: width and height in pixels when whole.
 
     Raises:
@@ -28,7 +29,7 @@ class SourceImage:
 
     def __init__(self, encoded: bytes | Image.Image, explain: Callable[[Exception], Exception] | None = None) -> None:
         self._explain = explain
-        self._encoded = encoded
+        self.encoded = encoded
         self._decoded: dict[int, NDArray[np.uint8]] = {}
         self._header: Image.Image | None = self._open()
         self.size = self._header.size
@@ -51,7 +52,7 @@ class SourceImage:
         return self._decoded[factor]
 
     def _open(self) -> Image.Image:
-        return self._encoded if isinstance(self._encoded, Image.Image) else Image.open(io.BytesIO(self._encoded))
+        return self.encoded if isinstance(self.encoded, Image.Image) else Image.open(io.BytesIO(self.encoded))
 
     def _decode(self, factor: int) -> Image.Image:
         try:

@@ -14,7 +14,7 @@ from rich.console import Console
 from tiny import TinySource
 from tiny_runs import BATCH_SIZE, toy_parquet, toy_recipe
 
-from disco_zoo import data_wait
+from disco_zoo import launch
 from disco_zoo.data_wait import DataWait, remedy
 from disco_zoo.metric_logger import MetricLogger, read_metrics
 from disco_zoo.position import Position
@@ -141,7 +141,7 @@ def test_a_resumed_run_counts_its_first_share_from_where_it_goes_on(tmp_path: Pa
 def test_more_workers_are_proposed_only_where_cores_are_left(
     device: str, workers: int, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data_wait.os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
+    monkeypatch.setattr(launch.os, "sched_getaffinity", lambda pid: set(range(8)), raising=False)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
     assert remedy(workers, torch.device(device)) == expected
 

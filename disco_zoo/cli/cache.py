@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from disco_zoo.cli.options import DATA, DEVICE, JSON, VIEW_WORKERS, chosen_device, default_workers, with_options
+from disco_zoo.cli.options import DATA, DEVICE, JSON, SET, VIEW_WORKERS, chosen_device, default_workers, with_options
+
+if TYPE_CHECKING:
+    from disco_zoo.teacher_cache.cache_folder import CacheFolder
 
 EXIT_FAILED = 1
 
@@ -17,10 +20,7 @@ _BUILD_OPTIONS = with_options(
             "--views", type=click.IntRange(min=1), help="Views of each image.  [default: teacher.cache_views]"
         ),
         DATA,
-        click.option(
-            "--set", "overrides", multiple=True, metavar="KEY=VALUE",
-            help="Change one key of the recipe, as for `train`. Repeatable.",
-        ),
+        SET,
         click.option("--seed", type=int, help="Seed of the views.  [default: the recipe's]"),
         DEVICE,
         VIEW_WORKERS,
@@ -54,11 +54,11 @@ def build(
     from disco_zoo.build import seeded_teacher
     from disco_zoo.distributed import peers
     from disco_zoo.launch import meeting
-    from disco_zoo.recipe import load_recipe
+    from disco_zoo.recipe import load_recipe, with_seed
     from disco_zoo.run import open_training_images
     from disco_zoo.teacher_cache.of_run import replay_for
 
-    chosen = [*overrides, *([] if seed is None else [f"seed={seed}"])]
+    chosen = with_seed(overrides, seed)
     loaded = load_recipe(recipe, chosen)
     if loaded.teacher is not None and views is not None:
         loaded = load_recipe(recipe, [*chosen, f"teacher.cache_views={views}"])
@@ -77,7 +77,7 @@ def build(
     if accelerator.is_main_process and replay is not None:
         for kind in replay.kinds:
             cache = kind.rows.cache
-            click.echo(f"{cache.path.name}: {kind.rows.slots} views of {cache.images} images, {_megabytes(cache.path)}")
+            click.echo(f"{cache.path.name}: {kind.rows.slots} views of {cache.images} images, {_megabytes(cache)}")
 
 
 @command.command("list")
@@ -124,11 +124,11 @@ def remove(ids: tuple[str, ...], everything: bool, yes: bool) -> None:
         raise click.UsageError("name caches by ID, or type --all. IDs: disco-zoo cache list")
     found = shelf.folders() if everything else [shelf.find_cache(name) for name in ids]
     for cache in {cache.path: cache for cache in found}.values():
-        size = _megabytes(cache.path)
+        size = _megabytes(cache)
         if yes or click.confirm(f"Remove {cache.path.name} ({size})?", err=True):
             shelf.remove(cache)
             click.echo(f"removed {cache.path.name}, {size}", err=True)
 
 
-def _megabytes(folder: Path) -> str:
-    return f"{sum(path.stat().st_size for path in folder.iterdir() if path.is_file()) / 1e6:.1f} MB"
+def _megabytes(cache: CacheFolder) -> str:
+    return f"{cache.size_bytes / 1e6:.1f} MB"

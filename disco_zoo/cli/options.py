@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import sys
 from collections.abc import Callable, Sequence
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from disco_zoo.launch import is_first_process, processes_on_this_machine
+from disco_zoo.launch import is_first_process, own_cores
 
 if TYPE_CHECKING:
     from disco_zoo.run import RunOptions
@@ -38,16 +37,17 @@ VIEW_WORKERS = click.option(
 READ_WORKERS = click.option(
     "--workers", type=click.IntRange(min=0), help="Processes that read images.  [default: cores - 1, at most 8]"
 )
+SET = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY=VALUE",
+    help="Change one key of the recipe, e.g. optim.epochs=2. Repeatable.",
+)  # fmt: skip
 _OPTIONS: list[Callable[[Any], Any]] = [
     DATA,
     EVAL_DATA,
     OUT,
     STEPS,
     RESUME,
-    click.option(
-        "--set", "overrides", multiple=True, metavar="KEY=VALUE",
-        help="Change one key of the recipe, e.g. optim.epochs=2. Repeatable.",
-    ),
+    SET,
     click.option("--seed", type=int, help="Seed of initialisation, order and views.  [default: the recipe's, 0]"),
     DEVICE,
     VIEW_WORKERS,
@@ -89,8 +89,7 @@ def chosen_device(device: str) -> str:
 
 def default_workers() -> int:
     """Of each process: the cores are shared with those beside it."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return max(1, min(8, cores // processes_on_this_machine() - 1))
+    return max(1, min(8, own_cores() - 1))
 
 
 def how_to_run(*, device: str, workers: int | None, resume: bool, steps: int | None) -> RunOptions:

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from disco_zoo.cli.options import DATA, DEVICE, JSON, chosen_device
+from disco_zoo.cli.options import DATA, DEVICE, JSON, SET, chosen_device
 from disco_zoo.plan.device_speeds import DEFAULT_UTILISATION, DEVICE_SPEEDS
 
 
@@ -14,9 +14,7 @@ from disco_zoo.plan.device_speeds import DEFAULT_UTILISATION, DEVICE_SPEEDS
 @click.argument("recipe")
 @DATA
 @click.option("--images", type=click.IntRange(min=1), help="Number of training images; with --data, that is a sample.")
-@click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key of the recipe. Repeatable."
-)
+@SET
 @click.option("--devices", type=click.IntRange(min=1), default=1, show_default=True, help="That share each batch.")
 @click.option("--calibrate", type=click.IntRange(min=1), metavar="STEPS", help="Time so many real steps here.")
 @click.option(

@@ -38,9 +38,9 @@ def command(recipe: str, print_only: bool, overrides: tuple[str, ...], seed: int
       disco-zoo train my_recipe.yaml --data photos/ --set optim.epochs=2
       disco-zoo train disco_effb0.disco_lite0_cifar10 --data cifar10_train.parquet --start-only --out runs/start
     """
-    from disco_zoo.recipe import load_recipe
+    from disco_zoo.recipe import load_recipe, with_seed
 
-    loaded = load_recipe(recipe, [*overrides, *([] if seed is None else [f"seed={seed}"])])
+    loaded = load_recipe(recipe, with_seed(overrides, seed))
     if print_only:
         click.echo(loaded.as_yaml(), nl=False)
         return

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import time
 from dataclasses import dataclass, field
@@ -200,7 +199,7 @@ class FinetuneTrainer:
     def _save(self) -> None:
         state = {
             "settings": self.settings.digest(),
-            "data": self._fingerprint,
+            "data": self.train_source.fingerprint(),
             "progress": vars(self.progress).copy(),
             "network": self.classifier.network.state_dict(),
             "best": self._best,
@@ -209,13 +208,9 @@ class FinetuneTrainer:
         }
         save_checkpoint(self.folder.checkpoint, state)
 
-    @functools.cached_property
-    def _fingerprint(self) -> str:
-        return self.train_source.fingerprint()
-
     def _restore(self) -> None:
         state = load_checkpoint(self.folder.checkpoint)
-        if state.get("data") != self._fingerprint:
+        if state.get("data") != self.train_source.fingerprint():
             raise BadRunFolder(
                 f"{self.folder.path} holds a run on other images than {self.train_source.name}. "
                 "Repeat the command with the --data that started it, or choose another --out"

@@ -83,8 +83,8 @@ class _Packed(Dataset[PackedImage]):
         source = self.source
         label = None if source.labels is None else source.labels[index]
         try:
-            rgb = source.image(index)
-            encoded = encoded_for_shard(source.encoded(index), rgb, self.settings)
+            image = source.opened(index)
+            encoded = encoded_for_shard(image.encoded, image.rgb(), self.settings)
             return PackedImage(index, encoded, name_of(source, index), label)
         except UnreadableImage as error:
             return PackedImage(index, b"", "", label, str(error))

@@ -11,11 +11,12 @@ import torch
 
 from disco_zoo.batch import Batch, batch_on
 from disco_zoo.build import Parts
+from disco_zoo.calibration import Neighbour, take_step
 from disco_zoo.errors import BadRecipe
 from disco_zoo.optim import build_optimizer
 from disco_zoo.plan import words
 from disco_zoo.plan.data_facts import DataFacts
-from disco_zoo.plan.noise_source import Neighbour, NoiseSource
+from disco_zoo.plan.noise_source import NoiseSource
 from disco_zoo.plan.step_cost import autocast
 from disco_zoo.plan.weightless import build_weightless
 from disco_zoo.progress import StepProgress
@@ -53,7 +54,8 @@ def time_steps(recipe: Recipe, facts: DataFacts, *, steps: int, devices: int, de
     if parts.teacher is not None:
         rows = [torch.randn(len(batch.index), parts.teacher.embed_dim, device=device) for _ in batch.views]
         kinds["replayed"] = Batch(batch.views, batch.index, rows)
-    optimizer = build_optimizer(parts.method.parameters(), recipe.optim, recipe.lr)
+    # A tiny rate: random weights must not diverge.
+    optimizer = build_optimizer(parts.method.parameters(), recipe.optim, lr=1e-8)
     seconds: dict[str, list[float]] = {kind: [] for kind in kinds}
     with StepProgress("calibration", steps + WARM_UP_STEPS) as progress:
         for step in range(steps + WARM_UP_STEPS):
@@ -93,19 +95,11 @@ def _free_bytes(device: str) -> int | None:
 
 
 def _timed_step(recipe: Recipe, parts: Parts, optimizer: torch.optim.Optimizer, batch: Batch, device: str) -> float:
-    """As the engine does it, without logging. The learning rate is tiny: random weights must not diverge."""
     clock = _clock(device)
-    parts.method.train()
-    for _ in range(recipe.optim.accumulation_steps):
-        with autocast(recipe, device):
-            loss = parts.method(batch)["loss"]
-        loss.backward()
-    for group in optimizer.param_groups:
-        group["lr"] = 1e-8
-    parts.method.before_step()
-    optimizer.step()
-    optimizer.zero_grad()
-    parts.method.after_step()
+    take_step(
+        parts.method, optimizer, batch,
+        micro_batches=recipe.optim.accumulation_steps, precision=autocast(recipe, device),
+    )  # fmt: skip
     return _clock(device) - clock
 
 

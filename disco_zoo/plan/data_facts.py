@@ -107,8 +107,8 @@ def packed_bytes_per_image(facts: DataFacts) -> tuple[float, str]:
 
 
 def _packed_bytes(source: ImageSource, index: int) -> int:
-    image, used, _ = load_or_replace(source, index)
-    return len(encoded_for_shard(source.encoded(used), image, PACKED))
+    made = use_or_replace(source, index, lambda image, _: encoded_for_shard(image.encoded, image.rgb(), PACKED))
+    return len(made[0])
 
 
 def _spread(total: int, wanted: int) -> list[int]:

@@ -52,13 +52,3 @@ class NoiseSource(ImageSource):
 
     def _hash_content(self, digest: hashlib._Hash) -> None:
         digest.update(repr(self.size).encode())
-
-
-class Neighbour:
-    """The next image as companion, for methods that show two images: which one it is costs nothing more or less."""
-
-    def __init__(self, num_images: int) -> None:
-        self.num_images = num_images
-
-    def __call__(self, epoch: int, index: int) -> int:
-        return (index + 1) % self.num_images

@@ -14,6 +14,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from disco_zoo.batch import Batch
 from disco_zoo.build import Parts, count_parameters
+from disco_zoo.calibration import take_step
 from disco_zoo.datasets import ImageSource
 from disco_zoo.encoder import Encoder
 from disco_zoo.methods import Method
@@ -81,7 +82,10 @@ def step_cost(recipe: Recipe, source: ImageSource, images: int) -> StepCost:
         memory = LiveMemory()
         _name_what_stays(memory, parts, twins, optimizer, batch)
         with memory.of(parts.method), StepFlops(parts.student, twins, teacher) as counted:
-            _step(recipe, parts.method, optimizer, batch)
+            # With accumulation the second micro-batch meets the gradients of the first.
+            micro_batches = min(2, recipe.optim.accumulation_steps)
+            precision = autocast(recipe, "cpu")
+            take_step(parts.method, optimizer, batch, micro_batches=micro_batches, precision=precision)
         flops = counted.result()
     memory.peak["teacher"] += _folded_bytes(parts.teacher) if parts.teacher else 0
     return StepCost(
@@ -110,19 +114,6 @@ def _make_state(optimizer: torch.optim.Optimizer) -> None:
             parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     optimizer.zero_grad()
-
-
-def _step(recipe: Recipe, method: Method, optimizer: torch.optim.Optimizer, batch: Batch) -> None:
-    """As the engine does it. With accumulation the second micro-batch meets the gradients of the first."""
-    method.train()
-    for _ in range(min(2, recipe.optim.accumulation_steps)):
-        with autocast(recipe, "cpu"):
-            loss = method(batch)["loss"]
-        loss.backward()
-    method.before_step()
-    optimizer.step()
-    optimizer.zero_grad()
-    method.after_step()
 
 
 def autocast(recipe: Recipe, device_type: str) -> contextlib.AbstractContextManager[Any]:

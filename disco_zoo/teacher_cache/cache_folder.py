@@ -108,6 +108,11 @@ class CacheFolder:
         sizes = (self._size(ROWS) // (self.images * self.width * 2), self._size(VIEWS) // (self.images * 4))
         return min(sizes)
 
+    @property
+    def size_bytes(self) -> int:
+        """Of all its files."""
+        return sum(path.stat().st_size for path in self.path.iterdir() if path.is_file())
+
     def _size(self, name: str) -> int:
         path = self.path / name
         return path.stat().st_size if path.is_file() else 0

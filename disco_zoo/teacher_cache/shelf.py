@@ -65,24 +65,21 @@ def state_of(cache: CacheFolder) -> CacheState:
     slots = cache.slots_on_disk
     missing = cache.missing(slots)
     done = 1.0 - missing.mean() if missing.size else 0.0
-    size = sum(path.stat().st_size for path in cache.path.iterdir() if path.is_file())
-    return CacheState(cache.path.name, cache.facts, round(done * slots, 2), slots, size)
+    return CacheState(cache.path.name, cache.facts, round(done * slots, 2), slots, cache.size_bytes)
 
 
-def remove(cache: CacheFolder) -> int:
-    """Delete a cache; return the bytes that are free again.
+def remove(cache: CacheFolder) -> None:
+    """Delete a cache.
 
     Raises:
         BadCache: it is being built, or cannot be deleted.
     """
     with cache.claimed(), writing_errors(cache.path):
         files = [path for path in cache.path.iterdir() if path.name != ".lock"]
-        size = sum(path.stat().st_size for path in files)
         # What makes it a cache goes first: a deletion that is cut short leaves nothing that is trusted.
         for path in sorted(files, key=lambda path: (path.name != "cache.json", not path.name.startswith("done-"))):
             path.unlink()
         shutil.rmtree(cache.path)
-    return size
 
 
 def _is_one(cache: CacheFolder) -> bool:

@@ -1,0 +1,26 @@
+"""Two ways to do one thing, in turn: what disturbs the machine disturbs both; a ratio is the median of the pairs."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable
+
+Work = Callable[[], object]
+
+
+def cells(new: Work, plain: Work, rounds: int, decimals: int = 1) -> str:
+    """Milliseconds of CPU time of both, the ratio of new to plain and its range: four cells of a markdown table."""
+    turns = []
+    for turn in range(rounds + 1):
+        each = []
+        for work in (new, plain):
+            began = time.process_time()
+            work()
+            each.append(1000 * (time.process_time() - began))
+        if turn:  # the first one warms up
+            turns.append(each)
+    first, second = (statistics.median(column) for column in zip(*turns, strict=True))
+    ratios = sorted(a / b for a, b in turns)
+    spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
+    return f"{first:.{decimals}f} | {second:.{decimals}f} | {statistics.median(ratios):.2f} | {spread}"
