@@ -3,10 +3,10 @@
     import disco_zoo, timm
     model = timm.create_model("disco_effb0", pretrained=True)
 
-Importing this package registers the students in timm, which imports torch and takes seconds. In the console
-script `disco-zoo` it does not: `--help` and `list` must answer at once, and a command that needs models
-registers them itself by importing `disco_zoo.disco_students`. For the same reason the public names below are
-imported on first use (PEP 562).
+Importing this package registers the students in timm, which imports torch and takes seconds. In the command line
+(`disco-zoo`, `python -m disco_zoo`) it does not: `--help` and `list` must answer at once, and a command that needs
+models registers them itself by importing `disco_zoo.disco_students`. For the same reason the public names below
+are imported on first use (PEP 562).
 """
 
 from __future__ import annotations
@@ -54,10 +54,12 @@ def _version() -> str:
         return "0+unknown"
 
 
-def _is_console_script() -> bool:
+def _is_command_line() -> bool:
     program = sys.argv[0] if getattr(sys, "argv", None) else ""
+    if program == "-m":  # Python still looks for the module that it shall start: this one, or one that imports it
+        return sys.orig_argv[-len(sys.argv)].removeprefix("-m") == __name__
     return os.path.basename(program) in ("disco-zoo", "disco-zoo.exe")
 
 
-if not _is_console_script():
+if not _is_command_line():
     from disco_zoo import disco_students as disco_students

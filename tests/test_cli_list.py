@@ -68,11 +68,26 @@ def test_light_commands_import_no_torch_and_answer_at_once(args: list[str]) -> N
     assert seconds < 2  # under one second on an idle machine
 
 
-def test_python_m_registers_and_runs() -> None:
-    command = [sys.executable, "-m", "disco_zoo", "list", "r34"]
-    root = Path(__file__).parents[1]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True, cwd=root)
+def python(*args: str, cwd: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
+    return subprocess.run(
+        [sys.executable, *args], capture_output=True, text=True, timeout=120, check=True, cwd=cwd, env=environment
+    )
+
+
+@pytest.mark.parametrize("start", [["-m", "disco_zoo"], ["-mdisco_zoo"]])
+def test_python_m_is_the_command_line_and_as_light(start: list[str], tmp_path: Path) -> None:
+    done = python("-X", "importtime", *start, "list", "r34", cwd=tmp_path)
     assert "disco_r34.disco_mocov2_r50_in1k" in done.stdout
+    assert "disco_zoo.catalog" in done.stderr
+    assert "torch" not in done.stderr
+
+
+def test_python_m_of_a_package_that_imports_this_one_registers_the_models(tmp_path: Path) -> None:
+    (tmp_path / "users").mkdir()
+    (tmp_path / "users" / "__init__.py").write_text("import disco_zoo")
+    (tmp_path / "users" / "__main__.py").write_text("import timm; print(timm.list_models('disco_r34'))")
+    assert "disco_r34" in python("-m", "users", "disco_zoo", cwd=tmp_path).stdout
 
 
 def test_help_shows_every_verb_without_importing_it(

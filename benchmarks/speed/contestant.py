@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -11,21 +12,25 @@ class Quota:
     """Lets a training loop run for as many steps as it was told, then waits for the next word.
 
     Call `step_done` at the end of every step. Time counts from the word to the last step's end, so whatever a loop does
-    between its steps is in it.
+    between its steps is in it. Whatever else a library prints goes to its log: half a line of a progress bar before an
+    answer would hide it.
     """
 
     def __init__(self) -> None:
+        self._answers = os.fdopen(os.dup(1), "w")
+        os.dup2(2, 1)
         self._left, self._steps, self._begun = 0, 0, 0.0
 
     def ready(self) -> None:
         """Say so, and wait for the first word."""
-        print("ready", flush=True)
+        print("ready", file=self._answers, flush=True)
         self._wait()
 
     def step_done(self) -> None:
         self._left -= 1
         if self._left == 0:
-            print(f"took {time.perf_counter() - self._begun} {self._steps}", flush=True)
+            seconds = time.perf_counter() - self._begun
+            print(f"took {seconds} {self._steps}", file=self._answers, flush=True)
             self._wait()
 
     def _wait(self) -> None:

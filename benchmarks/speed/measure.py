@@ -3,7 +3,8 @@
     python benchmarks/speed/measure.py --data cifar10_train.parquet --peers-python PEERS/bin/python
 
 Each contestant is a process of its own. They wait while another one is at work; each round gives each of them a few
-steps, in an order that turns. Figures are medians of the rounds' ratios, with the smallest and largest.
+steps, in an order that turns. Figures are medians of the rounds' ratios, with the smallest and largest. A contest
+measured again (`--only`) takes its place in results.json, from which results.md is written.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from disco_zoo.run_folder import hardware_line
 
 HERE = Path(__file__).parent
 IMAGES, BATCH = 2048, 64
@@ -50,15 +53,16 @@ def ours(title: str, recipe: str, *overrides: str, views: int = 2) -> Contestant
     return Contestant(title, "ours.py", [recipe, "--data", "{folder}", "--out", "{out}", *changes], views=views)
 
 
+def lightly_train(method: str) -> Contestant:
+    arguments = ["--data", "{folder}", "--method", method]
+    return Contestant(f"lightly-train, {method}", "lightly_train_distillation.py", arguments, peer=True, views=1)
+
+
 def groups() -> dict[str, list[Contestant]]:
     """The contests; the first of each is what the others are compared with."""
     vit, cached = f"teacher.source={VIT}", "teacher.cache_views=2"
     free = ours("disco-zoo, targets for nothing", "disco")
     free.arguments.append("--free-teacher")
-    one_view = [
-        ours("our one view, teacher asked", "one_view", views=1),
-        ours("our one view, teacher cached", "one_view", cached, views=1),
-    ]
     return {
         "DisCo, ResNet-50 teacher": [
             Contestant("plain loop", "plain_disco.py", ["--data", "{folder}"]),
@@ -75,14 +79,17 @@ def groups() -> dict[str, list[Contestant]]:
             Contestant("lightly", "lightly_moco.py", ["--data", "{folder}"], peer=True),
             ours("disco-zoo", "moco_v2"),
         ],
-        "One view, ResNet-50 teacher": [
-            Contestant(
-                "lightly-train, distillationv1", "lightly_train_distillation.py", ["--data", "{folder}"],
-                peer=True, views=1,
-            ),
-            *one_view,
+        "One view, SEED and distillationv1, ResNet-50 teacher": [
+            lightly_train("distillationv1"),
+            ours("disco-zoo, seed", "seed", views=1),
+            ours("disco-zoo, seed, teacher cached", "seed", cached, views=1),
         ],
-    }  # fmt: skip
+        "One view, feature regression and distillationv3, ResNet-50 teacher": [
+            lightly_train("distillationv3"),
+            ours("disco-zoo, feature", "feature", views=1),
+            ours("disco-zoo, feature, teacher cached", "feature", cached, views=1),
+        ],
+    }
 
 
 def write_images(source: str, folder: Path) -> None:
@@ -147,13 +154,29 @@ def contest(name: str, contestants: list[Contestant], given: argparse.Namespace,
             one.close()
 
 
-def row(contestant: Contestant, base: Contestant) -> str:
+def row(title: str, views: int, seconds: list[float], base: dict[str, Any]) -> str:
     """One line of the table; more than 1 is faster than the first."""
-    ratios = [theirs / own for theirs, own in zip(base.seconds, contestant.seconds, strict=True)]
-    per_view = [ratio * contestant.views / base.views for ratio in ratios]
-    images = BATCH / statistics.median(contestant.seconds)
-    spread = f"{min(per_view):.2f} to {max(per_view):.2f}"
-    return f"| {contestant.title} | {statistics.median(per_view):.2f} | {spread} | {images:.1f} |"
+    ratios = [theirs / own * views / base["views"] for theirs, own in zip(base["seconds"], seconds, strict=True)]
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    return f"| {title} | {statistics.median(ratios):.2f} | {spread} | {BATCH / statistics.median(seconds):.1f} |"
+
+
+def page(contests: dict[str, Any]) -> str:
+    """results.md."""
+    lines = ["# Steps of several trainers in turn", "", "Written by `benchmarks/speed/measure.py`."]
+    for name, found in contests.items():
+        lines += [
+            "",
+            f"## {name}",
+            "",
+            f"{found['hardware']}; {found['setting']}.",
+            "",
+            "| | student views a second, times the first | rounds | images/s |",
+            "|---|---:|---:|---:|",
+        ]
+        base = next(iter(found["contestants"].values()))
+        lines += [row(title, one["views"], one["seconds"], base) for title, one in found["contestants"].items()]
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -166,8 +189,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=HERE, help="where results.md and results.json go")
     given = parser.parse_args()
-    found: dict[str, Any] = {}
-    lines = [f"{given.threads} threads, batch {BATCH}, 64 px, {given.rounds} rounds of {given.steps} steps each"]
+    given.out.mkdir(parents=True, exist_ok=True)
+    record = given.out / "results.json"
+    contests: dict[str, Any] = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
+    setting = f"{given.threads} threads, batch {BATCH}, 64 px, {given.rounds} rounds of {given.steps} steps each"
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
         write_images(given.data, work / "images")
@@ -176,20 +201,12 @@ def main() -> None:
             if (given.only and given.only not in name) or len(able) < 2:
                 continue
             contest(name, able, given, work)
-            lines += [
-                "",
-                f"## {name}",
-                "",
-                "| | student views a second, times the first | rounds | images/s |",
-                "|---|---:|---:|---:|",
-            ]
-            lines += [row(one, able[0]) for one in able]
-            found[name] = {one.title: one.seconds for one in able}
-    text = "\n".join(lines) + "\n"
-    print(text)
-    given.out.mkdir(parents=True, exist_ok=True)
-    (given.out / "results.md").write_text(text, encoding="utf-8")
-    (given.out / "results.json").write_text(json.dumps(found, indent=1), encoding="utf-8")
+            taken = {one.title: {"views": one.views, "seconds": one.seconds} for one in able}
+            contests[name] = {"hardware": hardware_line(), "setting": setting, "contestants": taken}
+            contests = {title: contests[title] for title in groups() if title in contests}
+            record.write_text(json.dumps(contests, indent=1) + "\n", encoding="utf-8")
+            (given.out / "results.md").write_text(page(contests), encoding="utf-8")
+    print(page(contests))
 
 
 if __name__ == "__main__":
