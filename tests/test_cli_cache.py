@@ -57,6 +57,22 @@ def test_build_list_verify_rm(typed: list[str], tmp_path: Path, capsys: pytest.C
     assert not list((tmp_path / "caches/teacher_views").iterdir())
 
 
+def test_a_damaged_one_is_said_by_list_and_verify(
+    typed: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([*typed, "--views", "2"]) == 0
+    (folder,) = (tmp_path / "caches/teacher_views").iterdir()
+    (folder / "cache.json").write_text('{"key": ')
+    capsys.readouterr()
+    line = f"{folder} is no teacher cache, or a damaged one. Type: disco-zoo cache rm {folder.name}"
+    assert main(["cache", "list"]) == 0
+    assert line in capsys.readouterr().err.splitlines()
+    assert main(["cache", "verify"]) == 1
+    assert line in capsys.readouterr().err.splitlines()
+    assert main(["cache", "rm", folder.name, "--yes"]) == 0
+    assert main(["cache", "verify"]) == 0
+
+
 def test_rm_asks_first(typed: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     assert main([*typed, "--views", "2"]) == 0
     name = capsys.readouterr().out.split(":")[0]

@@ -85,9 +85,11 @@ def build(
 def show_all(as_json: bool) -> None:
     """Show the caches on this machine."""
     from disco_zoo.teacher_cache.report import print_caches
-    from disco_zoo.teacher_cache.shelf import caches, state_of
+    from disco_zoo.teacher_cache.shelf import caches, faults, state_of
 
     print_caches([state_of(cache) for cache in caches()], as_json)
+    for fault in faults():
+        click.echo(fault, err=True)
 
 
 @command.command("verify")
@@ -98,9 +100,12 @@ def verify(ids: tuple[str, ...]) -> int:
     Exit code 1 if one is damaged.
     """
     from disco_zoo.teacher_cache.report import views_text
-    from disco_zoo.teacher_cache.shelf import caches, find_cache, state_of
+    from disco_zoo.teacher_cache.shelf import caches, faults, find_cache, state_of
 
     failed = False
+    for fault in [] if ids else faults():
+        failed = True
+        click.echo(fault, err=True)
     for cache in [find_cache(name) for name in ids] if ids else caches():
         with cache.claimed():
             total, damaged = len(list(cache.journal.read())), cache.damaged()

@@ -39,6 +39,17 @@ def caches() -> list[CacheFolder]:
     return [cache for cache in folders() if _is_one(cache)]
 
 
+def faults() -> list[str]:
+    """What is wrong with each folder that holds no cache, and what to type."""
+    found = []
+    for folder in folders():
+        try:
+            _ = folder.facts
+        except BadCache as error:
+            found.append(str(error))
+    return found
+
+
 def find_cache(name: str) -> CacheFolder:
     """The cache whose id begins with `name`.
 
