@@ -27,6 +27,7 @@ benchmarks:  ## DATA=cifar10_train.parquet PHOTOS=folder [PEERS=python with ligh
 	python benchmarks/views_time.py --photos $(PHOTOS)
 	python benchmarks/step_pieces.py
 	python benchmarks/channels_last.py
+	python benchmarks/step_overhead.py --recipe disco_effb0.mocov2_cifar10
 	python benchmarks/step_overhead.py
 	python benchmarks/rows_scale.py
 	python benchmarks/startup.py

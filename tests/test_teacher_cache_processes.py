@@ -271,7 +271,8 @@ def test_cached_runs_killed_at_random_moments_end_as_an_undisturbed_one(work: Pa
         )  # fmt: skip
 
     straight = run("straight")
-    assert straight.wait(timeout=300) == 0
+    _, shown = straight.communicate(timeout=300)
+    assert straight.returncode == 0, shown
     for _ in range(10):
         begun = (tmp_path / "killed" / "checkpoint.pt").is_file()
         process = run("killed", *(["--resume"] if begun else []))

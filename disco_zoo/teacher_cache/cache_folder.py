@@ -88,7 +88,9 @@ class CacheFolder:
                 raise ValueError("a cache of nothing")
             return facts
         except (OSError, ValueError, LookupError, TypeError) as error:
-            raise BadCache(f"{self.path} is no teacher cache, or a damaged one. Type: disco-zoo cache rm {self.path.name}") from error
+            raise BadCache(
+                f"{self.path} is no teacher cache, or a damaged one. Type: disco-zoo cache rm {self.path.name}"
+            ) from error
 
     @property
     def images(self) -> int:
