@@ -15,6 +15,7 @@ from tiny_runs import command, differences, subprocess_environment, toy_parquet,
 
 from disco_zoo.cli import main
 from disco_zoo.compare.budget import fitting_overrides, label_of, load_compared, require_same_start
+from disco_zoo.compare.comparison import what_is_compared
 from disco_zoo.datasets import open_source
 from disco_zoo.errors import BadRecipe, UnknownName
 from disco_zoo.methods import METHODS
@@ -70,6 +71,13 @@ def test_another_start_is_found_before_any_training(tmp_path: Path) -> None:
     recipes["b"] = toy_recipe("disco", student__options={"drop_rate": 0.1}, student__model="test_resnet")
     with pytest.raises(BadRecipe, match="b and a do not start from the same weights with seed 0"):
         require_same_start(recipes, [0, 1], source)
+
+
+def test_recipes_of_one_method_are_not_called_methods() -> None:
+    names = ["pocket/disco_r18.mocov2_fmnist", "pocket/disco_r18.disco_lite0_fmnist"]
+    recipes = [load_recipe(name) for name in names]
+    assert what_is_compared(recipes) == "2 methods"
+    assert what_is_compared([recipes[1], recipes[1]]) == "2 recipes of disco"
 
 
 def test_every_pocket_recipe_starts_from_the_same_weights() -> None:

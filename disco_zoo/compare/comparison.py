@@ -109,6 +109,12 @@ class CompareOptions:
     command: str = ""
 
 
+def what_is_compared(recipes: Sequence[Recipe]) -> str:
+    """ "15 methods", or "5 recipes of disco"."""
+    methods = {recipe.method["name"] for recipe in recipes}
+    return f"{len(recipes)} methods" if len(methods) > 1 else f"{len(recipes)} recipes of {methods.pop()}"
+
+
 def compare(
     names: Sequence[str], *, student: str, data: str | None, eval_data: str | None, overrides: Sequence[str],
     options: CompareOptions,
@@ -132,7 +138,7 @@ def compare(
     timed = options.timing_rounds > 0
     speeds = measure_speeds(recipes, sources.train, options.device, options.timing_rounds) if timed else {}
     return Comparison(
-        title=f"{first.student.model} by {len(recipes)} methods",
+        title=f"{first.student.model} by {what_is_compared(list(recipes.values()))}",
         baseline=label_of(first),
         rows=_rows(recipes, runs, figures, speeds),
         beside=beside,
