@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 from torch import nn
@@ -24,6 +25,8 @@ def make_accelerator(recipe: Recipe, device: str) -> Any:
         gradient_accumulation_steps=recipe.optim.accumulation_steps,
         cpu=device == "cpu",
     )
+    # Of weights of 1 x 1 convolutions, whose strides can be written in two ways; users can do nothing about it.
+    warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     console.quiet = not accelerator.is_main_process
     return accelerator
 

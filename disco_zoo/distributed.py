@@ -11,6 +11,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from disco_zoo.errors import LostProcess
+from disco_zoo.launch import will_be_restarted
 
 
 def num_processes() -> int:
@@ -74,7 +75,11 @@ def peers(how_to_go_on: str) -> Iterator[None]:
         gone = isinstance(error, (dist.DistBackendError, dist.DistNetworkError)) or any(w in str(error) for w in _GONE)
         if num_processes() == 1 or not gone:
             raise
-        raise LostProcess(f"another process of this run ended, its own message says why. {how_to_go_on}") from error
+        if will_be_restarted():
+            how_to_go_on = "What is finished is kept, and the launcher starts the run again"
+        raise LostProcess(
+            f"another process of this run ended; if it was not killed, its own message says why. {how_to_go_on}"
+        ) from error
 
 
 def gather_rows(rows: Tensor) -> Tensor:

@@ -17,6 +17,12 @@ def was_restarted() -> bool:
     return any(_whole(os.environ.get(name)) > 0 for name in _RESTARTS)
 
 
+def will_be_restarted() -> bool:
+    """Whether torchrun will start the run again if this process fails, and it can then go on."""
+    left = _whole(os.environ.get("TORCHELASTIC_MAX_RESTARTS")) - _whole(os.environ.get("TORCHELASTIC_RESTART_COUNT"))
+    return left > 0 and not _meets_in_launchers_store()
+
+
 def num_launched() -> int:
     """Processes of the run, before they have met."""
     return max(1, _whole(os.environ.get("WORLD_SIZE")))
@@ -55,10 +61,10 @@ def meeting() -> Iterator[None]:
     Raises:
         LostProcess: they do not.
     """
-    if was_restarted() and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == str(True):
+    if was_restarted() and _meets_in_launchers_store():
         raise LostProcess(
-            "restarted processes may not find each other in torchrun's own store. The last checkpoint is kept; start "
-            "torchrun with --standalone or --rdzv-backend c10d and TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1: docs/launch.md"
+            "restarted processes may not find each other in torchrun's own store. What is finished is kept. To go on, "
+            "train with --resume; for restarts type: export TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 (docs/launch.md)"
         )
     try:
         yield
@@ -67,6 +73,10 @@ def meeting() -> Iterator[None]:
             raise
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise LostProcess(f"the processes of this run did not find each other ({reason}): docs/launch.md") from error
+
+
+def _meets_in_launchers_store() -> bool:
+    return os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == str(True)
 
 
 def _whole(text: str | None) -> int:

@@ -143,7 +143,8 @@ def check_across_sections(values: dict[str, Any]) -> list[str]:
         faults.append(f"missing key 'teacher.source' (method {values['method']['name']} needs a teacher)")
     if needs_teacher is False and values.get("teacher") is not None:
         faults.append(
-            f"teacher: method {values['method']['name']} has none; name whose tensors to inherit by student.init_from"
+            f"teacher: method {values['method']['name']} has no teacher: leave this section out, or name whose tensors "
+            "to inherit by student.init_from"
         )
     if student.get("init") == "inherit" and not (student.get("init_from") or values.get("teacher")):
         faults.append("missing key 'student.init_from' (whose tensors to inherit)")

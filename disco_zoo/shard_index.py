@@ -109,6 +109,8 @@ def shard_names(folder: Path) -> list[str]:
     Raises:
         BadData: no folder, or none in it.
     """
+    if not folder.is_dir():
+        raise BadData(f"there is no folder {folder}. Give one that holds .tar shards")
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*.tar") if path.is_file()]
     if not names:
         raise BadData(f"there are no .tar shards in {folder}. Give the folder that holds them")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from tiny_runs import toy_parquet, toy_recipe_file
 
 from disco_zoo.cli import main
+from disco_zoo.recipe import load_recipe
 from disco_zoo.teacher_cache.cached_rows import CachedRows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -57,6 +59,22 @@ def test_build_list_verify_rm(typed: list[str], tmp_path: Path, capsys: pytest.C
     assert not list((tmp_path / "caches/teacher_views").iterdir())
 
 
+def test_the_commands_of_page_and_help_fit_their_recipes(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["cache", "build", "--help"])
+    page = (Path(__file__).parents[1] / "docs" / "cache.md").read_text(encoding="utf-8")
+    shown = re.findall(
+        r"^ *(?:disco-zoo|\S.* disco_zoo) (?:train|cache build) (\w\S+/?\S*) (.*)$",
+        page + capsys.readouterr().out,
+        re.M,
+    )
+    tried = [(recipe, words) for recipe, words in shown if recipe.startswith("disco_")]
+    assert len(tried) == 2
+    for recipe, words in tried:
+        overrides = re.findall(r"--set (\S+)", words)
+        overrides += [f"teacher.cache_views={views}" for views in re.findall(r"--views (\d+)", words)]
+        assert load_recipe(recipe, overrides).teacher.cache_views == 8  # type: ignore[union-attr]
+
+
 def test_a_damaged_one_is_said_by_list_and_verify(
     typed: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -77,7 +95,11 @@ def test_rm_asks_first(typed: list[str], capsys: pytest.CaptureFixture[str], mon
     assert main([*typed, "--views", "2"]) == 0
     name = capsys.readouterr().out.split(":")[0]
     monkeypatch.setattr("sys.stdin", io.StringIO(""))
-    assert main(["cache", "rm", name]) == 130  # nobody answered
+    assert main(["cache", "rm", name]) == 2
+    assert "nobody answered, nothing is removed. To do it unasked, type: --yes" in capsys.readouterr().err
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    assert main(["cache", "rm", "--all"]) == 0
+    assert "nothing removed" in capsys.readouterr().err
     assert main(["cache", "list"]) == 0
     assert name in capsys.readouterr().out
 
@@ -85,11 +107,11 @@ def test_rm_asks_first(typed: list[str], capsys: pytest.CaptureFixture[str], mon
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "how many views of each image? Type: --views 8"),
+        ([], "how many views of each image? Type: --views 4"),
         (["--views", "3"], "must be a multiple of the 2 views that disco takes a step"),
         (
             ["--views", "64"],
-            "over 2 epochs never needs more than 4 views, not 64. Type: --set teacher.cache_views=4",
+            "over 2 epochs never needs more than 4 views, not 64. Type: --views 4",
         ),
         (["--views", "0"], "0 is not in the range x>=1"),
     ],

@@ -118,6 +118,18 @@ def test_a_restart_is_told_from_a_first_start(monkeypatch: pytest.MonkeyPatch) -
         monkeypatch.delenv(name)
 
 
+@pytest.mark.parametrize(
+    ("count", "most", "store", "expected"),
+    [("0", "1", "False", True), ("1", "1", "False", False), ("0", "1", "True", False), ("0", "0", "False", False)],
+)
+def test_a_launcher_with_restarts_left_starts_the_run_again(
+    count: str, most: str, store: str, expected: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in (("RESTART_COUNT", count), ("MAX_RESTARTS", most), ("USE_AGENT_STORE", store)):
+        monkeypatch.setenv(f"TORCHELASTIC_{name}", value)
+    assert launch.will_be_restarted() is expected
+
+
 def test_a_restart_in_a_store_of_old_addresses_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
     with launch.meeting():

@@ -37,7 +37,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "finetune": ("disco_zoo.cli.finetune", "Train a classifier from a model on labelled images."),
     "detect": ("disco_zoo.cli.detect", "Train and measure a detector on a model."),
     "segment": ("disco_zoo.cli.segment", "Measure a linear segmentation head on a model."),
-    "data": ("disco_zoo.cli.data", "Pack images into shards, resized once."),
+    "data": ("disco_zoo.cli.data", "Pack images into shards, resized once; index shards."),
     "embed": ("disco_zoo.cli.embed", "Features of images, as a parquet or npy file."),
     "search": ("disco_zoo.cli.search", "The nearest images of a query, as a page to look at."),
     "map": ("disco_zoo.cli.map", "Draw embedded images as a map."),

@@ -47,25 +47,32 @@ def build(
 
     \b
     Examples:
-      disco-zoo cache build disco_effb0.disco_lite0_cifar10 --views 8 --data cifar10_train.parquet
-      torchrun --nproc-per-node 4 -m disco_zoo cache build my_recipe.yaml --views 8 --data photos/
+      disco-zoo cache build disco_r18.disco_lite0_cifar10 --views 8 --data cifar10_train.parquet
+      torchrun --standalone --nproc-per-node 4 -m disco_zoo cache build my_recipe.yaml --views 8 --data photos/
     """
     from disco_zoo.accelerator import make_accelerator
     from disco_zoo.build import seeded_teacher
     from disco_zoo.distributed import peers
+    from disco_zoo.errors import BadRecipe
     from disco_zoo.launch import meeting
+    from disco_zoo.methods import METHODS
     from disco_zoo.recipe import load_recipe, with_seed
     from disco_zoo.run import open_training_images
     from disco_zoo.teacher_cache.of_run import replay_for
 
     chosen = with_seed(overrides, seed)
     loaded = load_recipe(recipe, chosen)
-    if loaded.teacher is not None and views is not None:
-        loaded = load_recipe(recipe, [*chosen, f"teacher.cache_views={views}"])
     if loaded.teacher is None:
         raise click.UsageError(f"{loaded.method['name']} has no teacher")
-    if loaded.teacher.cache_views is None:
-        raise click.UsageError("how many views of each image? Type: --views 8")
+    if views is not None:
+        try:
+            loaded = load_recipe(recipe, [*chosen, f"teacher.cache_views={views}"])
+        except BadRecipe as error:
+            raise BadRecipe(str(error).replace("--set teacher.cache_views=", "--views ")) from None
+    if loaded.teacher is None or loaded.teacher.cache_views is None:
+        views_a_step = METHODS[loaded.method["name"]].num_views
+        enough = min(max(8 // views_a_step, 1), loaded.optim.epochs) * views_a_step
+        raise click.UsageError(f"how many views of each image? Type: --views {enough}")
     with meeting():
         accelerator = make_accelerator(loaded, chosen_device(device))
     teacher, source = seeded_teacher(loaded, accelerator.device), open_training_images(loaded, data)
@@ -128,12 +135,25 @@ def remove(ids: tuple[str, ...], everything: bool, yes: bool) -> None:
     if bool(ids) == everything:
         raise click.UsageError("name caches by ID, or type --all. IDs: disco-zoo cache list")
     found = shelf.folders() if everything else [shelf.find_cache(name) for name in ids]
-    for cache in {cache.path: cache for cache in found}.values():
+    chosen = list({cache.path: cache for cache in found}.values())
+    if not chosen or not (yes or _agreed(chosen)):
+        click.echo("nothing removed", err=True)
+        return
+    for cache in chosen:
         size = _megabytes(cache)
-        if yes or click.confirm(f"Remove {cache.path.name} ({size})?", err=True):
-            shelf.remove(cache)
-            click.echo(f"removed {cache.path.name}, {size}", err=True)
+        shelf.remove(cache)
+        click.echo(f"removed {cache.path.name}, {size}", err=True)
 
 
-def _megabytes(cache: CacheFolder) -> str:
-    return f"{cache.size_bytes / 1e6:.1f} MB"
+def _agreed(caches: list[CacheFolder]) -> bool:
+    what = caches[0].path.name if len(caches) == 1 else f"{len(caches)} caches"
+    try:
+        return click.confirm(f"Remove {what} ({_megabytes(*caches)})?", err=True)
+    except click.Abort as error:
+        if isinstance(error.__context__, EOFError):
+            raise click.UsageError("nobody answered, nothing is removed. To do it unasked, type: --yes") from None
+        raise
+
+
+def _megabytes(*caches: CacheFolder) -> str:
+    return f"{sum(cache.size_bytes for cache in caches) / 1e6:.1f} MB"
