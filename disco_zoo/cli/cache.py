@@ -151,6 +151,7 @@ def _agreed(caches: list[CacheFolder]) -> bool:
         return click.confirm(f"Remove {what} ({_megabytes(*caches)})?", err=True)
     except click.Abort as error:
         if isinstance(error.__context__, EOFError):
+            click.echo(err=True)  # ends the line of the question
             raise click.UsageError("nobody answered, nothing is removed. To do it unasked, type: --yes") from None
         raise
 
