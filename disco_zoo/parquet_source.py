@@ -30,7 +30,6 @@ CACHE_BYTES = 2 * 2**30
 FINGERPRINT_BYTES = 4 * 2**30
 ROWS_AT_ONCE = 2**16
 
-
 _OF_SET = re.compile(r"(.*?)\d+-of-(\d+)\.parquet")
 
 

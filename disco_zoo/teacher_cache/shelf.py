@@ -36,18 +36,12 @@ def folders() -> list[CacheFolder]:
 
 def caches() -> list[CacheFolder]:
     """Every cache, by id; folders that hold none are left out."""
-    return [cache for cache in folders() if _is_one(cache)]
+    return [cache for cache in folders() if _fault(cache) is None]
 
 
 def faults() -> list[str]:
     """What is wrong with each folder that holds no cache, and what to type."""
-    found = []
-    for folder in folders():
-        try:
-            _ = folder.facts
-        except BadCache as error:
-            found.append(str(error))
-    return found
+    return [fault for folder in folders() if (fault := _fault(folder)) is not None]
 
 
 def find_cache(name: str) -> CacheFolder:
@@ -93,8 +87,9 @@ def remove(cache: CacheFolder) -> None:
         shutil.rmtree(cache.path)
 
 
-def _is_one(cache: CacheFolder) -> bool:
+def _fault(cache: CacheFolder) -> str | None:
     try:
-        return bool(cache.facts)
-    except BadCache:
-        return False
+        _ = cache.facts
+    except BadCache as error:
+        return str(error)
+    return None
