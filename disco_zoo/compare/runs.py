@@ -13,6 +13,7 @@ from pathlib import Path
 
 from disco_zoo.errors import BadRunFolder, DiscoZooError, Interrupted
 from disco_zoo.interrupts import InterruptFlag
+from disco_zoo.launch import usable_cores
 from disco_zoo.metric_logger import read_metrics
 from disco_zoo.progress import StepProgress
 from disco_zoo.recipe import Recipe, load_recipe
@@ -107,7 +108,7 @@ def _start(run: PlannedRun, options: Sequence[str], jobs: int) -> subprocess.Pop
     command += ["--resume"] if (run.folder / "checkpoint.pt").is_file() else []
     environment = dict(os.environ)
     if jobs > 1:  # trainings that fight over the cores with all their threads are several times slower
-        environment["OMP_NUM_THREADS"] = str(max(1, (os.cpu_count() or 1) // jobs))
+        environment["OMP_NUM_THREADS"] = str(max(1, usable_cores() // jobs))
     with run.log.open("ab") as log:
         return subprocess.Popen(
             command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment,
