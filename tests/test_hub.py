@@ -5,14 +5,17 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import threading
 import traceback
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hub_cases import ANSWERS, BODIES
-from hub_faults import delay, pace, stall, status, truncate
+from hub_faults import delay, stall, status, truncate
 from hub_files import FILE, NAME, REPO, publish, refused
+from hub_http import Handler
 from hub_server import TestHub
 from huggingface_hub import constants
 from huggingface_hub.errors import OfflineModeIsEnabled
@@ -53,8 +56,12 @@ def test_the_stored_token_is_used(hub: TestHub) -> None:
 
 
 @pytest.mark.parametrize("case", ANSWERS)
-def test_a_head_that_fails_is_explained(case: str, hub: TestHub, impatient: None) -> None:
+def test_a_head_that_fails_is_explained(
+    case: str, hub: TestHub, impatient: None, shorten_limit: Callable[[str], None]
+) -> None:
     fault, kind, words = ANSWERS[case]
+    if fault.silent:
+        shorten_limit("HEAD")
     published = publish(hub)
     hub.fail(fault, method="HEAD")
     refused(published, kind, hub.url if kind is not AccessDenied else REPO, *words)
@@ -63,8 +70,12 @@ def test_a_head_that_fails_is_explained(case: str, hub: TestHub, impatient: None
 
 
 @pytest.mark.parametrize("case", BODIES)
-def test_a_body_that_fails_is_explained(case: str, hub: TestHub, impatient: None) -> None:
+def test_a_body_that_fails_is_explained(
+    case: str, hub: TestHub, impatient: None, shorten_limit: Callable[[str], None]
+) -> None:
     fault, kind, words = BODIES[case]
+    if fault.silent:
+        shorten_limit("GET")
     published = publish(hub)
     hub.fail(fault, method="GET")
     refused(published, kind, *words)
@@ -233,22 +244,31 @@ def test_a_full_disk_is_seen_before_the_download(hub: TestHub, monkeypatch: pyte
     assert hub.count("GET") == 0
 
 
-def test_a_wait_is_announced_once(
+def test_a_wait_is_announced_with_the_size_once_it_is_known(
     hub: TestHub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(hub_waiting, "LINE_AFTER_SECONDS", 0.1)
+    timers: list[threading.Timer] = []
+    monkeypatch.setattr(threading.Timer, "start", lambda timer: timers.append(timer))
     published = publish(hub, size=2_000_000)
-    hub.fail(pace(0.02), method="GET")
+    answer = Handler.reply_file
+
+    def two_seconds_later(handler: Handler, data: bytes, headers: dict[str, str]) -> None:
+        if handler.command == "GET":
+            timers[0].function()
+        answer(handler, data, headers)
+
+    monkeypatch.setattr("hub_api.Handler.reply_file", two_seconds_later)
     published.fetch()
+    assert [timer.interval for timer in timers] == [hub_waiting.LINE_AFTER_SECONDS]
     assert capsys.readouterr().err == f"disco-zoo: waiting for {hub.url}/{REPO} ({NAME}, 2.0 MB) ...\n"
 
 
 def test_a_wait_for_the_first_answer_is_announced(
     hub: TestHub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(hub_waiting, "LINE_AFTER_SECONDS", 0.05)
+    monkeypatch.setattr(hub_waiting, "LINE_AFTER_SECONDS", 0.0)
     published = publish(hub)
-    hub.fail(delay(0.3), method="HEAD", times=1)
+    hub.fail(delay(1.0), method="HEAD", times=1)
     published.fetch()
     assert capsys.readouterr().err == f"disco-zoo: waiting for {hub.url}/{REPO} ({NAME}) ...\n"
 

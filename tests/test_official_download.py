@@ -238,7 +238,7 @@ def test_a_silent_server_is_tried_twice(files: Files, target: Path, monkeypatch:
 def test_a_server_that_stops_sending_is_asked_for_the_rest(
     files: Files, target: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(official_download, "TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(official_download, "TIMEOUT_SECONDS", 1.5)
     files.faults.add(stall(at=1_000_000), "GET", "*", 1)
     download_official(files.url, target, title=TITLE)
     assert target.read_bytes() == DATA
