@@ -25,6 +25,7 @@ class StepProgress:
         self.label, self.total, self.done = label, total, done
         self._start_done = done
         self._started = self._last_line = time.monotonic()
+        self._unsaid = ""  # the latest line, where it is not printed yet
         self._bar = Progress(
             TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn(),
             TimeRemainingColumn(), TextColumn("{task.fields[figures]}"),
@@ -38,14 +39,17 @@ class StepProgress:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self._bar.stop()
+        if kind is None and self._unsaid:
+            self._print_line()
 
     def advance(self, done: int, figures: str = "") -> None:
         """Show that `done` units are finished."""
         self.done = done
         self._bar.update(self._task, completed=done, figures=figures)
-        if not console.is_terminal and (self._line_is_due() or done >= self.total):
-            self._last_line = time.monotonic()
-            console.print(f"{self.label}: {done}/{self.total}, {self._remaining()}{figures}", soft_wrap=True)
+        if not console.is_terminal:
+            self._unsaid = f"{self.label}: {done}/{self.total}, {self._remaining()}{figures}"
+            if time.monotonic() - self._last_line >= LINE_EVERY_SECONDS:
+                self._print_line()
 
     def part(self, first: int) -> Callable[[int, int], None]:
         """A callback for one part of the work, which begins after `first` units."""
@@ -57,8 +61,9 @@ class StepProgress:
         self._bar.update(self._task, total=total)
         self.advance(done, unit)
 
-    def _line_is_due(self) -> bool:
-        return time.monotonic() - self._last_line >= LINE_EVERY_SECONDS
+    def _print_line(self) -> None:
+        console.print(self._unsaid, soft_wrap=True)
+        self._last_line, self._unsaid = time.monotonic(), ""
 
     def _remaining(self) -> str:
         spent, finished = time.monotonic() - self._started, self.done - self._start_done

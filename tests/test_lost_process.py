@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -15,6 +16,7 @@ from test_distributed_run import finish, free_port
 from tiny_runs import checkpoint_of, command, differences, subprocess_environment, toy_parquet, toy_recipe_file
 
 from disco_zoo import launch
+from disco_zoo.cli import main
 from disco_zoo.cli.options import default_workers
 from disco_zoo.distributed import peers
 from disco_zoo.errors import LostProcess
@@ -94,6 +96,31 @@ def torchrun(work: Path, how: str, out: Path) -> subprocess.CompletedProcess[str
         [*launcher, *typed(work, out)], cwd=work, capture_output=True, text=True, timeout=300, check=False,
         env={**subprocess_environment(), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
     )  # fmt: skip
+
+
+def test_a_mistake_that_all_processes_make_is_reported_once(work: Path) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
+    done = subprocess.run(
+        [*launcher, "-m", "disco_zoo", "train", "no_such_recipe"], cwd=work, capture_output=True, text=True,
+        timeout=120, env=subprocess_environment(), check=False,
+    )  # fmt: skip
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
+    assert len(lines) == 1, done.stderr
+    assert "no_such_recipe" in lines[0]
+
+
+@pytest.mark.parametrize(("local_rank", "waits"), [("0", False), ("1", True), (None, False)])
+def test_a_process_that_is_alone_with_its_mistake_reports_it(
+    local_rank: str | None, waits: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    slept: list[float] = []
+    monkeypatch.setattr(launch, "time", SimpleNamespace(sleep=slept.append))
+    if local_rank is not None:
+        monkeypatch.setenv("LOCAL_RANK", local_rank)
+    assert main(["train", "no_such_recipe"]) == 2
+    assert capsys.readouterr().err.startswith("Error: ")
+    assert slept == [launch.GIVE_WAY_SECONDS] * waits
 
 
 @pytest.mark.slow

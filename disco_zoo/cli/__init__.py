@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from disco_zoo.errors import DiscoZooError, Interrupted, UnknownName, did_you_mean
+from disco_zoo.launch import give_way_to_first_process
 
 # verb -> (module, its line in `disco-zoo --help`); the line stands here so that help imports no verb.
 VERBS: dict[str, tuple[str, str]] = {
@@ -117,9 +118,11 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"Interrupted: {error}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except DiscoZooError as error:
+        give_way_to_first_process()
         print(f"Error: {_in_one_line(error)}", file=sys.stderr)
         return EXIT_USER_ERROR
     except click.ClickException as error:
+        give_way_to_first_process()
         error.show()
         return error.exit_code
     except OSError as error:
