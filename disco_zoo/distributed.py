@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -60,11 +60,11 @@ _GONE = (
 
 
 @contextlib.contextmanager
-def peers(how_to_go_on: str) -> Iterator[None]:
+def peers(how_to_go_on: Callable[[], str]) -> Iterator[None]:
     """Say in one line that another process of the run is gone, in place of a collective's traceback.
 
     Args:
-        how_to_go_on: what is kept, and what to type.
+        how_to_go_on: says what is kept, and what to type.
 
     Raises:
         LostProcess: a collective failed because one is.
@@ -75,10 +75,10 @@ def peers(how_to_go_on: str) -> Iterator[None]:
         gone = isinstance(error, (dist.DistBackendError, dist.DistNetworkError)) or any(w in str(error) for w in _GONE)
         if num_processes() == 1 or not gone:
             raise
-        if will_be_restarted():
-            how_to_go_on = "What is finished is kept, and the launcher starts the run again"
+        again = "What is finished is kept, and the launcher starts the run again"
         raise LostProcess(
-            f"another process of this run ended; if it was not killed, its own message says why. {how_to_go_on}"
+            "another process of this run ended; if it was not killed, its own message says why. "
+            f"{again if will_be_restarted() else how_to_go_on()}"
         ) from error
 
 

@@ -12,12 +12,12 @@ from torch import Tensor
 from disco_zoo.accelerator import broadcast_batch_norm_alone
 from disco_zoo.batch import batch_on
 from disco_zoo.build import Parts
-from disco_zoo.checkpoint import load_checkpoint, random_state, restore_random_state, save_checkpoint
+from disco_zoo.checkpoint import random_state, save_checkpoint
 from disco_zoo.data_wait import DataWait, remedy
 from disco_zoo.datasets import ImageSource
 from disco_zoo.distributed import any_process, gather_objects, num_processes, rank
 from disco_zoo.epoch_loader import EpochBatches, epoch_loader
-from disco_zoo.errors import BadCache, BadRecipe, BadRunFolder, Interrupted, TrainingDiverged
+from disco_zoo.errors import BadCache, BadRecipe, Interrupted, TrainingDiverged
 from disco_zoo.interrupts import InterruptFlag
 from disco_zoo.loss_watch import BadLoss, LossWatch
 from disco_zoo.methods.base import Preparation
@@ -27,6 +27,7 @@ from disco_zoo.optim import build_optimizer, lr_at, restore_optimizer
 from disco_zoo.position import Position, TrainResult, total_steps
 from disco_zoo.progress import StepProgress
 from disco_zoo.recipe import Recipe
+from disco_zoo.resumption import read_checkpoint, restore_draws
 from disco_zoo.run_folder import RunFolder
 from disco_zoo.run_log import RunLog
 from disco_zoo.sampler import require_batches
@@ -98,10 +99,12 @@ class Trainer:
             Interrupted: Ctrl-C; the checkpoint is saved.
             BadData: too many images cannot be read.
         """
+        # Before what may take hours.
+        state = read_checkpoint(self.folder.checkpoint, self.source) if resume else None
         if max_steps != 0:
             self._prepare()
-        if resume:
-            self._restore()
+        if state is not None:
+            self._restore(state)
         resume_step = self.position.step if resume else None
         metrics = MetricLogger(self.folder.path, resume_step=resume_step, writes=rank() == 0)
         last_step = self.total_steps if max_steps is None else min(self.total_steps, max_steps)
@@ -255,19 +258,13 @@ class Trainer:
             },
         )
 
-    def _restore(self) -> None:
-        state = load_checkpoint(self.folder.checkpoint)
-        if state.get("data") != self.source.fingerprint():
-            raise BadRunFolder(
-                f"{self.folder.path} holds a run on other images than {self.source.name}. "
-                "Repeat the command with the --data that started it, or choose another --out"
-            )
+    def _restore(self, state: dict[str, Any]) -> None:
         self.plain_method.load_state_dict(state["method"], strict=True)
         restore_optimizer(self.optimizer, state["optimizer"])
         if state["scaler"] is not None:
             self.accelerator.scaler.load_state_dict(state["scaler"])
         self.position = Position(**state["position"])
-        restore_random_state(state["random"][min(rank(), len(state["random"]) - 1)])
+        restore_draws(state["random"], self.recipe.seed, self.position.step)
 
     def _count_time(self, clock: float) -> None:
         self.position.seconds += time.monotonic() - clock

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import time
 from collections.abc import Iterator
 
 from disco_zoo.errors import LostProcess
 
 # A launcher ends the other processes of a machine within a second of the first failure.
-GIVE_WAY_SECONDS = 5.0
+GIVE_WAY_SECONDS = 3.0
 
 # torchrun counts its own restarts, SLURM those of a requeued job.
 _RESTARTS = ("TORCHELASTIC_RESTART_COUNT", "SLURM_RESTART_COUNT")
@@ -39,13 +38,11 @@ def is_first_process() -> bool:
 
 
 def give_way_to_first_process() -> None:
-    """Let the first process of this machine report what went wrong before the processes met: it is the same for all.
+    """Let the first process of this machine say what went wrong, which mostly is the same for all.
 
-    The launcher then ends the others. One that it leaves alive is on its own with its error, and reports it.
+    The launcher then ends the others. One that it leaves alive is alone with its error, and says it itself.
     """
-    group = sys.modules.get("torch.distributed")
-    met = group is not None and group.is_available() and group.is_initialized()
-    if not met and _whole(os.environ.get("LOCAL_RANK")) > 0:
+    if _whole(os.environ.get("LOCAL_RANK")) > 0:
         time.sleep(GIVE_WAY_SECONDS)
 
 

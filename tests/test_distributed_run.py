@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -35,7 +36,12 @@ def free_port() -> int:
 
 def start_pair(*arguments: object, folder: Path) -> list[subprocess.Popen[str]]:
     """Start one command as ranks 0 and 1, as `accelerate launch` or `torchrun` do."""
-    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    return start_group(2, *arguments, folder=folder)
+
+
+def start_group(size: int, *arguments: object, folder: Path) -> list[subprocess.Popen[str]]:
+    common = {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
+    common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     return [
         subprocess.Popen(
             command("train", *arguments, "--device", "cpu", "--workers", 0, "--json"),
@@ -45,7 +51,7 @@ def start_pair(*arguments: object, folder: Path) -> list[subprocess.Popen[str]]:
             stderr=subprocess.PIPE,
             env={**subprocess_environment(), **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
         )
-        for rank in range(2)
+        for rank in range(size)
     ]
 
 
@@ -182,6 +188,32 @@ def test_ctrl_c_seen_by_one_process_stops_both_after_the_same_step(base: Path, t
     results = finish(start_pair(*arguments, "--resume", "--steps", step + 2, folder=tmp_path))
     assert [code for code, _, _ in results] == [0, 0], results
     assert checkpoint_of(tmp_path / "run")["position"]["step"] == step + 2
+
+
+@pytest.mark.parametrize(("first", "then"), [(1, 2), (2, 1)])
+def test_another_number_of_processes_goes_on_with_the_run(
+    first: int, then: int, base: Path, pair: Any, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    shutil.copytree(base / {1: "one", 2: "two"}[first], folder)
+    arguments = [base / "toy_disco.yaml", "--data", base / "toy_train.parquet", "--steps", 5, "--resume"]
+    results = finish(start_group(then, *arguments, "--out", folder, folder=tmp_path))
+    assert [code for code, _, _ in results] == [0] * then, results
+    plural = {1: "1 process", 2: "2 processes"}
+    assert results[0][2].count(f"This run had {plural[first]}, now it has {then}. Nothing is lost") == 1
+    for _, _, printed in results[1:]:
+        assert printed == ""
+    straight = tmp_path / "straight"
+    shutil.copytree(base / "one", straight)
+    (alone,) = finish(start_group(1, *arguments, "--out", straight, folder=tmp_path))
+    assert alone[0] == 0, alone
+    assert "This run had" not in alone[2]
+    found, expected = checkpoint_of(folder), checkpoint_of(straight)
+    for key, value in expected["method"].items():
+        torch.testing.assert_close(found["method"][key], value, atol=1e-5, rtol=0, msg=key)
+    assert len(found["random"]) == then
+    if then == 2:
+        assert differences(*found["random"]) != []  # other dropout masks on each process
 
 
 def test_reproduce_is_one_process_and_says_so(

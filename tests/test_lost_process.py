@@ -98,16 +98,23 @@ def torchrun(work: Path, how: str, out: Path) -> subprocess.CompletedProcess[str
     )  # fmt: skip
 
 
-def test_a_mistake_that_all_processes_make_is_reported_once(work: Path) -> None:
+@pytest.mark.parametrize(
+    ("mistake", "words"),
+    [
+        pytest.param(["no_such_recipe"], "no_such_recipe", id="before they meet"),
+        pytest.param(["toy_disco.yaml", "--set", "student.model=resnet18"], "3 processes", id="after they met"),
+    ],
+)
+def test_a_mistake_that_all_processes_make_is_reported_once(mistake: list[str], words: str, work: Path) -> None:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
     done = subprocess.run(
-        [*launcher, "-m", "disco_zoo", "train", "no_such_recipe"], cwd=work, capture_output=True, text=True,
-        timeout=120, env=subprocess_environment(), check=False,
+        [*launcher, "-m", "disco_zoo", "train", *mistake, "--data", "toy_train.parquet"], cwd=work,
+        capture_output=True, text=True, timeout=120, env=subprocess_environment(), check=False,
     )  # fmt: skip
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
     assert len(lines) == 1, done.stderr
-    assert "no_such_recipe" in lines[0]
+    assert words in lines[0]
 
 
 @pytest.mark.parametrize(("local_rank", "waits"), [("0", False), ("1", True), (None, False)])
@@ -179,8 +186,8 @@ def test_processes_of_a_machine_share_its_cores(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_other_errors_pass() -> None:
-    with pytest.raises(RuntimeError, match="shapes"), peers("Go on"):
+    with pytest.raises(RuntimeError, match="shapes"), peers(lambda: "Go on"):
         raise RuntimeError("shapes do not fit")
-    with pytest.raises(RuntimeError, match="closed by peer"), peers("Go on"):  # alone there is no peer
+    with pytest.raises(RuntimeError, match="closed by peer"), peers(lambda: "Go on"):  # alone there is no peer
         raise RuntimeError("Connection closed by peer")
     assert torch.distributed.is_available()

@@ -76,7 +76,7 @@ def build(
     with meeting():
         accelerator = make_accelerator(loaded, chosen_device(device))
     teacher, source = seeded_teacher(loaded, accelerator.device), open_training_images(loaded, data)
-    with peers("What is finished is kept; to go on, repeat the command"):
+    with peers(lambda: "What is finished is kept; to go on, repeat the command"):
         replay = replay_for(
             loaded, teacher, source,
             accelerator=accelerator, workers=default_workers() if workers is None else workers,

@@ -68,7 +68,13 @@ def _train(
     if resume:
         require_begun(folder)
     sources = open_data(recipe, data, eval_data)
-    with peers("The last checkpoint is kept; to go on, repeat the command with --resume"):
+
+    def how_to_go_on() -> str:
+        if (folder / "checkpoint.pt").is_file():
+            return "The last checkpoint is kept; to go on, repeat the command with --resume"
+        return "There was no checkpoint yet; repeat the command"
+
+    with peers(how_to_go_on):
         run = Run(recipe, sources, folder, options, label=recipe.name)
         try:
             run.train()
