@@ -17,7 +17,7 @@ from disco_zoo.data_wait import DataWait, remedy
 from disco_zoo.datasets import ImageSource
 from disco_zoo.distributed import any_process, gather_objects, num_processes, rank
 from disco_zoo.epoch_loader import EpochBatches, epoch_loader
-from disco_zoo.errors import BadCache, BadRecipe, Interrupted, TrainingDiverged
+from disco_zoo.errors import BadRecipe, Interrupted, TrainingDiverged
 from disco_zoo.interrupts import InterruptFlag
 from disco_zoo.loss_watch import BadLoss, LossWatch
 from disco_zoo.methods.base import Preparation
@@ -172,8 +172,8 @@ class Trainer:
     def _micro_step(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Forward and backward on one micro-batch; the optimiser steps when the accumulated batch is complete."""
         self.unreadable.note(self.position.unreadable, batch["unreadable"])
-        if batch.get("stale"):
-            raise BadCache(batch["stale"][0])
+        if self.replay is not None and batch["misfits"]:
+            raise self.replay.refuse(batch["misfits"][0])
         self.method.train()
         with self.accelerator.accumulate(self.method):
             losses: dict[str, Tensor] = self.method(batch_on(self.accelerator.device, batch))

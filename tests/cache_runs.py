@@ -39,5 +39,5 @@ def cache_of(replay: Replay) -> CacheFolder:
 
 
 def content(cache: CacheFolder) -> tuple[bytes, bytes]:
-    """Rows and view CRCs, all bytes."""
-    return (cache.path / "rows.f16").read_bytes(), (cache.path / "views.u32").read_bytes()
+    """Rows and pair CRCs, all bytes."""
+    return (cache.path / "rows.f16").read_bytes(), (cache.path / "pairs.u32").read_bytes()

@@ -49,7 +49,7 @@ def test_damaged_blocks_are_found_struck_out_and_built_again(many: Path) -> None
 
 
 @pytest.mark.parametrize("size", [0, 1000], ids=["gone", "cut"])
-@pytest.mark.parametrize("name", ["rows.f16", "views.u32"])
+@pytest.mark.parametrize("name", ["rows.f16", "pairs.u32"])
 def test_a_file_that_is_gone_or_cut_is_built_again(name: str, size: int, many: Path) -> None:
     cache = cache_of(build(cached_recipe(2), many))
     whole = content(cache)
@@ -121,7 +121,7 @@ def test_a_cache_that_is_gone_while_it_is_read_is_said(few: Path) -> None:
 
 def test_folders_without_files_are_verified_removed_and_not_listed(few: Path) -> None:
     cache = cache_of(build(cached_recipe(2), few))
-    for name in ("rows.f16", "views.u32"):
+    for name in ("rows.f16", "pairs.u32"):
         (cache.path / name).unlink()
     assert cache.damaged() == list(cache.journal.read()) != []
     cache.journal.rewrite([])

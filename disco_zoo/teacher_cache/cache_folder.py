@@ -2,7 +2,7 @@
 
     <caches>/<id>/cache.json     the key, and what people want to know
                   rows.f16       float16, slot by slot: (slots, images, width)
-                  views.u32      CRC-32 of each view's pixels: (slots, images)
+                  pairs.u32      CRC-32 of each view's pixels and its row: (slots, images)
                   done-0.jsonl   which blocks of both are finished (`journal.py`)
 
 `<caches>` is $DISCO_ZOO_CACHE, else $XDG_CACHE_HOME/disco-zoo, else ~/.cache/disco-zoo, and in it `teacher_views`. Rows
@@ -28,7 +28,7 @@ from disco_zoo.atomic import why_not_written, write_whole
 from disco_zoo.errors import BadCache
 from disco_zoo.teacher_cache.journal import BLOCK_IMAGES, Block, Done, Journal
 
-ROWS, VIEWS, FACTS = "rows.f16", "views.u32", "cache.json"
+ROWS, PAIRS, FACTS = "rows.f16", "pairs.u32", "cache.json"
 
 
 def caches_home() -> Path:
@@ -84,7 +84,7 @@ class CacheFolder:
         """
         try:
             facts: dict[str, Any] = json.loads((self.path / FACTS).read_text(encoding="utf-8"))
-            if facts["images"] < 1 or facts["width"] < 1:
+            if facts["images"] < 1 or facts["width"] < 1 or not isinstance(facts["key"], dict):
                 raise ValueError("a cache of nothing")
             return facts
         except (OSError, ValueError, LookupError, TypeError) as error:
@@ -107,7 +107,7 @@ class CacheFolder:
     @property
     def slots_on_disk(self) -> int:
         """Views of each image that the files have room for."""
-        sizes = (self._size(ROWS) // (self.images * self.width * 2), self._size(VIEWS) // (self.images * 4))
+        sizes = (self._size(ROWS) // (self.images * self.width * 2), self._size(PAIRS) // (self.images * 4))
         return min(sizes)
 
     @property
@@ -132,7 +132,7 @@ class CacheFolder:
             if lost := [done for done in self.journal.read() if done.first_slot + done.slots > self.slots_on_disk]:
                 self.strike_out(lost)  # a file was cut: what grows in its place is not what was noted
             _reserve(self.path / ROWS, slots * self.images * self.width * 2)
-            _reserve(self.path / VIEWS, slots * self.images * 4)
+            _reserve(self.path / PAIRS, slots * self.images * 4)
 
     def serves(self, facts: dict[str, Any], slots: int) -> bool:
         """Whether all that a run with these facts and `slots` views of each image reads is there."""
@@ -174,9 +174,9 @@ class CacheFolder:
         shape = (self.slots_on_disk, self.images, self.width)
         return np.memmap(self.path / ROWS, dtype="<f2", mode="r", shape=shape)
 
-    def view_crcs(self) -> np.ndarray:
-        """uint32 (slots, images), memory-mapped."""
-        return np.memmap(self.path / VIEWS, dtype="<u4", mode="r", shape=(self.slots_on_disk, self.images))
+    def pair_crcs(self) -> np.ndarray:
+        """uint32 (slots, images), memory-mapped: `pair_crc` of each view and its row."""
+        return np.memmap(self.path / PAIRS, dtype="<u4", mode="r", shape=(self.slots_on_disk, self.images))
 
     def write(self, block: Block, rows: np.ndarray, crcs: np.ndarray, unreadable: dict[int, str], writer: int) -> None:
         """Store a block and note it.
@@ -190,11 +190,13 @@ class CacheFolder:
         Raises:
             BadCache: no room or no permission; what was noted before stays.
         """
+        rows = rows.astype("<f2")
+        pairs = np.array([[*map(pair_crc, *slot)] for slot in zip(rows, crcs, strict=True)], dtype="<u4")
         with writing_errors(self.path, self.elsewhere):
-            for name, values in ((ROWS, rows.astype("<f2")), (VIEWS, crcs.astype("<u4"))):
+            for name, values in ((ROWS, rows), (PAIRS, pairs)):
                 self._write_slots(name, block.first, block.first_slot, values)
             named = {str(index): text for index, text in unreadable.items()}
-            self.journal.append(Done(block.first, block.first_slot, len(rows), block_crc(rows, crcs), named), writer)
+            self.journal.append(Done(block.first, block.first_slot, len(rows), block_crc(rows, pairs), named), writer)
 
     def _write_slots(self, name: str, first: int, first_slot: int, values: np.ndarray) -> None:
         row_bytes = values[0, 0].nbytes
@@ -204,12 +206,12 @@ class CacheFolder:
                 _write_all(file, np.ascontiguousarray(part).tobytes())
             os.fsync(file.fileno())
 
-    def damaged(self) -> list[Done]:
-        """Noted blocks whose rows are not those that were written."""
-        noted = list(self.journal.read())
+    def damaged(self, among: list[Done] | None = None) -> list[Done]:
+        """Noted blocks whose rows are not those that were written: of all, or of some."""
+        noted = list(self.journal.read()) if among is None else among
         if not self.slots_on_disk:
             return noted
-        rows, crcs, found = self.rows(), self.view_crcs(), []
+        rows, crcs, found = self.rows(), self.pair_crcs(), []
         for done in noted:
             last_slot = done.first_slot + done.slots
             place = slice(done.first_slot, last_slot), slice(done.first, done.first + BLOCK_IMAGES)
@@ -255,10 +257,15 @@ class CacheFolder:
             return True
 
 
-def block_crc(rows: np.ndarray, crcs: np.ndarray) -> int:
-    """CRC-32 of rows float16 (slots, n, width) and of their views' CRCs uint32 (slots, n)."""
+def pair_crc(row: np.ndarray, view_crc: int) -> int:
+    """CRC-32 of a view's pixels, whose own is known, and after them its row float16 (width,)."""
+    return zlib.crc32(row.astype("<f2").tobytes(), int(view_crc))
+
+
+def block_crc(rows: np.ndarray, pairs: np.ndarray) -> int:
+    """CRC-32 of rows float16 (slots, n, width) and of their pairs' CRCs uint32 (slots, n)."""
     crc = zlib.crc32(np.ascontiguousarray(rows, dtype="<f2").tobytes())
-    return zlib.crc32(np.ascontiguousarray(crcs, dtype="<u4").tobytes(), crc)
+    return zlib.crc32(np.ascontiguousarray(pairs, dtype="<u4").tobytes(), crc)
 
 
 def _write_all(file: Any, content: bytes) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from disco_zoo.errors import BadCache
 from disco_zoo.teacher_cache.block_views import view_crc
-from disco_zoo.teacher_cache.cache_folder import CacheFolder
+from disco_zoo.teacher_cache.cache_folder import CacheFolder, pair_crc
 
 
 @dataclass
@@ -40,14 +40,14 @@ class CachedRows:
         """float16 (D,)."""
         return torch.from_numpy(np.array(self._open()[0][slot, image]))
 
-    def is_first_view(self, view: Tensor, image: int, slot: int) -> bool:
-        """Whether a view uint8 (3, S, S), drawn again, is the one that the teacher saw, bit for bit."""
-        return view_crc(view) == int(self._open()[1][slot, image])
+    def belongs(self, row: Tensor, view: Tensor, image: int, slot: int) -> bool:
+        """Whether the teacher saw this view uint8 (3, S, S), drawn again, and said `row` of it: both to the bit."""
+        return pair_crc(row.numpy(), view_crc(view)) == int(self._open()[1][slot, image])
 
     def _open(self) -> tuple[np.ndarray, np.ndarray]:
         if self._files is None:
             try:
-                self._files = self.cache.rows(), self.cache.view_crcs()
+                self._files = self.cache.rows(), self.cache.pair_crcs()
             except (OSError, ValueError) as error:
                 raise BadCache(
                     f"teacher cache {self.cache.path.name} was removed while it was read. "

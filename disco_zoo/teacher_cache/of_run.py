@@ -11,12 +11,16 @@ from torch.utils.data import Dataset
 
 from disco_zoo.build import small_views_of
 from disco_zoo.datasets import ImageSource, require_index
+from disco_zoo.errors import BadCache
 from disco_zoo.methods import METHODS
+from disco_zoo.progress import console
 from disco_zoo.recipe import Recipe
 from disco_zoo.teacher_cache.block_views import SlotViews
 from disco_zoo.teacher_cache.build import Building, build_cache
 from disco_zoo.teacher_cache.cache_folder import CacheFolder, caches_home
 from disco_zoo.teacher_cache.cached_rows import CachedRows
+from disco_zoo.teacher_cache.misfit import Misfit, refusal_of
+from disco_zoo.teacher_cache.nearest import why_new
 from disco_zoo.teacher_cache.replayed_views import ReplayedKind, ReplayedViews
 from disco_zoo.teacher_cache.slots import SlotDraw
 from disco_zoo.teacher_cache.views_key import BIG, SMALL, cache_key
@@ -34,6 +38,11 @@ class Replay:
 
     def epoch(self, epoch: int, companions: Companions | None) -> Dataset[dict[str, Any]]:
         return ReplayedViews(self.source, self.kinds, seed=self.seed, epoch=epoch, companions=companions)
+
+    def refuse(self, misfit: Misfit) -> BadCache:
+        """What to raise where a view and a row do not belong together; what is wrong is struck out."""
+        kind = self.kinds[misfit.kind]
+        return refusal_of(misfit, self.source, kind.draw, kind.rows)
 
     def facts(self) -> list[dict[str, Any]]:
         """For run.json."""
@@ -80,6 +89,8 @@ def replay_for(
             "key": key.values, "images": len(source), "width": teacher.embed_dim, "title": teacher.title,
             "data": source.name, "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         }  # fmt: skip
+        if why := why_new(cache, facts):
+            console.print(why, soft_wrap=True)
         draw = SlotDraw(view, recipe.seed, kind)
         build_cache(cache, slots, Building(
             "teacher's views", SlotViews(source, draw, key.values["view_size"]),

@@ -14,6 +14,7 @@ from disco_zoo.datasets import ImageSource, use_or_replace
 from disco_zoo.errors import UnreadableImage
 from disco_zoo.source_image import SourceImage
 from disco_zoo.teacher_cache.cached_rows import CachedRows
+from disco_zoo.teacher_cache.misfit import Misfit
 from disco_zoo.teacher_cache.slots import SlotDraw, slots_of_companion, slots_of_step
 from disco_zoo.view_dataset import Companions, collate_views
 
@@ -34,9 +35,9 @@ class ReplayedKind:
 
 
 class ReplayedViews(Dataset[dict[str, Any]]):
-    """As `ViewDataset`, with "targets", the teacher's float16 rows (D,) of the views, and "stale".
+    """As `ViewDataset`, with "targets", the teacher's float16 rows (D,) of the views, and "misfits".
 
-    "stale" says of a view, in one line, that it is not what the teacher saw: the image, or what draws views, changed.
+    Those are views that are not what the teacher saw, or whose rows are not what it said.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class ReplayedViews(Dataset[dict[str, Any]]):
         return {
             "views": [one.view for one in found],
             "targets": [one.target for one in found],
-            "stale": [one.stale for one in found if one.stale is not None],
+            "misfits": [one.misfit for one in found if one.misfit is not None],
             "index": used,
             "unreadable": unreadable,
         }
@@ -82,31 +83,29 @@ class ReplayedViews(Dataset[dict[str, Any]]):
         """The views of an image or its replacement in the slots that `slots_of` names."""
 
         def draw(image: SourceImage, used: int) -> list[_Replayed]:
-            return [self._one(kind, image, used, slot) for kind in self.kinds for slot in slots_of(kind, used)]
+            numbered = enumerate(self.kinds)
+            return [self._one(number, image, used, slot) for number, kind in numbered for slot in slots_of(kind, used)]
 
         return use_or_replace(self.source, index, draw)
 
-    def _one(self, kind: ReplayedKind, image: SourceImage, index: int, slot: int) -> _Replayed:
-        view = kind.draw(image, index, slot)
-        if kind.rows.is_first_view(view, index, slot):
-            return _Replayed(view, kind.rows.row(index, slot))
-        stale = (
-            f"image {index} ({self.source.path(index)}) is not what the teacher saw: it, or what draws views, "
-            f"changed since. Type: disco-zoo cache rm {kind.rows.cache.path.name}, then the command with --resume"
-        )
-        return _Replayed(view, kind.rows.row(index, slot), stale)
+    def _one(self, number: int, image: SourceImage, index: int, slot: int) -> _Replayed:
+        kind = self.kinds[number]
+        view, row = kind.draw(image, index, slot), kind.rows.row(index, slot)
+        fits = kind.rows.belongs(row, view, index, slot)
+        return _Replayed(view, row, None if fits else Misfit(number, index, slot))
 
 
 @dataclass(frozen=True)
 class _Replayed:
-    """A view, the teacher's row of it, and what is wrong if it is not what the teacher saw."""
+    """A view, the teacher's row of it, and where they are if they do not belong together."""
 
     view: Tensor
     target: Tensor
-    stale: str | None = None
+    misfit: Misfit | None
 
 
 def collate_replayed(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """As `collate_views`, with "targets": [float16 (B, D), ...] and "stale": all that was said."""
+    """As `collate_views`, with "targets": [float16 (B, D), ...] and "misfits"."""
     targets: list[Tensor] = [torch.stack(column) for column in zip(*(item["targets"] for item in items), strict=True)]
-    return {**collate_views(items), "targets": targets, "stale": [text for item in items for text in item["stale"]]}
+    misfits = [misfit for item in items for misfit in item["misfits"]]
+    return {**collate_views(items), "targets": targets, "misfits": misfits}

@@ -1,0 +1,168 @@
+"""A view and a row that do not belong together: nothing is learned from them, and no more than they is lost."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cache_runs import build, cache_of, cached_recipe, content
+from tiny_runs import toy_images, train
+
+from disco_zoo.errors import BadCache, BadRunFolder
+from disco_zoo.progress import console
+from disco_zoo.teacher_cache import shelf
+from disco_zoo.teacher_cache.cache_folder import CacheFolder
+from disco_zoo.teachers import Teacher
+
+pytest_plugins = ("cache_fixtures",)
+pytestmark = pytest.mark.usefixtures("one_thread", "own_caches")
+
+NUM_IMAGES, VIEWS = 100, 2  # two blocks, of 64 and of 36 images
+RECIPE = cached_recipe(VIEWS, optim__epochs=1)
+OTHERS = toy_images(NUM_IMAGES, seed=7)
+ROW_BYTES = 2 * 96  # features of the toy teacher
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder whose fingerprint is of names and sizes: it does not tell an image edited in place."""
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number, image in enumerate(toy_images(NUM_IMAGES, seed=0)):
+        image.save(folder / f"{number:03d}.bmp")
+    return folder
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many views the teacher was asked about, call by call."""
+    calls: list[int] = []
+    former = Teacher.__call__
+
+    def count(teacher: Teacher, views: Any, *arguments: Any) -> Any:
+        calls.append(len(views))
+        return former(teacher, views, *arguments)
+
+    monkeypatch.setattr(Teacher, "__call__", count)
+    return calls
+
+
+def edit(folder: Path, *numbers: int) -> None:
+    for number in numbers:
+        OTHERS[number].save(folder / f"{number:03d}.bmp")
+
+
+def overwrite(cache: CacheFolder, image: int, values: bytes) -> None:
+    """Damage the row of slot 1 of an image."""
+    with (cache.path / "rows.f16").open("rb+") as file:
+        file.seek((NUM_IMAGES + image) * ROW_BYTES)
+        file.write(values)
+
+
+def test_an_edited_image_costs_its_block_alone(photos: Path, tmp_path: Path, asked: list[int]) -> None:
+    cache = cache_of(build(RECIPE, photos))
+    before = content(cache)
+    assert sum(asked) == NUM_IMAGES * VIEWS
+    edit(photos, 70)
+    with pytest.raises(
+        BadCache, match=r"image 70 \(.*070\.bmp\) is not what the teacher saw: it changed since\. The rows"
+    ):
+        train(RECIPE, photos, tmp_path / "run")
+    assert not (tmp_path / "run" / "student.safetensors").exists()
+    assert cache.missing(VIEWS).tolist() == [[False] * VIEWS, [True] * VIEWS]
+    asked.clear()
+    train(RECIPE, photos, tmp_path / "run", resume=True)
+    assert sum(asked) == (NUM_IMAGES - 64) * VIEWS
+    mended = content(cache)
+    assert mended != before
+    shelf.remove(cache)
+    assert content(cache_of(build(RECIPE, photos))) == mended
+
+
+def test_where_all_views_changed_the_cache_is_of_no_use(photos: Path, tmp_path: Path) -> None:
+    cache = cache_of(build(RECIPE, photos))
+    before = content(cache)
+    edit(photos, *range(NUM_IMAGES))
+    with pytest.raises(
+        BadCache, match=r"image \d+ .* and (3\d) of \1 others are not what .* cache rm [0-9a-f]{16}, then"
+    ):
+        train(RECIPE, photos, tmp_path / "run")
+    assert content(cache) == before
+    assert not cache.missing(VIEWS).any()
+
+
+@pytest.mark.parametrize("values", [b"\x55", np.full(96, np.nan, "<f2").tobytes()], ids=["a byte", "no numbers"])
+def test_a_damaged_row_is_never_learned_from(values: bytes, photos: Path, tmp_path: Path, asked: list[int]) -> None:
+    cache = cache_of(build(RECIPE, photos))
+    whole = content(cache)
+    overwrite(cache, 3, values)
+    with pytest.raises(
+        BadCache, match=r"cache [0-9a-f]{16} is damaged at image 3 .*struck out.*cache verify [0-9a-f]{16}"
+    ):
+        train(RECIPE, photos, tmp_path / "run")
+    assert not (tmp_path / "run" / "student.safetensors").exists()
+    asked.clear()
+    train(RECIPE, photos, tmp_path / "run", resume=True)
+    assert sum(asked) == 64 * VIEWS
+    assert content(cache) == whole
+
+
+def test_a_cache_that_may_not_be_written_is_said(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cache = cache_of(build(RECIPE, photos))
+    edit(photos, 70)
+
+    former = type(cache.lock).acquire
+
+    def refuse(lock: Any, *arguments: Any, **options: Any) -> Any:
+        if Path(lock.lock_file).parent == cache.path:
+            raise PermissionError(13, "Permission denied")
+        return former(lock, *arguments, **options)
+
+    monkeypatch.setattr(type(cache.lock), "acquire", refuse)
+    with pytest.raises(BadCache, match=r"changed since, and its rows cannot be struck out: .*Permission denied"):
+        train(RECIPE, photos, tmp_path / "run")
+
+
+CHANGES: list[tuple[dict[str, Any], str | None]] = [
+    ({"optim__precision": "bf16"}, "is of precision fp32, not bf16"),
+    ({"teacher__source": "test_efficientnet"}, "is of another teacher or input of it (test_resnet (random weights))"),
+    ({"data__max_images": 20}, "is of other images (100 images, not 20)"),
+    ({"views__recipe": "plain"}, "is of views of another recipe or size"),
+    ({"seed": 1, "views__recipe": "plain"}, None),
+    ({}, None),
+]
+
+
+@pytest.mark.parametrize(("change", "words"), CHANGES)
+def test_a_run_says_why_it_makes_a_new_cache(
+    change: dict[str, Any], words: str | None, photos: Path, capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    first = cache_of(build(RECIPE, photos)).path.name
+    monkeypatch.setattr(console, "quiet", False)
+    capsys.readouterr()
+    other = cache_of(build(cached_recipe(VIEWS, optim__epochs=1, **change), photos)).path.name
+    said = [line for line in capsys.readouterr().err.splitlines() if "a new one is made" in line]
+    if words is None:
+        assert said == []
+        return
+    assert said == [
+        f"teacher cache {first} {words}: a new one is made, {other}. "
+        f"To free the room of the other type: disco-zoo cache rm {first}"
+    ]
+
+
+def test_a_run_on_other_images_is_refused_before_its_cache_is_built(photos: Path, tmp_path: Path) -> None:
+    train(RECIPE, photos, tmp_path / "run", steps=2)
+    OTHERS[0].save(photos / "new.bmp")
+    with pytest.raises(BadRunFolder, match="holds a run on other images"):
+        train(RECIPE, photos, tmp_path / "run", resume=True)
+    assert len(shelf.caches()) == 1
+    (photos / "new.bmp").unlink()
+    (tmp_path / "run" / "checkpoint.pt").write_bytes(b"PK")
+    shelf.remove(shelf.caches()[0])
+    with pytest.raises(BadRunFolder, match="is damaged"):
+        train(RECIPE, photos, tmp_path / "run", resume=True)
+    assert shelf.caches() == []
