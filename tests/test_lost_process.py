@@ -47,10 +47,10 @@ def after_step(method):
     former(method)
     steps[0] += 1
     first_time = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") == "0"
-    if os.environ["RANK"] == "1" and steps[0] == 3 and first_time:
+    if os.environ["RANK"] == "1" and steps[0] == (1 if sys.argv[1] == "fail early" else 3) and first_time:
         if sys.argv[1] == "kill":
             os.kill(os.getpid(), signal.SIGKILL)
-        if sys.argv[1] == "fail":
+        if sys.argv[1].startswith("fail"):
             raise BadData("the disk of this machine is gone")
 DisCo.after_step = after_step
 sys.exit(main(sys.argv[2:]))
@@ -64,7 +64,7 @@ def typed(work: Path, out: Path) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("how", ["fail", "kill"])
+@pytest.mark.parametrize("how", ["fail", "fail early", "kill"])
 def test_the_other_process_says_so_and_does_not_wait(how: str, work: Path, tmp_path: Path) -> None:
     common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     begun = time.monotonic()
@@ -80,10 +80,14 @@ def test_the_other_process_says_so_and_does_not_wait(how: str, work: Path, tmp_p
     (first, _, first_err), (second, _, second_err) = results
     assert first == 2, first_err
     assert first_err.splitlines()[-1].startswith("Error: another process of this run ended")
-    assert first_err.splitlines()[-1].endswith("repeat the command with --resume")
     assert "Traceback" not in first_err
-    if how == "fail":
+    if how != "kill":
         assert (second, second_err.splitlines()[-1]) == (2, "Error: the disk of this machine is gone")
+    if how == "fail early":
+        assert first_err.splitlines()[-1].endswith("There was no checkpoint yet; repeat the command")
+        assert not (tmp_path / "run" / "checkpoint.pt").exists()
+        return
+    assert first_err.splitlines()[-1].endswith("repeat the command with --resume")
     assert checkpoint_of(tmp_path / "run")["position"]["step"] == 2
 
 
