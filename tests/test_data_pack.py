@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import resource
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from data_makers import PIXELS, png
+from paused import killed_at
 from PIL import Image
 from test_view_pixels import jpeg, photo
 
@@ -136,14 +134,25 @@ class file_limit:
         signal.signal(signal.SIGXFSZ, self.handler)
 
 
-def test_a_killed_job_is_resumed_to_the_same_bytes(tmp_path: Path) -> None:
+# Points: the middle and the end of each file, a shard or the record, before it has its name.
+PAUSING_PACK = """
+import sys
+from paused import torn
+from disco_zoo.cli import main
+from disco_zoo.pack import job
+write_out = job.write_out
+job.write_out = lambda path, write: write_out(path, torn(write))
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize(("point", "named"), [(9, 2), (11, 3)], ids=["in_the_third_shard", "in_its_record"])
+def test_a_killed_job_is_resumed_to_the_same_bytes(point: int, named: int, tmp_path: Path) -> None:
     command = ["data", "pack", "sample", "--shard-mb", "1", "--workers", "0", "--out"]
     out = tmp_path / "killed"
-    process = subprocess.Popen([sys.executable, "-m", "disco_zoo", *command, str(out)], stderr=subprocess.DEVNULL)
-    while process.poll() is None and not (out / "train-00002.shard").exists():
-        time.sleep(0.002)
-    process.kill()
-    process.wait()
+    killed_at(point, PAUSING_PACK, *command, out, folder=tmp_path)
+    assert len(list(out.glob("[!.]*.shard"))) == named
+    assert len(json.loads((out / "pack.json").read_text())["shards"]) == 2
     with pytest.raises(BadData):
         open_source(out)  # a part is no data
     assert main([*command, str(out), "--resume"]) == 0

@@ -6,17 +6,14 @@ import os
 import re
 import resource
 import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 
 import pytest
+from paused import killed_at
 from shard_makers import make_shards
-from tiny_runs import subprocess_environment
 
 from disco_zoo.errors import CannotWrite
-from disco_zoo.shard_index import find_index
+from disco_zoo.shard_index import ROW, ROWS_FILE, find_index
 from disco_zoo.shard_index_build import _Build, build_index
 
 
@@ -54,19 +51,43 @@ def test_an_interrupted_build_goes_on_to_the_same_bytes(
     assert index_bytes(resumed.path) == index_bytes(whole.path)
 
 
-def test_a_killed_build_leaves_nothing_that_is_trusted_and_goes_on(tmp_path: Path) -> None:
-    shards = make_shards(tmp_path / "a", [2] * 300)
-    plain = build_index(make_shards(tmp_path / "b", [2] * 300))[0]
-    code = "import pathlib, sys, disco_zoo.shard_index_build as b; b.COMMIT_SECONDS = 0.0; "
-    code += "b.build_index(pathlib.Path(sys.argv[1]))"
-    journal = shards / ".disco_index.partial" / "journal.jsonl"
-    build = subprocess.Popen([sys.executable, "-c", code, str(shards)], env=subprocess_environment())
-    deadline = time.monotonic() + 60
-    while not (journal.is_file() and journal.stat().st_size) and time.monotonic() < deadline:
-        assert build.poll() is None
-        time.sleep(0.001)
-    build.send_signal(signal.SIGKILL)
-    build.wait()
+# Points: the middle and the end of each write of a commit, one for each shard: rows, labels, folders, journal.
+PAUSING_BUILD = """
+import pathlib, sys
+from paused import by_halves
+import disco_zoo.shard_index_build as b
+
+class Torn:
+    def __init__(self, file):
+        self.file, self.fileno, self.waiting = file, file.fileno, b""
+    def write(self, content):
+        self.waiting += content
+    def flush(self):
+        content, self.waiting = self.waiting, b""
+        by_halves(lambda part: (self.file.write(part), self.file.flush()), content)
+
+files = {}
+def torn(given):
+    return {name: files.setdefault(name, Torn(file)) for name, file in given.items()}
+add, commit = b._Build._add, b._Build._commit
+b._Build._add = lambda build, name, given: add(build, name, torn(given))
+b._Build._commit = lambda build, given: commit(build, torn(given))
+b.COMMIT_SECONDS = -1.0
+b.build_index(pathlib.Path(sys.argv[1]))
+"""
+POINTS_A_COMMIT = 8
+
+
+@pytest.mark.parametrize("point", [1, 3, 7], ids=["in_rows", "in_labels", "in_journal"])
+def test_a_killed_build_leaves_nothing_that_is_trusted_and_goes_on(point: int, tmp_path: Path) -> None:
+    plain = build_index(make_shards(tmp_path / "b", [2] * 6))[0]
+    shards = make_shards(tmp_path / "a", [2] * 6)
+    killed_at(3 * POINTS_A_COMMIT + point, PAUSING_BUILD, shards, folder=tmp_path)
+    partial = shards / ".disco_index.partial"
+    journal = (partial / "journal.jsonl").read_bytes()
+    assert journal.count(b"\n") == 3
+    assert journal.endswith(b"\n") == (point != 7)
+    assert (partial / ROWS_FILE).stat().st_size > 3 * 2 * ROW.itemsize, "nothing is written that is not noted"
     assert find_index(shards) is None
     index, _ = build_index(shards)
     assert index_bytes(index.path) == index_bytes(plain.path)

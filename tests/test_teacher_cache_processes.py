@@ -8,15 +8,24 @@ import random
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from cache_runs import NUM_IMAGES, content
+from paused import killed_at, start_until
+from safetensors.torch import load_file
 from test_distributed_run import finish, free_port
-from tiny_runs import command, differences, subprocess_environment, toy_parquet, toy_recipe_file, train
+from tiny_runs import (
+    checkpoint_of,
+    command,
+    differences,
+    subprocess_environment,
+    toy_parquet,
+    toy_recipe_file,
+    train,
+)
 
 from disco_zoo.recipe import load_recipe
 from disco_zoo.teacher_cache.cache_folder import CacheFolder
@@ -87,68 +96,76 @@ def test_a_build_goes_on_with_another_number_of_processes(work: Path, whole: Any
     assert (cache.path.name, content(cache)) == whole
 
 
-SLOW_BUILD = """
-import sys, time
+# Blocks of one view, and points: before each is computed, in the middle of each write, and after it.
+PAUSING_BUILD = """
+import io, sys
+from pathlib import Path
+from paused import by_halves, point
 from disco_zoo.cli import main
-from disco_zoo.teacher_cache import cache_folder
-former = cache_folder._write_all
-def slowly(file, content):
-    for start in range(0, len(content), 4096):
-        former(file, content[start:start + 4096])
-        time.sleep(0.04)
-cache_folder._write_all = slowly
+from disco_zoo.teacher_cache import build, cache_folder, journal
+
+class TornFile(io.BufferedRandom):
+    def write(self, content):
+        by_halves(self.write_through, content)
+    def write_through(self, part):
+        super().write(part)
+        self.flush()
+
+class TornPath(type(Path())):
+    def open(self, *arguments, **options):
+        appended = self.name.startswith("done-") and arguments == ("ab+",)
+        return TornFile(io.FileIO(self, "a+")) if appended else super().open(*arguments, **options)
+
+do_block, write_all, append = build._do_block, cache_folder._write_all, journal.Journal.append
+def pausing_append(self, done, writer):
+    self.folder = TornPath(self.folder)
+    append(self, done, writer)
+
+build.SLOTS_A_BLOCK = 1
+build._do_block = lambda *arguments: (point(), do_block(*arguments))[1]
+cache_folder._write_all = lambda file, content: by_halves(lambda part: write_all(file, part), content)
+journal.Journal.append = pausing_append
 sys.exit(main(sys.argv[1:]))
 """
+POINTS_A_BLOCK = 7  # its start, and two for each of rows, views and journal
 
 
-def start_slowly(work: Path, caches: Path) -> subprocess.Popen[str]:
-    arguments = build_command(work)[3:]
-    return subprocess.Popen(
-        [sys.executable, "-c", SLOW_BUILD, *arguments], cwd=work, text=True, stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE, env=environment(caches),
-    )  # fmt: skip
-
-
-def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
-    while process.poll() is None and not path.exists():
-        time.sleep(0.02)
-
-
-def wait_for_cache(caches: Path, process: subprocess.Popen[str]) -> Path:
-    """The folder of the cache, once its first rows are being written."""
-    while process.poll() is None:
-        for rows in (caches / "teacher_views").glob("*/rows.f16"):
-            return rows.parent
-        time.sleep(0.02)
-    raise AssertionError(process.communicate())
-
-
-@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [3, pytest.param(10, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])])
 def test_killed_builds_leave_nothing_that_is_wrongly_trusted(kills: int, work: Path, whole: Any) -> None:
-    caches, chance = work / f"killed{kills}", random.Random(5)
-    for number in range(kills):
-        process = start_slowly(work, caches)
-        folder = wait_for_cache(caches, process)
-        time.sleep(chance.uniform(0.0, 2.0))
-        process.kill()
-        process.communicate()
-        cache = CacheFolder(folder)
-        assert cache.damaged() == [], f"kill {number}"
-    cache = build(work, caches)
-    assert (cache.path.name, content(cache)) == whole
+    """Kills at random points of two blocks' work: in mid-compute, in mid-write, and within the journal's line."""
+    caches, grew, unnoted = work / f"killed{kills}", 0, 0
+    cache, noted = CacheFolder(caches / "teacher_views" / whole[0]), set[tuple[int, int]]()
+    for number in random.Random(5).sample(range(1, 2 * POINTS_A_BLOCK + 1), kills):
+        killed_at(number, PAUSING_BUILD, *build_command(work)[3:], folder=work, environment=environment(caches))
+        former, noted = noted, {(done.first, done.first_slot) for done in cache.journal.read()}
+        assert cache.damaged() == [], f"killed at point {number}"
+        assert former <= noted, "what was finished is lost"
+        assert cache.missing(VIEWS).any(), "the kill met a finished cache"
+        grew += former < noted
+        unnoted += written_blocks(cache) - len(noted)
+    assert grew >= kills // 3
+    assert unnoted >= kills // 3, "the kills met no block between its rows and its line"
+    assert content(build(work, caches)) == whole[1]
+
+
+def written_blocks(cache: CacheFolder) -> int:
+    """Blocks of which at least the first rows are there, noted or not."""
+    rows = cache.rows()
+    return sum(bool(rows[slot, first].any()) for slot in range(len(rows)) for first in range(0, NUM_IMAGES, 64))
 
 
 def test_ctrl_c_keeps_what_is_finished(work: Path, whole: Any) -> None:
+    """Ctrl-C in the middle of the second block's rows: this block is the last."""
     caches = work / "interrupted"
-    process = start_slowly(work, caches)
-    folder = wait_for_cache(caches, process)
-    wait_for(folder / "done-0.jsonl", process)
+    process = start_until(
+        POINTS_A_BLOCK + 2, PAUSING_BUILD, *build_command(work)[3:], folder=work, environment=environment(caches)
+    )
     process.send_signal(signal.SIGINT)
-    _, shown = process.communicate(timeout=120)
+    _, shown = process.communicate("\n", timeout=120)
     assert process.returncode == 130, shown
-    assert shown.splitlines()[-1].startswith("Interrupted: stopped after ")
-    assert "they are kept. To go on, repeat the command" in shown
-    assert CacheFolder(folder).missing(VIEWS).any()
+    assert shown.splitlines()[-1].startswith("Interrupted: stopped after 128 of 900 views; they are kept.")
+    assert shown.splitlines()[-1].endswith("To go on, repeat the command")
+    assert len([*only_cache(caches).journal.read()]) == 2
     cache = build(work, caches)
     assert (cache.path.name, content(cache)) == whole
 
@@ -254,38 +271,49 @@ def test_two_processes_train_from_a_cache_as_one_does(
     assert facts["teacher"]["caches"] == [{"id": only_cache(tmp_path / "caches2").path.name, "views": 2}]
 
 
+# Points: each step's start, and the middle and the end of each checkpoint's file before it has its name.
+PAUSING_RUN = """
+import sys, tiny_runs
+from paused import point, torn
+from disco_zoo import checkpoint
+from disco_zoo.cli import main
+from disco_zoo.engine import Trainer
+
+micro_step, write_whole = Trainer._micro_step, checkpoint.write_whole
+Trainer._micro_step = lambda *arguments: (point(), micro_step(*arguments))[1]
+checkpoint.write_whole = lambda path, write, *more: write_whole(path, torn(write), *more)
+sys.exit(main(sys.argv[1:]))
+"""
+
+
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_cached_runs_killed_at_random_moments_end_as_an_undisturbed_one(work: Path, tmp_path: Path) -> None:
-    chance = random.Random(9)
     recipe = toy_recipe_file(
         tmp_path, "disco", optim__epochs=3, teacher__cache_views=4, log__checkpoint_every_steps=3,
         student__model="dropping_student",
     )  # fmt: skip
-    script = "import sys, tiny_runs; from disco_zoo.cli import main; sys.exit(main(sys.argv[1:]))"
-
-    def run(out: str, *more: object) -> subprocess.Popen[str]:
-        arguments = ("train", recipe, "--data", work / "toy_train.parquet", "--out", tmp_path / out, "--workers", 1)
-        return subprocess.Popen(
-            [sys.executable, "-c", script, *map(str, arguments), "--device", "cpu", *map(str, more)], cwd=tmp_path,
-            text=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment(tmp_path / f"caches_{out}"),
-        )  # fmt: skip
-
-    straight = run("straight")
-    _, shown = straight.communicate(timeout=300)
-    assert straight.returncode == 0, shown
-    for _ in range(10):
-        begun = (tmp_path / "killed" / "checkpoint.pt").is_file()
-        process = run("killed", *(["--resume"] if begun else []))
-        time.sleep(chance.uniform(3.0, 9.0))
-        process.kill()
-        process.communicate()
-    begun = (tmp_path / "killed" / "checkpoint.pt").is_file()
-    last = run("killed", *(["--resume"] if begun else []))
-    _, shown = last.communicate(timeout=300)
-    assert last.returncode == 0, shown
-    states = [torch.load(tmp_path / out / "checkpoint.pt", weights_only=True) for out in ("straight", "killed")]
-    for state in states:
-        for clock in ("seconds", "data_wait_seconds"):
-            state["position"].pop(clock)
-    assert differences(*states) == []
-    assert len(os.listdir(tmp_path / "caches_killed" / "teacher_views")) == 1
+    straight, killed = tmp_path / "straight", tmp_path / "killed"
+    all_steps = train(load_recipe(str(recipe)), work / "toy_train.parquet", straight, workers=1)["position"]["step"]
+    arguments = ["train", recipe, "--data", work / "toy_train.parquet", "--out", killed, "--workers", 1]
+    arguments += ["--device", "cpu"]
+    resumed_from = []
+    for number in random.Random(9).sample(range(1, 16), 10):
+        resume = ["--resume"] if resumed_from else []
+        killed_at(
+            number, PAUSING_RUN, *arguments, *resume, folder=tmp_path, environment=environment(tmp_path / "caches")
+        )
+        begun = (killed / "checkpoint.pt").is_file()
+        resumed_from += [checkpoint_of(killed)["position"]["step"]] if begun else []
+    assert len(set(resumed_from)) >= 5, "too few kills met a run that goes on"
+    assert max(resumed_from) < all_steps
+    last = subprocess.run(
+        [sys.executable, "-c", "import sys, tiny_runs; from disco_zoo.cli import main; sys.exit(main(sys.argv[1:]))",
+         *map(str, arguments), "--resume"],
+        cwd=tmp_path, capture_output=True, text=True, check=False, env=environment(tmp_path / "caches"),
+    )  # fmt: skip
+    assert last.returncode == 0, last.stderr
+    assert differences(checkpoint_of(straight), checkpoint_of(killed)) == []
+    students = [load_file(out / "student.safetensors") for out in (straight, killed)]
+    assert differences(*students) == []
+    assert len(os.listdir(tmp_path / "caches" / "teacher_views")) == 1
