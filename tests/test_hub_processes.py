@@ -126,6 +126,9 @@ def test_a_process_killed_while_it_holds_the_lock_does_not_block_the_next(
         process.stdin.write("\n")
         process.stdin.flush()
         wait_for(lambda: hub.count("GET") == 1)  # the first one is in its download
+    assert second.stderr is not None
+    assert NAME in second.stderr.readline()  # it has waited for two seconds, and says so
+    assert hub.count("GET") == 1, "it did not wait for the first"
     first.kill()
     first.communicate()
     out, err = second.communicate(timeout=60)

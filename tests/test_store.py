@@ -129,6 +129,7 @@ def test_a_process_killed_in_mid_install_leaves_nothing_that_is_trusted(home: Pa
     process = context.Process(target=slow_install, args=(str(home), str(ready)))
     process.start()
     while not ready.exists():
+        assert process.is_alive()
         time.sleep(0.01)
     os.kill(process.pid or 0, signal.SIGKILL)
     process.join()
