@@ -25,7 +25,15 @@ from disco_zoo.methods import METHODS
 from disco_zoo.plan import words
 from disco_zoo.plan.device_speeds import DEPTHWISE_SLOWDOWN, DEVICE_SPEEDS, device_speed
 from disco_zoo.plan.flops import CORRECTIONS, Flops
-from disco_zoo.plan.hours import Work, cache_plan, hours, speed_of_device, speed_of_steps
+from disco_zoo.plan.hours import (
+    RunHours,
+    Work,
+    break_even_epochs,
+    cache_plan,
+    hours,
+    speed_of_device,
+    speed_of_steps,
+)
 from disco_zoo.plan.noise_source import NoiseSource
 from disco_zoo.plan.planning import PlanOptions, plan_recipe
 from disco_zoo.plan.step_cost import empty_batch
@@ -135,7 +143,7 @@ def test_cache_of_a_plan_in_closed_form(planned: Callable[..., str]) -> None:
     )
     width, cache = plan["target_width"], plan["cache"]
     assert cache["size_bytes"] == 1000 * 4 * (width * 2 + 4)
-    assert cache["break_even_epochs"] == 2
+    assert cache["even_forwards_epochs"] == 2
     step, teacher = sum(plan["flops"].values()), plan["flops"]["teacher"]
     assert cache["build_flops"] == pytest.approx(1000 * 4 * teacher / 16)  # two views of eight images a step
     # The toy student, an EfficientNet, is slower by its depthwise convolutions; teacher and loss are not.
@@ -144,6 +152,8 @@ def test_cache_of_a_plan_in_closed_form(planned: Callable[..., str]) -> None:
     assert plan["hours"]["total_seconds"] == pytest.approx(250 * (cached_step + teacher / per_second))
     built = cache["build_flops"] / per_second
     assert plan["cached_hours"]["total_seconds"] == pytest.approx(250 * cached_step + built)
+    # Of 125 steps of 8 images an epoch; loaders are taken to keep up, so only forwards count.
+    assert plan["break_even_epochs"] == pytest.approx(built / (125 * teacher / per_second)) == pytest.approx(2)
 
 
 def test_a_method_that_keeps_the_teachers_features_runs_it_once() -> None:
@@ -175,7 +185,7 @@ def test_hours_in_closed_form() -> None:
     assert speed.step_seconds == pytest.approx(10)
     assert speed.cached_step_seconds == pytest.approx(4)
     cache = cache_plan(WORK, 4, 128, num_views=2)
-    assert (cache.size_bytes, cache.break_even_epochs) == (1000 * 4 * (128 * 2 + 4), 2)
+    assert (cache.size_bytes, cache.even_forwards_epochs) == (1000 * 4 * (128 * 2 + 4), 2)
     # Two big views, and with them three small crops.
     assert cache_plan(WORK, 4, 128, num_views=2, num_small=3).slots == 4 + 2 * 3
     assert hours(WORK, speed).total_seconds == pytest.approx(4000)
@@ -184,6 +194,44 @@ def test_hours_in_closed_form() -> None:
     assert hours(WORK, speed, None, 0.05).total_seconds == pytest.approx(4000)
     assert hours(WORK, speed, cache, 0.05).total_seconds == pytest.approx(400 * 5 + 1000 * 4 * 0.03)
     assert hours(WORK, speed, cache, 0.2).total_seconds == pytest.approx(400 * 20 + 1000 * 2 * 0.2)
+
+
+def test_a_cache_pays_for_itself_when_it_has_saved_its_build() -> None:
+    plain, cached = RunHours(10, 10, 50, 0), RunHours(4, 5, 170, 0)
+    # The method's own 50 seconds are spent in both; 10 steps an epoch save 5 seconds each.
+    assert break_even_epochs(WORK, plain, cached) == pytest.approx(120 / 50)
+    assert break_even_epochs(WORK, plain, RunHours(4, 10, 170, 0)) is None
+
+
+def test_loaders_put_off_the_day_on_which_a_cache_pays() -> None:
+    speed, cache = speed_of_device(WORK, tflops=1e-12 * 10, utilisation=0.5), cache_plan(WORK, 4, 128, num_views=2)
+
+    def epochs(loader_seconds: float) -> float | None:
+        return break_even_epochs(
+            WORK, hours(WORK, speed, None, loader_seconds), hours(WORK, speed, cache, loader_seconds)
+        )
+
+    assert epochs(0.0) == cache.even_forwards_epochs == 2
+    assert epochs(0.08) == pytest.approx(1000 * 2 * 0.08 / (10 * (10 - 8)))  # the build waits for views, steps do, too
+    assert epochs(0.1) is None  # ten seconds a step for its views: the teacher costs nothing
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ([], "a count of its forwards alone"),
+        (["--device-tflops", 1], "It has paid for itself after 2 epochs"),
+        (["--device-tflops", 1e6, "--cores", 1], "It never pays for itself in this training"),
+    ],
+)
+def test_a_plan_says_when_a_cache_pays(planned: Callable[..., str], arguments: list[object], expected: str) -> None:
+    cached = ("--images", 1000, "--set", "teacher.cache_views=4")
+    plan = json.loads(planned("disco", *cached, *arguments, "--json"))
+    assert any(expected in sentence for sentence in plan["assumptions"])
+    assert (plan["break_even_epochs"] is None) == ("after" not in expected)
+    table = planned("disco", *cached, *arguments)
+    assert ("the cache has paid for itself" in table) == (plan["cached_hours"] is not None)
+    assert ("never │" in table) == ("never" in expected)
 
 
 def test_the_teachers_forward_is_what_a_step_with_it_takes_longer() -> None:

@@ -12,6 +12,7 @@ from disco_zoo.plan.noise_source import DIFFERENT
 from disco_zoo.plan.resident_memory import CPU_ALLOCATOR_FACTOR
 
 if TYPE_CHECKING:
+    from disco_zoo.plan.hours import CachePlan
     from disco_zoo.plan.planning import Plan
 
 
@@ -36,12 +37,28 @@ def sentences(plan: Plan, packed_how: str, tflops: tuple[float, str] | None) -> 
     )
     if plan.cache is not None:
         yield (
-            f"Cache: {plan.cache.slots} views of each image, {plan.target_width} numbers a view in fp16. It has paid "
-            f"for itself after {plan.cache.break_even_epochs:g} epochs."
+            f"Cache: {plan.cache.slots} views of each image, {plan.target_width} numbers a view in fp16. "
+            f"{_break_even(plan, plan.cache)}"
         )
     yield f"Shards: {packed_how}."
     yield from _of_views(plan)
     yield from _of_hours(plan, tflops)
+
+
+def _break_even(plan: Plan, cache: CachePlan) -> str:
+    forwards = f"{cache.even_forwards_epochs:.3g} epochs"
+    if plan.cached_hours is None:
+        return (
+            f"Without it the teacher has been run as often after {forwards}: a count of its forwards alone, which "
+            "leaves out that the build draws its views once more. When it has paid for itself in time is not known "
+            "without a speed."
+        )
+    if plan.break_even_epochs is None:
+        return "It never pays for itself in this training: an epoch is no faster with it."
+    return (
+        f"It has paid for itself after {plan.break_even_epochs:.3g} epochs: hours of its build over hours that an "
+        f"epoch saves. (The teacher alone has been run as often after {forwards}.)"
+    )
 
 
 def _of_views(plan: Plan) -> Iterator[str]:
@@ -76,6 +93,10 @@ def _of_hours(plan: Plan, tflops: tuple[float, str] | None) -> Iterator[str]:
     else:
         yield f"{plan.options.cores} cores draw views; a step lasts as long as the slower of loaders and networks."
     if plan.cached_hours is not None:
-        yield "A cache's build is the teacher's forward alone; its views are drawn by loaders as in training."
+        yield (
+            "A cache's build lasts as long as the slower of its loaders and the teacher's forward."
+            if plan.options.cores
+            else "A cache's build is the teacher's forward alone: its loaders are taken to keep up as well."
+        )
     waiting = "" if plan.options.cores else ", waiting for data"
     yield f"Not in the hours: evaluation, checkpoints{waiting}."

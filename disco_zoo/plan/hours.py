@@ -56,7 +56,7 @@ class CachePlan:
         epochs: that pass until each view has been seen once.
         size_bytes: on disk.
         build_flops: of the teacher's one pass over them.
-        break_even_epochs: after so many epochs the teacher has been run as often without the cache.
+        even_forwards_epochs: after so many epochs the teacher has been run as often without the cache.
     """
 
     views: int
@@ -64,7 +64,7 @@ class CachePlan:
     epochs: float
     size_bytes: int
     build_flops: float
-    break_even_epochs: float
+    even_forwards_epochs: float
 
 
 @dataclass(frozen=True)
@@ -126,3 +126,9 @@ def hours(work: Work, speed: Speed, cache: CachePlan | None = None, loader_secon
         before += work.images * max(cache.slots * speed.teacher_view_seconds, cache.epochs * loader_seconds)
     step = max(network, work.batch_size * loader_seconds)
     return RunHours(network, step, before, before + work.steps * step)
+
+
+def break_even_epochs(work: Work, plain: RunHours, cached: RunHours) -> float | None:
+    """After so many epochs a cache has saved the time that its build took; None where an epoch is no faster with it."""
+    saved_seconds = (plain.step_seconds - cached.step_seconds) * work.steps / work.epochs
+    return (cached.before_seconds - plain.before_seconds) / saved_seconds if saved_seconds > 0 else None

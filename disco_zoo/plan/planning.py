@@ -11,7 +11,16 @@ from disco_zoo.plan.calibration import StepSeconds, require_memory, time_steps
 from disco_zoo.plan.data_facts import DataFacts, ViewCost, data_facts, packed_bytes_per_image, time_views
 from disco_zoo.plan.device_speeds import DEFAULT_UTILISATION, DEPTHWISE_SLOWDOWN, device_speed
 from disco_zoo.plan.flops import Flops
-from disco_zoo.plan.hours import CachePlan, RunHours, Work, cache_plan, hours, speed_of_device, speed_of_steps
+from disco_zoo.plan.hours import (
+    CachePlan,
+    RunHours,
+    Work,
+    break_even_epochs,
+    cache_plan,
+    hours,
+    speed_of_device,
+    speed_of_steps,
+)
 from disco_zoo.plan.noise_source import NoiseSource
 from disco_zoo.plan.resident_memory import PredictedMemory, predict_memory
 from disco_zoo.plan.step_cost import Parameters, StepCost, step_cost
@@ -76,6 +85,13 @@ class Plan:
         """That loaders need for no network to wait, without and with the cache."""
         return self._cores(self.hours), self._cores(self.cached_hours)
 
+    @property
+    def break_even_epochs(self) -> float | None:
+        """Until a cache has saved what its build took; None where it never does, and without `cached_hours`."""
+        if self.hours is None or self.cached_hours is None:
+            return None
+        return break_even_epochs(self.work, self.hours, self.cached_hours)
+
     def _cores(self, run: RunHours | None) -> float | None:
         if run is None:
             return None
@@ -99,6 +115,7 @@ class Plan:
             "packed_bytes": self.packed_bytes_per_image * self.facts.images,
             "loader_cores": without,
             "loader_cores_cached": cached,
+            "break_even_epochs": self.break_even_epochs,
             **figures,
         }
 
