@@ -15,10 +15,11 @@ from pairs import cells
 from torch import nn
 
 from disco_zoo.encoder import channels_last_pays
+from disco_zoo.run_folder import benchmark_line
 
 MODELS = (
-    "efficientnet_b0", "efficientnet_b1", "mobilenetv3_large_100", "resnet18", "resnet34", "resnet50",
-    "vit_tiny_patch16_224", "xcit_tiny_12_p16_224",
+    "efficientnet_b0", "efficientnet_b1", "mobilenetv2_100", "mobilenetv3_large_100", "resnet18", "resnet34",
+    "resnet50", "vit_tiny_patch16_224", "xcit_tiny_12_p16_224",
 )  # fmt: skip
 
 
@@ -46,6 +47,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     images = torch.randn(args.batch_size, 3, args.image_size, args.image_size)
+    print(benchmark_line(args.threads), "\n")
     print("| network | channels-last, ms | contiguous, ms | ratio | range | rule |\n|---|---:|---:|---:|---|---|")
     for name in args.models:
         networks = pair(name, args.image_size)

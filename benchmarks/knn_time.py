@@ -13,6 +13,7 @@ import time
 import torch
 
 from disco_zoo.evaluate.knn import neighbours
+from disco_zoo.run_folder import benchmark_line
 
 K = 200
 
@@ -42,7 +43,8 @@ def main() -> None:
         print(f"{shape[0]:>9} {shape[1]:>7} {shape[2]:>6} {seconds:>7.1f} {seconds / first:>6.2f}")
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     features_mib = 4 * args.width * (args.train + args.test) / 2**20
-    print(f"k {K}, {args.threads} thread(s); peak memory {peak_mib:.0f} MiB, of which features {features_mib:.0f} MiB")
+    print(f"{benchmark_line(args.threads)}, k {K}")
+    print(f"peak memory {peak_mib:.0f} MiB, of which features {features_mib:.0f} MiB")
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from disco_zoo.datasets import ImageSource, open_source
 from disco_zoo.epoch_loader import epoch_loader
 from disco_zoo.methods.base import Method
 from disco_zoo.recipe import load_recipe
+from disco_zoo.run_folder import benchmark_line
 from disco_zoo.shard_index_build import build_index
 
 SIZES = (10**3, 10**4, 10**5, 10**6, 10**7)
@@ -73,7 +74,7 @@ def main() -> None:
         few = build_index(folder / "shards")[0]
         for rows in SIZES:
             repeat_rows(few, folder / str(rows), rows)
-        print(f"batches of {BATCH_SIZE} images, {args.rounds} rounds of {args.batches} batches\n")
+        print(f"{benchmark_line(1)}; batches of {BATCH_SIZE} images, {args.rounds} rounds of {args.batches} batches\n")
         print("| rows | workers | opened (ms) | begin (ms) | batches/s | speed against 10^3 rows, median [rounds] |")
         print("|---:|---:|---:|---:|---:|---:|")
         for workers in args.workers:

@@ -12,7 +12,9 @@ import subprocess
 import sys
 import time
 
-from disco_zoo.run_folder import hardware_line
+import torch
+
+from disco_zoo.run_folder import benchmark_line
 
 SCRIPT = shutil.which("disco-zoo") or sys.exit("disco-zoo is not on the path: pip install it")
 COMMANDS = {
@@ -41,7 +43,7 @@ def main() -> None:
         turns.append({name: seconds(command) for name, command in COMMANDS.items()})
         if turn == 0:
             turns.clear()  # files come from the disk the first time
-    print(hardware_line(), "\n")
+    print(benchmark_line(torch.get_num_threads()), "\n")
     print("| | seconds | times `import timm`, median [rounds] |\n|---|---:|---:|")
     for name in COMMANDS:
         ratios = sorted(taken[name] / taken["import timm"] for taken in turns)

@@ -1,7 +1,8 @@
-"""Where a training step's time goes, besides forward, backward and data: python benchmarks/step_overhead.py
+"""Where a training step's time goes, besides forward and backward: python benchmarks/step_overhead.py
 
-Runs the engine on noise images held in memory and adds up the time spent inside each part of the step. `engine` is what
-remains: the loop, Accelerate, logs, the check of the loss.
+Runs the engine on noise images held in memory and adds up the time spent inside each part of the step. `data` is what
+the step waits for: all views with `--workers 0`, which draws them in this process, else what workers are too late with.
+`engine` is what remains: the loop, Accelerate, logs, the check of the loss.
 """
 
 from __future__ import annotations
@@ -24,8 +25,9 @@ from disco_zoo.accelerator import make_accelerator
 from disco_zoo.build import build_parts
 from disco_zoo.datasets import ImageSource
 from disco_zoo.engine import Trainer
+from disco_zoo.launch import usable_cores
 from disco_zoo.recipe import Recipe, load_recipe
-from disco_zoo.run_folder import RunFolder
+from disco_zoo.run_folder import RunFolder, benchmark_line
 
 PARTS = ("forward", "backward", "data", "optimiser", "EMA")
 STEPS_A_RECORD = 10
@@ -54,8 +56,10 @@ class Noise(ImageSource):
 
 
 @contextmanager
-def timed(spent: dict[str, float], part: str, owner: Any, name: str) -> Iterator[None]:
-    """Add the time inside `owner.name` to a part."""
+def timed(
+    spent: dict[str, float], part: str, owner: Any, name: str, then: Callable[[], None] = lambda: None
+) -> Iterator[None]:
+    """Add the time inside `owner.name` to a part, then call `then`."""
     former: Callable[..., Any] = getattr(owner, name)
 
     def call(*args: Any, **options: Any) -> Any:
@@ -64,6 +68,7 @@ def timed(spent: dict[str, float], part: str, owner: Any, name: str) -> Iterator
             return former(*args, **options)
         finally:
             spent[part] += time.perf_counter() - began
+            then()
 
     setattr(owner, name, call)
     try:
@@ -72,28 +77,42 @@ def timed(spent: dict[str, float], part: str, owner: Any, name: str) -> Iterator
         delattr(owner, name)
 
 
-def shares(recipe: Recipe, source: ImageSource, steps: int) -> dict[str, float]:
-    """Milliseconds a step of each part, over `steps` steps after ten for warming up."""
+class Span:
+    """From one moment between steps to a later one, with what was spent inside it."""
+
+    def __init__(self, trainer: Trainer, spent: dict[str, float], first_step: int, last_step: int) -> None:
+        self.trainer, self.spent, self.first_step, self.last_step = trainer, spent, first_step, last_step
+        self.taken: dict[str, float] = {}
+        self._began, self._waited = 0.0, 0.0
+
+    def step_done(self) -> None:
+        step = self.trainer.position.step + 1  # the engine counts it right after
+        if step == self.first_step:
+            self.spent.clear()
+            self._began, self._waited = time.perf_counter(), self.trainer.wait.seconds
+        elif step == self.last_step:
+            whole = time.perf_counter() - self._began
+            self.taken = {**self.spent, "data": self.trainer.wait.seconds - self._waited, "whole": whole}
+
+
+def shares(recipe: Recipe, source: ImageSource, steps: int, workers: int) -> dict[str, float]:
+    """Milliseconds a step of each part, over `steps` steps after ten in which workers start and all is warm."""
     spent: dict[str, float] = defaultdict(float)
     with tempfile.TemporaryDirectory() as folder:
         accelerator = make_accelerator(recipe, "cpu")
         run_folder = RunFolder(Path(folder), recipe, resume=False)
         parts = build_parts(recipe, source, accelerator.device)
-        trainer = Trainer(recipe, parts, source, run_folder, accelerator=accelerator)
-        trainer.train(max_steps=STEPS_A_RECORD)
-        data_before, began = trainer.position.data_wait_seconds, time.perf_counter()
+        trainer = Trainer(recipe, parts, source, run_folder, accelerator=accelerator, workers=workers)
+        span = Span(trainer, spent, STEPS_A_RECORD, STEPS_A_RECORD + steps)
         with (
             timed(spent, "forward", trainer.method, "forward"),
             timed(spent, "backward", accelerator, "backward"),
             timed(spent, "optimiser", trainer.optimizer, "step"),
-            timed(spent, "EMA", parts.method, "after_step"),
-            timed(spent, "saving", trainer, "_save"),
+            timed(spent, "EMA", parts.method, "after_step", then=span.step_done),
         ):
             trainer.train(max_steps=STEPS_A_RECORD + steps)
-        whole = time.perf_counter() - began - spent["saving"]  # once, at the end
-        spent["data"] = trainer.position.data_wait_seconds - data_before
         run_folder.close()
-    return {part: 1000 * spent[part] / steps for part in PARTS} | {"whole": 1000 * whole / steps}
+    return {part: 1000 * span.taken[part] / steps for part in (*PARTS, "whole")}
 
 
 def main() -> None:
@@ -103,8 +122,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--workers", type=int, default=0, help="processes that draw views; 0: this one does")
     parser.add_argument("--set", action="append", default=[], dest="overrides", metavar="KEY=VALUE")
     args = parser.parse_args()
+    if args.workers and args.workers + args.threads > usable_cores():
+        parser.error(
+            f"{args.workers} workers and {args.threads} threads want more than the {usable_cores()} cores here"
+        )
     torch.set_num_threads(args.threads)
     fixed = [
         f"optim.batch_size={args.batch_size}", "optim.epochs=100", "optim.warmup_epochs=0",
@@ -113,12 +137,15 @@ def main() -> None:
     recipe = load_recipe(args.recipe, [*fixed, *args.overrides])
     # All steps lie in one epoch: a checkpoint is written at its end.
     source = Noise(args.batch_size * (STEPS_A_RECORD + args.steps + 1), recipe.view_size)
-    rounds = [shares(recipe, source, args.steps) for _ in range(args.rounds)]
+    rounds = [shares(recipe, source, args.steps, args.workers) for _ in range(args.rounds)]
+    print(f"{benchmark_line(args.threads)}, workers: {args.workers}; rounds of {args.steps} steps: {args.rounds}\n")
     print("| part | ms a step | share of the step, % |\n|---|---:|---:|")
     for part in (*PARTS, "engine"):
         each = [r["whole"] - sum(r[p] for p in PARTS) if part == "engine" else r[part] for r in rounds]
         share = statistics.median(100 * value / r["whole"] for value, r in zip(each, rounds, strict=True))
         print(f"| {part} | {statistics.median(each):.1f} | {share:.1f} |")
+    outside = statistics.median(100 * (1 - (r["forward"] + r["backward"]) / r["whole"]) for r in rounds)
+    print(f"| outside forward and backward | | {outside:.1f} |")
     print(f"| step | {statistics.median(r['whole'] for r in rounds):.1f} | 100 |")
 
 

@@ -15,6 +15,7 @@ from pairs import Work, cells
 
 from disco_zoo.optim import build_optimizer
 from disco_zoo.recipe_optim import OptimSection
+from disco_zoo.run_folder import benchmark_line
 from disco_zoo.teachers import Teacher, load_teacher_source
 
 TEACHERS = ("resnet50", "lite0", "efficientnet_b0", "mobilenetv3_large_100", "regnety_032")
@@ -66,6 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
+    print(benchmark_line(args.threads), "\n")
     print("| piece | now, ms | plain, ms | ratio | range |\n|---|---:|---:|---:|---|")
     for name in TEACHERS:
         works = teacher_works(name, args.image_size, args.batch_size)

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from disco_zoo.datasets import open_source
 from disco_zoo.randomness import drawing_from
+from disco_zoo.run_folder import benchmark_line
 from disco_zoo.source_image import SourceImage, to_rgb
 from disco_zoo.views import VIEW_RECIPES, draw_view
 
@@ -79,7 +80,7 @@ def main() -> None:
     torch.set_num_threads(1)
     source = open_source(args.photos, dedicated=True)
     files = [encoded for i in range(len(source)) if isinstance(encoded := source.encoded(i), bytes)]
-    print(f"{len(files)} photos, {VIEWS} views each, {args.rounds} rounds\n")
+    print(f"{benchmark_line(1)}; {len(files)} photos, {VIEWS} views each, {args.rounds} rounds\n")
     print("| views | pixels | plain (ms) | ours (ms) | faster, median [all rounds] | difference |")
     print("|---|---:|---:|---:|---:|---:|")
     for recipe, size in CASES:

@@ -107,6 +107,11 @@ def hardware_line() -> str:
     return f"{facts['cpu_cores']} CPU cores ({facts['cpu']})"
 
 
+def benchmark_line(threads: int) -> str:
+    """What figures of a benchmark were taken on: "2 CPU cores (AMD EPYC 7R13), 1 thread, torch 2.14.1"."""
+    return f"{hardware_line()}, {threads} thread{'s' * (threads != 1)}, torch {versions()['torch']}"
+
+
 def versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in VERSIONS_OF:

@@ -1,7 +1,7 @@
 """Run as a process of its own: what an indexed source of many rows costs in memory, in MiB over the bare package.
 
-Prints one JSON line. `opening` is the peak while it is opened; `training` the peak while its fingerprint is taken, an
-epoch's order drawn and images of all parts read; `seconds` the time to open it and hash it.
+Prints one JSON line. `opening` is the peak while it is opened and its fingerprint taken; `training` the peak
+after an epoch's order is drawn and images of all parts read, too; `seconds` the time to open it and hash it.
 """
 
 from __future__ import annotations
@@ -39,9 +39,8 @@ def measure(folder: str, batches: int) -> dict[str, float]:
     Path("/proc/self/clear_refs").write_text("5")  # forgets the peak of the imports
     begun = time.monotonic()
     source = open_source(folder)
-    opening, seconds = peak_mib() - before, time.monotonic() - begun
     source.fingerprint()
-    seconds = time.monotonic() - begun
+    opening, seconds = peak_mib() - before, time.monotonic() - begun
     share = BatchShare(len(source), 64, num_batches=len(source) // 64, seed=0, epoch=0)
     for _, batch in zip(range(batches), share, strict=False):
         for index in batch:

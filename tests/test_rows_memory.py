@@ -38,6 +38,8 @@ def measured(tmp_path: Path, rows: int, batches: int) -> dict[str, float]:
 @pytest.mark.parametrize("rows", [10**6, pytest.param(10**7, marks=pytest.mark.slow)])
 def test_memory_by_the_row(rows: int, tmp_path: Path) -> None:
     found = measured(tmp_path, rows, batches=200)
+    shown = f"opened and hashed in {found['seconds']:.1f} s with {found['opening']:.0f} MiB"
+    print(f"{rows:,} rows: {shown}, in training {found['training']:.0f} MiB")
     assert found["opening"] < BASE_MIB + 5 * rows / 2**20  # the labels, looked at once
     assert found["training"] < BASE_MIB + ROW_BYTES * rows / 2**20 < 300
     assert found["training"] > 8 * rows / 2**20  # the order alone: the measure measures

@@ -4,7 +4,7 @@
 
 Each contestant is a process of its own. They wait while another one is at work; each round gives each of them a few
 steps, in an order that turns. Figures are medians of the rounds' ratios, with the smallest and largest. A contest
-measured again (`--only`) takes its place in results.json, from which results.md is written.
+measured again (`--only`) takes its place in results.json, from which results.md is written; the others stay.
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -20,11 +19,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from disco_zoo.run_folder import hardware_line
+from results_page import BATCH, page
+
+from disco_zoo.run_folder import benchmark_line
 
 HERE = Path(__file__).parent
-IMAGES, BATCH = 2048, 64
+IMAGES = 2048
 VIT = "vit_base_patch16_224"
+BUILT_VIEWS = 8
 
 
 @dataclass
@@ -37,6 +39,7 @@ class Contestant:
         arguments: of the script; "{folder}" and "{out}" are filled in.
         peer: whether it runs in the other libraries' environment.
         views: student views of each image in a step, for ratios per view.
+        built_views: of each image that a step of a cache's build goes through; None for a trainer.
     """
 
     title: str
@@ -44,7 +47,12 @@ class Contestant:
     arguments: list[str]
     peer: bool = False
     views: int = 2
+    built_views: int | None = None
     seconds: list[float] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        built = {"built_views": self.built_views} if self.built_views else {}
+        return {"views": self.views, **built, "seconds": self.seconds}
 
 
 def ours(title: str, recipe: str, *overrides: str, views: int = 2) -> Contestant:
@@ -56,6 +64,17 @@ def ours(title: str, recipe: str, *overrides: str, views: int = 2) -> Contestant
 def lightly_train(method: str) -> Contestant:
     arguments = ["--data", "{folder}", "--method", method]
     return Contestant(f"lightly-train, {method}", "lightly_train_distillation.py", arguments, peer=True, views=1)
+
+
+def cache_contest(*overrides: str) -> list[Contestant]:
+    """A step of DisCo with its teacher asked and with it cached, and the build of a cache."""
+    changes = [word for change in (*overrides, f"teacher.cache_views={BUILT_VIEWS}") for word in ("--set", change)]
+    build = [str(HERE / "disco.yaml"), "--data", "{folder}", *changes]
+    return [
+        ours("teacher asked", "disco", *overrides),
+        ours("teacher cached", "disco", *overrides, "teacher.cache_views=2"),
+        Contestant("build", "cache_build.py", build, built_views=BUILT_VIEWS),
+    ]
 
 
 def groups() -> dict[str, list[Contestant]]:
@@ -89,6 +108,8 @@ def groups() -> dict[str, list[Contestant]]:
             ours("disco-zoo, feature", "feature", views=1),
             ours("disco-zoo, feature, teacher cached", "feature", cached, views=1),
         ],
+        "Teacher cache, ResNet-50": cache_contest(),
+        "Teacher cache, ViT-B/16": cache_contest(vit),
     }
 
 
@@ -154,31 +175,6 @@ def contest(name: str, contestants: list[Contestant], given: argparse.Namespace,
             one.close()
 
 
-def row(title: str, views: int, seconds: list[float], base: dict[str, Any]) -> str:
-    """One line of the table; more than 1 is faster than the first."""
-    ratios = [theirs / own * views / base["views"] for theirs, own in zip(base["seconds"], seconds, strict=True)]
-    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
-    return f"| {title} | {statistics.median(ratios):.2f} | {spread} | {BATCH / statistics.median(seconds):.1f} |"
-
-
-def page(contests: dict[str, Any]) -> str:
-    """results.md."""
-    lines = ["# Steps of several trainers in turn", "", "Written by `benchmarks/speed/measure.py`."]
-    for name, found in contests.items():
-        lines += [
-            "",
-            f"## {name}",
-            "",
-            f"{found['hardware']}; {found['setting']}.",
-            "",
-            "| | student views a second, times the first | rounds | images/s |",
-            "|---|---:|---:|---:|",
-        ]
-        base = next(iter(found["contestants"].values()))
-        lines += [row(title, one["views"], one["seconds"], base) for title, one in found["contestants"].items()]
-    return "\n".join(lines) + "\n"
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="a parquet of images; the first 2048 are used")
@@ -192,7 +188,7 @@ def main() -> None:
     given.out.mkdir(parents=True, exist_ok=True)
     record = given.out / "results.json"
     contests: dict[str, Any] = json.loads(record.read_text(encoding="utf-8")) if record.exists() else {}
-    setting = f"{given.threads} threads, batch {BATCH}, 64 px, {given.rounds} rounds of {given.steps} steps each"
+    setting = f"batch {BATCH}, 64 px, {given.rounds} rounds of {given.steps} steps each"
     with tempfile.TemporaryDirectory() as scratch:
         work = Path(scratch)
         write_images(given.data, work / "images")
@@ -201,8 +197,8 @@ def main() -> None:
             if (given.only and given.only not in name) or len(able) < 2:
                 continue
             contest(name, able, given, work)
-            taken = {one.title: {"views": one.views, "seconds": one.seconds} for one in able}
-            contests[name] = {"hardware": hardware_line(), "setting": setting, "contestants": taken}
+            taken = {one.title: one.as_json() for one in able}
+            contests[name] = {"hardware": benchmark_line(given.threads), "setting": setting, "contestants": taken}
             contests = {title: contests[title] for title in groups() if title in contests}
             record.write_text(json.dumps(contests, indent=1) + "\n", encoding="utf-8")
             (given.out / "results.md").write_text(page(contests), encoding="utf-8")
