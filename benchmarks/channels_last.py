@@ -47,7 +47,7 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     images = torch.randn(args.batch_size, 3, args.image_size, args.image_size)
-    print(benchmark_line(args.threads), "\n")
+    print(f"{benchmark_line(args.threads)}\n")
     print("| network | channels-last, ms | contiguous, ms | ratio | range | rule |\n|---|---:|---:|---:|---|---|")
     for name in args.models:
         networks = pair(name, args.image_size)

@@ -43,7 +43,7 @@ def main() -> None:
         turns.append({name: seconds(command) for name, command in COMMANDS.items()})
         if turn == 0:
             turns.clear()  # files come from the disk the first time
-    print(benchmark_line(torch.get_num_threads()), "\n")
+    print(f"{benchmark_line(torch.get_num_threads())}\n")
     print("| | seconds | times `import timm`, median [rounds] |\n|---|---:|---:|")
     for name in COMMANDS:
         ratios = sorted(taken[name] / taken["import timm"] for taken in turns)

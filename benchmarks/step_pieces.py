@@ -67,7 +67,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args(arguments)
     torch.set_num_threads(args.threads)
-    print(benchmark_line(args.threads), "\n")
+    print(f"{benchmark_line(args.threads)}\n")
     print("| piece | now, ms | plain, ms | ratio | range |\n|---|---:|---:|---:|---|")
     for name in TEACHERS:
         works = teacher_works(name, args.image_size, args.batch_size)

@@ -17,7 +17,7 @@ from tiny_runs import subprocess_environment, toy_parquet, toy_recipe, train
 
 from disco_zoo.errors import BadRunFolder
 from disco_zoo.recipe import load_recipe
-from disco_zoo.run_folder import RunFolder, require_begun
+from disco_zoo.run_folder import RunFolder, benchmark_line, hardware_line, require_begun
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -165,3 +165,9 @@ def test_finished_folder_holds_facts_that_can_be_checked(data: Path, tmp_path: P
     with safe_open(student, framework="pt") as file:
         assert file.metadata() == {"recipe": "toy_disco", "recipe_sha256": recipe.digest(), "step": "6"}
         assert {file.get_tensor(key).dtype for key in file.keys()} <= {torch.float16, torch.int64}  # noqa: SIM118
+
+
+def test_a_benchmarks_line_names_machine_threads_and_torch() -> None:
+    torch_version = importlib.metadata.version("torch")
+    assert benchmark_line(1) == f"{hardware_line()}, 1 thread, torch {torch_version}"
+    assert benchmark_line(2) == f"{hardware_line()}, 2 threads, torch {torch_version}"

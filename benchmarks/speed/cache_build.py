@@ -1,6 +1,7 @@
 """The build of a teacher cache as it is; a step is a block of 64 images in all their views, drawn, asked and on disk.
 
-A cache that is whole is followed by one of another seed, so there are as many blocks as anybody asks for.
+A cache that is whole is followed by one of another seed, so there are as many blocks as anybody asks for; opening it
+would count. 2048 images are 32 blocks, one to warm up and more than nine rounds of three take.
 """
 
 from __future__ import annotations

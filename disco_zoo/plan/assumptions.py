@@ -9,7 +9,7 @@ from disco_zoo.plan import words
 from disco_zoo.plan.calibration import WARM_UP_STEPS
 from disco_zoo.plan.device_speeds import DEPTHWISE_SLOWDOWN
 from disco_zoo.plan.noise_source import DIFFERENT
-from disco_zoo.plan.resident_memory import CPU_ALLOCATOR_FACTOR
+from disco_zoo.plan.resident_memory import CPU_ALLOCATOR_FACTOR, MEASURED_FACTORS
 
 if TYPE_CHECKING:
     from disco_zoo.plan.hours import CachePlan
@@ -30,10 +30,11 @@ def sentences(plan: Plan, packed_how: str, tflops: tuple[float, str] | None) -> 
     )
     if plan.recipe.teacher is not None:
         yield "The teacher has random weights of its architecture; an SSL head of the catalog is taken to be MoCo-v2's."
+    lowest, highest = MEASURED_FACTORS
     yield (
         "Memory: all tensors of a training step that are alive at once, for one process, without evaluation. On a CPU "
-        f"malloc and kernels add to them: x {CPU_ALLOCATOR_FACTOR} (1.08 to 1.45 measured), and the interpreter comes "
-        "on top. On a GPU cuDNN's workspace is not in it."
+        f"malloc and kernels add to them: x {CPU_ALLOCATOR_FACTOR} ({lowest} to {highest} measured), and the "
+        "interpreter comes on top. On a GPU cuDNN's workspace is not in it."
     )
     if plan.cache is not None:
         yield (
