@@ -35,6 +35,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
+    print(f"{benchmark_line(args.threads)}, k {K}\n")
     whole = (args.train, args.test, args.width)
     first = cpu_seconds(*whole)
     print(f"{'training':>9} {'test':>7} {'width':>6} {'CPU s':>7} {'share':>6}")
@@ -43,7 +44,6 @@ def main() -> None:
         print(f"{shape[0]:>9} {shape[1]:>7} {shape[2]:>6} {seconds:>7.1f} {seconds / first:>6.2f}")
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     features_mib = 4 * args.width * (args.train + args.test) / 2**20
-    print(f"{benchmark_line(args.threads)}, k {K}")
     print(f"peak memory {peak_mib:.0f} MiB, of which features {features_mib:.0f} MiB")
 
 

@@ -57,14 +57,14 @@ def random_state() -> dict[str, Any]:
     """State of the generators that dropout and shuffles draw from: the CPU's and this process's accelerator's."""
     state: dict[str, Any] = {"cpu": torch.get_rng_state()}
     if torch.cuda.is_available():
-        state["cuda"] = torch.cuda.get_rng_state()
+        state["accelerator"] = torch.cuda.get_rng_state()
     return state
 
 
 def restore_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["cpu"])
-    if torch.cuda.is_available() and "cuda" in state:
-        torch.cuda.set_rng_state(state["cuda"])
+    if torch.cuda.is_available() and "accelerator" in state:
+        torch.cuda.set_rng_state(state["accelerator"])
 
 
 def export_backbone(backbone: nn.Module, path: Path, *, half: bool, metadata: dict[str, str]) -> None:

@@ -99,12 +99,12 @@ class Trainer:
             Interrupted: Ctrl-C; the checkpoint is saved.
             BadData: too many images cannot be read.
         """
-        # Before what may take hours.
-        state = read_checkpoint(self.folder.checkpoint, self.source) if resume else None
+        if resume:  # asked before what may take hours, and not kept in memory meanwhile
+            read_checkpoint(self.folder.checkpoint, self.source)
         if max_steps != 0:
             self._prepare()
-        if state is not None:
-            self._restore(state)
+        if resume:
+            self._restore(read_checkpoint(self.folder.checkpoint, self.source))
         resume_step = self.position.step if resume else None
         metrics = MetricLogger(self.folder.path, resume_step=resume_step, writes=rank() == 0)
         last_step = self.total_steps if max_steps is None else min(self.total_steps, max_steps)
@@ -173,7 +173,7 @@ class Trainer:
         """Forward and backward on one micro-batch; the optimiser steps when the accumulated batch is complete."""
         self.unreadable.note(self.position.unreadable, batch["unreadable"])
         if self.replay is not None and batch["misfits"]:
-            raise self.replay.refuse(batch["misfits"][0])
+            raise self.replay.refusal_of(batch["misfits"])
         self.method.train()
         with self.accelerator.accumulate(self.method):
             losses: dict[str, Tensor] = self.method(batch_on(self.accelerator.device, batch))

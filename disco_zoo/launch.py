@@ -43,7 +43,8 @@ def give_way_to_first_process() -> None:
     The launcher then ends the others. One that it leaves alive is alone with its error, and says it itself.
     """
     if _whole(os.environ.get("LOCAL_RANK")) > 0:
-        time.sleep(GIVE_WAY_SECONDS)
+        with contextlib.suppress(KeyboardInterrupt):  # it ends anyway; what is wrong is still worth a line
+            time.sleep(GIVE_WAY_SECONDS)
 
 
 def processes_on_this_machine() -> int:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from cache_runs import build, cache_of, cached_recipe, content
+from filelock import FileLock
+from method_runs import method_recipe
 from tiny_runs import toy_images, train
 
 from disco_zoo.errors import BadCache, BadRunFolder
 from disco_zoo.progress import console
 from disco_zoo.teacher_cache import shelf
 from disco_zoo.teacher_cache.cache_folder import CacheFolder
+from disco_zoo.teacher_cache.journal import Done, Journal
+from disco_zoo.teacher_cache.replayed_views import Misfit
 from disco_zoo.teachers import Teacher
 
 pytest_plugins = ("cache_fixtures",)
@@ -81,12 +86,80 @@ def test_an_edited_image_costs_its_block_alone(photos: Path, tmp_path: Path, ask
     assert content(cache_of(build(RECIPE, photos))) == mended
 
 
+def test_edits_in_one_batch_cost_their_blocks_and_condemn_no_other(photos: Path, asked: list[int]) -> None:
+    """Image 99 is among those compared; that it was edited as well says nothing of the 31 others."""
+    replay = build(RECIPE, photos)
+    edit(photos, 70, 99)
+    error = replay.refusal_of([Misfit(0, 70, 1), Misfit(0, 99, 1)])
+    assert re.search(r"image 70 .* it changed since\. .* block of 64 images are struck out", str(error))
+    assert cache_of(replay).missing(VIEWS).tolist() == [[False] * VIEWS, [True] * VIEWS]
+    edit(photos, 3, 0)
+    error = replay.refusal_of([Misfit(0, 3, 0)])  # image 0 is compared, too
+    assert re.search(r"image 3 .* it changed since\. .* disco-zoo cache rm [0-9a-f]{16} first", str(error))
+    assert cache_of(replay).missing(VIEWS).all()
+    error = replay.refusal_of([Misfit(0, 3, 0)])
+    assert re.search(r"another process found teacher cache [0-9a-f]{16} wrong at image 3 ", str(error))
+
+
+def test_damage_elsewhere_is_no_change_of_images(photos: Path) -> None:
+    replay = build(RECIPE, photos)
+    edit(photos, 70)
+    overwrite(cache_of(replay), 0, b"\x55")
+    assert "changed since. The rows" in str(replay.refusal_of([Misfit(0, 70, 1)]))
+
+
+def test_an_image_that_could_not_be_read_before_is_said(photos: Path) -> None:
+    good = (photos / "070.bmp").read_bytes()
+    (photos / "070.bmp").write_bytes(bytes(len(good)))
+    replay = build(RECIPE, photos)
+    (photos / "070.bmp").write_bytes(good)
+    item = replay.epoch(0, None)[70]
+    assert {misfit.image for misfit in item["misfits"]} == {70}
+    assert "it could not be read when the cache was built, and can be now" in str(replay.refusal_of(item["misfits"]))
+
+
+def test_a_process_that_strikes_out_is_waited_for(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replay = build(RECIPE, photos)
+    cache = cache_of(replay)
+    edit(photos, 70)
+    with FileLock(cache.path / ".lock"):
+        monkeypatch.setattr("disco_zoo.teacher_cache.misfit.PATIENCE_SECONDS", 0.3)
+        assert "another process changes teacher cache" in str(replay.refusal_of([Misfit(0, 70, 1)]))
+    assert not cache.missing(VIEWS).any()
+    assert "changed since" in str(replay.refusal_of([Misfit(0, 70, 1)]))
+
+
+def test_small_crops_of_an_edited_image_are_struck_out_with_its_views(photos: Path) -> None:
+    replay = build(method_recipe("seed", teacher__cache_views=2), photos)
+    edit(photos, 70)
+    misfits = replay.epoch(0, None)[70]["misfits"]
+    assert {misfit.kind for misfit in misfits} == {0, 1}
+    replay.refusal_of(misfits[::-1])
+    for kind in replay.kinds:
+        assert kind.rows.cache.missing(kind.rows.slots).all(axis=1).tolist() == [False, True]
+
+
+def test_journals_that_are_rewritten_are_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = Journal(tmp_path, images=200)
+    for writer in (0, 1):
+        journal.append(Done(64 * writer, 0, 2, 7), writer)
+    kept, read_bytes = [Done(64, 0, 2, 7)], Path.read_bytes
+
+    def rewritten_meanwhile(path: Path) -> bytes:
+        if path.name == "done-1.jsonl":
+            journal.rewrite(kept)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", rewritten_meanwhile)
+    assert list(journal.read()) == kept
+
+
 def test_where_all_views_changed_the_cache_is_of_no_use(photos: Path, tmp_path: Path) -> None:
     cache = cache_of(build(RECIPE, photos))
     before = content(cache)
     edit(photos, *range(NUM_IMAGES))
     with pytest.raises(
-        BadCache, match=r"image \d+ .* and (3\d) of \1 others are not what .* cache rm [0-9a-f]{16}, then"
+        BadCache, match=r"image \d+ .* and (\d+) of \1 others are not what .* cache rm [0-9a-f]{16}, then"
     ):
         train(RECIPE, photos, tmp_path / "run")
     assert content(cache) == before
@@ -99,7 +172,7 @@ def test_a_damaged_row_is_never_learned_from(values: bytes, photos: Path, tmp_pa
     whole = content(cache)
     overwrite(cache, 3, values)
     with pytest.raises(
-        BadCache, match=r"cache [0-9a-f]{16} is damaged at image 3 .*struck out.*cache verify [0-9a-f]{16}"
+        BadCache, match=r"cache [0-9a-f]{16} is damaged at image 3 .*struck out.*cache verify [0-9a-f]{16} finds"
     ):
         train(RECIPE, photos, tmp_path / "run")
     assert not (tmp_path / "run" / "student.safetensors").exists()
@@ -121,7 +194,7 @@ def test_a_cache_that_may_not_be_written_is_said(photos: Path, tmp_path: Path, m
         return former(lock, *arguments, **options)
 
     monkeypatch.setattr(type(cache.lock), "acquire", refuse)
-    with pytest.raises(BadCache, match=r"changed since, and its rows cannot be struck out: .*Permission denied"):
+    with pytest.raises(BadCache, match=r"is not what the teacher cache .* stays as it is: .*Permission denied"):
         train(RECIPE, photos, tmp_path / "run")
 
 
@@ -150,7 +223,7 @@ def test_a_run_says_why_it_makes_a_new_cache(
         return
     assert said == [
         f"teacher cache {first} {words}: a new one is made, {other}. "
-        f"To free the room of the other type: disco-zoo cache rm {first}"
+        f"If no run needs the other: disco-zoo cache rm {first}"
     ]
 
 

@@ -22,7 +22,7 @@ from disco_zoo.batch import Batch
 from disco_zoo.cli import main
 from disco_zoo.errors import DiscoZooError
 from disco_zoo.methods import METHODS
-from disco_zoo.plan import words
+from disco_zoo.plan import planning, words
 from disco_zoo.plan.device_speeds import DEPTHWISE_SLOWDOWN, DEVICE_SPEEDS, device_speed
 from disco_zoo.plan.flops import CORRECTIONS, Flops
 from disco_zoo.plan.hours import (
@@ -222,6 +222,10 @@ def test_loaders_put_off_the_day_on_which_a_cache_pays() -> None:
         ([], "a count of its forwards alone"),
         (["--device-tflops", 1], "It has paid for itself after 2 epochs"),
         (["--device-tflops", 1e6, "--cores", 1], "It never pays for itself in this training"),
+        (
+            ["--device-tflops", 1, "--set", "optim.epochs=2", "--set", "teacher.cache_views=2"],
+            "for itself after 1 epoch:",
+        ),
     ],
 )
 def test_a_plan_says_when_a_cache_pays(planned: Callable[..., str], arguments: list[object], expected: str) -> None:
@@ -232,6 +236,16 @@ def test_a_plan_says_when_a_cache_pays(planned: Callable[..., str], arguments: l
     table = planned("disco", *cached, *arguments)
     assert ("the cache has paid for itself" in table) == (plan["cached_hours"] is not None)
     assert ("never │" in table) == ("never" in expected)
+
+
+def test_a_cache_that_pays_after_the_last_epoch_does_not_pay(
+    planned: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(planning, "break_even_epochs", lambda *_: 1234.5)
+    arguments = ("--images", 1000, "--set", "teacher.cache_views=4", "--device-tflops", 1)
+    assert "not in this run │" in planned("disco", *arguments)
+    (sentence,) = (one for one in json.loads(planned("disco", *arguments, "--json"))["assumptions"] if "pay" in one)
+    assert "does not pay for itself in this training: its build takes the hours that 1,234 epochs save." in sentence
 
 
 def test_the_teachers_forward_is_what_a_step_with_it_takes_longer() -> None:

@@ -47,7 +47,7 @@ def sentences(plan: Plan, packed_how: str, tflops: tuple[float, str] | None) -> 
 
 
 def _break_even(plan: Plan, cache: CachePlan) -> str:
-    forwards = f"{cache.even_forwards_epochs:.3g} epochs"
+    forwards = words.epochs(cache.even_forwards_epochs)
     if plan.cached_hours is None:
         return (
             f"Without it the teacher has been run as often after {forwards}: a count of its forwards alone, which "
@@ -56,8 +56,13 @@ def _break_even(plan: Plan, cache: CachePlan) -> str:
         )
     if plan.break_even_epochs is None:
         return "It never pays for itself in this training: an epoch is no faster with it."
+    if not plan.cache_pays:
+        return (
+            "It does not pay for itself in this training: its build takes the hours that "
+            f"{words.epochs(plan.break_even_epochs)} save."
+        )
     return (
-        f"It has paid for itself after {plan.break_even_epochs:.3g} epochs: hours of its build over hours that an "
+        f"It has paid for itself after {words.epochs(plan.break_even_epochs)}: hours of its build over hours that an "
         f"epoch saves. (The teacher alone has been run as often after {forwards}.)"
     )
 

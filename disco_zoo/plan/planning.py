@@ -92,6 +92,12 @@ class Plan:
             return None
         return break_even_epochs(self.work, self.hours, self.cached_hours)
 
+    @property
+    def cache_pays(self) -> bool:
+        """Whether that is before the run's end."""
+        epochs = self.break_even_epochs
+        return epochs is not None and epochs <= self.recipe.optim.epochs * (1 + 1e-9)
+
     def _cores(self, run: RunHours | None) -> float | None:
         if run is None:
             return None

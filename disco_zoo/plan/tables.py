@@ -127,13 +127,16 @@ def _time(plan: Plan) -> Table:
         device_hours = (run and run.total_seconds * plan.work.devices / 3600 for run in runs)
         table.add_row("device-hours", *("-" if spent is None else f"{spent:,.1f}" for spent in device_hours))
     if plan.cached_hours is not None:
-        table.add_row("the cache has paid for itself", "", _break_even(plan.break_even_epochs))
+        table.add_row("the cache has paid for itself", "", _break_even(plan))
         table.add_row("times as fast", "1.00", f"{plan.hours.total_seconds / plan.cached_hours.total_seconds:.2f}")
     return table
 
 
-def _break_even(epochs: float | None) -> str:
-    return "never" if epochs is None else f"after {epochs:.3g} epochs"
+def _break_even(plan: Plan) -> str:
+    epochs = plan.break_even_epochs
+    if epochs is None:
+        return "never"
+    return f"after {words.epochs(epochs)}" if plan.cache_pays else "not in this run"
 
 
 def _table(title: str, heads: Sequence[str], left: int = 1) -> Table:

@@ -39,6 +39,12 @@ def time(seconds: float) -> str:
     return f"{hours // 24:,} d {hours % 24} h"
 
 
+def epochs(number: float) -> str:
+    """ "4.5 epochs"; whole from a hundred on."""
+    text = f"{number:.3g}" if number < 99.95 else f"{number:,.0f}"
+    return f"{text} epoch{'s' * (text != '1')}"
+
+
 def _scaled(number: float, units: tuple[tuple[float, str], ...]) -> str:
     for factor, prefix in units:
         # What would be rounded up to a thousand belongs to the next unit.

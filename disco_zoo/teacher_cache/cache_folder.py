@@ -133,6 +133,7 @@ class CacheFolder:
                 self.strike_out(lost)  # a file was cut: what grows in its place is not what was noted
             _reserve(self.path / ROWS, slots * self.images * self.width * 2)
             _reserve(self.path / PAIRS, slots * self.images * 4)
+            (self.path / "views.u32").unlink(missing_ok=True)  # what stood for the pairs before rows were checked
 
     def serves(self, facts: dict[str, Any], slots: int) -> bool:
         """Whether all that a run with these facts and `slots` views of each image reads is there."""

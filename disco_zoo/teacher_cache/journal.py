@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -66,11 +67,18 @@ class Journal:
 
     def read(self) -> Iterator[Done]:
         """All finished blocks that make sense."""
-        for path in sorted(self.folder.glob("done-*.jsonl")):
-            for line in path.read_bytes().split(b"\n"):
-                done = _parsed(line)
-                if done is not None and 0 <= done.first < self.images and done.first % BLOCK_IMAGES == 0:
-                    yield done
+        for line in self._lines():
+            done = _parsed(line)
+            if done is not None and 0 <= done.first < self.images and done.first % BLOCK_IMAGES == 0:
+                yield done
+
+    def _lines(self) -> list[bytes]:
+        while True:
+            try:
+                paths = sorted(self.folder.glob("done-*.jsonl"))
+                return [line for path in paths for line in path.read_bytes().split(b"\n")]
+            except FileNotFoundError:  # another process rewrites them: look again
+                time.sleep(0.01)
 
     def rewrite(self, kept: list[Done]) -> None:
         """Replace all journals by one with these lines."""

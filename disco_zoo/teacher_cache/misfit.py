@@ -1,74 +1,114 @@
-"""A replayed view and a teacher's row that do not belong together: why, and what the next run computes again."""
+"""What follows where views and the teacher's rows do not belong together: why, and what the next run computes again."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import time
+from collections.abc import Sequence
 
 import numpy as np
 
 from disco_zoo.datasets import ImageSource
 from disco_zoo.errors import BadCache, UnreadableImage
-from disco_zoo.teacher_cache.cached_rows import CachedRows
+from disco_zoo.teacher_cache.cache_folder import CacheFolder
 from disco_zoo.teacher_cache.journal import BLOCK_IMAGES, Done
-from disco_zoo.teacher_cache.slots import SlotDraw
+from disco_zoo.teacher_cache.replayed_views import Misfit, ReplayedKind
 
 OTHERS_COMPARED = 32
+# Other processes of a run may have met the same misfits, and strike them out first.
+PATIENCE_SECONDS = 10.0
 
 
-@dataclass(frozen=True)
-class Misfit:
-    """Where one was found.
+def refusal_of(misfits: Sequence[Misfit], source: ImageSource, kinds: Sequence[ReplayedKind]) -> BadCache:
+    """Strike out the blocks that are damaged or of images that changed, and say so; where most changed, say that.
 
-    Attributes:
-        kind: of view, as the run counts them.
-    """
-
-    kind: int
-    image: int
-    slot: int
-
-
-def refusal_of(misfit: Misfit, source: ImageSource, draw: SlotDraw, rows: CachedRows) -> BadCache:
-    """Strike out what is damaged or of an image that changed, and say so; where all changed, say that.
+    Args:
+        misfits: of one batch, at least one.
 
     Returns the error to raise.
     """
-    cache, index = rows.cache, misfit.image
-    name, place = cache.path.name, f"image {index} ({source.path(index)})"
-    noted = [done for done in cache.journal.read() if done.first == index - index % BLOCK_IMAGES]
-    if damaged := cache.damaged(noted):
-        wrong = f"teacher cache {name} is damaged at {place}"
-        return _struck_out(rows, damaged, wrong, f". disco-zoo cache verify {name} says whether there is more")
-    differ, compared = _others_that_differ(misfit, source, draw, rows)
-    if differ:
-        return BadCache(
-            f"{place} and {differ} of {compared} others are not what the teacher saw: they, or what draws views, "
-            f"changed since. Type: disco-zoo cache rm {name}, then the command with --resume"
-        )
-    return _struck_out(rows, noted, f"{place} is not what the teacher saw: it changed since")
-
-
-def _struck_out(rows: CachedRows, blocks: list[Done], wrong: str, more: str = "") -> BadCache:
+    first = min(misfits, key=lambda misfit: misfit.kind)  # processes claim the caches in one order
+    place, name = f"image {first.image} ({source.path(first.image)})", kinds[first.kind].rows.cache.path.name
     try:
-        with rows.cache.claimed():
-            rows.cache.strike_out(blocks)
+        return _judged(first, place, misfits, source, kinds)
     except BadCache as error:
-        return BadCache(f"{wrong}, and its rows cannot be struck out: {error}")
-    return BadCache(
-        f"{wrong}. The rows of its {BLOCK_IMAGES} neighbours are struck out: repeat the command with --resume, and the "
-        f"teacher sees them again{more}"
+        return BadCache(f"{place} is not what the teacher cache {name} was made of, which stays as it is: {error}")
+
+
+def _judged(
+    first: Misfit, place: str, misfits: Sequence[Misfit], source: ImageSource, kinds: Sequence[ReplayedKind]
+) -> BadCache:
+    cache = kinds[first.kind].rows.cache
+    name, images = cache.path.name, _images_of(first.kind, misfits)
+    with cache.claimed(_Patience(name)):
+        noted = _blocks_of(cache, images)
+        if not noted:
+            return _repeat(f"another process found teacher cache {name} wrong at {place}")
+        if damaged := cache.damaged(noted):
+            cache.strike_out(damaged)
+            return _repeat(f"teacher cache {name} is damaged at {place}", f"; disco-zoo cache verify {name} finds more")
+        unread = first.image in cache.journal.unreadable()
+        others = _others_that_differ(first, images, source, kinds)
+        if others.count(True) > len(others) / 2:
+            return BadCache(
+                f"{place} and {others.count(True)} of {len(others)} others are not what the teacher saw: they, or what "
+                f"draws views, changed since. Type: disco-zoo cache rm {name}, then the command with --resume"
+            )
+        cache.strike_out(noted)
+    for kind in sorted({misfit.kind for misfit in misfits} - {first.kind}):
+        small = kinds[kind].rows.cache
+        with small.claimed(_Patience(small.path.name)):
+            small.strike_out(_blocks_of(small, _images_of(kind, misfits)))
+    why = "could not be read when the cache was built, and can be now" if unread else "changed since"
+    return _repeat(
+        f"{place} is not what the teacher saw: it {why}",
+        f"; where many images changed, type disco-zoo cache rm {name} first",
     )
 
 
-def _others_that_differ(misfit: Misfit, source: ImageSource, draw: SlotDraw, rows: CachedRows) -> tuple[int, int]:
-    """Of images all over the data: how many are not what the teacher saw, and of how many."""
+def _repeat(wrong: str, more: str = "") -> BadCache:
+    return BadCache(
+        f"{wrong}. The rows of its block of {BLOCK_IMAGES} images are struck out: repeat the command with --resume, "
+        f"and the teacher sees these again{more}"
+    )
+
+
+def _images_of(kind: int, misfits: Sequence[Misfit]) -> set[int]:
+    return {misfit.image for misfit in misfits if misfit.kind == kind}
+
+
+def _blocks_of(cache: CacheFolder, images: set[int]) -> list[Done]:
+    first = {image - image % BLOCK_IMAGES for image in images}
+    return [done for done in cache.journal.read() if done.first in first]
+
+
+def _others_that_differ(
+    first: Misfit, images: set[int], source: ImageSource, kinds: Sequence[ReplayedKind]
+) -> list[bool]:
+    """Of images all over the data, in blocks that are whole: whether each is not what the teacher saw."""
+    kind = kinds[first.kind]
+    cache, rows = kind.rows.cache, kind.rows
     numbers = np.unique(np.linspace(0, len(source) - 1, OTHERS_COMPARED, dtype=np.int64)).tolist()
-    fits = []
+    unread = cache.journal.unreadable()
+    damaged = {done.first for done in cache.damaged(_blocks_of(cache, set(numbers)))}
+    differ = []
     for index in numbers:
-        if index != misfit.image:
-            try:
-                view = draw(source.opened(index), index, misfit.slot)
-            except UnreadableImage:
-                continue  # it has no row either
-            fits.append(rows.belongs(rows.row(index, misfit.slot), view, index, misfit.slot))
-    return fits.count(False), len(fits)
+        if index in images or index in unread or index - index % BLOCK_IMAGES in damaged:
+            continue
+        try:
+            view = kind.draw(source.opened(index), index, first.slot)
+        except UnreadableImage:
+            continue  # nothing is learned from it either
+        differ.append(not rows.belongs(rows.row(index, first.slot), view, index, first.slot))
+    return differ
+
+
+class _Patience:
+    """Waits a little each time, and at last no longer."""
+
+    def __init__(self, name: str) -> None:
+        self.name, self.until = name, time.monotonic() + PATIENCE_SECONDS
+
+    def __call__(self) -> None:
+        if time.monotonic() > self.until:
+            raise BadCache(f"another process changes teacher cache {self.name}. Wait for it")
+        time.sleep(0.2)

@@ -30,7 +30,7 @@ def why_new(cache: CacheFolder, facts: dict[str, Any]) -> str | None:
         if len(causes) == 1:
             return (
                 f"teacher cache {other.path.name} is {_of(causes[0], other.facts, facts)}: a new one is made, "
-                f"{cache.path.name}. To free the room of the other type: disco-zoo cache rm {other.path.name}"
+                f"{cache.path.name}. If no run needs the other: disco-zoo cache rm {other.path.name}"
             )
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
@@ -19,9 +20,9 @@ from disco_zoo.teacher_cache.block_views import SlotViews
 from disco_zoo.teacher_cache.build import Building, build_cache
 from disco_zoo.teacher_cache.cache_folder import CacheFolder, caches_home
 from disco_zoo.teacher_cache.cached_rows import CachedRows
-from disco_zoo.teacher_cache.misfit import Misfit, refusal_of
+from disco_zoo.teacher_cache.misfit import refusal_of
 from disco_zoo.teacher_cache.nearest import why_new
-from disco_zoo.teacher_cache.replayed_views import ReplayedKind, ReplayedViews
+from disco_zoo.teacher_cache.replayed_views import Misfit, ReplayedKind, ReplayedViews
 from disco_zoo.teacher_cache.slots import SlotDraw
 from disco_zoo.teacher_cache.views_key import BIG, SMALL, cache_key
 from disco_zoo.teachers import Teacher
@@ -39,10 +40,9 @@ class Replay:
     def epoch(self, epoch: int, companions: Companions | None) -> Dataset[dict[str, Any]]:
         return ReplayedViews(self.source, self.kinds, seed=self.seed, epoch=epoch, companions=companions)
 
-    def refuse(self, misfit: Misfit) -> BadCache:
-        """What to raise where a view and a row do not belong together; what is wrong is struck out."""
-        kind = self.kinds[misfit.kind]
-        return refusal_of(misfit, self.source, kind.draw, kind.rows)
+    def refusal_of(self, misfits: Sequence[Misfit]) -> BadCache:
+        """What to raise where views and rows do not belong together; what is wrong is struck out."""
+        return refusal_of(misfits, self.source, self.kinds)
 
     def facts(self) -> list[dict[str, Any]]:
         """For run.json."""

@@ -14,7 +14,6 @@ from disco_zoo.datasets import ImageSource, use_or_replace
 from disco_zoo.errors import UnreadableImage
 from disco_zoo.source_image import SourceImage
 from disco_zoo.teacher_cache.cached_rows import CachedRows
-from disco_zoo.teacher_cache.misfit import Misfit
 from disco_zoo.teacher_cache.slots import SlotDraw, slots_of_companion, slots_of_step
 from disco_zoo.view_dataset import Companions, collate_views
 
@@ -32,6 +31,19 @@ class ReplayedKind:
     draw: SlotDraw
     num_views: int
     rows: CachedRows
+
+
+@dataclass(frozen=True)
+class Misfit:
+    """Where a replayed view and the teacher's row do not belong together.
+
+    Attributes:
+        kind: of view, as the run counts them.
+    """
+
+    kind: int
+    image: int
+    slot: int
 
 
 class ReplayedViews(Dataset[dict[str, Any]]):
