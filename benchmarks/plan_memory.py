@@ -7,24 +7,19 @@ Each training is a process of its own, three steps after a toy run; the ratio is
 from __future__ import annotations
 
 import argparse
-import json
-import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
+from disco_zoo.plan.noise_source import NoiseSource
+from disco_zoo.plan.resident_memory import predict_memory
+from disco_zoo.plan.step_cost import step_cost
+from disco_zoo.plan.weightless import without_weights
 from disco_zoo.run_folder import benchmark_line
 
-TESTS = Path(__file__).parent.parent / "tests"
-sys.path.insert(0, str(TESTS))
+sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from measure_training_memory import measured_recipe  # noqa: E402
-
-from disco_zoo.plan.noise_source import NoiseSource  # noqa: E402
-from disco_zoo.plan.resident_memory import predict_memory  # noqa: E402
-from disco_zoo.plan.step_cost import step_cost  # noqa: E402
-from disco_zoo.plan.weightless import without_weights  # noqa: E402
+from measure_training_memory import measured_recipe, peak_of_training
 
 MIB = 2**20
 CASES = (
@@ -34,18 +29,6 @@ CASES = (
     ("vit_tiny_patch16_224", 64, 64, "moco_v2"), ("vit_tiny_patch16_224", 96, 64, "disco"),
     ("resnet18", 96, 32, "disco"),
 )  # fmt: skip
-
-
-def measured_mib(student: str, image_size: int, batch_size: int, method: str) -> float:
-    """What real steps take above what a toy run has taken."""
-    with tempfile.TemporaryDirectory() as folder:
-        result = subprocess.run(
-            [sys.executable, TESTS / "measure_training_memory.py", folder, student, str(image_size), str(batch_size),
-             method],
-            env={**os.environ, "OMP_NUM_THREADS": "1"}, capture_output=True, text=True, check=True,
-        )  # fmt: skip
-    peaks = json.loads(result.stdout.splitlines()[-1])
-    return float(peaks["peak_mib"] - peaks["baseline_mib"])
 
 
 def main() -> None:
@@ -61,7 +44,8 @@ def main() -> None:
         recipe = without_weights(measured_recipe(*case))
         predicted = predict_memory(step_cost(recipe, NoiseSource(batch_size), batch_size), devices=1)
         tensors, resident = predicted.tensors_bytes / MIB, predicted.resident_bytes / MIB
-        measured = measured_mib(*case)
+        with tempfile.TemporaryDirectory() as folder:
+            measured = peak_of_training(Path(folder), *case)
         ratios.append(measured / tensors)
         title = f"{student}, {image_size} px, batch {batch_size}, {method}"
         print(f"| {title} | {tensors:.0f} | {resident:.0f} | {measured:.0f} | {ratios[-1]:.2f} |", flush=True)

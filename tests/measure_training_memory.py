@@ -8,12 +8,13 @@ A toy run of the same method goes first: what it leaves behind, imports and comp
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 import torch
 from method_runs import method_recipe
-from tiny_runs import toy_parquet
+from tiny_runs import subprocess_environment, toy_parquet
 
 from disco_zoo.peak_memory import peak_memory_mib
 from disco_zoo.recipe import Recipe
@@ -31,6 +32,18 @@ def measured_recipe(student: str, image_size: int, batch_size: int, method: str)
     if "queue_size" in recipe.method:
         larger["method"] = {**recipe.method, "queue_size": 1024}
     return recipe.model_copy(update=larger)
+
+
+def peak_of_training(
+    folder: Path, student: str, image_size: int, batch_size: int, method: str, **environment: str
+) -> float:
+    """MiB that real steps take above what a toy run has taken, in a process of its own."""
+    result = subprocess.run(
+        [sys.executable, __file__, folder, student, str(image_size), str(batch_size), method],
+        env={**subprocess_environment(), **environment}, capture_output=True, text=True, check=True, timeout=280,
+    )  # fmt: skip
+    peaks = json.loads(result.stdout.splitlines()[-1])
+    return float(peaks["peak_mib"] - peaks["baseline_mib"])
 
 
 def main(folder: Path, student: str, image_size: int, batch_size: int, method: str) -> None:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from measure_training_memory import measured_recipe
+from measure_training_memory import measured_recipe, peak_of_training
 from method_runs import method_recipe
-from tiny_runs import ROOT, subprocess_environment
 from torch import nn
 
 from disco_zoo.build import count_parameters
@@ -99,17 +95,6 @@ def test_several_devices_keep_buckets() -> None:
 SIZES = [("resnet18", 32, 128), ("mobilenetv3_large_100", 64, 64), ("efficientnet_b0", 64, 64)]
 
 
-def peak_of_training(folder: Path, student: str, image_size: int, batch_size: int, **environment: str) -> float:
-    """MiB that real steps take above what a toy run has taken, in a process of its own."""
-    script = ROOT / "tests" / "measure_training_memory.py"
-    result = subprocess.run(
-        [sys.executable, script, folder, student, str(image_size), str(batch_size), "moco_v2"],
-        env={**subprocess_environment(), **environment}, capture_output=True, text=True, check=True, timeout=280,
-    )  # fmt: skip
-    peaks = json.loads(result.stdout.splitlines()[-1])
-    return float(peaks["peak_mib"] - peaks["baseline_mib"])
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the factor is glibc's, on Linux")
 @pytest.mark.parametrize(("student", "image_size", "batch_size"), SIZES)
@@ -118,10 +103,12 @@ def test_prediction_is_within_15_percent_of_a_real_training(
 ) -> None:
     recipe = without_weights(measured_recipe(student, image_size, batch_size, "moco_v2"))
     predicted = predict_memory(step_cost(recipe, NoiseSource(batch_size), batch_size), devices=1)
-    measured = peak_of_training(tmp_path / "as_it_comes", student, image_size, batch_size)
+    measured = peak_of_training(tmp_path / "as_it_comes", student, image_size, batch_size, "moco_v2")
     assert predicted.resident_bytes / MIB == pytest.approx(measured, rel=0.15)
     # Where malloc gives freed blocks back at once, the tensors alone are nearly all of it.
-    returned = peak_of_training(tmp_path / "returned", student, image_size, batch_size, MALLOC_MMAP_THRESHOLD_="131072")
+    returned = peak_of_training(
+        tmp_path / "returned", student, image_size, batch_size, "moco_v2", MALLOC_MMAP_THRESHOLD_="131072"
+    )
     assert predicted.tensors_bytes / MIB == pytest.approx(returned, rel=0.12)
     print(f"{student} {image_size} px, batch {batch_size}: tensors {predicted.tensors_bytes / MIB:.0f} (measured "
           f"{returned:.0f}), resident {predicted.resident_bytes / MIB:.0f} (measured {measured:.0f}) MiB")  # fmt: skip

@@ -127,7 +127,7 @@ cache_folder._write_all = lambda file, content: by_halves(lambda part: write_all
 journal.Journal.append = pausing_append
 sys.exit(main(sys.argv[1:]))
 """
-POINTS_A_BLOCK = 7  # its start, and two for each of rows, views and journal
+POINTS_A_BLOCK = 7  # its start, and two for each of rows, pairs and journal
 
 
 @pytest.mark.parametrize("kills", [3, pytest.param(10, marks=[pytest.mark.slow, pytest.mark.timeout(1200)])])

@@ -62,15 +62,16 @@ def _train(
     if start_only and (resume or steps is not None):
         raise click.UsageError("--start-only takes no steps: leave out --steps and --resume")
     folder = out or Path("runs") / recipe.name
+    checkpoint = folder / "checkpoint.pt"
     # A restarted command has the arguments of the first time, which did not say --resume.
-    resume = resume or (was_restarted() and (folder / "checkpoint.pt").is_file())
+    resume = resume or (was_restarted() and checkpoint.is_file())
     options = how_to_run(device=device, workers=workers, resume=resume, steps=0 if start_only else steps)
     if resume:
         require_begun(folder)
     sources = open_data(recipe, data, eval_data)
 
     def how_to_go_on() -> str:
-        if (folder / "checkpoint.pt").is_file():
+        if checkpoint.is_file():
             return "The last checkpoint is kept; to go on, repeat the command with --resume"
         return "There was no checkpoint yet; repeat the command"
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,16 +15,12 @@ from disco_zoo.datasets import ImageSource
 from disco_zoo.errors import UnreadableImage
 from disco_zoo.interrupts import leave_interrupts_to_parent
 from disco_zoo.source_image import SourceImage
+from disco_zoo.teacher_cache.crcs import view_crc
 from disco_zoo.teacher_cache.journal import BLOCK_IMAGES, Block
 
 Item = tuple[int, int, int]  # image, first slot, number of slots
 Draw = Callable[[SourceImage, int, int], Tensor]
 """Maps image, number and slot to the view uint8 (3, S, S). It must survive pickling: workers use it."""
-
-
-def view_crc(view: Tensor) -> int:
-    """CRC-32 of a view's pixels, by which a replayed view is known to be the first one, bit for bit."""
-    return zlib.crc32(view.contiguous().numpy().data)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,6 @@ import errno
 import functools
 import json
 import os
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -26,6 +25,7 @@ from filelock import FileLock, Timeout
 
 from disco_zoo.atomic import why_not_written, write_whole
 from disco_zoo.errors import BadCache
+from disco_zoo.teacher_cache.crcs import block_crc, pair_crc
 from disco_zoo.teacher_cache.journal import BLOCK_IMAGES, Block, Done, Journal
 
 ROWS, PAIRS, FACTS = "rows.f16", "pairs.u32", "cache.json"
@@ -256,17 +256,6 @@ class CacheFolder:
             except Timeout:
                 return False
             return True
-
-
-def pair_crc(row: np.ndarray, view_crc: int) -> int:
-    """CRC-32 of a view's pixels, whose own is known, and after them its row float16 (width,)."""
-    return zlib.crc32(row.astype("<f2").tobytes(), int(view_crc))
-
-
-def block_crc(rows: np.ndarray, pairs: np.ndarray) -> int:
-    """CRC-32 of rows float16 (slots, n, width) and of their pairs' CRCs uint32 (slots, n)."""
-    crc = zlib.crc32(np.ascontiguousarray(rows, dtype="<f2").tobytes())
-    return zlib.crc32(np.ascontiguousarray(pairs, dtype="<u4").tobytes(), crc)
 
 
 def _write_all(file: Any, content: bytes) -> None:

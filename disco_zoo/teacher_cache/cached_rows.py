@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from disco_zoo.errors import BadCache
-from disco_zoo.teacher_cache.block_views import view_crc
-from disco_zoo.teacher_cache.cache_folder import CacheFolder, pair_crc
+from disco_zoo.teacher_cache.cache_folder import CacheFolder
+from disco_zoo.teacher_cache.crcs import pair_crc, view_crc
 
 
 @dataclass

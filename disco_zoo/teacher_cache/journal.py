@@ -109,6 +109,11 @@ def num_blocks(images: int) -> int:
     return -(-images // BLOCK_IMAGES)
 
 
+def block_of(image: int) -> int:
+    """The first image of the block that holds `image`."""
+    return image - image % BLOCK_IMAGES
+
+
 def missing_blocks(missing: np.ndarray, slots_a_block: int) -> list[Block]:
     """What of bool (blocks, slots) is left to do, in runs of up to `slots_a_block` neighbouring slots."""
     blocks = []

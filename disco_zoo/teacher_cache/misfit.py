@@ -10,7 +10,7 @@ import numpy as np
 from disco_zoo.datasets import ImageSource
 from disco_zoo.errors import BadCache, UnreadableImage
 from disco_zoo.teacher_cache.cache_folder import CacheFolder
-from disco_zoo.teacher_cache.journal import BLOCK_IMAGES, Done
+from disco_zoo.teacher_cache.journal import BLOCK_IMAGES, Done, block_of
 from disco_zoo.teacher_cache.replayed_views import Misfit, ReplayedKind
 
 OTHERS_COMPARED = 32
@@ -37,7 +37,8 @@ def refusal_of(misfits: Sequence[Misfit], source: ImageSource, kinds: Sequence[R
 def _judged(
     first: Misfit, place: str, misfits: Sequence[Misfit], source: ImageSource, kinds: Sequence[ReplayedKind]
 ) -> BadCache:
-    cache = kinds[first.kind].rows.cache
+    kind = kinds[first.kind]
+    cache = kind.rows.cache
     name, images = cache.path.name, _images_of(first.kind, misfits)
     with cache.claimed(_Patience(name)):
         noted = _blocks_of(cache, images)
@@ -47,17 +48,17 @@ def _judged(
             cache.strike_out(damaged)
             return _repeat(f"teacher cache {name} is damaged at {place}", f"; disco-zoo cache verify {name} finds more")
         unread = first.image in cache.journal.unreadable()
-        others = _others_that_differ(first, images, source, kinds)
+        others = _others_that_differ(kind, first.slot, images, source)
         if others.count(True) > len(others) / 2:
             return BadCache(
                 f"{place} and {others.count(True)} of {len(others)} others are not what the teacher saw: they, or what "
                 f"draws views, changed since. Type: disco-zoo cache rm {name}, then the command with --resume"
             )
         cache.strike_out(noted)
-    for kind in sorted({misfit.kind for misfit in misfits} - {first.kind}):
-        small = kinds[kind].rows.cache
-        with small.claimed(_Patience(small.path.name)):
-            small.strike_out(_blocks_of(small, _images_of(kind, misfits)))
+    for other in sorted({misfit.kind for misfit in misfits} - {first.kind}):
+        beside = kinds[other].rows.cache
+        with beside.claimed(_Patience(beside.path.name)):
+            beside.strike_out(_blocks_of(beside, _images_of(other, misfits)))
     why = "could not be read when the cache was built, and can be now" if unread else "changed since"
     return _repeat(
         f"{place} is not what the teacher saw: it {why}",
@@ -77,28 +78,25 @@ def _images_of(kind: int, misfits: Sequence[Misfit]) -> set[int]:
 
 
 def _blocks_of(cache: CacheFolder, images: set[int]) -> list[Done]:
-    first = {image - image % BLOCK_IMAGES for image in images}
+    first = {block_of(image) for image in images}
     return [done for done in cache.journal.read() if done.first in first]
 
 
-def _others_that_differ(
-    first: Misfit, images: set[int], source: ImageSource, kinds: Sequence[ReplayedKind]
-) -> list[bool]:
+def _others_that_differ(kind: ReplayedKind, slot: int, images: set[int], source: ImageSource) -> list[bool]:
     """Of images all over the data, in blocks that are whole: whether each is not what the teacher saw."""
-    kind = kinds[first.kind]
     cache, rows = kind.rows.cache, kind.rows
     numbers = np.unique(np.linspace(0, len(source) - 1, OTHERS_COMPARED, dtype=np.int64)).tolist()
     unread = cache.journal.unreadable()
     damaged = {done.first for done in cache.damaged(_blocks_of(cache, set(numbers)))}
     differ = []
     for index in numbers:
-        if index in images or index in unread or index - index % BLOCK_IMAGES in damaged:
+        if index in images or index in unread or block_of(index) in damaged:
             continue
         try:
-            view = kind.draw(source.opened(index), index, first.slot)
+            view = kind.draw(source.opened(index), index, slot)
         except UnreadableImage:
             continue  # nothing is learned from it either
-        differ.append(not rows.belongs(rows.row(index, first.slot), view, index, first.slot))
+        differ.append(not rows.belongs(rows.row(index, slot), view, index, slot))
     return differ
 
 
