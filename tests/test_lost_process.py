@@ -37,7 +37,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 VICTIM = """
 import os, signal, sys
 import tiny_runs  # registers the toy student
-from disco_zoo.cli import main
+from disco_zoo.cli import entry_point
 from disco_zoo.errors import BadData
 from disco_zoo.methods.disco import DisCo
 
@@ -53,7 +53,7 @@ def after_step(method):
         if sys.argv[1].startswith("fail"):
             raise BadData("the disk of this machine is gone")
 DisCo.after_step = after_step
-sys.exit(main(sys.argv[2:]))
+entry_point(sys.argv[2:])
 """
 
 
@@ -112,8 +112,7 @@ def torchrun(work: Path, how: str, out: Path) -> subprocess.CompletedProcess[str
 def test_a_mistake_that_all_processes_make_is_reported_once(mistake: list[str], words: str, work: Path) -> None:
     script = work / "patient.py"  # on a busy machine the first process may be seconds behind
     script.write_text(
-        "import sys\nfrom disco_zoo import cli, launch\n"
-        "launch.GIVE_WAY_SECONDS = 100\nsys.exit(cli.main(sys.argv[1:]))",
+        "import sys\nfrom disco_zoo import cli, launch\nlaunch.GIVE_WAY_SECONDS = 100\ncli.entry_point(sys.argv[1:])",
         encoding="utf-8",
     )
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]

@@ -202,7 +202,7 @@ def test_no_room_is_one_line_and_nothing_is_lost(when: str, work: Path, whole: A
 
 FAILING = """
 import os, sys
-from disco_zoo.cli import main
+from disco_zoo.cli import entry_point
 from disco_zoo.errors import BadCache
 from disco_zoo.teacher_cache import build
 former = build._do_block
@@ -212,7 +212,7 @@ def fail(cache, block, *rest):
     return former(cache, block, *rest)
 if os.environ["RANK"] == "1":
     build._do_block = fail
-sys.exit(main(sys.argv[1:]))
+entry_point(sys.argv[1:])
 """
 
 

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import errno
 import importlib
+import os
 import sys
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
 from disco_zoo.errors import DiscoZooError, Interrupted, UnknownName, did_you_mean
-from disco_zoo.launch import give_way_to_first_process
+from disco_zoo.launch import give_way_to_first_process, num_launched
 
 # verb -> (module, its line in `disco-zoo --help`); the line stands here so that help imports no verb.
 VERBS: dict[str, tuple[str, str]] = {
@@ -133,3 +134,15 @@ def main(args: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):  # click turns Ctrl-C into Abort
         return EXIT_INTERRUPTED
     return result if isinstance(result, int) else 0
+
+
+def entry_point(args: Sequence[str] | None = None) -> NoReturn:
+    """The command as a process of its own: `main`, and its exit code."""
+    code = main(args)
+    if code and num_launched() > 1:
+        # A collective that lost its peer leaves threads behind. One that asks for Python while it is taken down
+        # aborts the process, with a message of C++ after ours and another exit code.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
