@@ -137,7 +137,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def entry_point(args: Sequence[str] | None = None) -> NoReturn:
-    """The command as a process of its own: `main`, and its exit code."""
+    """`python -m disco_zoo`, which launchers start: `main`, and the process ends with its exit code."""
     code = main(args)
     if code and num_launched() > 1:
         # A collective that lost its peer leaves threads behind. One that asks for Python while it is taken down
