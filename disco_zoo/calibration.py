@@ -10,6 +10,7 @@ import torch
 from disco_zoo.batch import Batch, batch_on
 from disco_zoo.build import build_parts
 from disco_zoo.datasets import ImageSource
+from disco_zoo.image_sizes import recipes_by_size
 from disco_zoo.methods import Method
 from disco_zoo.optim import build_optimizer
 from disco_zoo.recipe import Recipe
@@ -24,8 +25,14 @@ def seconds_per_step(
 ) -> float:
     """Time the fastest of a few optimiser steps after a warm-up, views drawn in this process included.
 
-    With `teacher.cache_views` it is the time of a step that reads its targets, whether the cache is there or not.
+    With `teacher.cache_views` it is the time of a step that reads its targets, whether the cache is there or not; with
+    `student.image_sizes` the mean over the run's steps.
     """
+    sized = recipes_by_size(recipe, len(source))
+    return sum(share * _seconds_at_size(one, source, device, timed_steps) for one, share in sized)
+
+
+def _seconds_at_size(recipe: Recipe, source: ImageSource, device: torch.device | str, timed_steps: int) -> float:
     parts = build_parts(recipe, source, device)
     apply_step_settings(recipe, parts)
     method = parts.method

@@ -18,6 +18,7 @@ from disco_zoo.datasets import ImageSource
 from disco_zoo.distributed import any_process, gather_objects, num_processes, rank
 from disco_zoo.epoch_loader import EpochBatches, epoch_loader
 from disco_zoo.errors import BadRecipe, Interrupted, TrainingDiverged
+from disco_zoo.image_sizes import ImageSizes
 from disco_zoo.interrupts import InterruptFlag
 from disco_zoo.loss_watch import BadLoss, LossWatch
 from disco_zoo.methods.base import Preparation
@@ -64,6 +65,7 @@ class Trainer:
         self.accelerator, self.workers, self.label = accelerator, workers, label
         self.steps_per_epoch = len(source) // recipe.optim.batch_size
         require_batches(recipe.optim, len(source), accelerator.num_processes)
+        self.image_sizes = ImageSizes(recipe, self.steps_per_epoch)
         require_streams(recipe, source, accelerator.num_processes)
         if recipe.optim.sync_bn and accelerator.num_processes > 1:
             if accelerator.device.type == "cpu":
@@ -175,6 +177,7 @@ class Trainer:
         if self.replay is not None and batch["misfits"]:
             raise self.replay.refusal_of(batch["misfits"])
         self.method.train()
+        self.image_sizes.apply(self.plain_method, self.position.step)
         with self.accelerator.accumulate(self.method):
             losses: dict[str, Tensor] = self.method(batch_on(self.accelerator.device, batch))
             self._stop_if_bad(self.watch.note(losses["loss"], self.position.step, self.lr))

@@ -40,7 +40,7 @@ def recipe_bench(
     max_images: int | None = None,
 ) -> Bench:
     """The bench a recipe asks for, checked before the long work."""
-    size = recipe.eval.image_size or recipe.student.image_size
+    size = recipe.eval_size
     bench = Bench(train, test, size, recipe.eval.resize_size, recipe.eval.linear, device, max_images=max_images)
     bench.check()
     return bench

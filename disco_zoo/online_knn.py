@@ -21,13 +21,21 @@ class OnlineKnn:
     Args:
         train, test: labelled sources.
         num_images: at most this many of each, drawn by `seed`: the same in every epoch and every run.
-        resize_size: see `eval_transform`.
+        image_size, resize_size: in pixels, see `eval_transform`: the same throughout, also while the student trains
+            at other sizes.
     """
 
     def __init__(
-        self, train: ImageSource, test: ImageSource, *, num_images: int, seed: int, resize_size: int | None
+        self,
+        train: ImageSource,
+        test: ImageSource,
+        *,
+        num_images: int,
+        seed: int,
+        image_size: int,
+        resize_size: int | None,
     ) -> None:
-        self.train, self.test, self.resize_size = train, test, resize_size
+        self.train, self.test, self.image_size, self.resize_size = train, test, image_size, resize_size
         self.train_indices = _some(len(train), num_images, seed)
         self.test_indices = _some(len(test), num_images, seed)
 
@@ -35,7 +43,7 @@ class OnlineKnn:
         """Top-1 in percent; leaves the student's mode and all random state as they were."""
         bank, queries = (
             shared_features(
-                student.backbone, source, image_size=student.image_size, resize_size=self.resize_size,
+                student.backbone, source, image_size=self.image_size, resize_size=self.resize_size,
                 mean=student.mean, std=student.std, device=device, indices=indices,
             )
             for source, indices in ((self.train, self.train_indices), (self.test, self.test_indices))

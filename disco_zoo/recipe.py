@@ -37,6 +37,10 @@ class TeacherSection(Section):
     bn_mode: Literal["eval", "train"] = "eval"
     # Views of each image whose embeddings are computed once and replayed; None: new views, and a forward, each epoch.
     cache_views: PositiveInt | None = None
+    cache_seed: int | None = Field(default=None, ge=0, lt=2**63)  # of the cached views; None: the run's, a cache a seed
+    cache_engine: Literal["torch", "onnxruntime"] = (
+        "torch"  # what computes them on a CPU; the latter needs extra export
+    )
 
 
 class DataSection(Section):
@@ -44,6 +48,11 @@ class DataSection(Section):
     source: str | None = None  # None: must come from --data
     eval_source: str | None = None  # None: the test split of `source`
     max_images: PositiveInt | None = None  # train on a random choice of so many; None: on all
+    # More images to train on, never to measure on: which (as `id`), where (from here, or beside --data), and how often
+    # an epoch shows each of them.
+    extra_id: str | None = None
+    extra_source: str | None = None
+    extra_repeats: PositiveInt = 1
     max_unreadable_images: NonNegativeInt = 100
     # Of streams (wds/, hfids/): logical streams that a batch draws from in turn, images that wait in all of their
     # shuffle buffers together, and the images of an epoch where the source does not say.
@@ -93,7 +102,24 @@ class Recipe(Section):
     def view_size(self) -> int:
         """Side in pixels at which views are drawn: the larger of what student and teacher look at."""
         teacher = self.teacher.image_size if self.teacher else None
-        return max(self.student.image_size, teacher or 0)
+        sizes = [size for phase in self.student.image_sizes.values() for size in phase]
+        return max(self.student.image_size, *sizes, teacher or 0)
+
+    @property
+    def teacher_size(self) -> int:
+        """Side in pixels at which the teacher looks at views; the student's where the recipe does not say."""
+        return (self.teacher.image_size if self.teacher else None) or self.student.image_size
+
+    @property
+    def cache_seed(self) -> int:
+        """Of the views that a teacher cache holds: with one of its own, runs of all seeds replay one cache."""
+        own = self.teacher.cache_seed if self.teacher else None
+        return self.seed if own is None else own
+
+    @property
+    def eval_size(self) -> int:
+        """Side in pixels at which the student is measured."""
+        return self.eval.image_size or self.student.image_size
 
     @property
     def lr(self) -> float:
@@ -114,11 +140,16 @@ class Recipe(Section):
         values = {key: value for key, value in self.as_dict().items() if key not in _SILENT_SECTIONS}
         for section, key in _SILENT_KEYS:
             del values[section][key]
+        if not self.student.image_sizes:
+            del values["student"]["image_sizes"]  # runs begun before there were schedules of sizes go on
         if self.teacher and self.teacher.cache_views is None:
             del values["teacher"]["cache_views"]  # runs begun before there were caches go on
-        for key in ("streams", "shuffle_buffer", "stream_images"):
+        for key in ("cache_seed", "cache_engine"):
+            if self.teacher and getattr(self.teacher, key) == TeacherSection.model_fields[key].default:
+                del values["teacher"][key]
+        for key in ("streams", "shuffle_buffer", "stream_images", "extra_id", "extra_source", "extra_repeats"):
             if values["data"][key] == DataSection.model_fields[key].default:
-                del values["data"][key]  # as do those begun before there were streams
+                del values["data"][key]  # as do those begun before there were streams, or extra images
         return values
 
     def digest(self) -> str:

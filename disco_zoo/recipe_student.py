@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, PositiveFloat, PositiveInt
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
 
 from disco_zoo.recipe_check import Section, section_of
 
 Channels = tuple[float, float, float]
 Pixels = Annotated[int, Field(ge=16)]
+Sizes = Annotated[list[Pixels], Field(min_length=1), BeforeValidator(lambda sizes: _as_list(sizes))]
 
 # What other keys decide, or what would make timm return something else than a headless backbone.
 _RESERVED_OPTIONS = {
@@ -35,7 +36,9 @@ class StudentSection(Section):
     model: str
     # further arguments of timm.create_model: numbers, texts, true or false
     options: dict[str, Any] = Field(default_factory=dict)
-    image_size: Pixels
+    image_size: Pixels  # at which the student ends
+    # {epoch: pixels, or several sizes that steps take in turn} from that epoch on; empty: image_size throughout
+    image_sizes: dict[float, Sizes] = Field(default_factory=dict)
     mean: Channels = (0.485, 0.456, 0.406)
     std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.229, 0.224, 0.225)
     head: Literal["mlp", "mlp_bn", "linear", "none"] = "mlp"
@@ -71,6 +74,7 @@ def check_student(values: dict[str, Any]) -> list[str]:
         faults.append("student.head_dropout: head none has nothing to drop for; leave it out or write 0")
     if student.get("gradient_checkpointing") is True and section_of(values, "optim").get("compile") is True:
         faults.append("student.gradient_checkpointing: not together with optim.compile; choose one of them")
+    faults += _check_image_sizes(values)
     options = student.get("options")
     if not isinstance(options, dict):
         return faults
@@ -84,6 +88,36 @@ def check_student(values: dict[str, Any]) -> list[str]:
         elif key.endswith(_SHARES) and not (_is_number(value) and 0 <= value < 1):
             faults.append(f"student.options.{key}: must be a number from 0 to below 1, not {value}")
     return faults
+
+
+def _check_image_sizes(values: dict[str, Any]) -> list[str]:
+    """Faults of a schedule of sizes beside the epochs and the final size."""
+    student, epochs = section_of(values, "student"), section_of(values, "optim").get("epochs")
+    final, schedule = student.get("image_size"), student.get("image_sizes")
+    try:
+        phases = {float(epoch): list(_as_list(sizes)) for epoch, sizes in (schedule or {}).items()}
+    except (AttributeError, TypeError, ValueError):
+        return []  # the schema says what is wrong
+    if not phases or not all(sizes and all(type(size) is int for size in sizes) for sizes in phases.values()):
+        return []
+    faults = []
+    first, last = min(phases), max(phases)
+    if first != 0:
+        faults.append(f"student.image_sizes: must begin at epoch 0, not {first:g}")
+    if type(epochs) is int and last >= epochs:
+        faults.append(f"student.image_sizes: epoch {last:g} never comes: there are {epochs}, counted from 0")
+    if type(final) is int and (largest := max(phases[last])) != final:
+        faults.append(
+            f"student.image_sizes: ends at {largest} px, but student.image_size is {final}. "
+            f"Type: --set student.image_size={largest}"
+        )
+    if section_of(values, "views").get("small_views"):
+        faults.append("student.image_sizes: not together with views.small_views; leave one of them out")
+    return faults
+
+
+def _as_list(sizes: Any) -> Any:
+    return [sizes] if type(sizes) is int else sizes
 
 
 def _is_number(value: Any) -> bool:

@@ -27,7 +27,7 @@ SHOWN_METRICS = {"knn20_top1": "kNN", "linear_top1": "linear"}
 def subject_titles(rep: Reproduction) -> dict[str, str]:
     """The rows of the table, in order, as this recipe calls them."""
     recipe = rep.recipe
-    size = recipe.eval.image_size or recipe.student.image_size
+    size = recipe.eval_size
     own_size = recipe.teacher.image_size if recipe.teacher else None
     supervised = " (supervised)" if rep.teacher and rep.teacher.loaded.supervised else ""
     start = "inherited" if recipe.student.init == "inherit" else recipe.student.init

@@ -175,22 +175,23 @@ def _announce(
     main = recipes[-1]
     start = {"inherit": "tensors inherited from the teacher", "random": "random weights"}
     lines = [choice.why] if choice.why else []
+    extra = f", and {len(sources.extra) - len(sources.train)} extra ones an epoch" if sources.extra else ""
     lines += [
         f"{choice.checkpoint.name}: {choice.checkpoint.summary}",
-        f"  data     {sources.train.name}: {len(sources.train)} images; training does not use labels",
+        f"  data     {sources.train.name}: {len(sources.train)} images{extra}; training does not use labels",
         f"  student  {main.student.model} at {main.student.image_size} px, start: "
         f"{start.get(main.student.init, main.student.init_from)}",
     ]
     if teacher is not None and main.teacher is not None:
-        size = main.teacher.image_size or main.student.image_size
+        size = main.teacher_size
         lines.append(f"  teacher  {teacher.title}, frozen, at {size} px")
     for line in lines:
         console.print(line, soft_wrap=True)
     seconds = 0.0
     for number, recipe in enumerate(recipes, start=1):
-        steps = total_steps(recipe, len(sources.train))
+        steps = total_steps(recipe, len(sources.trained_on))
         steps = min(steps, options.max_steps or steps)
-        seconds += steps * seconds_per_step(recipe, sources.train, options.device)
+        seconds += steps * seconds_per_step(recipe, sources.trained_on, options.device)
         what = f"{recipe.method['name']}, {steps} steps of {recipe.optim.batch_size} images, seed {recipe.seed}"
         console.print(f"  run {number}    {what}", soft_wrap=True)
     less = ", less what is done already" if options.resume else ""

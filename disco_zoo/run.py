@@ -18,12 +18,14 @@ from disco_zoo.datasets import ImageSource, open_source
 from disco_zoo.distributed import gather_objects
 from disco_zoo.engine import Trainer
 from disco_zoo.errors import BadData
+from disco_zoo.joined_source import JoinedSource, with_extra
 from disco_zoo.launch import meeting
 from disco_zoo.online_knn import OnlineKnn
 from disco_zoo.peak_memory import peak_memory_mib
 from disco_zoo.position import TrainResult
 from disco_zoo.progress import console
 from disco_zoo.recipe import Recipe
+from disco_zoo.recipe_check import OWN_DATA
 from disco_zoo.run_folder import RunFolder, hardware, now, versions
 from disco_zoo.stream_training import prepare_stream
 from disco_zoo.subset_source import random_subset
@@ -31,10 +33,22 @@ from disco_zoo.subset_source import random_subset
 
 @dataclass(frozen=True)
 class Data:
-    """The sources of a run; `test` is None when there is nothing labelled to evaluate on."""
+    """The sources of a run.
+
+    Attributes:
+        train: images to train on, and with their labels the bank to measure with.
+        test: None when there is nothing labelled to evaluate on.
+        extra: `train` and the recipe's extra images together; None without any.
+    """
 
     train: ImageSource
     test: ImageSource | None
+    extra: ImageSource | None = None
+
+    @property
+    def trained_on(self) -> ImageSource:
+        """All images to train on."""
+        return self.extra or self.train
 
     @property
     def has_labels(self) -> bool:
@@ -73,12 +87,23 @@ def open_data(recipe: Recipe, data: str | None = None, eval_data: str | None = N
     Raises:
         BadData: no source is named, or it cannot be read.
     """
-    train = open_training_images(recipe, data)
-    return Data(train, open_test_beside(train.name, eval_data or recipe.data.eval_source))
+    train = _open_train(recipe, data)
+    joined = with_extra(train, recipe.data)
+    test = open_test_beside(train.name, eval_data or recipe.data.eval_source)
+    return Data(train, test, None if joined is train else joined)
 
 
 def open_training_images(recipe: Recipe, data: str | None = None) -> ImageSource:
-    """Open the training images alone.
+    """Open all images to train on, and no others.
+
+    Raises:
+        BadData: no source is named, or it cannot be read.
+    """
+    return with_extra(_open_train(recipe, data), recipe.data)
+
+
+def _open_train(recipe: Recipe, data: str | None) -> ImageSource:
+    """The main source's training images.
 
     Raises:
         BadData: no source is named, or it cannot be read.
@@ -109,9 +134,9 @@ class Run:
         self.is_main_process = bool(accelerator.is_main_process)
         self.folder = RunFolder(folder, recipe, resume=self.resume, writes=self.is_main_process)
         try:
-            self.parts: Parts = build_parts(recipe, data.train, accelerator.device)
+            self.parts: Parts = build_parts(recipe, data.trained_on, accelerator.device)
             self.trainer = Trainer(
-                recipe, self.parts, data.train, self.folder,
+                recipe, self.parts, data.trained_on, self.folder,
                 accelerator=accelerator, knn=self._online_knn(), workers=options.workers, label=label,
             )  # fmt: skip
         except BaseException:
@@ -142,7 +167,8 @@ class Run:
             return None
         return OnlineKnn(
             self.data.train, self.data.test,
-            num_images=self.recipe.log.knn_bank_images, seed=self.recipe.seed, resize_size=self.recipe.eval.resize_size,
+            num_images=self.recipe.log.knn_bank_images, seed=self.recipe.seed,
+            image_size=self.recipe.eval_size, resize_size=self.recipe.eval.resize_size,
         )  # fmt: skip
 
     def _export(self, result: TrainResult) -> None:
@@ -176,6 +202,7 @@ class Run:
                 "images": len(self.data.train),
                 "fingerprint": self.data.train.fingerprint(),
             },
+            "extra_data": self._extra_facts(),
             "teacher": None if parts.teacher is None else {
                 "title": parts.teacher.title,
                 "sha256": parts.teacher.loaded.sha256,
@@ -198,6 +225,18 @@ class Run:
             "versions": versions(),
             "hardware": hardware(),
         }  # fmt: skip
+
+    def _extra_facts(self) -> dict[str, Any] | None:
+        """What was trained on beside the main data."""
+        joined, section = self.data.extra, self.recipe.data
+        if not isinstance(joined, JoinedSource):
+            return None
+        return {
+            "id": section.extra_id or OWN_DATA,
+            "images": len(joined.extra),
+            "repeats": joined.repeats,
+            "fingerprint": joined.extra.fingerprint(),
+        }
 
     def _peak_memory(self, former: dict[str, Any]) -> float | None:
         """Of this process, which trains and draws views unless there are workers, over all resumes."""

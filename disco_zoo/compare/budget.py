@@ -14,9 +14,9 @@ from disco_zoo.recipe import Recipe, bundled_recipes, load_recipe
 
 # What may differ belongs to the method: its own keys, its head, its views. Everything here is the budget.
 SHARED = {
-    "student": ("model", "options", "image_size", "mean", "std", "init", "init_from"),
+    "student": ("model", "options", "image_size", "image_sizes", "mean", "std", "init", "init_from"),
     "teacher": ("source", "pretrained", "image_size"),
-    "data": ("id", "source", "eval_source", "max_images"),
+    "data": ("id", "source", "eval_source", "max_images", "extra_source", "extra_repeats"),
     "eval": ("image_size", "resize_size", "linear"),
 }
 

@@ -130,13 +130,13 @@ def compare(
     bench = recipe_bench(first, sources.train, sources.require_test(), options.device)
     for folder in (options.out, options.report):
         require_folder(folder)
-    require_same_start(recipes, options.seeds, sources.train)
+    require_same_start(recipes, options.seeds, sources.trained_on)
     runs = _plan(recipes, sources, overrides, options)
     train_all(runs, options.train_options, jobs=options.jobs, resume=options.resume)
     figures = measure_runs(runs, bench)
     beside = measure_beside(recipes, options.seeds, bench)
     timed = options.timing_rounds > 0
-    speeds = measure_speeds(recipes, sources.train, options.device, options.timing_rounds) if timed else {}
+    speeds = measure_speeds(recipes, sources.trained_on, options.device, options.timing_rounds) if timed else {}
     return Comparison(
         title=f"{first.student.model} by {what_is_compared(list(recipes.values()))}",
         baseline=label_of(first),
@@ -175,7 +175,7 @@ def _plan(
     runs = []
     for seed in options.seeds:
         for name, recipe in recipes.items():
-            steps = total_steps(recipe, len(sources.train))
+            steps = total_steps(recipe, len(sources.trained_on))
             seeded = recipe.model_copy(update={"seed": seed})
             folder = options.out / recipe.name / f"seed{seed}"
             steps = min(steps, options.max_steps or steps)

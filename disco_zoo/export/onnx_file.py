@@ -15,6 +15,7 @@ from disco_zoo.export.compare import first_line, require_same
 from disco_zoo.export.quiet import quiet
 from disco_zoo.export.subject import INPUT, Subject
 
+OUTPUT = "rows"
 LARGEST_BYTES = 2**31 - 2**20  # of one protobuf file
 
 
@@ -57,17 +58,36 @@ def write_onnx(subject: Subject, path: Path, tolerance: float) -> float:
 
 
 def _exported(subject: Subject) -> Any:
-    batch = torch.export.Dim("batch", min=1)
     try:
-        with quiet():
-            return torch.onnx.export(
-                subject.network, (subject.example(2),), dynamo=True, verbose=False, input_names=[INPUT],
-                output_names=[subject.output], dynamic_shapes=({0: batch},),
-            )  # fmt: skip
+        return _program(subject.network, subject.example(2), subject.output)
     except Exception as error:  # what it raises for a network that it cannot follow is nearly anything
         raise CannotExport(
             f"{subject.named.name} cannot become ONNX: {first_line(error)}. Try: --format torch"
         ) from error
+
+
+def write_network(network: nn.Module, example: Tensor, path: Path) -> None:
+    """Write a frozen network as it is, with a free batch size.
+
+    Args:
+        example: an input of two images.
+
+    Raises:
+        CannotExport: an operation that ONNX does not have.
+    """
+    try:
+        _program(network, example, OUTPUT).save(path, external_data=False)
+    except Exception as error:  # as above
+        raise CannotExport(f"the network cannot become ONNX: {first_line(error)}") from error
+
+
+def _program(network: nn.Module, example: Tensor, output: str) -> Any:
+    batch = torch.export.Dim("batch", min=1)
+    with quiet():
+        return torch.onnx.export(
+            network, (example,), dynamo=True, verbose=False, input_names=[INPUT], output_names=[output],
+            dynamic_shapes=({0: batch},),
+        )  # fmt: skip
 
 
 def session(path: Path, threads: int | None = None) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -22,6 +23,7 @@ from disco_zoo.teacher_cache.cache_folder import CacheFolder, caches_home
 from disco_zoo.teacher_cache.cached_rows import CachedRows
 from disco_zoo.teacher_cache.misfit import refusal_of
 from disco_zoo.teacher_cache.nearest import why_new
+from disco_zoo.teacher_cache.onnx_rows import OnnxRows, engine_of_cache
 from disco_zoo.teacher_cache.replayed_views import Misfit, ReplayedKind, ReplayedViews
 from disco_zoo.teacher_cache.slots import SlotDraw
 from disco_zoo.teacher_cache.views_key import BIG, SMALL, cache_key
@@ -50,16 +52,23 @@ class Replay:
 
 
 @dataclass(frozen=True)
-class _Asked:
+class _Rows:
     """The teacher's rows of views, as a step without a cache computes them."""
 
     teacher: Teacher
     size: int
     accelerator: Any
+    engine: str
 
     def __call__(self, views: Tensor) -> Tensor:
+        if self.engine != "torch":
+            return self._onnx(views)
         with self.accelerator.autocast():
             return self.teacher(views.to(self.accelerator.device, non_blocking=True), self.size)
+
+    @functools.cached_property
+    def _onnx(self) -> OnnxRows:
+        return OnnxRows(self.teacher, self.size)
 
 
 def replay_for(
@@ -81,9 +90,11 @@ def replay_for(
     wanted = [(BIG, plan.view, plan.num_views, views)]
     if plan.small is not None:
         wanted.append((SMALL, plan.small, plan.num_small, views // plan.num_views * plan.num_small))
+    assert recipe.teacher is not None
+    engine = engine_of_cache(recipe.teacher.cache_engine, accelerator.device)
     kinds = []
     for kind, view, num_views, slots in wanted:
-        key = cache_key(recipe, teacher, source, kind, crops)
+        key = cache_key(recipe, teacher, source, kind, crops, engine)
         cache = CacheFolder(caches_home() / key.id)
         facts = {
             "key": key.values, "images": len(source), "width": teacher.embed_dim, "title": teacher.title,
@@ -91,10 +102,10 @@ def replay_for(
         }  # fmt: skip
         if why := why_new(cache, facts):
             console.print(why, soft_wrap=True)
-        draw = SlotDraw(view, recipe.seed, kind)
+        draw = SlotDraw(view, recipe.cache_seed, kind)
         build_cache(cache, slots, Building(
             "teacher's views", SlotViews(source, draw, key.values["view_size"]),
-            _Asked(teacher, key.values["teacher_size"], accelerator), facts,
+            _Rows(teacher, key.values["teacher_size"], accelerator, engine), facts,
             max_unreadable_images=recipe.data.max_unreadable_images, workers=workers,
         ))  # fmt: skip
         kinds.append(ReplayedKind(draw, num_views, CachedRows(cache, slots)))

@@ -14,8 +14,13 @@ from disco_zoo.view_dataset import multi_crop, small_size_of
 BIG, SMALL = 0, 1
 
 
-def cache_key(recipe: Recipe, teacher: Teacher, source: ImageSource, kind: int, crops: SmallViews | None) -> CacheKey:
+def cache_key(
+    recipe: Recipe, teacher: Teacher, source: ImageSource, kind: int, crops: SmallViews | None, engine: str
+) -> CacheKey:
     """The key of a recipe's big views, or of its small crops.
+
+    Args:
+        engine: what computes the rows, from `engine_of_cache`.
 
     The number of views is no part of it: a cache of more views than a run needs serves it as well.
     """
@@ -37,8 +42,10 @@ def cache_key(recipe: Recipe, teacher: Teacher, source: ImageSource, kind: int, 
         "kind": kind,
         "view": view,
         "view_size": size,
-        "seed": recipe.seed,
+        "seed": recipe.cache_seed,
         "precision": recipe.optim.precision,
         "row_type": ROW_TYPE,
     }
+    if engine != "torch":
+        values["engine"] = engine
     return CacheKey(json.loads(json.dumps(values)))
