@@ -127,7 +127,8 @@ def _build_student(
     wanted = recipe.student
     _seed("backbone", recipe.seed)
     backbone = create_backbone(wanted.model, wanted.options)
-    require_input_size(backbone, wanted.image_size, wanted.model)
+    for size in {wanted.image_size, *itertools.chain(*wanted.image_sizes.values())}:
+        require_input_size(backbone, size, wanted.model)
     inheritance = None
     if wanted.init == "checkpoint" and wanted.init_from:
         load_backbone(backbone, Path(wanted.init_from))
@@ -145,7 +146,8 @@ def _build_student(
         mean=wanted.mean,
         std=wanted.std,
     ).to(device)
-    choose_memory_format(student, device)
+    choose_memory_format(student, device)  # for the size at which it ends, which costs most
+    student.image_size = wanted.first_size
     if inheritance is not None:
         recalibrate_batch_norm(student, _calibration_batches(recipe, source, device))
     return student, inheritance
@@ -161,8 +163,8 @@ def _donor(recipe: Recipe, teacher: Teacher | None) -> LoadedTeacher | Teacher:
 
 def _calibration_batches(recipe: Recipe, source: ImageSource, device: torch.device | str) -> Iterator[Tensor]:
     """A random choice of training images under EVAL, since files are often sorted by class."""
-    size = recipe.student.image_size
-    transform = eval_transform(size, recipe.eval.resize_size or size)
+    size = recipe.student.first_size
+    transform = eval_transform(size, size if recipe.student.image_sizes else recipe.eval.resize_size or size)
     wanted = min(recipe.student.recalibration_images, len(source))
     images = _calibration_images(recipe, source, wanted)
     # A small last batch would weigh as much as a full one, and BatchNorm refuses a single value.

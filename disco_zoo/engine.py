@@ -212,7 +212,8 @@ class Trainer:
     def _after_step(self, losses: dict[str, Tensor], epoch: int, last_step: int) -> None:
         step = self.position.step
         if self._log_is_due(last_step):
-            self.log.step(epoch, losses, self._used_lr)
+            size = self.image_sizes.at(step - 1) if self.recipe.student.image_sizes else None
+            self.log.step(epoch, losses, self._used_lr, size)
         if self._knn_is_due(step, last_step):
             assert self.knn is not None
             self.log.knn(epoch, self.knn(self.plain_method.student, self.accelerator.device))

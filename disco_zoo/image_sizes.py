@@ -69,8 +69,12 @@ def recipes_by_size(recipe: Recipe, num_images: int) -> list[tuple[Recipe, float
     """
     if not recipe.student.image_sizes:
         return [(recipe, 1.0)]
-    shares = ImageSizes(recipe, num_images // recipe.optim.batch_size).shares()
-    return [
-        (recipe.model_copy(update={"student": recipe.student.model_copy(update={"image_size": size})}), share)
-        for size, share in shares.items()
-    ]
+    sizes = ImageSizes(recipe, num_images // recipe.optim.batch_size)
+    return [(_at_size(recipe, size, sizes), share) for size, share in sizes.shares().items()]
+
+
+def _at_size(recipe: Recipe, size: int, sizes: ImageSizes) -> Recipe:
+    """The recipe with a student that looks at `size` from the first step on; the views stay as large as they are."""
+    schedule = {0.0: [size, *itertools.chain(*sizes.sizes)]}
+    student = recipe.student.model_copy(update={"image_size": size, "image_sizes": schedule})
+    return recipe.model_copy(update={"student": student})

@@ -52,6 +52,11 @@ class StudentSection(Section):
     recalibration_images: PositiveInt = 1024  # inherit only: images that set BatchNorm's statistics
     gradient_checkpointing: bool = False  # less memory for a second forward
 
+    @property
+    def first_size(self) -> int:
+        """Side in pixels at which the student begins."""
+        return self.image_sizes[min(self.image_sizes)][0] if self.image_sizes else self.image_size
+
 
 def with_one_width(values: dict[str, Any]) -> dict[str, Any]:
     """A recipe's values in which head_hidden_ratio, where given, has taken the place of head_hidden_dim's default."""

@@ -36,14 +36,16 @@ class RunLog:
         self._records = 0
         self._told = False
 
-    def step(self, epoch: int, losses: dict[str, Tensor], lr: float) -> None:
-        """Record the step that was just taken; reads the losses."""
+    def step(self, epoch: int, losses: dict[str, Tensor], lr: float, image_size: int | None = None) -> None:
+        """Record the step that was just taken, with the student's image size where that changes; reads the losses."""
         position, values = self.position, {name: value.item() for name, value in losses.items()}
         speed = position.step * self.images_per_step / max(position.seconds, 1e-9)
         share = self._data_wait_share()
+        size = {} if image_size is None else {"image_size": image_size}
         self.metrics.log(
-            {"step": position.step, "epoch": epoch, **values, "lr": lr, "images_per_s": speed, "data_wait_share": share}
-        )
+            {"step": position.step, "epoch": epoch, **values, "lr": lr, **size, "images_per_s": speed,
+             "data_wait_share": share}
+        )  # fmt: skip
         waiting = f", {share:.0%} waiting for data" if share > WORTH_A_WORD else ""
         self._figures = f"{speed:.0f} images/s, loss {values['loss']:.3f}{waiting}"
         self._show()

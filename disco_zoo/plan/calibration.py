@@ -13,6 +13,7 @@ from disco_zoo.batch import Batch, batch_on
 from disco_zoo.build import Parts
 from disco_zoo.calibration import Neighbour, take_step
 from disco_zoo.errors import BadRecipe
+from disco_zoo.image_sizes import recipes_by_size
 from disco_zoo.optim import build_optimizer
 from disco_zoo.plan import words
 from disco_zoo.plan.data_facts import DataFacts
@@ -43,10 +44,23 @@ class StepSeconds:
 def time_steps(recipe: Recipe, facts: DataFacts, *, steps: int, devices: int, device: str) -> StepSeconds:
     """Train for `steps` steps after some to warm up, from random weights; nothing is written.
 
+    Where the student's image size changes, so many at each size, and their mean over the run.
+
     Args:
         recipe: from `without_weights`.
         devices: that share a batch; this one trains its share.
     """
+    timed = [
+        (_time_at_size(one, facts, steps, devices, device), share)
+        for one, share in recipes_by_size(recipe, facts.images)
+    ]
+    plain = sum(share * seconds["plain"] for seconds, share in timed)
+    replayed = [share * seconds["replayed"] for seconds, share in timed if "replayed" in seconds]
+    return StepSeconds(steps, plain, sum(replayed) if replayed else None)
+
+
+def _time_at_size(recipe: Recipe, facts: DataFacts, steps: int, devices: int, device: str) -> dict[str, float]:
+    """Median seconds of a step by kind."""
     parts = build_weightless(recipe, NoiseSource(facts.images), device)
     apply_step_settings(recipe, parts)
     batch = _batch(recipe, parts, facts, recipe.optim.batch_size // recipe.optim.accumulation_steps // devices, device)
@@ -62,8 +76,7 @@ def time_steps(recipe: Recipe, facts: DataFacts, *, steps: int, devices: int, de
             for kind, shown in kinds.items():
                 seconds[kind].append(_timed_step(recipe, parts, optimizer, shown, device))
             progress.advance(step + 1, "steps")
-    medians = {kind: statistics.median(values[WARM_UP_STEPS:]) for kind, values in seconds.items()}
-    return StepSeconds(steps, medians["plain"], medians.get("replayed"))
+    return {kind: statistics.median(values[WARM_UP_STEPS:]) for kind, values in seconds.items()}
 
 
 def require_memory(recipe: Recipe, needed_bytes: float, devices: int, device: str) -> None:

@@ -10,10 +10,12 @@ from pathlib import Path
 from disco_zoo.catalog import load_catalog
 from disco_zoo.datasets import ImageSource, load_or_replace, open_source, require_index, use_or_replace
 from disco_zoo.errors import BadData
+from disco_zoo.joined_source import with_extra
 from disco_zoo.methods import METHODS
 from disco_zoo.pack.images import PackSettings, encoded_for_shard
 from disco_zoo.plan.noise_source import NoiseSource
 from disco_zoo.recipe import Recipe
+from disco_zoo.recipe_check import OWN_DATA
 from disco_zoo.threads import one_thread
 from disco_zoo.view_dataset import view_plan
 
@@ -64,14 +66,34 @@ def data_facts(recipe: Recipe, data: str | None, images: int | None) -> DataFact
         source = open_source(data, "train")
         require_index(source, "a plan")
         number, said_by = (images, "--images") if images else (len(source), f"counted in {source.name}")
-        return DataFacts(int(min(number, limit)), said_by, source, is_real=True)
+        joined = with_extra(source, recipe.data)
+        number, said_by = _and_extra(int(min(number, limit)), said_by, len(joined) - len(source))
+        return DataFacts(number, said_by, joined, is_real=True)
     known = load_catalog().datasets.get(recipe.data.id)
     number = images or (known.num_train if known else 0)
     if not number:
         raise BadData(f"nobody knows how many images {recipe.data.id} has. Type: --images 100000, or --data FOLDER")
     said_by = "--images" if images or known is None else f"the catalog's {known.title}"
-    number = int(min(number, limit))
+    number, said_by = _and_extra(int(min(number, limit)), said_by, _known_extra(recipe))
     return DataFacts(number, said_by, NoiseSource(number, known.image_size if known else None), is_real=False)
+
+
+def _and_extra(images: int, said_by: str, extra: int) -> tuple[int, str]:
+    return images + extra, f"{said_by}, and {extra} extra" if extra else said_by
+
+
+def _known_extra(recipe: Recipe) -> int:
+    """How many extra images an epoch shows, by the catalog.
+
+    Raises:
+        BadData: the catalog does not know them.
+    """
+    if recipe.data.extra_source is None:
+        return 0
+    known = load_catalog().datasets.get(recipe.data.extra_id or OWN_DATA)
+    if known is None:
+        raise BadData("nobody knows how many extra images there are. Type: --data FOLDER, with data.extra_source")
+    return known.num_train * recipe.data.extra_repeats
 
 
 def time_views(recipe: Recipe, source: ImageSource) -> ViewCost:

@@ -33,6 +33,9 @@ class Flops:
     def times(self, factor: float) -> Flops:
         return Flops(**{name: round(value * factor) for name, value in vars(self).items()})
 
+    def __add__(self, other: Flops) -> Flops:
+        return Flops(**{name: value + getattr(other, name) for name, value in vars(self).items()})
+
 
 def _convolution_backward(
     grad_shape: list[int], x_shape: list[int], w_shape: list[int], *args: Any, out_shape: Any, **kwargs: Any

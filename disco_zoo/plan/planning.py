@@ -23,7 +23,7 @@ from disco_zoo.plan.hours import (
 )
 from disco_zoo.plan.noise_source import NoiseSource
 from disco_zoo.plan.resident_memory import PredictedMemory, predict_memory
-from disco_zoo.plan.step_cost import Parameters, StepCost, step_cost
+from disco_zoo.plan.step_cost import Parameters, StepCost, mean_step_cost
 from disco_zoo.plan.weightless import without_weights
 from disco_zoo.position import total_steps
 from disco_zoo.recipe import Recipe
@@ -139,7 +139,7 @@ def plan_recipe(recipe: Recipe, options: PlanOptions) -> Plan:
     tflops = device_speed(options.device_tflops, recipe.optim.precision) if options.device_tflops else None
     bare = without_weights(recipe)
     micro_batches = recipe.optim.accumulation_steps * options.devices
-    counted = step_cost(bare, NoiseSource(facts.images), recipe.optim.batch_size // micro_batches)
+    counted = mean_step_cost(bare, NoiseSource(facts.images), recipe.optim.batch_size // micro_batches)
     work = _work(recipe, options, facts, counted, micro_batches)
     cache = _cache(recipe, work, counted.target_width)
     packed, packed_how = packed_bytes_per_image(facts)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,6 +17,7 @@ from disco_zoo.build import Parts, count_parameters
 from disco_zoo.calibration import take_step
 from disco_zoo.datasets import ImageSource
 from disco_zoo.encoder import Encoder
+from disco_zoo.image_sizes import recipes_by_size
 from disco_zoo.methods import Method
 from disco_zoo.optim import build_optimizer
 from disco_zoo.plan.flops import Flops, StepFlops
@@ -59,6 +60,13 @@ class StepCost:
     target_width: int
     student_is_depthwise: bool
     teacher_is_depthwise: bool
+
+
+def mean_step_cost(recipe: Recipe, source: ImageSource, images: int) -> StepCost:
+    """What `step_cost` counts, as a mean over the run where the student's image size changes; memory is the largest."""
+    costs = [(step_cost(one, source, images), share) for one, share in recipes_by_size(recipe, len(source))]
+    largest = max((cost for cost, _ in costs), key=lambda cost: sum(cost.peak_bytes.values()))
+    return replace(largest, flops=sum((cost.flops.times(share) for cost, share in costs), Flops()))
 
 
 def step_cost(recipe: Recipe, source: ImageSource, images: int) -> StepCost:
