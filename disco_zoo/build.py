@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 from PIL import Image
@@ -131,7 +130,7 @@ def _build_student(
         require_input_size(backbone, size, wanted.model)
     inheritance = None
     if wanted.init == "checkpoint" and wanted.init_from:
-        load_backbone(backbone, Path(wanted.init_from))
+        load_backbone(backbone, wanted.init_from)
     if wanted.init == "inherit":
         inheritance = inherit_weights(backbone, _donor(recipe, teacher).backbone)
     _seed("head", recipe.seed)

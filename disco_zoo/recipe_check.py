@@ -178,6 +178,7 @@ def _check_names(values: dict[str, Any]) -> list[str]:
 
     references: list[tuple[str, str, Iterable[str]]] = [
         ("data", "id", [*load_catalog().datasets, OWN_DATA]),
+        ("data", "extra_id", [*load_catalog().datasets, OWN_DATA]),
         ("eval", "linear", LINEAR_PROTOCOLS),
     ]
     faults = []

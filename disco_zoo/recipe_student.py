@@ -47,7 +47,7 @@ class StudentSection(Section):
     head_hidden_ratio: PositiveFloat | None = None  # in place of head_hidden_dim: this many times the feature width
     head_dropout: float = Field(default=0.0, ge=0, lt=1)  # of the features in front of the head
     init: Literal["random", "inherit", "checkpoint"] = "random"
-    # inherit: a teacher source, default teacher.source; checkpoint: a safetensors file
+    # inherit: a teacher source, default teacher.source; checkpoint: a file, a run folder or a checkpoint of the zoo
     init_from: str | None = None
     recalibration_images: PositiveInt = 1024  # inherit only: images that set BatchNorm's statistics
     gradient_checkpointing: bool = False  # less memory for a second forward

@@ -204,7 +204,7 @@ def _fact_lines(facts: dict[str, Any]) -> list[str]:
     lines = [
         f"- student: {student['model']}, {student['parameters'] / 1e6:.2f} M parameters, {student['image_size']} px, "
         f"sha256 `{student['sha256']}`",
-        f"- data: {facts['data']['images']} images of {facts['data']['id']}, "
+        f"- data: {facts['data']['images']} images of {_data_name(facts['data'])}, "
         f"fingerprint `{facts['data']['fingerprint'][:16]}`",
         f"- training: {facts['steps']} of {facts['total_steps']} steps, {duration(facts['training_seconds'])}, "
         f"{facts['images_per_s']} images/s, {facts['data_wait_share']:.0%} of the time waiting for data, "
@@ -212,6 +212,12 @@ def _fact_lines(facts: dict[str, Any]) -> list[str]:
         f"- hardware: {facts['hardware']['cpu_cores']} CPU cores ({facts['hardware']['cpu']})"
         + "".join(f", {name}" for name in facts["hardware"]["accelerators"]),
     ]
+    if extra := facts.get("extra_data"):
+        lines.insert(
+            2,
+            f"- extra data: {extra['images']} images of {extra['id']}, {extra['repeats']} times an epoch, "
+            f"fingerprint `{extra['fingerprint'][:16]}`",
+        )
     if teacher is not None:
         lines.insert(1, f"- teacher: {teacher['title']}, sha256 `{teacher['sha256'] or 'not a file'}`")
         for cache in teacher.get("caches") or ():
@@ -219,6 +225,12 @@ def _fact_lines(facts: dict[str, Any]) -> list[str]:
     if facts["unreadable_images"]:
         lines.append(f"- {facts['unreadable_images']} images could not be read: unreadable_images.txt")
     return lines
+
+
+def _data_name(data: dict[str, Any]) -> str:
+    """The recipe's data set where it has as many images, else what the user typed: a report must say what the data were."""
+    known = load_catalog().datasets.get(data["id"])
+    return str(data["id"]) if known is not None and known.num_train == data["images"] else str(data["source"])
 
 
 def default_out(name: str, steps: int | None) -> Path:

@@ -14,6 +14,7 @@ from disco_zoo.calibration import seconds_per_step
 from disco_zoo.catalog import Checkpoint, load_catalog
 from disco_zoo.choice import POCKET_DATA, Choice
 from disco_zoo.evaluate.features import Features
+from disco_zoo.joined_source import JoinedSource
 from disco_zoo.measure import Bench, recipe_bench
 from disco_zoo.model_card import METHOD_TITLES
 from disco_zoo.position import total_steps
@@ -126,7 +127,7 @@ def reproduce(
         figures=figures,
         protocol=bench.protocol,
         test_features={"start": start.test_features, "student": student.test_features},
-        verdict=judge(choice.checkpoint, figures, why_not=_why_not(choice.checkpoint, sources, overrides, options)),
+        verdict=judge(choice.checkpoint, figures, why_not=_why_not(choice.checkpoint, recipe, sources, overrides, options)),
         training_seconds=training_seconds,
         seconds=time.monotonic() - started,
     )
@@ -137,11 +138,18 @@ def _shared(overrides: list[str]) -> list[str]:
     return [o for o in overrides if not o.startswith(("method.", "teacher.", "student.head", "reproduce."))]
 
 
-def _why_not(checkpoint: Checkpoint, sources: Data, overrides: list[str], options: RunOptions) -> str:
+def _why_not(
+    checkpoint: Checkpoint, recipe: Recipe, sources: Data, overrides: list[str], options: RunOptions
+) -> str:
     """A reason why the catalog's figures are not this run's to meet; "" when they are."""
-    expected = load_catalog().datasets[checkpoint.data]
-    if len(sources.train) != expected.num_train:
-        return f"other data: {len(sources.train)} images where {expected.title} has {expected.num_train}"
+    datasets = load_catalog().datasets
+    used = [(checkpoint.data, sources.train)]
+    if isinstance(sources.extra, JoinedSource) and recipe.data.extra_id:
+        used.append((recipe.data.extra_id, sources.extra.extra))
+    for name, source in used:
+        expected = datasets[name]
+        if len(source) != expected.num_train:
+            return f"other data: {len(source)} images where {expected.title} has {expected.num_train}"
     if options.max_steps is not None:
         return f"shortened to {options.max_steps} steps and measured on part of the images"
     return f"the recipe was changed ({', '.join(overrides)})" if overrides else ""

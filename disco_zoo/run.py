@@ -198,6 +198,7 @@ class Run:
             "unreadable_images": result.num_unreadable,
             "data": {
                 "id": recipe.data.id,
+                "source": self.data.train.name,
                 "split": self.data.train.split,
                 "images": len(self.data.train),
                 "fingerprint": self.data.train.fingerprint(),

@@ -12,14 +12,17 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from disco_zoo.catalog import load_catalog
 from disco_zoo.convert import read_checkpoint
 from disco_zoo.encoder import Encoder, feature_dim_of
-from disco_zoo.errors import BadRecipe, UnknownName, did_you_mean
+from disco_zoo.errors import BadRecipe, NotPublished, UnknownName, did_you_mean
 from disco_zoo.input_size import create_for_any_size
 from disco_zoo.modules import projection_head
+from disco_zoo.weights import local_weights, not_published
 
 # sigmoid(4) = 0.98: a gate the teacher does not have starts (almost) as the identity, yet with a gradient.
 OPEN_GATE_BIAS = 4.0
+FILE_SUFFIXES = (".safetensors", ".tar", ".pth", ".pt")
 
 
 @dataclass(frozen=True)
@@ -146,12 +149,19 @@ def recalibrate_batch_norm(student: Encoder, batches: Iterator[Tensor]) -> None:
     student.train(was_training)
 
 
-def load_backbone(backbone: nn.Module, path: Path) -> None:
-    """Load backbone tensors, strictly: a safetensors file, a run folder, or an authors' file in any layout.
+def load_backbone(backbone: nn.Module, source: str | Path) -> None:
+    """Load backbone tensors, strictly.
+
+    Args:
+        source: a safetensors file, a run folder, an authors' file in any layout, or the name of a zoo checkpoint.
 
     Raises:
-        BadRecipe: the file is missing or does not fit.
+        BadRecipe: there is no such file or checkpoint, or it does not fit.
+        WeightsError: the checkpoint's weights cannot be had.
     """
+    path = Path(source).expanduser()
+    if not path.exists() and path.suffix not in FILE_SUFFIXES:
+        path = _zoo_weights(backbone, str(source))
     try:
         backbone.load_state_dict(_backbone_tensors(backbone, path), strict=True)
     except FileNotFoundError as error:
@@ -160,10 +170,30 @@ def load_backbone(backbone: nn.Module, path: Path) -> None:
         raise BadRecipe(f"student.init_from: {path} does not fit: {' '.join(str(error).split())[:300]}") from error
 
 
+def _zoo_weights(backbone: nn.Module, name: str) -> Path:
+    """The verified file of a zoo checkpoint that fits the backbone's network."""
+    catalog = load_catalog()
+    try:
+        row = catalog.entry(name)
+    except UnknownName as error:
+        raise BadRecipe(f"student.init_from: {name} is no file, and: {error}") from error
+    found = local_weights(row.name, download=True)
+    if found is None:
+        raise NotPublished(not_published(catalog, row))
+    if found.network != _network_of(backbone):
+        raise BadRecipe(f"student.init_from: {row.name} is of {found.network}, the student of {_network_of(backbone)}")
+    return found.path
+
+
 def _backbone_tensors(backbone: nn.Module, path: Path) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         return load_file(path)
     if not path.exists():
         raise FileNotFoundError(path)
-    network: str = backbone.pretrained_cfg["architecture"]  # type: ignore[index,assignment]  # what a zoo name computes
-    return read_checkpoint(path, network).backbone
+    return read_checkpoint(path, _network_of(backbone)).backbone
+
+
+def _network_of(backbone: nn.Module) -> str:
+    """timm's name of what a zoo name computes."""
+    network: str = backbone.pretrained_cfg["architecture"]  # type: ignore[index,assignment]
+    return network
