@@ -146,8 +146,8 @@ def load_teacher_source(source: str, *, pretrained: bool = True) -> LoadedTeache
     """Load a teacher by what its source looks like.
 
     Args:
-        source: `lite0`, `lite1`, `lite2`, another teacher of the catalog that is installed, a run folder of ours, a checkpoint file
-            in any layout of `disco_zoo.convert`, or a timm name, also `hf-hub:`.
+        source: `lite0`, `lite1`, `lite2`, another teacher of the catalog that is installed, a run folder of ours, a
+            checkpoint file in any layout of `disco_zoo.convert`, or a timm name, also `hf-hub:`.
         pretrained: for a timm name only; False gives random weights.
 
     Raises:
