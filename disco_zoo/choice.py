@@ -15,7 +15,11 @@ _ALIASES = {
     "imagenet": "in1k",
     "in1k": "in1k",
     "ilsvrc": "in1k",
+    "imagenette": "imagenette",
+    "tinyimagenet": "tiny_imagenet",
 }
+# Parts whose names hold that of the whole.
+_PART_OF = {"imagenette": "in1k", "tiny_imagenet": "in1k"}
 
 
 @dataclass(frozen=True)
@@ -61,4 +65,5 @@ def dataset_in(data: str) -> str | None:
     found = {dataset for alias, dataset in _ALIASES.items() if alias in plain}
     if "cifar100" in plain:
         found.discard("cifar10")
+    found -= {_PART_OF[dataset] for dataset in found & _PART_OF.keys()}
     return found.pop() if len(found) == 1 else None

@@ -189,6 +189,26 @@ PAPERS = {
         year=2015,
         url="https://arxiv.org/abs/1409.0575",
     ),
+    "tiny_imagenet": Paper(
+        short="Tiny ImageNet",
+        key="le2015tiny",
+        authors="Le, Ya and Yang, Xuan",
+        title="Tiny ImageNet Visual Recognition Challenge",
+        kind="misc",
+        venue="Report, CS 231N, Stanford University",
+        year=2015,
+        url="http://vision.stanford.edu/teaching/cs231n/reports/2015/pdfs/yle_project.pdf",
+    ),
+    "imagenette": Paper(
+        short="Imagenette",
+        key="howard2019imagenette",
+        authors="Howard, Jeremy",
+        title="Imagenette: A smaller subset of 10 easily classified classes from Imagenet",
+        kind="misc",
+        venue="fast.ai",
+        year=2019,
+        url="https://github.com/fastai/imagenette",
+    ),
 }
 # Methods that are not called as their paper: what people call them, and the paper.
 _OTHERS = {

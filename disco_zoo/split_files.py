@@ -27,7 +27,12 @@ def words(name: str) -> set[str]:
 
 
 def resolve_path(path: Path, split: str, dedicated: bool) -> Path:
-    """Return the file or folder of a split: the named one for "train", its sibling for "test".
+    """Return the first of `resolve_paths`."""
+    return resolve_paths(path, split, dedicated)[0]
+
+
+def resolve_paths(path: Path, split: str, dedicated: bool) -> list[Path]:
+    """Return the files or folders of a split, most wanted first: the named one for "train", its siblings for "test".
 
     One that does not call itself "train" has no sibling; one that calls itself "test" is it.
 
@@ -35,12 +40,12 @@ def resolve_path(path: Path, split: str, dedicated: bool) -> Path:
         BadData: There is no such sibling, and `path` was not named for this split alone.
     """
     if split == "train" or dedicated or words(path.stem) & set(SYNONYMS["test"]):
-        return path
-    for synonym in SYNONYMS["test"]:
-        sibling = path.with_name(TRAIN_WORD.sub(synonym, path.name))
-        if sibling != path and sibling.exists():
-            return sibling
-    raise no_test_split(str(path))
+        return [path]
+    siblings = [path.with_name(TRAIN_WORD.sub(synonym, path.name)) for synonym in SYNONYMS["test"]]
+    found = [sibling for sibling in siblings if sibling != path and sibling.exists()]
+    if not found:
+        raise no_test_split(str(path))
+    return found
 
 
 def find_parquet_files(folder: Path) -> list[Path]:

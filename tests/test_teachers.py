@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from tiny import Probe, make_run_folder, moco_state, tiny_teacher, write_moco_checkpoint
 from torch import nn
 
-from disco_zoo import lite0, store
+from disco_zoo import lite, store
 from disco_zoo.catalog import load_catalog
 from disco_zoo.checksum import sha256_of
 from disco_zoo.convert import read_checkpoint
@@ -112,18 +112,22 @@ def test_weights_that_cannot_be_had_are_an_error_and_never_a_random_teacher(
     assert "\n" not in str(error.value)
 
 
-def test_lite0_is_named_supervised_everywhere() -> None:
-    loaded = load_teacher_source("lite0")
-    assert loaded.title == "EfficientNet-Lite0 (supervised, ImageNet)"
+@pytest.mark.parametrize("name", ["lite0", "lite1", "lite2"])
+def test_lite_is_named_supervised_everywhere(name: str) -> None:
+    loaded = load_teacher_source(name)
+    assert loaded.title == f"EfficientNet-L{name[1:]} (supervised, ImageNet)"
     assert loaded.supervised
-    assert (loaded.embed_dim, loaded.sha256, loaded.mean, loaded.std) == (1280, lite0.SHA256, (0.5,) * 3, (0.5,) * 3)
+    sha256 = lite.LITES[name].sha256
+    assert (loaded.embed_dim, loaded.sha256, loaded.mean, loaded.std) == (1280, sha256, (0.5,) * 3, (0.5,) * 3)
 
 
-def test_lite0_features_are_those_of_timms_network_on_the_normalised_view() -> None:
-    model = timm.create_model(lite0.TIMM_NAME, num_classes=0)
-    kept = {key: tensor for key, tensor in lite0.timm_state_dict().items() if not key.startswith("classifier.")}
+@pytest.mark.parametrize("name", ["lite0", "lite1", "lite2"])
+def test_lite_features_are_those_of_timms_network_on_the_normalised_view(name: str) -> None:
+    chosen = lite.LITES[name]
+    model = timm.create_model(chosen.timm_name, num_classes=0)
+    kept = {key: tensor for key, tensor in lite.timm_state_dict(chosen).items() if not key.startswith("classifier.")}
     model.load_state_dict(kept, strict=True)
-    teacher = Teacher(load_teacher_source("lite0"), image_size=32)
+    teacher = Teacher(load_teacher_source(name), image_size=32)
     with torch.no_grad():
         expected = model.eval()(VIEWS / 127.5 - 1)
     assert torch.allclose(teacher(VIEWS), expected, atol=1e-4)

@@ -46,9 +46,9 @@ def command(
       disco-zoo list --teachers
       disco-zoo list --data in1k --plot zoo.png
     """
-    from disco_zoo import store
+    from disco_zoo import lite, store
 
-    catalog, installed = load_catalog(), store.installed_names()
+    catalog, installed = load_catalog(), store.installed_names() | lite.installed_names()
     if teachers:
         of_students = {"architecture": architecture, "method": method, "teacher": teacher, "plot": plot}
         for option, value in of_students.items():
