@@ -17,6 +17,7 @@ from disco_zoo.metric_logger import read_metrics
 from disco_zoo.model_card import METHOD_TITLES, render_card
 from disco_zoo.plots import plot_curves
 from disco_zoo.progress import console, duration
+from disco_zoo.report_advice import enough_line, load_lines
 from disco_zoo.reproduce import Reproduction
 from disco_zoo.run import Run
 from disco_zoo.run_folder import RunFolder, hardware_line
@@ -89,6 +90,11 @@ def finish_training(run: Run) -> dict[str, Any] | None:
         _curves(run.folder, run.recipe.name)
     title = run.recipe.name if trained else f"{run.recipe.name}: the start, untrained"
     lines = [f"# {title}", "", f"`{facts['command']}`", "", *_fact_lines(facts)]
+    optim = run.recipe.optim
+    few = enough_line(len(run.data.trained_on), optim.batch_size, facts["total_steps"], optim.epochs)
+    if trained and few:
+        lines += ["", few]
+        console.print(few, soft_wrap=True)
     if measured is not None:
         protocol, measurement = measured
         facts["figures"] = measurement.figures
@@ -104,6 +110,7 @@ def finish_training(run: Run) -> dict[str, Any] | None:
         console.print(f"{run.recipe.name}: {shown}", soft_wrap=True)
     if trained:
         lines += ["", "![curves](figures/curves.png)"]
+        lines += ["", "## How to load it", "", *load_lines(facts["student"])]
     (run.folder.path / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     console.print(f"{'Student' if trained else 'Start'} and report are in {run.folder.path}", soft_wrap=True)
     return facts
@@ -228,7 +235,7 @@ def _fact_lines(facts: dict[str, Any]) -> list[str]:
 
 
 def _data_name(data: dict[str, Any]) -> str:
-    """The recipe's data set where it has as many images, else what the user typed: a report must say what the data were."""
+    """The recipe's data set where it has as many images, else what the user typed."""
     known = load_catalog().datasets.get(data["id"])
     return str(data["id"]) if known is not None and known.num_train == data["images"] else str(data["source"])
 

@@ -127,7 +127,9 @@ def reproduce(
         figures=figures,
         protocol=bench.protocol,
         test_features={"start": start.test_features, "student": student.test_features},
-        verdict=judge(choice.checkpoint, figures, why_not=_why_not(choice.checkpoint, recipe, sources, overrides, options)),
+        verdict=judge(
+            choice.checkpoint, figures, why_not=_why_not(choice.checkpoint, recipe, sources, overrides, options)
+        ),
         training_seconds=training_seconds,
         seconds=time.monotonic() - started,
     )
@@ -138,9 +140,7 @@ def _shared(overrides: list[str]) -> list[str]:
     return [o for o in overrides if not o.startswith(("method.", "teacher.", "student.head", "reproduce."))]
 
 
-def _why_not(
-    checkpoint: Checkpoint, recipe: Recipe, sources: Data, overrides: list[str], options: RunOptions
-) -> str:
+def _why_not(checkpoint: Checkpoint, recipe: Recipe, sources: Data, overrides: list[str], options: RunOptions) -> str:
     """A reason why the catalog's figures are not this run's to meet; "" when they are."""
     datasets = load_catalog().datasets
     used = [(checkpoint.data, sources.train)]
