@@ -5,7 +5,7 @@ The Lite networks have no squeeze-and-excitation, so the renames are those of `m
 Upstream licence: Apache-2.0. Input mean = std = 0.5.
 
 Upstream freezes the padding of each convolution for one input size (224, 240 and 260 px); timm's networks pad by the
-image they get. Both agree at that size and differ elsewhere.
+image they get. Both agree at that size and differ elsewhere, but for Lite0 at multiples of 32 px.
 """
 
 from __future__ import annotations

@@ -226,9 +226,8 @@ def test_what_the_user_installed_is_shown_and_found(
     assert main(["list", "--weights", "installed"]) == 0
     line = capsys.readouterr().out.splitlines()[1]
     assert (line.split()[0], line.split()[-1]) == ("disco_r18.seed_mocov2_r50_in1k", "installed")
-    assert main(["list", "--teachers", "--weights", "installed", "--json"]) == 0
-    states = {row["name"]: row["weights_state"] for row in json.loads(capsys.readouterr().out)}
-    assert states == dict.fromkeys(["lite0", "lite1", "lite2", "mocov2_r50"], "installed")
+    assert main(["list", "mocov2*", "--teachers", "--weights", "installed", "--json"]) == 0
+    assert [row["weights_state"] for row in json.loads(capsys.readouterr().out)] == ["installed"]
     # It is still the authors' file, and what is generated into files does not depend on this machine.
     assert main(["list", "disco_r18.seed_mocov2_r50_in1k", "--weights", "official"]) == 0
     assert zoo_table.render_markdown(list(load_catalog().checkpoints.values()), load_catalog()) == readme
