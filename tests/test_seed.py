@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from plain_loop import plain_loop, same_weights, taught
+from plain_loop import in_float64, plain_loop, same_weights, taught
 from pydantic import ValidationError
 from reference_loop import embed
 from test_moco_v2 import train
@@ -105,7 +105,7 @@ def test_half_precision_under_autocast_is_compared_in_float32() -> None:
 
 
 def test_five_training_steps_equal_an_independent_seed_loop() -> None:
-    method, batches = make_method(), view_batches(5)
+    method, batches = in_float64(make_method()), view_batches(5)
     encoder, rows, pointer = method.teacher.encoder, list(method.big.queue.rows.clone()), 0
 
     def loss_of(query: nn.ModuleList, views: list[Tensor]) -> Tensor:
@@ -120,8 +120,8 @@ def test_five_training_steps_equal_an_independent_seed_loop() -> None:
     batches = [views[:1] for views in batches]
     losses, query = plain_loop([method.student.backbone, method.student.head], batches, loss_of)
     records = train(method, batches)
-    assert [record["loss"] for record in records] == pytest.approx(losses, abs=2e-6)
-    assert same_weights([method.student.backbone, method.student.head], query)
+    assert [record["loss"] for record in records] == pytest.approx(losses, abs=1e-9)
+    assert same_weights([method.student.backbone, method.student.head], query, atol=1e-9)
     assert torch.allclose(method.big.queue.rows, torch.stack(rows), atol=1e-6)
 
 
