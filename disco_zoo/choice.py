@@ -33,7 +33,7 @@ class Choice:
 def choose_checkpoint(name: str, data: str | None, catalog: Catalog | None = None) -> Choice:
     """Find the checkpoint to reproduce.
 
-    A full name means itself. A short name (`effb0`, `disco_effb0`) means the DisCo checkpoint of that architecture
+    A full name means itself. A short name (`effb0`, `disco_effb0`) means the first distilled checkpoint of that architecture
     on the data given, recognised by its name; without data it means the pocket recipe on the embedded sample.
 
     Raises:
@@ -45,7 +45,7 @@ def choose_checkpoint(name: str, data: str | None, catalog: Catalog | None = Non
         if checkpoint.recipe is None:
             raise UnknownName(f"{checkpoint.name} has no recipe to reproduce it with. Type: disco-zoo list")
         return Choice(checkpoint, "")
-    rows = [row for row in catalog.of_architecture(checkpoint.architecture) if row.recipe and row.method == "disco"]
+    rows = [row for row in catalog.of_architecture(checkpoint.architecture) if row.recipe and row.teacher]
     wanted = POCKET_DATA if data in (None, "sample") else dataset_in(str(data))
     found = next((row for row in rows if row.data == wanted), None)
     if found is None:
