@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from typing import Any
 
@@ -9,25 +10,43 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from disco_zoo.errors import require
+from disco_zoo.errors import BadRecipe, require
 from disco_zoo.progress import console
 from disco_zoo.recipe import Recipe
 
+ACCUMULATION_VARIABLE = "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"
+
 
 def make_accelerator(recipe: Recipe, device: str) -> Any:
-    """Accelerate's object for device, precision, accumulation and processes."""
+    """Accelerate's object for device, precision, accumulation and processes.
+
+    The recipe decides all of them: what a launcher's environment says of accumulation is passed over, and said.
+
+    Raises:
+        BadRecipe: fp16 on a CPU, where accelerate would silently compute in float32.
+    """
     accelerate = require("accelerate", "train")
+    if recipe.optim.precision == "fp16" and device == "cpu":
+        raise BadRecipe("optim.precision: fp16 needs a GPU. Type: --set optim.precision=fp32, or =bf16")
     precision = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[recipe.optim.precision]
+    steps = recipe.optim.accumulation_steps
     # Accelerate keeps one precision a process; a baseline and its student may differ.
     accelerate.state.AcceleratorState._reset_state()
     accelerator = accelerate.Accelerator(
         mixed_precision=precision,
-        gradient_accumulation_steps=recipe.optim.accumulation_steps,
+        gradient_accumulation_plugin=accelerate.utils.GradientAccumulationPlugin(num_steps=steps),
         cpu=device == "cpu",
     )
     # Of weights of 1 x 1 convolutions, whose strides can be written in two ways; users can do nothing about it.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     console.quiet = not accelerator.is_main_process
+    passed_over = os.environ.get(ACCUMULATION_VARIABLE, str(steps))
+    if passed_over != str(steps):
+        console.print(
+            f"{ACCUMULATION_VARIABLE}={passed_over} is passed over: the recipe accumulates over {steps}. "
+            f"To follow it: --set optim.accumulation_steps={passed_over}",
+            soft_wrap=True,
+        )
     return accelerator
 
 

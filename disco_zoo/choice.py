@@ -33,8 +33,9 @@ class Choice:
 def choose_checkpoint(name: str, data: str | None, catalog: Catalog | None = None) -> Choice:
     """Find the checkpoint to reproduce.
 
-    A full name means itself. A short name (`effb0`, `disco_effb0`) means the first distilled checkpoint of that architecture
-    on the data given, recognised by its name; without data it means the pocket recipe on the embedded sample.
+    A full name means itself. A short name (`effb0`, `disco_effb0`) means the first distilled checkpoint of that
+    architecture on the data given, recognised by its name; without data it means the pocket recipe on the embedded
+    sample.
 
     Raises:
         UnknownName: no such name, or no recipe of that architecture for this data.
