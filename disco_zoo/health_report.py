@@ -17,8 +17,8 @@ TITLES = {
     "cosine": "cosine to the teacher",
 }
 HOW_TO_READ = (
-    "In a healthy training the ranks rise well above those of a random start, to tens or hundreds, and stay there while "
-    "cosine and CKA to a teacher rise, though in the first hundred steps each of them may fall for a while; in a "
+    "In a healthy training the ranks rise well above those of a random start, to tens or hundreds, and stay there "
+    "while cosine and CKA to a teacher rise, though in the first hundred steps each of them may fall for a while; in a "
     "collapsed one a rank falls to about 1, for all images look alike to the student."
 )
 
