@@ -23,6 +23,7 @@ from disco_zoo.interrupts import InterruptFlag
 from disco_zoo.loss_watch import BadLoss, LossWatch
 from disco_zoo.methods.base import Preparation
 from disco_zoo.metric_logger import MetricLogger
+from disco_zoo.online_health import OnlineHealth
 from disco_zoo.online_knn import OnlineKnn
 from disco_zoo.optim import build_optimizer, lr_at, restore_optimizer
 from disco_zoo.position import Position, TrainResult, total_steps
@@ -46,6 +47,7 @@ class Trainer:
         source: training images.
         folder: a claimed run folder.
         knn: online evaluation, or None (no labels, or switched off).
+        health: what is watched without labels, or None (switched off).
         workers: processes that draw views; 0 draws them in this one. The views are the same.
     """
 
@@ -58,10 +60,11 @@ class Trainer:
         *,
         accelerator: Any,
         knn: OnlineKnn | None = None,
+        health: OnlineHealth | None = None,
         workers: int = 0,
         label: str = "training",
     ) -> None:
-        self.recipe, self.source, self.folder, self.knn = recipe, source, folder, knn
+        self.recipe, self.source, self.folder, self.knn, self.health = recipe, source, folder, knn, health
         self.accelerator, self.workers, self.label = accelerator, workers, label
         self.steps_per_epoch = len(source) // recipe.optim.batch_size
         require_batches(recipe.optim, len(source), accelerator.num_processes)
@@ -142,6 +145,8 @@ class Trainer:
 
     def _run(self, last_step: int, flag: InterruptFlag) -> None:
         """Epochs and steps: the loop."""
+        if self.position.step == 0:
+            self._watch_health(0, last_step)
         while self.position.step < last_step:
             clock, stop = time.monotonic(), False
             epoch = self.position.step // self.steps_per_epoch
@@ -217,8 +222,13 @@ class Trainer:
         if self._knn_is_due(step, last_step):
             assert self.knn is not None
             self.log.knn(epoch, self.knn(self.plain_method.student, self.accelerator.device))
+        self._watch_health(epoch, last_step)
         if self._save_is_due() and step < last_step:
             self._save()
+
+    def _watch_health(self, epoch: int, last_step: int) -> None:
+        if self.health is not None and self.health.is_due(self.position.step, last_step):
+            self.log.health(epoch, self.health(self.plain_method, self.accelerator.device))
 
     _used_lr = 0.0
 

@@ -28,10 +28,11 @@ COLOURS = (
 )  # fmt: skip
 SUFFIXES = (".png", ".svg")
 NOT_DRAWN = ("step", "epoch")
+RANK, AGREEMENT = "effective rank", "agreement with the teacher"
 
 
 def plot_curves(metrics: Sequence[Mapping[str, Any]], path: str | Path, title: str) -> None:
-    """Draw each metric over the steps: losses in one panel, accuracies in one, each other one in its own.
+    """Draw each metric over the steps: one panel for losses, accuracies, ranks; most others have one each.
 
     Args:
         metrics: records with `step` and numbers such as `loss`, `lr`, `images_per_s`, `knn20_top1`; a record
@@ -77,6 +78,8 @@ _SHARED_AXES = {
     r"\w+_top1": "top-1 accuracy (%)",
     r"\w+_top5": "top-5 accuracy (%)",
     r"\w+_ap\d*": "average precision (%)",
+    r"(student|embedding|teacher)_rank": RANK,
+    "cka|cosine": AGREEMENT,
 }
 
 
@@ -85,12 +88,13 @@ def _panels(metrics: Sequence[Mapping[str, Any]]) -> dict[str, list[str]]:
     panels: dict[str, list[str]] = {}
     for row in metrics:
         for key, value in row.items():
-            if "step" not in row or key in NOT_DRAWN or not _is_number(value):
+            if "step" not in row or key in NOT_DRAWN or key.endswith("_rank_bound") or not _is_number(value):
                 continue
             keys = panels.setdefault(_axis_label(key), [])
             if key not in keys:
                 keys.append(key)
-    return panels
+    # These are known before the first step.
+    return dict(sorted(panels.items(), key=lambda panel: panel[0] in (RANK, AGREEMENT)))
 
 
 def _axis_label(key: str) -> str:
@@ -100,7 +104,8 @@ def _axis_label(key: str) -> str:
 
 
 def _own_label(key: str) -> str:
-    return {"lr": "learning rate", "images_per_s": "images per second"}.get(key, key.replace("_", " "))
+    names = {"lr": "learning rate", "images_per_s": "images per second", "cka": "CKA"}
+    return names.get(key, key.replace("_", " "))
 
 
 def _series_name(key: str) -> str:
@@ -111,7 +116,7 @@ def _series_name(key: str) -> str:
     precision = re.fullmatch(r"(\w+)_ap(\d*)", key)
     if precision:
         return f"{precision[1].replace('_', ' ')} AP{precision[2]}"
-    return _own_label(key if key == "loss" else re.sub(r"_top[15]$", "", key))
+    return _own_label(key if key == "loss" else re.sub(r"_(top[15]|rank)$", "", key))
 
 
 def _is_number(value: Any) -> bool:

@@ -67,6 +67,8 @@ class LogSection(Section):
     knn_every_epochs: float = Field(default=1.0, ge=0)  # fractions allowed; 0: no online kNN
     # of the training split, drawn by the seed; the test split is cut to as many
     knn_bank_images: PositiveInt = 5000
+    # in which effective rank and agreement with the teacher are watched, without labels; 0: they are not
+    health_images: NonNegativeInt = 512
 
 
 class EvalSection(Section):

@@ -12,6 +12,7 @@ from rich.table import Table
 from disco_zoo.catalog import Checkpoint, Measured, load_catalog
 from disco_zoo.embedding_map import plot_embedding_map, plot_embedding_pair
 from disco_zoo.errors import BadData
+from disco_zoo.health_report import health_lines
 from disco_zoo.measure import Measurement, recipe_bench
 from disco_zoo.metric_logger import read_metrics
 from disco_zoo.model_card import METHOD_TITLES, render_card
@@ -109,7 +110,7 @@ def finish_training(run: Run) -> dict[str, Any] | None:
         shown = ", ".join(f"{title} {measurement.figures[metric]:.1f} %" for metric, title in SHOWN_METRICS.items())
         console.print(f"{run.recipe.name}: {shown}", soft_wrap=True)
     if trained:
-        lines += ["", "![curves](figures/curves.png)"]
+        lines += [*health_lines(run.folder.path, facts), "", "![curves](figures/curves.png)"]
         lines += ["", "## How to load it", "", *load_lines(facts["student"])]
     (run.folder.path / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     console.print(f"{'Student' if trained else 'Start'} and report are in {run.folder.path}", soft_wrap=True)
@@ -195,6 +196,7 @@ def _report(rep: Reproduction, command: str) -> str:
         "deviation over its seeds.",
         "",
         *_fact_lines(facts),
+        *health_lines(rep.folder.path, facts),
         "",
         "![embedding map](figures/embedding_map.png)",
         "",

@@ -18,8 +18,10 @@ from disco_zoo.datasets import ImageSource, open_source
 from disco_zoo.distributed import gather_objects
 from disco_zoo.engine import Trainer
 from disco_zoo.errors import BadData
+from disco_zoo.health_report import health_facts
 from disco_zoo.joined_source import JoinedSource, with_extra
 from disco_zoo.launch import meeting
+from disco_zoo.online_health import OnlineHealth
 from disco_zoo.online_knn import OnlineKnn
 from disco_zoo.peak_memory import peak_memory_mib
 from disco_zoo.position import TrainResult
@@ -135,9 +137,10 @@ class Run:
         self.folder = RunFolder(folder, recipe, resume=self.resume, writes=self.is_main_process)
         try:
             self.parts: Parts = build_parts(recipe, data.trained_on, accelerator.device)
+            health = OnlineHealth(recipe, data.trained_on, data.test) if recipe.log.health_images else None
             self.trainer = Trainer(
-                recipe, self.parts, data.trained_on, self.folder,
-                accelerator=accelerator, knn=self._online_knn(), workers=options.workers, label=label,
+                recipe, self.parts, data.trained_on, self.folder, accelerator=accelerator,
+                knn=self._online_knn(), health=health, workers=options.workers, label=label,
             )  # fmt: skip
         except BaseException:
             self.folder.close()
@@ -196,6 +199,7 @@ class Run:
             "data_wait_share": round(result.data_wait_share, 4),
             "peak_memory_mib": self._peak_memory(former),
             "unreadable_images": result.num_unreadable,
+            "health": health_facts(self.folder.path, self.trainer.health),
             "data": {
                 "id": recipe.data.id,
                 "source": self.data.train.name,

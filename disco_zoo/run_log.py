@@ -7,7 +7,9 @@ from collections.abc import Callable
 from torch import Tensor
 
 from disco_zoo.data_wait import WORTH_A_WORD
+from disco_zoo.health_report import collapse_line, health_records
 from disco_zoo.metric_logger import MetricLogger
+from disco_zoo.online_health import collapsed
 from disco_zoo.position import Position
 from disco_zoo.progress import StepProgress, console
 
@@ -31,10 +33,10 @@ class RunLog:
     ) -> None:
         self.metrics, self.progress, self.position = metrics, progress, position
         self.images_per_step, self.remedy = images_per_step, remedy
-        self._figures = self._knn_text = ""
+        self._figures = self._knn_text = self._health_text = ""
         self._before = (position.seconds, position.data_wait_seconds)
         self._records = 0
-        self._told = False
+        self._told = self._collapse_told = False
 
     def step(self, epoch: int, losses: dict[str, Tensor], lr: float, image_size: int | None = None) -> None:
         """Record the step that was just taken, with the student's image size where that changes; reads the losses."""
@@ -61,8 +63,23 @@ class RunLog:
         self._knn_text = f", kNN {top1:.1f} %"
         self._show()
 
+    def health(self, epoch: int, figures: dict[str, float]) -> None:
+        """Record what was seen without labels; a collapse is said once. Processes without figures do nothing."""
+        if not figures:
+            return
+        step, earlier = self.position.step, health_records(self.metrics.path.parent)
+        fallen = collapsed(figures, earlier)
+        self.metrics.log({"step": step, "epoch": epoch, **figures, **({"collapsed": fallen} if fallen else {})})
+        agreement = f", CKA {figures['cka']:.2f}" if "cka" in figures else ""
+        self._health_text = f", rank {figures['student_rank']:.0f}/{figures['student_rank_bound']}{agreement}"
+        self._show()
+        if fallen and not self._collapse_told:
+            self._collapse_told = True
+            console.print(collapse_line(figures, fallen, earlier, step), soft_wrap=True)
+
     def _show(self) -> None:
-        self.progress.advance(self.position.step, self._figures + self._knn_text)
+        texts = self._figures + self._knn_text + self._health_text
+        self.progress.advance(self.position.step, texts.removeprefix(", "))
 
     def _data_wait_share(self) -> float:
         """Since the last record, of the time spent training."""

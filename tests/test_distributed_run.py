@@ -17,6 +17,7 @@ import torch
 from tiny_runs import checkpoint_of, command, differences, subprocess_environment, toy_parquet, toy_recipe_file
 
 from disco_zoo.cli import main
+from disco_zoo.health_report import health_records
 from disco_zoo.metric_logger import read_metrics
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -114,6 +115,14 @@ def test_online_knn_is_that_of_one_process(base: Path, pair: Any) -> None:
     found = [[row["knn20_top1"] for row in read_metrics(base / name) if "knn20_top1" in row] for name in ("one", "two")]
     assert len(found[0]) == 1
     assert found[0] == found[1]
+
+
+def test_what_is_watched_without_labels_is_that_of_one_process(base: Path, pair: Any) -> None:
+    one, two = (health_records(base / name) for name in ("one", "two"))
+    assert [row["step"] for row in two] == [row["step"] for row in one] == [0, 3]
+    for own, joint in zip(one, two, strict=True):
+        assert joint == pytest.approx(own, abs=0.01)
+    assert two[0]["student_rank_bound"] == 12
 
 
 WORKER = """

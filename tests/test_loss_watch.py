@@ -110,7 +110,7 @@ def test_no_step_asks_for_a_number_where_none_is_due(
     train(toy_recipe(log__log_every_steps=4, log__checkpoint_every_steps=100), data, tmp_path)
     # Step 1 folds the teacher, which compares numbers once.
     assert set(counts) - {1} == {3, 4, 6}
-    assert [row["step"] for row in read_metrics(tmp_path)] == [4, 6]
+    assert [row["step"] for row in read_metrics(tmp_path) if "loss" in row] == [4, 6]
 
 
 def test_several_processes_ask_each_other_for_a_stop_only_where_a_record_is_due(

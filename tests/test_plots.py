@@ -254,6 +254,17 @@ def test_one_panel_for_all_precisions_and_one_a_rank(tmp_path, figures):
     }
 
 
+def test_what_is_watched_without_labels_comes_last_ranks_in_one_panel(tmp_path, figures):
+    start = {"step": 0, "epoch": 0, "student_rank": 2.0, "student_rank_bound": 512, "teacher_rank": 90.5, "cka": 0.1}
+    plot_curves([start, *METRICS[:1], {"step": 25, "embedding_rank": 7.0, "collapsed": ["x"]}], tmp_path / "a.png", "t")
+    drawn = {axis.get_ylabel(): [line.get_label() for line in axis.lines] for axis in figures[0].axes}
+    assert [panel for panel in drawn.items() if panel[0]][-3:] == [
+        ("images per second", ["images per second"]),
+        ("effective rank", ["student", "teacher", "embedding"]),
+        ("agreement with the teacher", ["CKA"]),
+    ]
+
+
 def test_a_dollar_in_a_name_is_a_dollar(tmp_path):
     features, labels = clusters(2)
     names = ["$a_{$", "$\\frac$"]

@@ -82,7 +82,9 @@ def test_a_run_resumed_in_mid_epoch_ends_in_the_same_bits(
     data: Any = stream_of(kind, shards, hub)
     whole = train(stream_recipe(), data, tmp_path / "whole")
     assert whole["position"]["step"] == 6
-    train(stream_recipe(), data, tmp_path / "parts", steps=4, workers=workers)
+    facts = json.loads((tmp_path / "whole" / "run.json").read_text())["health"]
+    assert {"images": 26, "split": "train", "student_rank_bound": 26}.items() <= facts.items()
+    train(stream_recipe(log__health_images=0), data, tmp_path / "parts", steps=4, workers=workers)
     assert differences(train(stream_recipe(), data, tmp_path / "parts", resume=True, workers=workers), whole) == []
 
 

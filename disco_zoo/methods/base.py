@@ -118,6 +118,20 @@ class Method(nn.Module):
     def after_step(self) -> None:
         """Called once after each step of the optimiser: the place for EMA updates."""
 
+    def compared(self, embeddings: Tensor, targets: Tensor) -> tuple[Tensor, Tensor] | None:
+        """The rows (b, D) of student and teacher that this method draws together, each its own image's.
+
+        Asked while a training is watched: without gradient, in eval mode, and it must change nothing.
+
+        Args:
+            embeddings: of the student's head, not normalised.
+            targets: of the teacher, for the same images, not normalised.
+
+        Returns:
+            None where the two spaces are not compared number by number.
+        """
+        return None if self.own_width or embeddings.shape != targets.shape else (embeddings, targets)
+
     def require_teacher(self) -> Teacher:
         """The teacher of a method that cannot do without.
 

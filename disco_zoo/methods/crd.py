@@ -168,3 +168,6 @@ class CRD(Method):
         self.teacher_side.remember(index, students)
         loss = self.distill_weight * (student_loss + teacher_loss)
         return {"loss": loss, "student": student_loss.detach(), "teacher": teacher_loss.detach()}
+
+    def compared(self, embeddings: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return embeddings, self.teacher_head(targets)

@@ -69,3 +69,6 @@ class FeatureDistillation(Method):
         self.standardise.update(targets)
         outputs = self.adapter(self.student.head(self.student.features(batch.views[0])))
         return {"loss": row_cosine_loss(outputs, self.standardise(targets))}
+
+    def compared(self, embeddings: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        return self.adapter(embeddings), self.standardise(targets)

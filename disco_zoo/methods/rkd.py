@@ -190,6 +190,10 @@ class RKD(Method):
             loss = loss + self.distill_weight * losses["distill"]
         return {"loss": loss, **{name: value.detach() for name, value in losses.items()}}
 
+    def compared(self, embeddings: Tensor, targets: Tensor) -> tuple[Tensor, Tensor] | None:
+        # Distances and angles leave the student's space turned as it likes.
+        return super().compared(embeddings, targets) if self.distill_weight else None
+
     @classmethod
     def faults(cls, values: Mapping[str, Any]) -> list[str]:
         """The weight that stands for 32 images a process, on top of the sum over them."""
