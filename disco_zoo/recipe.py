@@ -102,7 +102,9 @@ class Recipe(Section):
 
     @property
     def view_size(self) -> int:
-        """Side in pixels at which views are drawn: the larger of what student and teacher look at."""
+        """Side in pixels at which views are drawn: `views.size`, else the largest that student or teacher looks at."""
+        if own := self.views.get("size"):
+            return int(own)
         teacher = self.teacher.image_size if self.teacher else None
         sizes = [size for phase in self.student.image_sizes.values() for size in phase]
         return max(self.student.image_size, *sizes, teacher or 0)
@@ -142,6 +144,8 @@ class Recipe(Section):
         values = {key: value for key, value in self.as_dict().items() if key not in _SILENT_SECTIONS}
         for section, key in _SILENT_KEYS:
             del values[section][key]
+        if self.views.get("size") is None:
+            values["views"] = {key: value for key, value in values["views"].items() if key != "size"}
         if not self.student.image_sizes:
             del values["student"]["image_sizes"]  # runs begun before there were schedules of sizes go on
         if self.teacher and self.teacher.cache_views is None:

@@ -17,6 +17,8 @@ def check_views(values: dict[str, Any]) -> list[str]:
     count = views.get("small_views", 0)
     if method is None or type(count) is not int or count < 0:
         return []
+    if count and views.get("size") is not None:
+        return ["views.size: not together with views.small_views; leave one of them out"]
     if count and method.small_views == "no":
         return [f"views.small_views: method {name} takes no small crops; leave it out"]
     if not count and method.small_views == "needed":

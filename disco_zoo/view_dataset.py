@@ -46,6 +46,7 @@ class ViewPlan:
 
 def multi_crop(
     *,
+    size: PositiveInt | None = None,
     small_views: NonNegativeInt = 0,
     small_size: PositiveInt | None = None,
     small_crop_scale: tuple[Share, Share] = (0.05, 0.14),
@@ -53,12 +54,16 @@ def multi_crop(
     """The keys of a recipe's `views:` that every view recipe has; this signature is their schema.
 
     Args:
+        size: side in pixels at which views are drawn; None for the largest at which student or teacher looks. A network
+            brings them to its own: a view that was drawn larger than the image is, and is then reduced, is blurred,
+            as images are not when the student is measured. So draw images of 64 pixels at 64, for a student of 64,
+            and let the teacher enlarge them.
         small_views: small crops besides the big views, for methods that take them (SwAV, SEED).
         small_size: their side in pixels, as drawn; None for the proportion 96 to 224. Teacher and student, whose
             input sizes may differ, see them in the same proportion to their own.
         small_crop_scale: their area as a share of the image.
     """
-    return {"small_views": small_views, "small_size": small_size, "small_crop_scale": small_crop_scale}
+    return {"size": size, "small_views": small_views, "small_size": small_size, "small_crop_scale": small_crop_scale}
 
 
 def small_size_of(views: Mapping[str, Any], view_size: int) -> int:

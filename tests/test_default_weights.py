@@ -2,35 +2,48 @@
 
 from __future__ import annotations
 
+import pytest
 import timm
 import torch
 from safetensors.torch import load_file
 
 import disco_zoo  # noqa: F401  registers the students
-from disco_zoo.catalog import load_catalog
+from disco_zoo.catalog import Checkpoint, load_catalog
 from disco_zoo.checksum import sha256_of
 from disco_zoo.golden import compare_with_golden, golden_input
-from disco_zoo.weights import bundled_path
+from disco_zoo.weights import BUNDLED_FOLDER, bundled_path
 
-GOLDEN = bundled_path("disco_effb0.disco_lite0_cifar10.golden.safetensors")
-
-
-def test_the_bundled_files_are_the_catalogs() -> None:
-    row = load_catalog().resolve("effb0")
-    assert row.name == "disco_effb0.disco_lite0_cifar10"
-    assert sha256_of(bundled_path(row.weights.file or "")) == row.weights.sha256
-    assert sha256_of(GOLDEN) == row.weights.golden_sha256
+BUNDLED = [row for row in load_catalog().checkpoints.values() if row.weights.source == "bundled"]
+each_bundled = pytest.mark.parametrize("row", BUNDLED, ids=lambda row: row.name)
 
 
-def test_default_weights_give_their_golden_features() -> None:
+def golden_of(row: Checkpoint) -> dict[str, torch.Tensor]:
+    return load_file(bundled_path(f"{row.name}.golden.safetensors"))
+
+
+def test_the_bundled_files_are_the_catalogs_and_no_others() -> None:
+    files = {f"{row.name}{end}" for row in BUNDLED for end in (".safetensors", ".golden.safetensors")}
+    assert {path.name for path in BUNDLED_FOLDER.iterdir()} == files
+    for row in BUNDLED:
+        assert sha256_of(bundled_path(row.weights.file or "")) == row.weights.sha256
+        assert sha256_of(bundled_path(f"{row.name}.golden.safetensors")) == row.weights.golden_sha256
+
+
+def test_the_bare_name_stands_for_bundled_weights() -> None:
+    assert load_catalog().resolve("effb0") in BUNDLED
+
+
+@each_bundled
+def test_weights_give_their_golden_features(row: Checkpoint) -> None:
     """Computed on the day the weights were bundled (torch 2.14.1, a CPU), and the input is the formula's still."""
-    model = timm.create_model("disco_effb0", pretrained=True).eval()
-    assert compare_with_golden(GOLDEN, model).ok
-    torch.testing.assert_close(load_file(GOLDEN)["input"], golden_input(64))
+    model = timm.create_model(row.name, pretrained=True).eval()
+    assert compare_with_golden(bundled_path(f"{row.name}.golden.safetensors"), model).ok
+    torch.testing.assert_close(golden_of(row)["input"], golden_input(golden_of(row)["input"].shape[-1]))
 
 
-def test_slightly_other_weights_do_not() -> None:
-    model = timm.create_model("disco_effb0", pretrained=True).eval()
+@each_bundled
+def test_slightly_other_weights_do_not(row: Checkpoint) -> None:
+    model = timm.create_model(row.name, pretrained=True).eval()
     with torch.no_grad():
-        model.blocks[5][0].conv_dw.weight.mul_(1.01)
-    assert not compare_with_golden(GOLDEN, model).ok
+        next(module for module in reversed([*model.modules()]) if isinstance(module, torch.nn.Conv2d)).weight.mul_(1.01)
+    assert not compare_with_golden(bundled_path(f"{row.name}.golden.safetensors"), model).ok

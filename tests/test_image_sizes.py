@@ -23,6 +23,7 @@ from tiny_runs import (
 )
 from torch import nn
 
+from disco_zoo.build import seeded_teacher
 from disco_zoo.encoder import Encoder, resized
 from disco_zoo.errors import BadRecipe
 from disco_zoo.image_sizes import ImageSizes, recipes_by_size
@@ -193,3 +194,37 @@ def test_a_size_that_a_network_cannot_take_is_refused_before_the_first_step(data
     recipe = toy_recipe("moco_v2", student__model="test_vit", student__image_sizes={"0": 20, "1": 32})
     with pytest.raises(BadRecipe, match="test_vit cannot look at 20 pixels"):
         train(recipe, data, tmp_path / "run")
+
+
+def test_views_may_be_drawn_smaller_than_the_teacher_looks_at_them(data: Path, tmp_path: Path) -> None:
+    """At the images' own 16 px, for a student of 16: nothing is enlarged and then reduced."""
+    changes = {"student__image_size": 16, "views__size": 16, "optim__epochs": 3}
+    recipe = cached_recipe(**changes)
+    assert recipe.view_size == 16
+    assert recipe.teacher_size == 32
+    replay = build(recipe, data)
+    item = replay.epoch(0, None)[3]
+    assert [tuple(view.shape) for view in item["views"]] == [(3, 16, 16)] * 2
+    teacher = seeded_teacher(recipe, "cpu")
+    assert teacher is not None
+    enlarged = resized(item["views"][0][None], 32)
+    torch.testing.assert_close(teacher(enlarged).half()[0], item["targets"][0], rtol=2**-9, atol=2e-3)
+    assert train(recipe, data, tmp_path / "run")["position"]["step"] == 9
+
+
+def test_without_a_size_of_their_own_recipes_are_what_they_were() -> None:
+    assert "size" not in toy_recipe().decisive()["views"]
+    assert toy_recipe(views__size=16).digest() != toy_recipe().digest()
+    values = toy_values("seed", views__size=32, views__small_views=2, method__momentum=None)
+    del values["method"]["momentum"]
+    values["teacher"] = {"source": "test_resnet", "pretrained": False}
+    with pytest.raises(BadRecipe, match=r"views.size: not together with views.small_views"):
+        parse_recipe(values, origin="toy")
+
+
+def test_a_view_drawn_larger_than_its_image_reaches_a_small_student_blurred() -> None:
+    """Why `views.size` is there: 64 px drawn at 160 and reduced lose the finest detail that measuring shows."""
+    stripes = (torch.arange(64) % 2 * 255).to(torch.uint8).expand(1, 3, 64, 64)
+    blurred = resized(resized(stripes, 160).round().to(torch.uint8), 64)
+    contrast = [float(part[..., 8:-8].float().std()) for part in (stripes, blurred)]
+    assert contrast[1] < 0.6 * contrast[0]
