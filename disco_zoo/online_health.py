@@ -26,7 +26,6 @@ FEWEST_STEPS = 100  # between two later looks, so that they cost about 1 % of a 
 BATCH_SIZE = 128
 RANKS = ("student_rank", "embedding_rank")
 COLLAPSED_SHARE = 0.05
-_NONE = torch.empty(0)
 
 
 class OnlineHealth:
@@ -84,9 +83,9 @@ class OnlineHealth:
         if parts is None:
             return {}
         rows = {name: torch.cat([part[name] for part in parts]) for name in own}
-        bad = [name for name in ("student", "embedding", "teacher") if not rows.get(name, _NONE).isfinite().all()]
+        bad = [name for name, values in rows.items() if not values.isfinite().all()]
         if bad:
-            console.print(f"Features of the {bad[0]} are not finite: nothing is said of ranks here", soft_wrap=True)
+            console.print(f"Features are not finite, so they have no rank: {', '.join(bad)}", soft_wrap=True)
             return {}
         return _figures(rows)
 
@@ -110,8 +109,8 @@ class OnlineHealth:
         if self._kept_rows is None:
             encoder = method.require_teacher().encoder
             with frozen(encoder, device):
-                parts = [part.to(device) for part in self._images.split(BATCH_SIZE)]
-                self._kept_rows = torch.cat([encoder.head(encoder.features(part)).cpu() for part in parts])
+                parts = (encoder.features(part.to(device)) for part in self._images.split(BATCH_SIZE))
+                self._kept_rows = torch.cat([encoder.head(features).cpu() for features in parts])
         return self._kept_rows
 
     _kept_rows: Tensor | None = None
@@ -136,9 +135,9 @@ class OnlineHealth:
 def collapsed(figures: Mapping[str, float], earlier: Sequence[Mapping[str, float]]) -> list[str]:
     """The ranks of the student that have fallen to next to nothing: r − 1 below 5 % of the highest r − 1 before.
 
-    1 is what features have that are the same for all images. No fixed share of the bound serves: a random start often
-    has a rank of 1 to 5, whatever its width, and a rank may fall to a half before it rises. What was never above a
-    random start is not said to have fallen from it.
+    1 is what features have that are the same for all images. No fixed share of the bound serves: the embeddings of a
+    random start have a rank of 1.003 to 5, whatever their width, and a rank may fall to a fifth in the first steps
+    before it rises. A student that was never above its random start is not said to have fallen from it.
 
     Args:
         figures: of an `OnlineHealth`.

@@ -35,7 +35,7 @@ def rank_bound(features: Tensor) -> int:
 
 
 def linear_cka(x: Tensor, y: Tensor) -> float:
-    """Linear CKA (Kornblith et al. 2019, arXiv:1905.00414, equation 4 with linear kernels), from 0 to 1.
+    """Linear CKA (Kornblith et al. 2019, arXiv:1905.00414): HSIC of linear kernels, normalised; from 0 to 1.
 
     ‖YᵀX‖² / (‖XᵀX‖ ‖YᵀY‖) in Frobenius norms, columns centred. It ignores rotations and the scale of either side. The
     estimate is the paper's and is biased: independent features of r equally strong directions have about r / (N + r),

@@ -69,7 +69,7 @@ def test_gram_matrices_give_what_an_svd_gives(shape: tuple[int, int], decay: flo
 
 
 def hsic(x: Tensor, y: Tensor) -> Tensor:
-    """Tr(KHLH) / (n − 1)² with H = 1 − 11ᵀ/n (Kornblith et al., equation 3)."""
+    """Tr(KHLH) / (n − 1)² with H = 1 − 11ᵀ/n, as Kornblith et al. write it."""
     number = len(x)
     centring = torch.eye(number, dtype=x.dtype) - 1.0 / number
     return torch.trace(x @ x.T @ centring @ y @ y.T @ centring) / (number - 1) ** 2
