@@ -228,7 +228,7 @@ class Trainer:
 
     def _watch_health(self, epoch: int, last_step: int) -> None:
         if self.health is not None and self.health.is_due(self.position.step, last_step):
-            self.log.health(epoch, self.health(self.plain_method, self.accelerator.device))
+            self.log.health(epoch, self.health(self.plain_method, self.position.step, self.accelerator.device))
 
     _used_lr = 0.0
 

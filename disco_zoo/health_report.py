@@ -34,14 +34,11 @@ def health_facts(folder: Path, health: OnlineHealth | None) -> dict[str, Any] | 
     return {**health.images, **records[-1]} if health is not None and records else None
 
 
-def collapse_line(
-    figures: Mapping[str, float], fallen: Sequence[str], earlier: Sequence[Mapping[str, float]], step: int
-) -> str:
-    """What is said on the screen when the ranks `fallen` have come down to next to nothing."""
-    highest = {name: max(row[name] for row in earlier if name in row) for name in fallen}
-    ranks = " and ".join(f"the {TITLES[name]} fell from {highest[name]:.2f} to {figures[name]:.2f}" for name in fallen)
+def collapse_line(figures: Mapping[str, float], fallen: Sequence[str], step: int) -> str:
+    """What is said on the screen when the ranks `fallen` are next to nothing."""
+    ranks = " and ".join(f"the {TITLES[name]} is {figures[name]:.2f}" for name in fallen)
     return (
-        f"The student has collapsed at step {step}: {ranks}. It tells images no longer apart. "
+        f"The student has collapsed at step {step}: {ranks}, where 1 is all images alike. "
         "Stop, and start again with a lower optim.base_lr, or with another method, and another --out"
     )
 

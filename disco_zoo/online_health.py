@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from disco_zoo.datasets import ImageSource, load_or_replace
 from disco_zoo.distributed import copy_buffers_from_first, gather_on_first, num_processes, rank
@@ -25,7 +26,8 @@ EARLY_STEPS = (25, 50, 100)
 FEWEST_STEPS = 100  # between two later looks, so that they cost about 1 % of a training with 64 images a step
 BATCH_SIZE = 128
 RANKS = ("student_rank", "embedding_rank")
-COLLAPSED_SHARE = 0.05
+COLLAPSED_RANK, COLLAPSED_SHARE = 1.5, 0.05
+FORGOTTEN = 0.01  # share of a start that is left in BatchNorm's running statistics
 
 
 class OnlineHealth:
@@ -67,14 +69,14 @@ class OnlineHealth:
         every *= -(-FEWEST_STEPS // every)
         return last_step > 0 and (step in EARLY_STEPS or step % every == 0 or step == last_step)
 
-    def __call__(self, method: Method, device: torch.device | str = "cpu") -> dict[str, float]:
+    def __call__(self, method: Method, step: int, device: torch.device | str = "cpu") -> dict[str, float]:
         """The figures; modes, BatchNorm's statistics and all random state are left as they were.
 
         Returns:
             `student_rank`, of the backbone's features, and `embedding_rank`, of what its head makes of them. With a
             teacher its `teacher_rank`, of the rows it teaches, `cka` of the student's features with these, and where
-            the method compares rows (`Method.compared`) their `cosine`. Of each rank the `_bound`. Nothing on all
-            processes but the first, and for features that are not finite, which is said.
+            the method compares rows (`Method.compared`) their `cosine`. Of each rank the `_bound`. Whether BatchNorm is
+            `settled`. Nothing on all processes but the first, and for features that are not finite, which is said.
         """
         copy_buffers_from_first(method.student, device)
         with frozen(method, device):
@@ -87,7 +89,7 @@ class OnlineHealth:
         if bad:
             console.print(f"Features are not finite, so they have no rank: {', '.join(bad)}", soft_wrap=True)
             return {}
-        return _figures(rows)
+        return {**_figures(rows), "settled": settled(method.student, step)}
 
     def _rows(self, method: Method, device: torch.device | str) -> dict[str, Tensor]:
         """Float32 (n, D) of this process's images, on the CPU."""
@@ -133,22 +135,32 @@ class OnlineHealth:
 
 
 def collapsed(figures: Mapping[str, float], earlier: Sequence[Mapping[str, float]]) -> list[str]:
-    """The ranks of the student that have fallen to next to nothing: r − 1 below 5 % of the highest r − 1 before.
+    """The ranks of the student that are next to nothing: below 1.5, or r − 1 below 5 % of the highest before.
 
-    1 is what features have that are the same for all images. No fixed share of the bound serves: the embeddings of a
-    random start have a rank of 1.003 to 5, whatever their width, and a rank may fall to a fifth in the first steps
-    before it rises. A student that was never above its random start is not said to have fallen from it.
+    1 is what features have that are the same for all images, 1.5 where one direction holds some 93 % of the sum of
+    singular values; no fixed share of the bound says this. Looks that are not `settled` neither count nor are judged:
+    while BatchNorm's running statistics are on their way, ranks fall to 1 and rise again in healthy runs. Networks
+    without BatchNorm may start below 1.5; theirs must fall to half of the start's r − 1.
 
     Args:
         figures: of an `OnlineHealth`.
         earlier: those before, from the start of the run on.
     """
-    return [
-        name
-        for name in RANKS
-        if name in figures
-        and figures[name] - 1 < COLLAPSED_SHARE * (max((row[name] for row in earlier if name in row), default=1.0) - 1)
-    ]
+    before = [row for row in earlier if row.get("settled")]
+    fallen = []
+    for name in RANKS if figures["settled"] else ():
+        above = [row[name] - 1 for row in before if name in row]
+        start = above[0] if above and before[0]["step"] == 0 else float("inf")
+        limit = max(COLLAPSED_SHARE * max(above, default=0.0), min(COLLAPSED_RANK - 1, start / 2))
+        if name in figures and figures[name] - 1 < limit:
+            fallen.append(name)
+    return fallen
+
+
+def settled(student: nn.Module, step: int) -> bool:
+    """Whether BatchNorm's running statistics have forgotten where they began: after 44 steps at momentum 0.1."""
+    momenta = [module.momentum for module in student.modules() if isinstance(module, _BatchNorm)]
+    return all(momentum is None or (1 - momentum) ** step <= FORGOTTEN for momentum in momenta)
 
 
 def _figures(rows: Mapping[str, Tensor]) -> dict[str, float]:

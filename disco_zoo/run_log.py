@@ -67,15 +67,14 @@ class RunLog:
         """Record what was seen without labels; a collapse is said once. Processes without figures do nothing."""
         if not figures:
             return
-        step, earlier = self.position.step, health_records(self.metrics.path.parent)
-        fallen = collapsed(figures, earlier)
+        step, fallen = self.position.step, collapsed(figures, health_records(self.metrics.path.parent))
         self.metrics.log({"step": step, "epoch": epoch, **figures, **({"collapsed": fallen} if fallen else {})})
         agreement = f", CKA {figures['cka']:.2f}" if "cka" in figures else ""
         self._health_text = f", rank {figures['student_rank']:.0f}/{figures['student_rank_bound']}{agreement}"
         self._show()
         if fallen and not self._collapse_told:
             self._collapse_told = True
-            console.print(collapse_line(figures, fallen, earlier, step), soft_wrap=True)
+            console.print(collapse_line(figures, fallen, step), soft_wrap=True)
 
     def _show(self) -> None:
         texts = self._figures + self._knn_text + self._health_text

@@ -17,7 +17,7 @@ from disco_zoo.batch import Batch
 from disco_zoo.health_report import HOW_TO_READ, health_lines, health_records
 from disco_zoo.methods import METHODS
 from disco_zoo.methods.moco_v2 import MoCoV2
-from disco_zoo.online_health import collapsed
+from disco_zoo.online_health import collapsed, settled
 from disco_zoo.recipe import Recipe, load_recipe
 from disco_zoo.report import finish_training
 from disco_zoo.run import Run, RunOptions, open_data
@@ -25,13 +25,48 @@ from disco_zoo.run import Run, RunOptions, open_data
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_collapsed_is_a_fall_from_what_was_there() -> None:
-    start = [{"student_rank": 300.0, "embedding_rank": 1.5}, {"student_rank": 200.0, "embedding_rank": 41.0}]
-    assert collapsed({"student_rank": 16.1, "embedding_rank": 3.1}, start) == []
-    assert collapsed({"student_rank": 15.9, "embedding_rank": 3.1}, start) == ["student_rank"]
-    assert collapsed({"student_rank": 15.9, "embedding_rank": 2.9}, start) == ["student_rank", "embedding_rank"]
-    assert collapsed({"student_rank": 1.0}, []) == []
-    assert collapsed({"student_rank": 1.003}, [{"student_rank": 1.003}]) == []  # a random start, waiting for warm-up
+def looks(*ranks: float, first: int = 50) -> list[dict[str, Any]]:
+    return [{"step": first + 50 * i, "embedding_rank": rank, "settled": True} for i, rank in enumerate(ranks)]
+
+
+@pytest.mark.parametrize(("rank", "earlier", "fallen"), [
+    (1.49, [], True),
+    (1.51, [], False),
+    (3.1, looks(40.0, 41.0, 12.0), False),
+    (2.9, looks(40.0, 41.0, 12.0), True),
+    (1.04, looks(1.05, first=0), False),  # no BatchNorm, waiting for warm-up
+    (1.02, looks(1.05, first=0), True),
+    (1.45, looks(2.5, 3.0, first=0), True),
+])  # fmt: skip
+def test_what_is_called_collapsed(rank: float, earlier: list[dict[str, Any]], fallen: bool) -> None:
+    assert collapsed({"embedding_rank": rank, "settled": True}, earlier) == ["embedding_rank"] * fallen
+    unsettled = [{"step": 0, "embedding_rank": 300.0, "settled": False}, *earlier]
+    assert collapsed({"embedding_rank": rank, "settled": True}, unsettled) == ["embedding_rank"] * fallen
+    assert collapsed({"embedding_rank": rank, "settled": False}, earlier) == []
+
+
+def test_batch_norm_settles_by_its_momentum() -> None:
+    layers = [torch.nn.Linear(3, 3), torch.nn.BatchNorm1d(3), torch.nn.BatchNorm1d(3, momentum=None)]
+    assert [settled(torch.nn.Sequential(*layers), step) for step in (0, 43, 44)] == [False, False, True]
+    slow = torch.nn.Sequential(*layers, torch.nn.BatchNorm2d(3, momentum=0.01))
+    assert [settled(slow, step) for step in (100, 458, 459)] == [False, False, True]
+    assert settled(layers[0], 0)
+
+
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [("test_efficientnet", {"bn_momentum": 0.01}), ("test_efficientnet", {}), ("test_vit", {})],
+)
+def test_a_run_that_has_not_begun_to_learn_has_not_collapsed(
+    model: str, options: dict[str, Any], long_data: Path, tmp_path: Path
+) -> None:
+    """A long warm-up: nothing moves but BatchNorm's running statistics, and eval mode goes through strange networks."""
+    changes = {"optim__epochs": 1, "optim__base_lr": 1e-12, "log__log_every_steps": 50, "student__model": model}
+    recipe = toy_recipe("moco_v2", student__options=options, **changes)
+    finish(recipe, str(long_data), tmp_path / "run", None)
+    records = health_records(tmp_path / "run")
+    assert len(records) == 5
+    assert not any("collapsed" in row for row in records)
 
 
 class Shrinking(MoCoV2):

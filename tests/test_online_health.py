@@ -47,7 +47,7 @@ def test_figures_are_of_the_test_images_under_eval(data: Path) -> None:
     """All 12 of them, whose order matters to none of the figures; the teacher looks at its own size."""
     recipe = toy_recipe(teacher__image_size=48)
     health, parts = health_of(recipe, data)
-    found = health(parts.method)
+    found = health(parts.method, 0)
     views = torch.stack([looked_at(image, 48) for image in toy_images(12, seed=1)])
     parts.student.eval()
     with torch.no_grad():
@@ -62,6 +62,7 @@ def test_figures_are_of_the_test_images_under_eval(data: Path) -> None:
         "student_rank_bound": 12, "embedding_rank_bound": 12, "teacher_rank_bound": 12,
         "cka": pytest.approx(linear_cka(features, targets), abs=1e-3),
         "cosine": pytest.approx(centred_cosine(embeddings, targets), abs=1e-3),
+        "settled": False,
     }  # fmt: skip
 
 
@@ -81,8 +82,8 @@ def test_without_test_images_they_are_training_images_and_unreadable_ones_are_re
     health, parts = health_of(toy_recipe("moco_v2"), folder)
     assert health.images == {"images": 16, "split": "train"}
     assert health._images.shape == (16, 3, 32, 32)
-    assert {"student_rank", "embedding_rank"} <= health(parts.method).keys() <= {
-        "student_rank", "embedding_rank", "student_rank_bound", "embedding_rank_bound",
+    assert {"student_rank", "embedding_rank"} <= health(parts.method, 0).keys() <= {
+        "student_rank", "embedding_rank", "student_rank_bound", "embedding_rank_bound", "settled",
     }  # fmt: skip
 
 
@@ -90,7 +91,7 @@ def test_without_test_images_they_are_training_images_and_unreadable_ones_are_re
 def test_every_method_says_what_it_compares(method: str, data: Path) -> None:
     recipe = method_recipe(method)
     health, parts = health_of(recipe, data)
-    found = health(parts.method)
+    found = health(parts.method, 0)
     assert ("cka" in found) == ("teacher_rank" in found) == METHODS[method].needs_teacher
     draws_rows_together = METHODS[method].needs_teacher and not METHODS[method].own_width
     assert ("cosine" in found) == draws_rows_together
@@ -101,11 +102,11 @@ def test_rows_that_a_loss_has_made_equal_have_the_cosine_one(data: Path) -> None
     health, parts = health_of(method_recipe("feature"), data)
     parts.method.standardise.update(torch.randn(40, parts.teacher.embed_dim) * 3 + 1)
     parts.method.adapter = Lookup(parts.method.standardise, health, parts.method)
-    assert health(parts.method)["cosine"] == pytest.approx(1.0, abs=1e-4)
+    assert health(parts.method, 0)["cosine"] == pytest.approx(1.0, abs=1e-4)
     recipe = method_recipe("rkd")
     alone = recipe.model_copy(update={"method": {**recipe.method, "distill_weight": 0.0}})
     health, parts = health_of(alone, data)
-    assert "cosine" not in health(parts.method)
+    assert "cosine" not in health(parts.method, 0)
 
 
 class Lookup(torch.nn.Module):
@@ -124,7 +125,7 @@ def test_a_teacher_in_train_mode_is_left_as_it_was(data: Path) -> None:
     before = {name: value.clone() for name, value in parts.teacher.encoder.state_dict().items()}
     parts.method.train()
     modes = [module.training for module in [*parts.method.modules(), *parts.teacher.encoder.modules()]]
-    health(parts.method)
+    health(parts.method, 0)
     assert differences(before, parts.teacher.encoder.state_dict()) == []
     assert modes == [module.training for module in [*parts.method.modules(), *parts.teacher.encoder.modules()]]
 
@@ -139,7 +140,7 @@ def test_the_teacher_sees_the_images_once(data: Path, monkeypatch: pytest.Monkey
         return features(encoder, *arguments)
 
     monkeypatch.setattr(type(parts.teacher.encoder), "features", count)
-    assert health(parts.method) == health(parts.method)
+    assert health(parts.method, 0) == health(parts.method, 0)
     assert (sum(seen), len(seen)) == (1, 3)
 
 
@@ -202,5 +203,5 @@ def test_features_that_are_not_finite_are_said_and_not_recorded(data: Path, caps
     health, parts = health_of(toy_recipe("moco_v2"), data)
     with torch.no_grad():
         next(parts.student.backbone.parameters()).fill_(float("inf"))
-    assert health(parts.method) == {}
+    assert health(parts.method, 0) == {}
     assert "Features are not finite, so they have no rank: student, embedding" in capsys.readouterr().err
