@@ -37,7 +37,8 @@ def test_paper_recipe_has_the_values_of_the_paper() -> None:
     assert recipe.teacher is not None
     assert (recipe.teacher.features, recipe.teacher.bn_mode, recipe.teacher.image_size) == (None, "eval", None)
     assert {key: value for key, value in recipe.views.items() if "small" not in key} == {
-        "recipe": "moco_v2", "crop_scale": [0.2, 1.0], "crop_ratio": [3 / 4, 4 / 3], "jitter": [0.4, 0.4, 0.4, 0.1],
+        "recipe": "moco_v2", "size": None, "crop_scale": [0.2, 1.0], "crop_ratio": [3 / 4, 4 / 3],
+        "jitter": [0.4, 0.4, 0.4, 0.1],
         "jitter_probability": 0.8, "gray_probability": 0.2, "blur_probability": 0.5, "blur_sigma": [0.1, 2.0],
         "flip_probability": 0.5,
     }  # fmt: skip

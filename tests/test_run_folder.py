@@ -155,6 +155,7 @@ def test_finished_folder_holds_facts_that_can_be_checked(data: Path, tmp_path: P
     assert facts["student"]["sha256"] == hashlib.sha256(student.read_bytes()).hexdigest()
     assert facts["student"]["size_bytes"] == student.stat().st_size
     assert (facts["steps"], facts["total_steps"], facts["seed"]) == (6, 6, 0)
+    assert facts["data"].pop("source").endswith("toy_train.parquet")
     assert facts["data"] | {"fingerprint": ""} == {"id": "cifar10", "split": "train", "images": 26, "fingerprint": ""}
     assert len(facts["data"]["fingerprint"]) == 64
     assert facts["recipe_sha256"] == recipe.digest()

@@ -11,10 +11,12 @@ import pytest
 
 from disco_zoo.catalog import Checkpoint, Measured, load_catalog
 from disco_zoo.datasets import open_source
+from disco_zoo.recipe import load_recipe
 from disco_zoo.reproduce import _why_not
 from disco_zoo.run import Data, RunOptions
 from disco_zoo.verdict import judge
 
+RECIPE = load_recipe("pocket/disco_effb0.disco_lite0_fmnist")
 SAMPLE = Data(open_source("sample"), open_source("sample", "test"))
 
 # scipy.stats.t.ppf(0.995, n - 1) for n = 3, 4, 5, 10, to four places.
@@ -84,7 +86,7 @@ def test_only_the_student_decides() -> None:
     ([], {}, ""),
 ])  # fmt: skip
 def test_shortened_and_changed_runs_are_not_judged(overrides: list[str], options: dict[str, Any], why: str) -> None:
-    reason = _why_not(checkpoint(), SAMPLE, overrides, RunOptions(**options))
+    reason = _why_not(checkpoint(), RECIPE, SAMPLE, overrides, RunOptions(**options))
     assert reason.startswith(why)
     assert bool(reason) == bool(why)
     row = checkpoint(measured("knn20_top1", 70.0, 70.0, 70.0))
@@ -96,7 +98,7 @@ def test_shortened_and_changed_runs_are_not_judged(overrides: list[str], options
 
 def test_a_run_on_other_data_is_not_judged() -> None:
     other = Data(open_source("sample", "test"), None)
-    assert _why_not(checkpoint(), other, [], RunOptions()).startswith("other data: 2000 images where")
+    assert _why_not(checkpoint(), RECIPE, other, [], RunOptions()).startswith("other data: 2000 images where")
 
 
 def test_every_judgeable_row_of_the_catalog_has_its_seeds() -> None:
