@@ -18,7 +18,7 @@ from typing import Any
 
 RECIPE = "photos/disco_effb0.coss_lite2_photos"
 LARGE = (
-    "student.image_size=224", "student.image_sizes={}", "teacher.image_size=224", "optim.batch_size=256",
+    "student.image_size=224", "views.size=null", "teacher.image_size=224", "optim.batch_size=256",
     "optim.precision=bf16", "data.max_images=20000", "eval.image_size=224", "eval.resize_size=256",
     "log.knn_every_epochs=0",
 )  # fmt: skip
@@ -50,7 +50,7 @@ def one_run(title: str, given: argparse.Namespace, out: Path) -> dict[str, Any]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", required=True, help="tiny_train.parquet, with imagenette_train.parquet beside it")
+    parser.add_argument("--data", required=True, help="tiny_train.parquet")
     parser.add_argument("--steps", type=int, default=200)
     parser.add_argument("--device", default="cuda")
     parser.add_argument("--set", action="append", default=[], help="more changes of the recipe")

@@ -3,7 +3,7 @@
     python benchmarks/time_to_quality.py --data tiny_train.parquet [--images 10000] [--seeds 0,1,2] [--out runs/time]
 
 The straightforward recipe: DisCo at one size, the teacher asked each step. Its kNN after its budget is the target. The
-shipped one replays a teacher cache, takes one view and grows its images; its time is that of the first measured kNN at
+shipped one replays a teacher cache and takes one view; its time is that of the first measured kNN at
 or above the target, without the time that measuring takes. The cache is built once for all seeds; it is counted in
 full, and shared among the three students that use it. Ratios are of one machine, seed by seed.
 """
@@ -23,8 +23,8 @@ from disco_zoo.run_folder import benchmark_line
 
 STRAIGHT, SHIPPED = "photos/disco_effb0.disco_lite2_photos", "photos/disco_effb0.coss_lite2_photos"
 STUDENTS_OF_A_CACHE = 3
-SHARED = ("data.extra_source=null", "log.knn_every_epochs=0.1", "log.log_every_steps=1")
-ONE_SIZE = ("student.image_size=64", "student.image_sizes={}", "teacher.cache_views=null")
+SHARED = ("log.knn_every_epochs=0.1", "log.log_every_steps=1")
+ASKED = ("teacher.cache_views=null",)
 
 
 def disco_zoo(*arguments: object) -> float:
@@ -61,7 +61,7 @@ def pair(seed: int, given: argparse.Namespace, changes: list[str]) -> dict[str, 
     folders = {name: given.out / f"{name}_{seed}" for name in ("straight", "shipped")}
     common = ["--data", given.data, "--seed", seed, "--workers", 0, "--resume"]
     for name, recipe in (("straight", STRAIGHT), ("shipped", SHIPPED)):
-        own = [part for one in ONE_SIZE for part in ("--set", one)] if name == "straight" else []
+        own = [part for one in ASKED for part in ("--set", one)] if name == "straight" else []
         folder = folders[name]
         resume = common if (folder / "checkpoint.pt").is_file() else common[:-1]
         if not (folder / "report.md").is_file():

@@ -84,11 +84,10 @@ def small_views_of(recipe: Recipe) -> SmallViews | None:
     if not count:
         return None
     drawn = small_size_of(recipe.views, recipe.view_size)
-    teacher_size = (recipe.teacher.image_size if recipe.teacher else None) or recipe.student.image_size
     return SmallViews(
         count,
         student_size=round(drawn * recipe.student.image_size / recipe.view_size),
-        teacher_size=round(drawn * teacher_size / recipe.view_size),
+        teacher_size=round(drawn * recipe.teacher_size / recipe.view_size),
     )
 
 

@@ -33,7 +33,7 @@ def _run(plan: Plan) -> Table:
     size = f"{recipe.student.image_size} px"
     table.add_row("student", f"{recipe.student.model}, {size}, by {recipe.method['name']}")
     if recipe.teacher is not None:
-        own = f"{recipe.teacher.image_size or recipe.student.image_size} px"
+        own = f"{recipe.teacher_size} px"
         runs = f"{work.teacher_views:g} views of an image a step" if work.teacher_in_steps else "before training only"
         table.add_row("teacher", f"{recipe.teacher.source}, {own}, {runs}")
     table.add_row("images", f"{words.count(work.images)} ({plan.facts.said_by})")
