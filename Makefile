@@ -1,6 +1,6 @@
-.PHONY: check lint types test test-slow generated format benchmarks benchmarks-accuracy
+.PHONY: check lint types layers test test-slow generated format benchmarks benchmarks-accuracy
 
-check: lint types generated test  ## all that CI runs, but for the wheel
+check: lint types layers generated test  ## all that CI runs, but for the wheel
 
 lint:
 	ruff check .
@@ -12,6 +12,9 @@ format:
 
 types:
 	mypy
+
+layers:  ## which room may import from which, see pyproject.toml
+	lint-imports --no-logo
 
 generated:  ## model cards and the README's table against the catalog
 	disco-zoo card --all --check
@@ -38,7 +41,7 @@ benchmarks:  ## all speeds: DATA=cifar10_train.parquet PHOTOS=folder [PEERS=pyth
 	python benchmarks/rows_scale.py
 	python benchmarks/startup.py
 	python benchmarks/plan_memory.py
-	pytest -n 0 -m slow -s tests/test_plan_memory.py tests/test_rows_memory.py
+	pytest -n 0 -m slow -s tests/plan/test_memory.py tests/data/webdataset/test_rows_memory.py
 
 CACHE_VIEWS = $(addprefix benchmarks/cache_views/,no_cache.yaml views_16.yaml views_8.yaml views_4.yaml views_2.yaml)
 

@@ -1,7 +1,7 @@
 """Forward and backward of student networks, channels-last against contiguous: python benchmarks/channels_last.py
 
 CPU seconds of pairs of steps in turn, so that what disturbs the machine disturbs both; the ratio of a row is the median
-of its pairs' ratios. `disco_zoo.encoder.channels_last_pays` is the rule that was read off the table.
+of its pairs' ratios. `disco_zoo.models.encoder.channels_last_pays` is the rule that was read off the table.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import torch
 from pairs import cells
 from torch import nn
 
-from disco_zoo.encoder import channels_last_pays
-from disco_zoo.run_folder import benchmark_line
+from disco_zoo.core.environment import benchmark_line
+from disco_zoo.models.encoder import channels_last_pays
 
 MODELS = (
     "efficientnet_b0", "efficientnet_b1", "mobilenetv2_100", "mobilenetv3_large_100", "resnet18", "resnet34",

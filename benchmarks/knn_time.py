@@ -12,8 +12,8 @@ import time
 
 import torch
 
-from disco_zoo.evaluate.knn import neighbours
-from disco_zoo.run_folder import benchmark_line
+from disco_zoo.core.environment import benchmark_line
+from disco_zoo.evaluation.knn import neighbours
 
 K = 200
 

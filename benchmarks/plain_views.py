@@ -9,7 +9,7 @@ import torch
 from PIL import Image, ImageFilter
 from torchvision.transforms import v2
 
-from disco_zoo.views import VIEW_RECIPES
+from disco_zoo.transforms.view_recipes import VIEW_RECIPES
 
 ORDERS = {
     "moco_v1": ("gray", "jitter", "flip"),

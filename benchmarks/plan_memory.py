@@ -11,11 +11,11 @@ import sys
 import tempfile
 from pathlib import Path
 
+from disco_zoo.core.environment import benchmark_line
 from disco_zoo.plan.noise_source import NoiseSource
 from disco_zoo.plan.resident_memory import predict_memory
 from disco_zoo.plan.step_cost import step_cost
 from disco_zoo.plan.weightless import without_weights
-from disco_zoo.run_folder import benchmark_line
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 

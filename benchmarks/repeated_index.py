@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from disco_zoo.shard_index import FACTS_FILE, LABELS_FILE, ROW, ROWS_FILE, ShardIndex, index_facts, read_index
+from disco_zoo.data.webdataset.index import FACTS_FILE, LABELS_FILE, ROW, ROWS_FILE, ShardIndex, index_facts, read_index
 
 
 def repeat_rows(index: ShardIndex, path: Path, images: int) -> ShardIndex:

@@ -22,12 +22,13 @@ import torch
 from PIL import Image
 from repeated_index import repeat_rows
 
-from disco_zoo.datasets import ImageSource, open_source
-from disco_zoo.epoch_loader import epoch_loader
+from disco_zoo.config.recipe import load_recipe
+from disco_zoo.core.environment import benchmark_line
+from disco_zoo.data.dataset import ImageSource
+from disco_zoo.data.open_source import open_source
+from disco_zoo.data.webdataset.index_build import build_index
 from disco_zoo.methods.base import Method
-from disco_zoo.recipe import load_recipe
-from disco_zoo.run_folder import benchmark_line
-from disco_zoo.shard_index_build import build_index
+from disco_zoo.training.epoch_loader import epoch_loader
 
 SIZES = (10**3, 10**4, 10**5, 10**6, 10**7)
 BATCH_SIZE = 64

@@ -14,7 +14,7 @@ import time
 
 import torch
 
-from disco_zoo.run_folder import benchmark_line
+from disco_zoo.core.environment import benchmark_line
 
 SCRIPT = shutil.which("disco-zoo") or sys.exit("disco-zoo is not on the path: pip install it")
 COMMANDS = {

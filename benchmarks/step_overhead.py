@@ -21,13 +21,14 @@ import numpy as np
 import torch
 from PIL import Image
 
-from disco_zoo.accelerator import make_accelerator
-from disco_zoo.build import build_parts
-from disco_zoo.datasets import ImageSource
-from disco_zoo.engine import Trainer
-from disco_zoo.launch import usable_cores
-from disco_zoo.recipe import Recipe, load_recipe
-from disco_zoo.run_folder import RunFolder, benchmark_line
+from disco_zoo.config.recipe import Recipe, load_recipe
+from disco_zoo.core.environment import benchmark_line
+from disco_zoo.core.launcher import usable_cores
+from disco_zoo.data.dataset import ImageSource
+from disco_zoo.training.accelerator import make_accelerator
+from disco_zoo.training.build import build_parts
+from disco_zoo.training.engine import Trainer
+from disco_zoo.training.run_folder import RunFolder
 
 PARTS = ("forward", "backward", "data", "optimiser", "EMA")
 STEPS_A_RECORD = 10

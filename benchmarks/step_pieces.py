@@ -13,10 +13,10 @@ import timm
 import torch
 from pairs import Work, cells
 
-from disco_zoo.optim import build_optimizer
-from disco_zoo.recipe_optim import OptimSection
-from disco_zoo.run_folder import benchmark_line
-from disco_zoo.teachers import Teacher, load_teacher_source
+from disco_zoo.config.optim import OptimSection
+from disco_zoo.core.environment import benchmark_line
+from disco_zoo.models.teacher import Teacher, load_teacher_source
+from disco_zoo.training.optim import build_optimizer
 
 TEACHERS = ("resnet50", "lite0", "efficientnet_b0", "mobilenetv3_large_100", "regnety_032")
 STUDENTS = ("efficientnet_b0", "resnet18")

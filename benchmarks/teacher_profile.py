@@ -19,7 +19,7 @@ import timm
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from disco_zoo.run_folder import benchmark_line
+from disco_zoo.core.environment import benchmark_line
 
 SPEED = Path(__file__).parent / "speed"
 sys.path.insert(0, str(SPEED))

@@ -17,9 +17,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from disco_zoo.metric_logger import read_metrics
-from disco_zoo.recipe import load_recipe
-from disco_zoo.run_folder import benchmark_line
+from disco_zoo.config.recipe import load_recipe
+from disco_zoo.core.environment import benchmark_line
+from disco_zoo.training.monitoring.metric_logger import read_metrics
 
 STRAIGHT, SHIPPED = "photos/disco_effb0.disco_lite2_photos", "photos/disco_effb0.coss_lite2_photos"
 STUDENTS_OF_A_CACHE = 3

@@ -19,11 +19,11 @@ from PIL import Image
 from plain_views import plain_pipeline
 from torch import Tensor
 
-from disco_zoo.datasets import open_source
-from disco_zoo.randomness import drawing_from
-from disco_zoo.run_folder import benchmark_line
-from disco_zoo.source_image import SourceImage, to_rgb
-from disco_zoo.views import VIEW_RECIPES, draw_view
+from disco_zoo.core.environment import benchmark_line
+from disco_zoo.core.random_streams import drawing_from
+from disco_zoo.data.open_source import open_source
+from disco_zoo.data.source_image import SourceImage, to_rgb
+from disco_zoo.transforms.view_recipes import VIEW_RECIPES, draw_view
 
 CASES = (
     ("moco_v2", 224), ("moco_v2", 96), ("moco_v2", 32), ("moco_v1", 224), ("swav", 224), ("simclr", 224),

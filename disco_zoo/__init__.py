@@ -5,7 +5,7 @@
 
 Importing this package registers the students in timm, which imports torch and takes seconds. In the command line
 (`disco-zoo`, `python -m disco_zoo`) it does not: `--help` and `list` must answer at once, and a command that needs
-models registers them itself by importing `disco_zoo.disco_students`. For the same reason the public names below
+models registers them itself by importing `disco_zoo.models.disco_students`. For the same reason the public names below
 are imported on first use (PEP 562).
 """
 
@@ -17,17 +17,17 @@ import sys
 from typing import Any
 
 _PUBLIC = {
-    "Catalog": "disco_zoo.catalog",
-    "Checkpoint": "disco_zoo.catalog",
+    "Catalog": "disco_zoo.zoo.catalog",
+    "Checkpoint": "disco_zoo.zoo.catalog",
     "DiscoZooError": "disco_zoo.errors",
-    "convert_checkpoint": "disco_zoo.official",
-    "download_weights": "disco_zoo.official",
-    "list_models": "disco_zoo.catalog",
-    "load_catalog": "disco_zoo.catalog",
-    "publish_weights": "disco_zoo.publish",
-    "render_card": "disco_zoo.model_card",
-    "verify_all": "disco_zoo.verification",
-    "verify_weights": "disco_zoo.verification",
+    "convert_checkpoint": "disco_zoo.weights.official",
+    "download_weights": "disco_zoo.weights.official",
+    "list_models": "disco_zoo.zoo.catalog",
+    "load_catalog": "disco_zoo.zoo.catalog",
+    "publish_weights": "disco_zoo.weights.publish.job",
+    "render_card": "disco_zoo.zoo.model_card",
+    "verify_all": "disco_zoo.weights.verify",
+    "verify_weights": "disco_zoo.weights.verify",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]
@@ -35,7 +35,9 @@ __all__ = ["__version__", *sorted(_PUBLIC)]
 
 def __getattr__(name: str) -> Any:
     if name == "__version__":
-        return _version()
+        from disco_zoo.core.environment import package_version
+
+        return package_version()
     if name in _PUBLIC:
         return getattr(importlib.import_module(_PUBLIC[name]), name)
     raise AttributeError(f"module 'disco_zoo' has no attribute '{name}'")
@@ -43,15 +45,6 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
-
-
-def _version() -> str:
-    from importlib.metadata import PackageNotFoundError, version
-
-    try:
-        return version("disco-zoo")
-    except PackageNotFoundError:  # a checkout on the path, not installed
-        return "0+unknown"
 
 
 def _is_command_line() -> bool:
@@ -62,4 +55,4 @@ def _is_command_line() -> bool:
 
 
 if not _is_command_line():
-    from disco_zoo import disco_students as disco_students
+    from disco_zoo.models import disco_students as disco_students

@@ -165,3 +165,11 @@ def require(module: str, extra: str) -> ModuleType:
             raise
         package = module.split(".")[0].replace("_", "-")
         raise MissingExtra(f'{package} is not installed. Type: pip install "disco-zoo[{extra}]"') from error
+
+
+def first_line(error: BaseException) -> str:
+    """The words of the innermost cause, for one line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return (lines[0] if lines else type(error).__name__)[:300]

@@ -17,10 +17,10 @@ import timm
 from safetensors.torch import load_file
 from torch import nn
 
-from disco_zoo.measure import recipe_bench
-from disco_zoo.recipe import load_recipe
-from disco_zoo.report import finish_training
-from disco_zoo.run import Run, RunOptions, open_data
+from disco_zoo.config.recipe import load_recipe
+from disco_zoo.evaluation.measure import recipe_bench
+from disco_zoo.training.report import finish_training
+from disco_zoo.training.run import Run, RunOptions, open_data
 
 Figures = dict[str, float]  # top-1 in percent by protocol
 

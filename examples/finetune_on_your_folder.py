@@ -15,10 +15,10 @@ import timm
 import torch
 from PIL import Image
 
-from disco_zoo.finetune.report import summary_lines
-from disco_zoo.finetune.run import finetune, open_labelled
-from disco_zoo.finetune.settings import FinetuneSettings
-from disco_zoo.run import RunOptions
+from disco_zoo.tasks.finetune.report import summary_lines
+from disco_zoo.tasks.finetune.run import finetune, open_labelled
+from disco_zoo.tasks.finetune.settings import FinetuneSettings
+from disco_zoo.training.run import RunOptions
 
 
 def train_classifier(data: str, out: Path, epochs: int | None) -> Path:

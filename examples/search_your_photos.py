@@ -14,14 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
+from disco_zoo.data.image_list import open_images
 from disco_zoo.embed.embedding_file import EmbeddingFile
 from disco_zoo.embed.facts import facts_of
-from disco_zoo.embed.images import open_images
 from disco_zoo.embed.job import EmbedJob
 from disco_zoo.embed.query import Pictures, resolve_queries
 from disco_zoo.embed.results import Found, as_page, as_table
 from disco_zoo.embed.search import search
-from disco_zoo.named_model import load_named_model
+from disco_zoo.models.load import load_named_model
 
 
 def embed_folder(photos: str, out: Path) -> EmbeddingFile:

@@ -2,7 +2,7 @@
 
     python tools/bundle_weights.py runs/seed0 runs/seed1 runs/seed2 [--copy]
 
-Prints YAML to paste into disco_zoo/catalog.yaml. With --copy the first folder's student goes into
+Prints YAML to paste into disco_zoo/zoo/catalog.yaml. With --copy the first folder's student goes into
 disco_zoo/assets/weights/ under the checkpoint's name; without it only the figures are printed.
 """
 
@@ -17,11 +17,11 @@ from typing import Any
 import yaml
 from safetensors.torch import load_file
 
-from disco_zoo.checksum import sha256_of
-from disco_zoo.golden import write_golden
-from disco_zoo.official import load_network
-from disco_zoo.store import GOLDEN_SUFFIX
-from disco_zoo.weights import bundled_path
+from disco_zoo.core.files import sha256_of
+from disco_zoo.weights.golden import write_golden
+from disco_zoo.weights.official import load_network
+from disco_zoo.weights.resolve import bundled_path
+from disco_zoo.weights.store import GOLDEN_SUFFIX
 
 
 def measured_entries(folders: list[Path], command: str) -> list[dict[str, Any]]:

@@ -21,7 +21,7 @@ from typing import Any
 
 from results_page import BATCH, page
 
-from disco_zoo.run_folder import benchmark_line
+from disco_zoo.core.environment import benchmark_line
 
 HERE = Path(__file__).parent
 IMAGES = 2048
@@ -115,7 +115,7 @@ def groups() -> dict[str, list[Contestant]]:
 
 def write_images(source: str, folder: Path) -> None:
     """The same PNG files for all: the first images of a parquet, in a folder of one class."""
-    from disco_zoo.datasets import open_source
+    from disco_zoo.data.open_source import open_source
 
     images = open_source(source, "train")
     (folder / "all").mkdir(parents=True)

@@ -9,9 +9,9 @@ import torch
 from contestant import Quota
 from torch import Tensor
 
-from disco_zoo.recipe import load_recipe
-from disco_zoo.run import Run, RunOptions, open_data
-from disco_zoo.teachers import Teacher
+from disco_zoo.config.recipe import load_recipe
+from disco_zoo.models.teacher import Teacher
+from disco_zoo.training.run import Run, RunOptions, open_data
 
 
 def free(teacher: Teacher, views: Tensor, size: int | None = None) -> Tensor:

@@ -16,35 +16,35 @@ from typing import Any, NoReturn
 
 import click
 
+from disco_zoo.core.launcher import give_way_to_first_process, num_launched
 from disco_zoo.errors import DiscoZooError, Interrupted, UnknownName, did_you_mean
-from disco_zoo.launch import give_way_to_first_process, num_launched
 
 # verb -> (module, its line in `disco-zoo --help`); the line stands here so that help imports no verb.
 VERBS: dict[str, tuple[str, str]] = {
-    "list": ("disco_zoo.cli.list", "Show the zoo: models, figures, licences, weights."),
-    "show": ("disco_zoo.cli.show", "Show all that is known of one model or teacher."),
-    "download": ("disco_zoo.cli.download", "Have a model's weights on this machine, verified."),
-    "verify": ("disco_zoo.cli.verify", "Check weights: sha256, names, shapes, golden features."),
-    "convert": ("disco_zoo.cli.convert", "Turn an authors' checkpoint into safetensors, strictly."),
-    "publish": ("disco_zoo.cli.publish", "Publish a model's weights on the Hugging Face Hub."),
+    "list": ("disco_zoo.cli.zoo.list", "Show the zoo: models, figures, licences, weights."),
+    "show": ("disco_zoo.cli.zoo.show", "Show all that is known of one model or teacher."),
+    "download": ("disco_zoo.cli.zoo.download", "Have a model's weights on this machine, verified."),
+    "verify": ("disco_zoo.cli.zoo.verify", "Check weights: sha256, names, shapes, golden features."),
+    "convert": ("disco_zoo.cli.zoo.convert", "Turn an authors' checkpoint into safetensors, strictly."),
+    "publish": ("disco_zoo.cli.zoo.publish", "Publish a model's weights on the Hugging Face Hub."),
     "reproduce": (
-        "disco_zoo.cli.reproduce",
+        "disco_zoo.cli.training.reproduce",
         "Train a model of the zoo again, measure it, and give a verdict.",
     ),
-    "plan": ("disco_zoo.cli.plan", "Say what a training will cost, before it runs."),
-    "train": ("disco_zoo.cli.train", "Train from a recipe."),
-    "cache": ("disco_zoo.cli.cache", "Teacher embeddings of views, computed once: build, list, verify, rm."),
-    "compare": ("disco_zoo.cli.compare", "Train several recipes on one budget: one table, one picture."),
-    "evaluate": ("disco_zoo.cli.evaluate", "Measure a model: knn, linear, semi, transfer; put results in a table."),
-    "finetune": ("disco_zoo.cli.finetune", "Train a classifier from a model on labelled images."),
-    "detect": ("disco_zoo.cli.detect", "Train and measure a detector on a model."),
-    "segment": ("disco_zoo.cli.segment", "Measure a linear segmentation head on a model."),
-    "data": ("disco_zoo.cli.data", "Pack images into shards, resized once; index shards."),
-    "embed": ("disco_zoo.cli.embed", "Features of images, as a parquet or npy file."),
-    "search": ("disco_zoo.cli.search", "The nearest images of a query, as a page to look at."),
-    "map": ("disco_zoo.cli.map", "Draw embedded images as a map."),
-    "export": ("disco_zoo.cli.export", "ONNX or torch.export, checked against PyTorch; int8."),
-    "card": ("disco_zoo.cli.card", "Print a model card, or refresh all that is generated from the catalog."),
+    "plan": ("disco_zoo.cli.training.plan", "Say what a training will cost, before it runs."),
+    "train": ("disco_zoo.cli.training.train", "Train from a recipe."),
+    "cache": ("disco_zoo.cli.training.cache", "Teacher embeddings of views, computed once: build, list, verify, rm."),
+    "compare": ("disco_zoo.cli.training.compare", "Train several recipes on one budget: one table, one picture."),
+    "evaluate": ("disco_zoo.cli.use.evaluate", "Measure a model: knn, linear, semi, transfer; put results in a table."),
+    "finetune": ("disco_zoo.cli.use.finetune", "Train a classifier from a model on labelled images."),
+    "detect": ("disco_zoo.cli.use.detect", "Train and measure a detector on a model."),
+    "segment": ("disco_zoo.cli.use.segment", "Measure a linear segmentation head on a model."),
+    "data": ("disco_zoo.cli.use.data", "Pack images into shards, resized once; index shards."),
+    "embed": ("disco_zoo.cli.use.embed", "Features of images, as a parquet or npy file."),
+    "search": ("disco_zoo.cli.use.search", "The nearest images of a query, as a page to look at."),
+    "map": ("disco_zoo.cli.use.map", "Draw embedded images as a map."),
+    "export": ("disco_zoo.cli.use.export", "ONNX or torch.export, checked against PyTorch; int8."),
+    "card": ("disco_zoo.cli.zoo.card", "Print a model card, or refresh all that is generated from the catalog."),
 }
 
 _NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)

@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from disco_zoo.launch import is_first_process, own_cores
+from disco_zoo.core.launcher import is_first_process, own_cores
 
 if TYPE_CHECKING:
-    from disco_zoo.run import RunOptions
+    from disco_zoo.training.run import RunOptions
 
 DEVICE = click.option(
     "--device",
@@ -94,8 +94,8 @@ def default_workers() -> int:
 
 def how_to_run(*, device: str, workers: int | None, resume: bool, steps: int | None) -> RunOptions:
     """The options of a command that trains, with what the user typed for the record."""
-    from disco_zoo.progress import console
-    from disco_zoo.run import RunOptions
+    from disco_zoo.core.console import console
+    from disco_zoo.training.run import RunOptions
 
     console.quiet = not is_first_process()
     return RunOptions(

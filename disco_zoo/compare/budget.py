@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from disco_zoo.build import build_parts
-from disco_zoo.datasets import ImageSource
+from disco_zoo.config.recipe import Recipe, bundled_recipes, load_recipe
+from disco_zoo.core.console import StepProgress
+from disco_zoo.data.dataset import ImageSource
 from disco_zoo.errors import BadRecipe, UnknownName, did_you_mean
-from disco_zoo.evaluate.features import backbone_fingerprint
-from disco_zoo.progress import StepProgress
-from disco_zoo.recipe import Recipe, bundled_recipes, load_recipe
+from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.training.build import build_parts
 
 # What may differ belongs to the method: its own keys, its head, its views. Everything here is the budget.
 SHARED = {

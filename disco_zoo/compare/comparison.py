@@ -9,17 +9,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from disco_zoo.atomic import require_folder
 from disco_zoo.compare.budget import fitting_overrides, label_of, load_compared, require_same_start
 from disco_zoo.compare.figures import measure_beside, measure_runs
 from disco_zoo.compare.runs import PlannedRun, train_all
 from disco_zoo.compare.timing import Speed, measure_speeds
-from disco_zoo.measure import recipe_bench
+from disco_zoo.config.recipe import Recipe
+from disco_zoo.core.environment import hardware, now, versions
+from disco_zoo.core.files import require_folder
+from disco_zoo.evaluation.measure import recipe_bench
 from disco_zoo.methods import METHODS
-from disco_zoo.position import total_steps
-from disco_zoo.recipe import Recipe
-from disco_zoo.run import Data, open_data
-from disco_zoo.run_folder import hardware, now, versions
+from disco_zoo.training.position import total_steps
+from disco_zoo.training.run import Data, open_data
 
 KNN, LINEAR = "knn20_top1", "linear_top1"
 BASELINE_METHOD = "moco_v2"

@@ -6,12 +6,12 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from disco_zoo.atomic import write_whole
-from disco_zoo.build import build_parts, build_teacher
 from disco_zoo.compare.runs import PlannedRun
-from disco_zoo.measure import Bench
-from disco_zoo.recipe import Recipe
-from disco_zoo.student import create_backbone, load_backbone
+from disco_zoo.config.recipe import Recipe
+from disco_zoo.core.files import write_whole
+from disco_zoo.evaluation.measure import Bench
+from disco_zoo.models.student import create_backbone, load_backbone
+from disco_zoo.training.build import build_parts, build_teacher
 
 FILE = "compared.json"
 

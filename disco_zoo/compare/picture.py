@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from disco_zoo.compare.comparison import KNN, LINEAR, Comparison, Row
-from disco_zoo.plots import COLOURS, drawing
+from disco_zoo.plotting.style import COLOURS, drawing
 
 
 def draw_comparison(comparison: Comparison, path: str | Path) -> None:

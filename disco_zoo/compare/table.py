@@ -6,9 +6,9 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from disco_zoo.atomic import write_whole
 from disco_zoo.compare.comparison import KNN, LINEAR, Comparison, Row
 from disco_zoo.compare.picture import draw_comparison
+from disco_zoo.core.files import write_whole
 
 PICTURE = "comparison.png"
 

@@ -6,10 +6,10 @@ import statistics
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from disco_zoo.calibration import seconds_per_step
-from disco_zoo.datasets import ImageSource
-from disco_zoo.progress import StepProgress
-from disco_zoo.recipe import Recipe
+from disco_zoo.config.recipe import Recipe
+from disco_zoo.core.console import StepProgress
+from disco_zoo.data.dataset import ImageSource
+from disco_zoo.training.calibration import seconds_per_step
 
 TIMED_STEPS = 5
 

@@ -11,12 +11,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 
-from disco_zoo.datasets import ImageSource
+from disco_zoo.core.interrupts import leave_interrupts_to_parent
+from disco_zoo.data.dataset import ImageSource
 from disco_zoo.embed.facts import EmbeddingFacts
 from disco_zoo.errors import DiscoZooError, UnreadableImage
-from disco_zoo.evaluate.features import eval_transform, frozen, normalise, pooled
-from disco_zoo.interrupts import leave_interrupts_to_parent
-from disco_zoo.named_model import NamedModel
+from disco_zoo.models.frozen import frozen, pooled
+from disco_zoo.models.load import NamedModel
+from disco_zoo.transforms.eval import eval_transform, normalise
 
 _Item = tuple[Tensor | None, int, str]
 

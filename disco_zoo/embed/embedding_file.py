@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from disco_zoo.atomic import write_out
+from disco_zoo.core.files import write_out
 from disco_zoo.embed.facts import EmbeddingFacts, facts_from_json
 from disco_zoo.errors import BadData, did_you_mean, require, shown
 

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
-from disco_zoo.datasets import ImageSource
+from disco_zoo.data.dataset import ImageSource
 from disco_zoo.errors import BadData
-from disco_zoo.evaluate.features import backbone_fingerprint, eval_resize_size
-from disco_zoo.named_model import NamedModel
+from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.models.load import NamedModel
+from disco_zoo.transforms.eval import eval_resize_size
 
 FORMAT = 1
 

@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from disco_zoo.datasets import ImageSource, UnreadableTally
+from disco_zoo.core.console import StepProgress
+from disco_zoo.core.interrupts import InterruptFlag
+from disco_zoo.data.dataset import ImageSource
+from disco_zoo.data.image_list import name_of
+from disco_zoo.data.unreadable import UnreadableTally, unreadable_limit
 from disco_zoo.embed.batches import Batch, embedded_batches
 from disco_zoo.embed.embedding_file import EmbeddingFile, Piece, check_suffix, write_embedding
 from disco_zoo.embed.facts import EmbeddingFacts
-from disco_zoo.embed.images import name_of
 from disco_zoo.embed.parts import Parts
 from disco_zoo.errors import BadData, BadRunFolder, CannotWrite, Interrupted
-from disco_zoo.evaluate.features import unreadable_limit
-from disco_zoo.interrupts import InterruptFlag
-from disco_zoo.named_model import NamedModel
-from disco_zoo.progress import StepProgress
+from disco_zoo.models.load import NamedModel
 
 PART_IMAGES = 2048  # an interruption loses at most so many
 

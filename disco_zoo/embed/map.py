@@ -8,9 +8,9 @@ from pathlib import Path
 import torch
 
 from disco_zoo.embed.embedding_file import EmbeddingFile
-from disco_zoo.embedding_map import Choice, add_class_legend, choose_points, scatter
-from disco_zoo.plots import drawing
-from disco_zoo.projection import Method, project_by
+from disco_zoo.plotting.embedding_map import Choice, add_class_legend, choose_points, scatter
+from disco_zoo.plotting.projection import Method, project_by
+from disco_zoo.plotting.style import drawing
 
 
 @dataclass(frozen=True)

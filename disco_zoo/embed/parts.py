@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
+from disco_zoo.core.array_file import KeptArray, keep_array, open_kept_as
 from disco_zoo.errors import BadRunFolder
-from disco_zoo.kept_array import KeptArray, keep_array, open_kept_as
 
 
 class Parts:

@@ -11,15 +11,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from disco_zoo.datasets import ImageSource
+from disco_zoo.data.dataset import ImageSource
+from disco_zoo.data.formats.timm_readers import FolderSource
+from disco_zoo.data.image_list import FileListSource, open_images, reopen_images
 from disco_zoo.embed.batches import embedded_batches
 from disco_zoo.embed.embedding_file import SUFFIXES, EmbeddingFile
-from disco_zoo.embed.images import FileListSource, open_images, reopen_images
 from disco_zoo.errors import BadData, DiscoZooError, did_you_mean, shown
-from disco_zoo.evaluate.features import backbone_fingerprint
-from disco_zoo.evaluate.subject import fit_to
-from disco_zoo.named_model import NamedModel, load_named_model
-from disco_zoo.timm_source import FolderSource
+from disco_zoo.evaluation.subject import fit_to
+from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.models.load import NamedModel, load_named_model
 
 QUERY_BATCH = 32
 MAX_QUERIES = 1000

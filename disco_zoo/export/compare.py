@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from disco_zoo.errors import CannotExport
+from disco_zoo.errors import CannotExport, first_line
 from disco_zoo.export.subject import Subject
 
 Runner = Callable[[Tensor], Tensor]
@@ -59,11 +59,3 @@ def require_same(subject: Subject, run: Runner, tolerance: float, kind: str) -> 
             f"more than {tolerance:.0e}: nothing was written. Try another --format, or allow it with --tolerance"
         )
     return found
-
-
-def first_line(error: BaseException) -> str:
-    """The words of the innermost cause, for one line."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else type(error).__name__)[:300]

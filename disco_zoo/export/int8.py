@@ -10,14 +10,15 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from disco_zoo.atomic import write_out
-from disco_zoo.datasets import ImageSource, load_or_replace
-from disco_zoo.errors import CannotExport, require
-from disco_zoo.evaluate.features import eval_transform, normalise
-from disco_zoo.export.compare import BATCH_SIZES, first_line
-from disco_zoo.export.onnx_file import runner
-from disco_zoo.export.quiet import quiet
-from disco_zoo.export.subject import INPUT, Subject
+from disco_zoo.core.files import write_out
+from disco_zoo.core.quiet import quiet
+from disco_zoo.data.dataset import ImageSource
+from disco_zoo.data.unreadable import load_or_replace
+from disco_zoo.errors import CannotExport, first_line, require
+from disco_zoo.export.compare import BATCH_SIZES
+from disco_zoo.export.subject import Subject
+from disco_zoo.models.onnx_network import INPUT, runner
+from disco_zoo.transforms.eval import eval_transform, normalise
 
 Kind = Literal["dynamic", "static"]
 Ranges = Literal["percentile", "minmax"]

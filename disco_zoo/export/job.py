@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from disco_zoo.data_pair import open_test_beside
-from disco_zoo.datasets import ImageSource, open_source, require_index
-from disco_zoo.embed.images import open_images
+from disco_zoo.data.dataset import ImageSource, require_index
+from disco_zoo.data.image_list import open_images
+from disco_zoo.data.open_source import open_source
+from disco_zoo.data.pairing import open_test_beside
 from disco_zoo.errors import BadData, BadRunFolder, CannotWrite
 from disco_zoo.export.compare import TOLERANCE
 from disco_zoo.export.int8 import MOST_IMAGES, Kind, Ranges, calibration_batches, calibration_size, write_int8

@@ -12,11 +12,12 @@ from typing import Any
 
 import torch
 
+from disco_zoo.core.console import StepProgress
 from disco_zoo.export.compare import TOLERANCE
 from disco_zoo.export.int8 import write_int8
-from disco_zoo.export.onnx_file import runner, write_onnx
+from disco_zoo.export.onnx_file import write_onnx
 from disco_zoo.export.subject import Subject
-from disco_zoo.progress import StepProgress
+from disco_zoo.models.onnx_network import runner
 
 WARM_UP_ROUNDS = 3
 CALIBRATION_BATCHES = 2  # of noise: the time does not depend on the ranges

@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from disco_zoo.datasets import ImageSource
+from disco_zoo.core.console import StepProgress
+from disco_zoo.core.random_streams import stream_generator
+from disco_zoo.data.dataset import ImageSource
 from disco_zoo.errors import BadData, DiscoZooError, shown
-from disco_zoo.evaluate.features import Features, extract_features
-from disco_zoo.evaluate.knn import knn_top1
+from disco_zoo.evaluation.features import Features, extract_features
+from disco_zoo.evaluation.knn import knn_top1
 from disco_zoo.export.onnx_file import OnnxNetwork
 from disco_zoo.export.subject import Subject
-from disco_zoo.progress import StepProgress
-from disco_zoo.randomness import stream_generator
 
 
 @dataclass(frozen=True)

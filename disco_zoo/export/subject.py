@@ -10,14 +10,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from disco_zoo import __version__
-from disco_zoo.evaluate.features import backbone_fingerprint, eval_resize_size, normalise
-from disco_zoo.evaluate.subject import fit_to
-from disco_zoo.finetune.classifier_folder import find_classifier_folder, read_classifier
-from disco_zoo.named_model import NamedModel, load_named_model
-from disco_zoo.randomness import stream_generator
+from disco_zoo.core.environment import package_version
+from disco_zoo.core.random_streams import stream_generator
+from disco_zoo.evaluation.subject import fit_to
+from disco_zoo.models.classifier_dir import find_classifier_folder, read_classifier
+from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.models.load import NamedModel, load_named_model
+from disco_zoo.models.onnx_network import INPUT
+from disco_zoo.transforms.eval import eval_resize_size, normalise
 
-INPUT, FEATURES, SCORES = "images", "features", "scores"
+FEATURES, SCORES = "features", "scores"
 
 
 class FromPixels(nn.Module):
@@ -94,7 +96,7 @@ class Subject:
             "mean": list(self.named.mean),
             "std": list(self.named.std),
             "normalised_inside": self.takes_pixels,
-            "made_by": f"disco-zoo {__version__}",
+            "made_by": f"disco-zoo {package_version()}",
         }
 
     def facts_as_text(self) -> dict[str, str]:

@@ -9,10 +9,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from disco_zoo.atomic import write_out
-from disco_zoo.errors import CannotExport
-from disco_zoo.export.compare import first_line, require_same
-from disco_zoo.export.quiet import quiet
+from disco_zoo.core.files import write_out
+from disco_zoo.core.quiet import quiet
+from disco_zoo.errors import CannotExport, first_line
+from disco_zoo.export.compare import require_same
 from disco_zoo.export.subject import Subject
 
 FACTS_FILE = "disco_zoo.json"

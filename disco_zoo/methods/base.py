@@ -4,18 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor, nn
 
-from disco_zoo.batch import Batch
-from disco_zoo.datasets import ImageSource
-from disco_zoo.encoder import Encoder
 from disco_zoo.errors import BadRecipe
-from disco_zoo.teachers import Teacher
-from disco_zoo.view_dataset import Companions
+from disco_zoo.methods.batch import Batch
+from disco_zoo.models.encoder import Encoder
+from disco_zoo.models.teacher import Teacher
+from disco_zoo.teacher_cache.preparation import Preparation
+from disco_zoo.transforms.view_dataset import Companions
 
 
 @dataclass(frozen=True)
@@ -25,25 +23,6 @@ class SmallViews:
     count: int
     student_size: int
     teacher_size: int
-
-
-@dataclass(frozen=True)
-class Preparation:
-    """What a method may compute with before training.
-
-    Attributes:
-        source: the training images.
-        folder: of the run; what is expensive is kept there, keyed by what it was computed from.
-        seed: of the run.
-        device: where the networks are.
-        workers: processes that decode images.
-    """
-
-    source: ImageSource
-    folder: Path
-    seed: int
-    device: torch.device | str
-    workers: int
 
 
 class Method(nn.Module):

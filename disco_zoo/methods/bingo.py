@@ -1,7 +1,7 @@
 """BINGO (Xu et al. 2022, arXiv:2107.01691): an image and its neighbour in the teacher's eyes pull each other close.
 
-`methods.md` 2.6. Bags come from the teacher's features under EVAL (`disco_zoo.bags`); the "key encoder" is the
-frozen teacher, so there is no EMA.
+`methods.md` 2.6. Bags come from the teacher's features under EVAL (`bingo_bags.py`); the "key encoder" is the frozen
+teacher, so there is no EMA.
 """
 
 from __future__ import annotations
@@ -15,18 +15,19 @@ from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from disco_zoo.bags import BagCompanions, bags_from_file, teacher_bags
-from disco_zoo.batch import Batch
-from disco_zoo.cutmix import cut_mix, draw_box
-from disco_zoo.distributed import rank, shuffle_rows, unshuffle_rows
-from disco_zoo.encoder import Encoder
+from disco_zoo.core.distributed import rank, shuffle_rows, unshuffle_rows
+from disco_zoo.core.precision import at_least_float32
+from disco_zoo.core.ranges import Probability
+from disco_zoo.core.schema import section_of
 from disco_zoo.errors import BadRecipe
-from disco_zoo.methods.base import Method, Preparation
-from disco_zoo.modules import FeatureQueue
-from disco_zoo.precision import at_least_float32
-from disco_zoo.ranges import Probability
-from disco_zoo.recipe_check import section_of
-from disco_zoo.teachers import Teacher
+from disco_zoo.methods.base import Method
+from disco_zoo.methods.batch import Batch
+from disco_zoo.methods.bingo_bags import BagCompanions, bags_from_file, teacher_bags
+from disco_zoo.models.encoder import Encoder
+from disco_zoo.models.teacher import Teacher
+from disco_zoo.modules.momentum_contrast import FeatureQueue
+from disco_zoo.teacher_cache.preparation import Preparation
+from disco_zoo.transforms.cutmix import cut_mix, draw_box
 
 DEFAULT_SWITCH_EPOCH = 11
 

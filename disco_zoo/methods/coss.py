@@ -13,16 +13,16 @@ import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from disco_zoo.batch import Batch
-from disco_zoo.differentiable_collectives import sum_over_processes_with_grad
-from disco_zoo.encoder import Encoder
+from disco_zoo.core.autograd_collectives import sum_over_processes_with_grad
+from disco_zoo.core.precision import at_least_float32
+from disco_zoo.core.ranges import EmaMomentum
 from disco_zoo.methods.base import Method
-from disco_zoo.modules import RunningCentre
-from disco_zoo.precision import at_least_float32
-from disco_zoo.ranges import EmaMomentum
-from disco_zoo.similarity import row_cosine_loss
-from disco_zoo.targets import require_width, teacher_rows
-from disco_zoo.teachers import Teacher
+from disco_zoo.methods.batch import Batch
+from disco_zoo.methods.teacher_targets import require_width, teacher_rows
+from disco_zoo.models.encoder import Encoder
+from disco_zoo.models.teacher import Teacher
+from disco_zoo.modules.cosine import row_cosine_loss
+from disco_zoo.modules.momentum_contrast import RunningCentre
 
 _SMALLEST_SQUARE = 1e-16  # a dimension that is zero over the batch has the cosine 0 and no gradient
 

@@ -13,13 +13,13 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
-from disco_zoo.batch import Batch
-from disco_zoo.encoder import Encoder
+from disco_zoo.core.ranges import EmaMomentum
 from disco_zoo.methods.base import Method
-from disco_zoo.modules import MomentumContrast, RunningCentre
-from disco_zoo.ranges import EmaMomentum
-from disco_zoo.targets import require_width, start_with_teachers_queue, teacher_rows
-from disco_zoo.teachers import Teacher
+from disco_zoo.methods.batch import Batch
+from disco_zoo.methods.teacher_targets import require_width, start_with_teachers_queue, teacher_rows
+from disco_zoo.models.encoder import Encoder
+from disco_zoo.models.teacher import Teacher
+from disco_zoo.modules.momentum_contrast import MomentumContrast, RunningCentre
 
 
 def consistency_loss(student: Tensor, teacher: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:

@@ -1,7 +1,7 @@
 """DisCo on SwAV (Gao et al. 2021, arXiv:2104.09124, table 5): SwAV plus embeddings close to a SwAV teacher's.
 
 `methods.md` 2.10, with the decision it recommends (quirk Q7). The SwAV part is
-`disco_zoo.swapped_prediction.swapped_prediction_loss`. `preset: official` repeats the authors' code instead.
+`disco_zoo.modules.swapped_prediction.swapped_prediction_loss`. `preset: official` repeats the authors' code instead.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveIn
 from torch import Tensor
 from torch.nn import functional as F
 
-from disco_zoo.batch import Batch
-from disco_zoo.encoder import Encoder
+from disco_zoo.core.precision import at_least_float32
+from disco_zoo.core.ranges import EmaMomentum
 from disco_zoo.methods.base import Method
-from disco_zoo.modules import RunningCentre
-from disco_zoo.multi_crop import embed_views
-from disco_zoo.precision import at_least_float32
-from disco_zoo.ranges import EmaMomentum
-from disco_zoo.swapped_prediction import SwappedPrediction
-from disco_zoo.targets import require_width
-from disco_zoo.teachers import Teacher
+from disco_zoo.methods.batch import Batch
+from disco_zoo.methods.teacher_targets import require_width
+from disco_zoo.models.encoder import Encoder
+from disco_zoo.models.teacher import Teacher
+from disco_zoo.modules.momentum_contrast import RunningCentre
+from disco_zoo.modules.multi_crop import embed_views
+from disco_zoo.modules.swapped_prediction import SwappedPrediction
 
 Reduction = Literal["mean", "mean_elements"]
 

@@ -13,14 +13,14 @@ from typing import ClassVar
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from disco_zoo.batch import Batch
-from disco_zoo.encoder import Encoder
+from disco_zoo.core.ranges import EmaMomentum
 from disco_zoo.methods.base import Method
-from disco_zoo.ranges import EmaMomentum
-from disco_zoo.similarity import row_cosine_loss
-from disco_zoo.standardise import RunningStandardiser
-from disco_zoo.targets import teacher_rows
-from disco_zoo.teachers import Teacher
+from disco_zoo.methods.batch import Batch
+from disco_zoo.methods.teacher_targets import teacher_rows
+from disco_zoo.models.encoder import Encoder
+from disco_zoo.models.teacher import Teacher
+from disco_zoo.modules.cosine import row_cosine_loss
+from disco_zoo.modules.standardize import RunningStandardiser
 
 
 def mlp(in_features: int, hidden_features: int, out_features: int, layers: int) -> nn.Sequential:

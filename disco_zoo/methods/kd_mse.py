@@ -13,16 +13,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from disco_zoo.batch import Batch
-from disco_zoo.distributed import num_processes
-from disco_zoo.encoder import Encoder
+from disco_zoo.core.distributed import num_processes
+from disco_zoo.core.precision import at_least_float32
+from disco_zoo.core.ranges import EmaMomentum
 from disco_zoo.methods.base import Method
-from disco_zoo.modules import RunningCentre
-from disco_zoo.precision import at_least_float32
-from disco_zoo.ranges import EmaMomentum
-from disco_zoo.standardise import standardise_batch
-from disco_zoo.targets import require_two_images, require_width, teacher_rows
-from disco_zoo.teachers import Teacher
+from disco_zoo.methods.batch import Batch
+from disco_zoo.methods.teacher_targets import require_two_images, require_width, teacher_rows
+from disco_zoo.models.encoder import Encoder
+from disco_zoo.models.teacher import Teacher
+from disco_zoo.modules.momentum_contrast import RunningCentre
+from disco_zoo.modules.standardize import standardise_batch
 
 
 def regression_loss(student: Tensor, teacher: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """MoCo-v2 (Chen, Fan, Girshick, He 2020, arXiv:2003.04297): the baseline without a teacher.
 
-The loss is `disco_zoo.modules.contrastive_loss`; `methods.md` 1.1 and 2.1.
+The loss is `disco_zoo.modules.momentum_contrast.contrastive_loss`; `methods.md` 1.1 and 2.1.
 """
 
 from __future__ import annotations
@@ -8,12 +8,12 @@ from __future__ import annotations
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from disco_zoo.batch import Batch
-from disco_zoo.encoder import Encoder
+from disco_zoo.core.ranges import EmaMomentum
 from disco_zoo.methods.base import Method
-from disco_zoo.modules import MomentumContrast
-from disco_zoo.ranges import EmaMomentum
-from disco_zoo.teachers import Teacher
+from disco_zoo.methods.batch import Batch
+from disco_zoo.models.encoder import Encoder
+from disco_zoo.models.teacher import Teacher
+from disco_zoo.modules.momentum_contrast import MomentumContrast
 
 
 class MoCoV2(Method):

@@ -14,18 +14,18 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from disco_zoo.batch import Batch
-from disco_zoo.differentiable_collectives import gather_rows_with_grad
-from disco_zoo.distributed import gather_rows, rank
-from disco_zoo.encoder import Encoder
+from disco_zoo.core.autograd_collectives import gather_rows_with_grad
+from disco_zoo.core.distributed import gather_rows, rank
+from disco_zoo.core.precision import at_least_float32
+from disco_zoo.core.ranges import EmaMomentum
+from disco_zoo.core.schema import section_of
 from disco_zoo.methods.base import Method
+from disco_zoo.methods.batch import Batch
 from disco_zoo.methods.disco import consistency_loss
-from disco_zoo.modules import MomentumContrast, RunningCentre
-from disco_zoo.precision import at_least_float32
-from disco_zoo.ranges import EmaMomentum
-from disco_zoo.recipe_check import section_of
-from disco_zoo.targets import require_two_images, require_width, start_with_teachers_queue, teacher_rows
-from disco_zoo.teachers import Teacher
+from disco_zoo.methods.teacher_targets import require_two_images, require_width, start_with_teachers_queue, teacher_rows
+from disco_zoo.models.encoder import Encoder
+from disco_zoo.models.teacher import Teacher
+from disco_zoo.modules.momentum_contrast import MomentumContrast, RunningCentre
 
 SHORTEST = 1e-6  # distance below which two rows count as one: sqrt of the official code's clamp at 1e-12
 MAX_ANGLES = 2**24  # angles computed at once, 64 MiB in float32

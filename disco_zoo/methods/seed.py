@@ -13,14 +13,14 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from disco_zoo.batch import Batch
-from disco_zoo.encoder import Encoder
+from disco_zoo.core.precision import at_least_float32
+from disco_zoo.core.ranges import EmaMomentum
 from disco_zoo.methods.base import Method, SmallViews
-from disco_zoo.modules import FeatureQueue, RunningCentre
-from disco_zoo.precision import at_least_float32
-from disco_zoo.ranges import EmaMomentum
-from disco_zoo.targets import joint_teacher_rows, require_width
-from disco_zoo.teachers import Teacher
+from disco_zoo.methods.batch import Batch
+from disco_zoo.methods.teacher_targets import joint_teacher_rows, require_width
+from disco_zoo.models.encoder import Encoder
+from disco_zoo.models.teacher import Teacher
+from disco_zoo.modules.momentum_contrast import FeatureQueue, RunningCentre
 
 
 def similarity_distillation_loss(

@@ -10,15 +10,15 @@ from pydantic import PositiveFloat
 from torch import Tensor
 from torch.nn import functional as F
 
-from disco_zoo.batch import Batch
-from disco_zoo.differentiable_collectives import gather_rows_with_grad
-from disco_zoo.distributed import num_processes, rank
-from disco_zoo.encoder import Encoder
+from disco_zoo.core.autograd_collectives import gather_rows_with_grad
+from disco_zoo.core.distributed import num_processes, rank
+from disco_zoo.core.precision import at_least_float32
 from disco_zoo.methods.base import Method
-from disco_zoo.multi_crop import embed_views
-from disco_zoo.precision import at_least_float32
-from disco_zoo.targets import require_two_images
-from disco_zoo.teachers import Teacher
+from disco_zoo.methods.batch import Batch
+from disco_zoo.methods.teacher_targets import require_two_images
+from disco_zoo.models.encoder import Encoder
+from disco_zoo.models.teacher import Teacher
+from disco_zoo.modules.multi_crop import embed_views
 
 
 def nt_xent_loss(rows: Tensor, candidates: Tensor, own: Tensor, twins: Tensor, temperature: float) -> Tensor:

@@ -1,7 +1,7 @@
 """Shi et al. 2021, arXiv:2107.14762: what small networks need to learn without a teacher's signal.
 
 MoCo-v2 with a lower temperature, stronger views, a wider head and a larger batch; `methods.md` 2.12. The loss is
-`disco_zoo.modules.contrastive_loss`.
+`disco_zoo.modules.momentum_contrast.contrastive_loss`.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from __future__ import annotations
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor
 
-from disco_zoo.batch import Batch
-from disco_zoo.encoder import Encoder
+from disco_zoo.core.ranges import EmaMomentum
 from disco_zoo.methods.base import Method
-from disco_zoo.modules import MomentumContrast
-from disco_zoo.ranges import EmaMomentum
-from disco_zoo.teachers import Teacher
+from disco_zoo.methods.batch import Batch
+from disco_zoo.models.encoder import Encoder
+from disco_zoo.models.teacher import Teacher
+from disco_zoo.modules.momentum_contrast import MomentumContrast
 
 
 class SslSmall(Method):

@@ -1,7 +1,6 @@
 """SwAV (Caron et al. 2020, arXiv:2006.09882): predict one view's cluster from another; learns without a teacher.
 
-The loss is `disco_zoo.swapped_prediction.swapped_prediction_loss`, its targets are `disco_zoo.sinkhorn.sinkhorn`;
-`methods.md` 2.9.
+`methods.md` 2.9. Loss and targets are `swapped_prediction.py` and `sinkhorn.py` in `disco_zoo.modules`.
 """
 
 from __future__ import annotations
@@ -11,12 +10,12 @@ from typing import Any, ClassVar, Literal
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from disco_zoo.batch import Batch
-from disco_zoo.encoder import Encoder
 from disco_zoo.methods.base import Method
-from disco_zoo.multi_crop import embed_views
-from disco_zoo.swapped_prediction import SwappedPrediction
-from disco_zoo.teachers import Teacher
+from disco_zoo.methods.batch import Batch
+from disco_zoo.models.encoder import Encoder
+from disco_zoo.models.teacher import Teacher
+from disco_zoo.modules.multi_crop import embed_views
+from disco_zoo.modules.swapped_prediction import SwappedPrediction
 
 
 class SwAV(Method):

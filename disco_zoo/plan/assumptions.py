@@ -13,7 +13,7 @@ from disco_zoo.plan.resident_memory import CPU_ALLOCATOR_FACTOR, MEASURED_FACTOR
 
 if TYPE_CHECKING:
     from disco_zoo.plan.hours import CachePlan
-    from disco_zoo.plan.planning import Plan
+    from disco_zoo.plan.types import Plan
 
 
 def sentences(plan: Plan, packed_how: str, tflops: tuple[float, str] | None) -> Iterator[str]:

@@ -7,17 +7,19 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from disco_zoo.catalog import load_catalog
-from disco_zoo.datasets import ImageSource, load_or_replace, open_source, require_index, use_or_replace
+from disco_zoo.config.recipe import Recipe
+from disco_zoo.config.validation import OWN_DATA
+from disco_zoo.core.process import one_thread
+from disco_zoo.data.dataset import ImageSource, require_index
+from disco_zoo.data.joined import with_extra
+from disco_zoo.data.open_source import open_source
+from disco_zoo.data.pack.images import PackSettings, encoded_for_shard
+from disco_zoo.data.unreadable import load_or_replace, use_or_replace
 from disco_zoo.errors import BadData
-from disco_zoo.joined_source import with_extra
 from disco_zoo.methods import METHODS
-from disco_zoo.pack.images import PackSettings, encoded_for_shard
 from disco_zoo.plan.noise_source import NoiseSource
-from disco_zoo.recipe import Recipe
-from disco_zoo.recipe_check import OWN_DATA
-from disco_zoo.threads import one_thread
-from disco_zoo.view_dataset import view_plan
+from disco_zoo.transforms.view_dataset import view_plan
+from disco_zoo.zoo.catalog import load_catalog
 
 PACKED = PackSettings()  # what `data pack` does unless told otherwise
 # Mean of 125 photos of ImageNet at 256 pixels and this quality, as `plan --data` measures it.
@@ -66,7 +68,7 @@ def data_facts(recipe: Recipe, data: str | None, images: int | None) -> DataFact
         source = open_source(data, "train")
         require_index(source, "a plan")
         number, said_by = (images, "--images") if images else (len(source), f"counted in {source.name}")
-        joined = with_extra(source, recipe.data)
+        joined = with_extra(source, recipe.data.extra_source, recipe.data.extra_repeats)
         number, said_by = _and_extra(int(min(number, limit)), said_by, len(joined) - len(source))
         return DataFacts(number, said_by, joined, is_real=True)
     known = load_catalog().datasets.get(recipe.data.id)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode, sdpa_backward_flop_count, sdpa_flop_count
 
-from disco_zoo.encoder import Encoder
+from disco_zoo.models.encoder import Encoder
 
 aten = torch.ops.aten
 

@@ -8,7 +8,7 @@ import io
 import numpy as np
 from PIL import Image
 
-from disco_zoo.datasets import ImageSource
+from disco_zoo.data.dataset import ImageSource
 
 WIDTH, HEIGHT = 500, 375  # the commonest size of ImageNet's photos
 JPEG_QUALITY = 92

@@ -2,128 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, is_dataclass, replace
-from typing import Any
+from dataclasses import replace
 
+from disco_zoo.config.optim import require_batches
+from disco_zoo.config.recipe import Recipe
 from disco_zoo.methods import METHODS
 from disco_zoo.plan.assumptions import sentences
-from disco_zoo.plan.calibration import StepSeconds, require_memory, time_steps
-from disco_zoo.plan.data_facts import DataFacts, ViewCost, data_facts, packed_bytes_per_image, time_views
-from disco_zoo.plan.device_speeds import DEFAULT_UTILISATION, DEPTHWISE_SLOWDOWN, device_speed
-from disco_zoo.plan.flops import Flops
+from disco_zoo.plan.calibration import require_memory, time_steps
+from disco_zoo.plan.data_facts import DataFacts, data_facts, packed_bytes_per_image, time_views
+from disco_zoo.plan.device_speeds import DEPTHWISE_SLOWDOWN, device_speed
 from disco_zoo.plan.hours import (
     CachePlan,
-    RunHours,
     Work,
-    break_even_epochs,
     cache_plan,
     hours,
     speed_of_device,
     speed_of_steps,
 )
 from disco_zoo.plan.noise_source import NoiseSource
-from disco_zoo.plan.resident_memory import PredictedMemory, predict_memory
-from disco_zoo.plan.step_cost import Parameters, StepCost, mean_step_cost
+from disco_zoo.plan.resident_memory import predict_memory
+from disco_zoo.plan.step_cost import StepCost, mean_step_cost
+from disco_zoo.plan.types import Plan, PlanOptions
 from disco_zoo.plan.weightless import without_weights
-from disco_zoo.position import total_steps
-from disco_zoo.recipe import Recipe
-from disco_zoo.sampler import require_batches
+from disco_zoo.training.position import total_steps
 
 DEFAULT_CACHE_VIEWS = 8
-
-
-@dataclass(frozen=True)
-class PlanOptions:
-    """What the user says beside the recipe.
-
-    Attributes:
-        calibrate_steps: time so many steps; None for none.
-        device_tflops: a number or a name of `DEVICE_SPEEDS`; None for no hours from it.
-        cores: that draw views; None for as many as it takes.
-        device: where to calibrate.
-    """
-
-    data: str | None = None
-    images: int | None = None
-    devices: int = 1
-    calibrate_steps: int | None = None
-    device_tflops: str | None = None
-    utilisation: float = DEFAULT_UTILISATION
-    cores: int | None = None
-    device: str = "cpu"
-
-
-@dataclass(frozen=True)
-class Plan:
-    """All figures of a plan; sizes in bytes, times in seconds.
-
-    Attributes:
-        flops: of a step over all devices.
-        cache: None without a teacher whose targets could be cached.
-        hours, cached_hours: None without a calibration or a device's speed.
-        assumptions: what the figures rest on, a sentence each.
-    """
-
-    recipe: Recipe
-    options: PlanOptions
-    facts: DataFacts
-    work: Work
-    parameters: Parameters
-    flops: Flops
-    memory: PredictedMemory
-    target_width: int
-    cache: CachePlan | None
-    packed_bytes_per_image: float
-    view_cost: ViewCost
-    calibration: StepSeconds | None = None
-    hours: RunHours | None = None
-    cached_hours: RunHours | None = None
-    assumptions: tuple[str, ...] = ()
-
-    @property
-    def cores(self) -> tuple[float | None, float | None]:
-        """That loaders need for no network to wait, without and with the cache."""
-        return self._cores(self.hours), self._cores(self.cached_hours)
-
-    @property
-    def break_even_epochs(self) -> float | None:
-        """Until a cache has saved what its build took; None where it never does, and without `cached_hours`."""
-        if self.hours is None or self.cached_hours is None:
-            return None
-        return break_even_epochs(self.work, self.hours, self.cached_hours)
-
-    @property
-    def cache_pays(self) -> bool:
-        """Whether that is before the run's end."""
-        epochs = self.break_even_epochs
-        return epochs is not None and epochs <= self.recipe.optim.epochs * (1 + 1e-9)
-
-    def _cores(self, run: RunHours | None) -> float | None:
-        if run is None:
-            return None
-        return run.wanted_images_per_s(self.work.batch_size) * self.view_cost.seconds_per_image
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values."""
-        # Not `dataclasses.asdict` of all: it would copy the recipe and the data.
-        shown = {key: value for key, value in vars(self).items() if key not in ("recipe", "facts")}
-        figures = {
-            key: asdict(value) if is_dataclass(value) and not isinstance(value, type) else value
-            for key, value in shown.items()
-        }
-        without, cached = self.cores
-        return {
-            "recipe": self.recipe.name,
-            "images": self.facts.images,
-            "images_said_by": self.facts.said_by,
-            "data_is_real": self.facts.is_real,
-            "flops_total": self.flops.total * self.work.steps,
-            "packed_bytes": self.packed_bytes_per_image * self.facts.images,
-            "loader_cores": without,
-            "loader_cores_cached": cached,
-            "break_even_epochs": self.break_even_epochs,
-            **figures,
-        }
 
 
 def plan_recipe(recipe: Recipe, options: PlanOptions) -> Plan:

@@ -8,8 +8,8 @@ from rich.console import Console
 from rich.table import Table
 
 from disco_zoo.plan import words
-from disco_zoo.plan.planning import Plan
 from disco_zoo.plan.resident_memory import KINDS
+from disco_zoo.plan.types import Plan
 
 WIDTH = 100
 

@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from torch import nn
 
-import disco_zoo.disco_students  # noqa: F401  registers the zoo's names
-from disco_zoo.build import Parts, build_parts
-from disco_zoo.catalog import Teacher as TeacherRow
-from disco_zoo.catalog import load_catalog
-from disco_zoo.datasets import ImageSource
-from disco_zoo.encoder import feature_dim_of
+import disco_zoo.models.disco_students  # noqa: F401  registers the zoo's names
+from disco_zoo.config.recipe import Recipe
+from disco_zoo.data.dataset import ImageSource
 from disco_zoo.errors import BadTeacher
-from disco_zoo.input_size import create_for_any_size
-from disco_zoo.modules import projection_head
-from disco_zoo.recipe import Recipe
-from disco_zoo.teachers import LoadedTeacher, load_teacher_source
+from disco_zoo.models.encoder import feature_dim_of
+from disco_zoo.models.teacher import LoadedTeacher, load_teacher_source
+from disco_zoo.modules.momentum_contrast import projection_head
+from disco_zoo.networks.input_size import create_for_any_size
+from disco_zoo.training.build import Parts, build_parts
+from disco_zoo.zoo.catalog import Teacher as TeacherRow
+from disco_zoo.zoo.catalog import load_catalog
 
 
 def without_weights(recipe: Recipe) -> Recipe:

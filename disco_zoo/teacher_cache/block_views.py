@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from disco_zoo.datasets import ImageSource
+from disco_zoo.core.interrupts import leave_interrupts_to_parent
+from disco_zoo.data.dataset import ImageSource
+from disco_zoo.data.source_image import SourceImage
 from disco_zoo.errors import UnreadableImage
-from disco_zoo.interrupts import leave_interrupts_to_parent
-from disco_zoo.source_image import SourceImage
 from disco_zoo.teacher_cache.crcs import view_crc
 from disco_zoo.teacher_cache.journal import BLOCK_IMAGES, Block
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from disco_zoo.errors import BadCache
-from disco_zoo.teacher_cache.cache_folder import CacheFolder
+from disco_zoo.teacher_cache.cache_dir import CacheFolder
 from disco_zoo.teacher_cache.crcs import pair_crc, view_crc
 
 

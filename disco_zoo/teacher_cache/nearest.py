@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from disco_zoo.teacher_cache import shelf
-from disco_zoo.teacher_cache.cache_folder import CacheFolder
+from disco_zoo.teacher_cache import inventory
+from disco_zoo.teacher_cache.cache_dir import CacheFolder
 
 # What people would change, and the parts of a key that change with it.
 _CAUSES: dict[str, tuple[str, ...]] = {
@@ -25,7 +25,7 @@ def why_new(cache: CacheFolder, facts: dict[str, Any]) -> str | None:
     """
     if cache.path.exists():
         return None
-    for other in shelf.caches():
+    for other in inventory.caches():
         causes = _causes(other.facts["key"], facts["key"])
         if len(causes) == 1:
             return (

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from disco_zoo.encoder import resized
+from disco_zoo.core.console import console
 from disco_zoo.errors import BadCache, require
-from disco_zoo.evaluate.features import normalise
-from disco_zoo.export.onnx_file import runner, write_network
-from disco_zoo.progress import console
-from disco_zoo.teachers import Teacher
+from disco_zoo.models.encoder import resized
+from disco_zoo.models.onnx_network import runner, write_network
+from disco_zoo.models.teacher import Teacher
+from disco_zoo.transforms.eval import normalise
 
 SMALLEST_COSINE = 0.9999  # between a row of PyTorch's and of ONNX Runtime's, of the first views
 

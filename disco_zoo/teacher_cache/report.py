@@ -9,7 +9,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from disco_zoo.teacher_cache.shelf import CacheState
+from disco_zoo.teacher_cache.inventory import CacheState
 
 EMPTY = "There are no teacher caches. Type: disco-zoo cache build RECIPE --views M"
 

@@ -1,0 +1,1 @@
+"""Verbs that train: train, reproduce, plan, cache, compare."""

@@ -1,0 +1,70 @@
+"""`disco-zoo reproduce`: obtain a checkpoint again, with a verdict."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from disco_zoo.cli.options import how_to_run, run_options
+
+
+@click.command("reproduce")
+@click.argument("name")
+@run_options
+def command(name: str, **given: Any) -> int:
+    """Train NAME again, measure it beside baseline and teacher, and compare with the catalog.
+
+    NAME is a checkpoint (disco-zoo list) or short for an architecture, like effb0: then the data decide the recipe,
+    and without data it is the pocket recipe on the embedded sample. Exit code 0: reproduced (or shortened with
+    --steps, not judged); 1: not reproduced; 2: it could not run.
+
+    \b
+    Examples:
+      disco-zoo reproduce effb0
+      disco-zoo reproduce effb0 --steps 20
+      disco-zoo reproduce disco_effb0.disco_lite0_cifar10 --data cifar10_train.parquet
+    """
+    return _reproduce(name, **given)
+
+
+def _reproduce(
+    name: str, *, data: str | None, eval_data: str | None, out: Path | None, steps: int | None, resume: bool,
+    overrides: tuple[str, ...], seed: int | None, device: str, workers: int | None, as_json: bool,
+) -> int:  # fmt: skip
+    from disco_zoo.core.launcher import num_launched
+    from disco_zoo.data.open_source import open_source
+    from disco_zoo.errors import DiscoZooError, UnknownName
+    from disco_zoo.zoo.choice import choose_checkpoint
+
+    if num_launched() > 1:
+        raise DiscoZooError(
+            "reproduce trains, measures and judges in one process. On several: launch disco-zoo train RECIPE, then "
+            "disco-zoo evaluate its run folder"
+        )
+
+    try:
+        choice = choose_checkpoint(name, data)
+    except UnknownName:
+        if data is not None:
+            open_source(data)  # data that are not there are the likelier mistake, and told first
+        raise
+    import json
+
+    from disco_zoo.reproduce.job import reproduce
+    from disco_zoo.reproduce.report import print_reproduction, write_reproduction
+    from disco_zoo.training.report import default_out
+
+    options = how_to_run(device=device, workers=workers, resume=resume, steps=steps)
+    folder = out or default_out(choice.checkpoint.name, steps)
+    rep = reproduce(choice, data=data, eval_data=eval_data, out=folder, overrides=overrides, seed=seed, options=options)
+    try:
+        write_reproduction(rep, options.command)
+    finally:
+        rep.folder.close()
+    if as_json:
+        click.echo(json.dumps(rep.as_json()))
+    else:
+        print_reproduction(rep)
+    return rep.verdict.exit_code

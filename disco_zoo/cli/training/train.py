@@ -1,0 +1,86 @@
+"""`disco-zoo train`: one run of one recipe."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from disco_zoo.cli.options import how_to_run, run_options
+
+
+def _list_recipes(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted:
+        from disco_zoo.config.recipe import bundled_recipes
+
+        click.echo("\n".join(bundled_recipes()))
+        ctx.exit()
+
+
+@click.command("train")
+@click.argument("recipe")
+@click.option(
+    "--list", is_flag=True, is_eager=True, expose_value=False, callback=_list_recipes, help="Name the bundled recipes."
+)
+@click.option("--print", "print_only", is_flag=True, help="Print the full resolved recipe and stop.")
+@click.option(
+    "--start-only", is_flag=True, help="Train nothing: the run folder holds the start, to measure beside the student."
+)
+@run_options
+def command(recipe: str, print_only: bool, overrides: tuple[str, ...], seed: int | None, **given: Any) -> None:
+    """Train from RECIPE, a bundled recipe's name or a path to a .yaml.
+
+    \b
+    Examples:
+      disco-zoo train pocket/disco_effb0.disco_lite0_fmnist --print
+      disco-zoo train disco_effb0.disco_lite0_cifar10 --data cifar10_train.parquet
+      disco-zoo train my_recipe.yaml --data photos/ --set optim.epochs=2
+      disco-zoo train disco_effb0.disco_lite0_cifar10 --data cifar10_train.parquet --start-only --out runs/start
+    """
+    from disco_zoo.config.recipe import load_recipe, with_seed
+
+    loaded = load_recipe(recipe, with_seed(overrides, seed))
+    if print_only:
+        click.echo(loaded.as_yaml(), nl=False)
+        return
+    _train(loaded, **given)
+
+
+def _train(
+    recipe: Any, *, data: str | None, eval_data: str | None, out: Path | None, steps: int | None, resume: bool,
+    device: str, workers: int | None, as_json: bool, start_only: bool,
+) -> None:  # fmt: skip
+    import json
+
+    from disco_zoo.core.distributed import peers
+    from disco_zoo.core.launcher import was_restarted
+    from disco_zoo.training.report import finish_training
+    from disco_zoo.training.run import Run, open_data
+    from disco_zoo.training.run_folder import require_begun
+
+    if start_only and (resume or steps is not None):
+        raise click.UsageError("--start-only takes no steps: leave out --steps and --resume")
+    folder = out or Path("runs") / recipe.name
+    checkpoint = folder / "checkpoint.pt"
+    # A restarted command has the arguments of the first time, which did not say --resume.
+    resume = resume or (was_restarted() and checkpoint.is_file())
+    options = how_to_run(device=device, workers=workers, resume=resume, steps=0 if start_only else steps)
+    if resume:
+        require_begun(folder)
+    sources = open_data(recipe, data, eval_data)
+
+    def how_to_go_on() -> str:
+        if checkpoint.is_file():
+            return "The last checkpoint is kept; to go on, repeat the command with --resume"
+        return "There was no checkpoint yet; repeat the command"
+
+    with peers(how_to_go_on):
+        run = Run(recipe, sources, folder, options, label=recipe.name)
+        try:
+            run.train()
+            facts = finish_training(run)
+        finally:
+            run.close()
+    if as_json and facts is not None:
+        click.echo(json.dumps(facts))

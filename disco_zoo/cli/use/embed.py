@@ -1,0 +1,95 @@
+"""`disco-zoo embed`: features of images as a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from disco_zoo.cli.options import DEVICE, JSON, chosen_device, default_workers
+
+
+@click.command("embed")
+@click.argument("images", nargs=-1, required=True)
+@click.option("--model", required=True, help="A zoo name, a timm name, a run folder, a teacher or an authors' file.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    help="FILE.parquet, or FILE.npy for the vectors alone with a .json beside them.",
+)
+@click.option("--resume", is_flag=True, help="Go on where the same command stopped.")
+@click.option("--yes", is_flag=True, help="Write over a file that is there.")
+@click.option("--split", type=click.Choice(["train", "test"]), help="Of a source that has both.")
+@click.option("--normalise", is_flag=True, help="Make every vector of length 1.")
+@click.option("--half", is_flag=True, help="Store float16: half the size.")
+@click.option("--image-size", type=click.IntRange(min=16), help="Crop in pixels.  [default: the model's]")
+@click.option("--resize-size", type=click.IntRange(min=16), help="Shorter side before it.  [default: the model's]")
+@click.option("--batch-size", type=click.IntRange(min=1), default=128, show_default=True)
+@click.option(
+    "--max-unreadable",
+    type=click.IntRange(min=0),
+    help="Stop above so many unreadable images.  [default: 1 in 100, at least 10]",
+)
+@DEVICE
+@click.option("--workers", type=click.IntRange(min=0), help="Processes that read images.")
+@JSON
+def command(images: tuple[str, ...], as_json: bool, **given: Any) -> None:
+    """Embed IMAGES: a folder (whole), image files, a .txt with a path a line, a .parquet, a .tar, or 'sample'.
+
+    \b
+    Examples:
+      disco-zoo embed photos/ --model disco_effb0 --out photos.parquet
+      disco-zoo embed photos/ --model disco_effb0 --out photos.parquet --resume
+      disco-zoo embed list.txt --model resnet50.a1_in1k --out list.npy --half
+    """
+    from disco_zoo.core.console import console, duration
+
+    made = _job(images, given).run(resume=given["resume"], replace=given["yes"])
+    facts = made.facts
+    for message in list((facts.unreadable or {}).values()):
+        console.print(f"No row for {message}", soft_wrap=True, markup=False)
+    if as_json:
+        click.echo(json.dumps({
+            "out": str(made.path), "rows": made.num_rows, "dims": facts.dims, "model": facts.model,
+            "weights_sha256": facts.weights_sha256, "unreadable": list((facts.unreadable or {}).values()),
+            "seconds": round(made.seconds, 3), "images_per_s": made.images_per_s, "rows_before": made.num_before,
+        }))  # fmt: skip
+        return
+    speed = "nothing left to do" if made.images_per_s is None else f"{made.images_per_s:.0f} images/s"
+    lost = f", {len(facts.unreadable)} unreadable" if facts.unreadable else ""
+    click.echo(
+        f"{made.path}: {made.num_rows} images × {facts.dims} numbers by {facts.model}{lost}; "
+        f"{speed}, {duration(made.seconds)}"
+    )
+
+
+def _job(images: tuple[str, ...], given: dict[str, Any]) -> Any:
+    """All that can be wrong with what was typed is found here."""
+    from disco_zoo.data.image_list import data_of, open_images
+    from disco_zoo.embed.embedding_file import check_suffix
+    from disco_zoo.embed.facts import facts_of
+    from disco_zoo.embed.job import EmbedJob
+    from disco_zoo.errors import BadData, require
+    from disco_zoo.evaluation.subject import fit_to
+    from disco_zoo.models.load import load_named_model
+
+    check_suffix(given["out"])
+    if given["out"].suffix.lower() == ".parquet":
+        require("pyarrow", "train")
+    source = open_images(images, given["split"])
+    named = load_named_model(given["model"])
+    facts = facts_of(
+        named, source, data=data_of(images, source), split=given["split"], normalised=given["normalise"],
+        half=given["half"], image_size=given["image_size"], resize_size=given["resize_size"],
+    )  # fmt: skip
+    if facts.resize_size < facts.image_size:
+        raise BadData(f"--resize-size {facts.resize_size} is smaller than the crop of {facts.image_size} pixels")
+    fit_to(named.backbone, facts.image_size, given["model"])  # the fingerprint is of the weights as they came
+    workers = given["workers"]
+    return EmbedJob(
+        named, source, facts, given["out"], batch_size=given["batch_size"], device=chosen_device(given["device"]),
+        workers=default_workers() if workers is None else workers, limit=given["max_unreadable"],
+    )  # fmt: skip

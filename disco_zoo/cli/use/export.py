@@ -1,0 +1,144 @@
+"""`disco-zoo export`: a network as ONNX or torch.export, compared with PyTorch; int8; the table of latencies."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from disco_zoo.cli.options import JSON, default_workers
+
+TABLE_PIXELS = 224
+
+
+@click.command("export")
+@click.argument("models", metavar="MODEL", nargs=-1)
+@click.option("--format", "kind", type=click.Choice(["onnx", "torch"]), help="[default: by --out, else onnx]")
+@click.option("--out", type=click.Path(path_type=Path), help="FILE.onnx or FILE.pt2.  [default: MODEL.onnx]")
+@click.option("--int8", type=click.Choice(["dynamic", "static"]), help="Also an int8 file, MODEL.int8.onnx.")
+@click.option("--calibration", help="Images for the ranges of --int8 static.  [default: those of --data]")
+@click.option(
+    "--ranges",
+    type=click.Choice(["percentile", "minmax"]),
+    default="percentile",
+    show_default=True,
+    help="Of activations, for --int8 static.",
+)
+@click.option("--data", help="Images on which the loss by int8 is measured: with labels as accuracy.")
+@click.option("--eval-data", help="Labelled test images; default: the test split beside --data.")
+@click.option(
+    "--max-images", type=click.IntRange(min=2), default=2000, show_default=True, help="Measure on so many of each."
+)
+@click.option("--features", is_flag=True, help="Of a fine-tuned classifier only the features, without its head.")
+@click.option("--normalise-inside", is_flag=True, help="The file takes uint8 pixels and normalises them itself.")
+@click.option("--image-size", type=click.IntRange(min=16), help="Input in pixels.  [default: the model's]")
+@click.option("--tolerance", type=click.FloatRange(min=0), help="Refuse larger differences.  [default: 0.0001]")
+@click.option("--yes", is_flag=True, help="Write over files that are there.")
+@click.option("--table", is_flag=True, help="Sizes and CPU latencies of MODELs, or of the zoo's students.")
+@click.option("--rounds", type=click.IntRange(min=4), default=30, show_default=True, help="Timings of --table.")
+@click.option("--threads", type=click.IntRange(min=1), default=1, show_default=True, help="CPU threads of --table.")
+@click.option("--workers", type=click.IntRange(min=0), help="Processes that read images.")
+@JSON
+def command(models: tuple[str, ...], table: bool, as_json: bool, **given: Any) -> None:
+    """Write the backbone of MODEL, or a fine-tuned classifier, to a file that other runtimes read.
+
+    It takes batches of any size, says inside how to prepare a picture and what the classes are called, and is
+    compared with PyTorch in several batches; a file that differs is not kept.
+
+    \b
+    Examples:
+      disco-zoo export disco_effb0 --out effb0.onnx
+      disco-zoo export runs/my_classifier --out mine.onnx
+      disco-zoo export disco_effb0 --format torch
+      disco-zoo export disco_effb0 --int8 static --data cifar10_train.parquet
+      disco-zoo export --table
+    """
+    if table:
+        _table(models, given, as_json)
+        return
+    if len(models) != 1:
+        raise click.UsageError("Give one MODEL, or --table. Type: disco-zoo export MODEL --out FILE.onnx")
+    _export(models[0], given, as_json)
+
+
+def _export(model: str, given: dict[str, Any], as_json: bool) -> None:
+    from disco_zoo.export.compare import TOLERANCE
+    from disco_zoo.export.job import SUFFIXES, Format, export, plan_int8, require_all
+    from disco_zoo.export.subject import load_subject
+
+    out, int8 = given["out"], given["int8"]
+    by_name: Format = "torch" if out is not None and out.suffix == SUFFIXES["torch"] else "onnx"
+    kind: Format = given["kind"] or by_name
+    out = out or Path(f"{Path(model).stem if '/' in model else model}{SUFFIXES[kind]}".replace(":", "_"))
+    require_all(kind, out, int8, given["yes"])
+    images = ("data", "eval_data", "calibration", "max_images", "ranges")
+    plan = None if int8 is None else plan_int8(int8, **{name: given[name] for name in images})
+    subject = load_subject(model, **{name: given[name] for name in ("features", "image_size", "normalise_inside")})
+    tolerance = TOLERANCE if given["tolerance"] is None else given["tolerance"]
+    workers = default_workers() if given["workers"] is None else given["workers"]
+    made = export(subject, kind, out, tolerance=tolerance, int8=plan, workers=workers)
+    if as_json:
+        click.echo(json.dumps({**made.as_json(), **subject.facts()}))
+        return
+    facts = subject.facts()
+    click.echo(f"{made.path}: {made.size_bytes / 1e6:.1f} MB, largest difference from PyTorch {made.difference:.1e}")
+    click.echo(f"  takes {facts['input']}\n  gives {facts['output']}")
+    if made.loss is not None and made.int8_bytes is not None:
+        click.echo(f"{made.int8_path}: {made.int8_bytes / 1e6:.1f} MB, int8 {int8}; {made.loss.describe()}")
+
+
+def _table(models: tuple[str, ...], given: dict[str, Any], as_json: bool) -> None:
+    from disco_zoo.core.environment import hardware_line, versions
+    from disco_zoo.core.files import write_out
+    from disco_zoo.errors import Interrupted
+    from disco_zoo.export.job import require_free
+    from disco_zoo.export.latency import Row, as_markdown, latency_rows
+    from disco_zoo.export.onnx_file import require_onnx
+    from disco_zoo.zoo.catalog import load_catalog
+
+    require_onnx()
+    out: Path | None = given["out"]
+    if out is not None:
+        require_free(out, given["yes"])
+    size = given["image_size"] or TABLE_PIXELS
+    names = models or tuple(name for name, row in load_catalog().architectures.items() if row.registered)
+    subjects = [_subject_of_table(name, size) for name in names]  # all of them, so that a mistake shows at once
+    rows: list[Row] = []
+    stopped = False
+    try:
+        rows.extend(latency_rows(iter(subjects), len(names), given["rounds"], given["threads"]))
+    except KeyboardInterrupt:
+        stopped = True
+    note = (
+        f"One picture of {size} × {size} pixels, {given['threads']} thread(s), {hardware_line()}; median [quartiles] "
+        f'of {given["rounds"]} rounds in which the three take turns, "faster" is the median of the rounds\' ratios. '
+        f"int8 is static, with int8 weights per channel. torch {versions()['torch']}, ONNX Runtime {_runtime()}."
+    )
+    text = as_markdown(rows, note)
+    if out is not None and not stopped:
+        write_out(out, lambda partial: partial.write_text(text + "\n", encoding="utf-8"))
+    if rows or not stopped:
+        click.echo(json.dumps({"note": note, "rows": [row.as_json() for row in rows]}) if as_json else text)
+    if stopped:
+        raise Interrupted(f"{len(rows)} of {len(names)} networks are measured. Name the others to measure them alone")
+
+
+def _subject_of_table(name: str, size: int) -> Any:
+    """Random weights where they will do: time does not depend on them, and nobody should have to download them."""
+    from disco_zoo.evaluation.subject import fit_to
+    from disco_zoo.export.subject import subject_of
+    from disco_zoo.models.load import load_named_model
+    from disco_zoo.zoo.catalog import load_catalog
+
+    is_its_weights = Path(name).expanduser().exists() or name in load_catalog().teachers
+    named = load_named_model(name, pretrained=is_its_weights)
+    fit_to(named.backbone, size, name)
+    return subject_of(named, image_size=size)
+
+
+def _runtime() -> str:
+    from importlib.metadata import version
+
+    return version("onnxruntime")

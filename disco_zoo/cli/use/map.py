@@ -1,0 +1,59 @@
+"""`disco-zoo map`: an embedding as a picture."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+from disco_zoo.cli.options import JSON
+
+
+@click.command("map")
+@click.argument("embedding", type=click.Path(path_type=Path))
+@click.option("--out", type=click.Path(path_type=Path), help="A PNG; an SVG is written beside it.  [default: FILE.png]")
+@click.option(
+    "--method",
+    type=click.Choice(["auto", "pca", "tsne", "umap"]),
+    default="auto",
+    show_default=True,
+    help="auto: UMAP where it is installed, else t-SNE, else PCA.",
+)
+@click.option(
+    "--max-points", type=click.IntRange(min=3), default=2000, show_default=True, help="A fixed random choice of images."
+)
+@click.option("--title", help="Above the map.  [default: model and images]")
+@JSON
+def command(embedding: Path, out: Path | None, method: Any, max_points: int, title: str | None, as_json: bool) -> None:
+    """Draw EMBEDDING, a file of `disco-zoo embed`: near images lie near each other, classes have colours.
+
+    \b
+    Examples:
+      disco-zoo map photos.parquet
+      disco-zoo map cifar10.parquet --out cifar10.png --method tsne --max-points 3000
+    """
+    from disco_zoo.embed.embedding_file import EmbeddingFile
+    from disco_zoo.embed.map import draw_map
+    from disco_zoo.errors import BadData, require
+    from disco_zoo.plotting.projection import check_method
+    from disco_zoo.plotting.style import require_picture
+
+    require("matplotlib", "train")
+    check_method(method)
+    if out is not None and out.suffix.lower() not in (".png", ".svg"):
+        raise BadData(f"{out} must end in .png or .svg; both are written")
+    out = out or embedding.with_suffix(".png")
+    file = EmbeddingFile(embedding)
+    for suffix in (".png", ".svg"):
+        require_picture(out.with_suffix(suffix))
+    made = draw_map(file, out, method=method, max_points=max_points, title=title)
+    choice = made.choice
+    if as_json:
+        click.echo(json.dumps({
+            "png": str(made.png), "svg": str(made.svg), "method": made.method, "points": len(choice.indices),
+            "images": choice.num_images, "classes_shown": len(choice.classes), "classes": choice.num_classes,
+        }))  # fmt: skip
+        return
+    click.echo(f"{made.png} and {made.svg.name}: {made.method} of {choice}")

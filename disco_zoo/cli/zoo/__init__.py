@@ -1,0 +1,1 @@
+"""Verbs about the zoo: list, show, card, download, verify, convert, publish."""

@@ -1,0 +1,71 @@
+"""`disco-zoo card`: one model card, or everything that is generated from the catalog."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from disco_zoo.core.files import write_out
+from disco_zoo.errors import BadCatalog, UnknownName
+from disco_zoo.zoo import model_card
+from disco_zoo.zoo import table as zoo_table
+from disco_zoo.zoo.catalog import Catalog, load_catalog
+
+
+@click.command("card")
+@click.argument("name", required=False)
+@click.option("--out", type=click.Path(path_type=Path), help="Write to this file; with --all, to this folder.")
+@click.option("--all", "every", is_flag=True, help="All cards, and the zoo's table in the README of a checkout.")
+@click.option("--check", is_flag=True, help="Write nothing; fail if a file differs from the catalog.")
+def command(name: str | None, out: Path | None, every: bool, check: bool) -> None:
+    """Print the model card of NAME, or refresh (--all) what is generated from the catalog.
+
+    \b
+    Examples:
+      disco-zoo card effb0
+      disco-zoo card --all
+      disco-zoo card --all --check
+    """
+    catalog = load_catalog()
+    if every == (name is not None):
+        raise UnknownName("Name one model or say --all. Type: disco-zoo card NAME, or: disco-zoo card --all")
+    if every:
+        _all_cards(catalog, out, check)
+        return
+    checkpoint = catalog.resolve(name or "")
+    text = model_card.render_card(checkpoint, catalog)
+    path = out or model_card.cards_folder() / f"{checkpoint.name}.md"
+    if check:
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            raise BadCatalog(f"{path} is stale. Type: disco-zoo card {checkpoint.name} --out {path}")
+        click.echo(f"{path} is up to date.", err=True)
+    elif out:
+        write_out(out, lambda partial: partial.write_text(text, encoding="utf-8"))
+        click.echo(f"Wrote {out}.", err=True)
+    else:
+        click.echo(text, nl=False)
+
+
+def _all_cards(catalog: Catalog, out: Path | None, check: bool) -> None:
+    folder = out or model_card.cards_folder()
+    readme = folder.parent / "README.md"
+    stale = [str(folder / name) for name in model_card.stale_cards(folder, catalog)]
+    if out is None and readme.is_file() and zoo_table.readme_is_stale(readme, catalog):
+        stale.append(str(readme))
+    if not stale:
+        click.echo("All cards and tables are up to date.", err=True)
+        return
+    if check:
+        raise BadCatalog(f"Out of date: {', '.join(stale)}. Type: disco-zoo card --all")
+    folder.mkdir(parents=True, exist_ok=True)
+    cards = model_card.generated_cards(catalog)
+    for path in map(Path, stale):
+        if path == readme:
+            text = zoo_table.refresh_markdown(path.read_text(encoding="utf-8"), catalog)
+            path.write_text(text, encoding="utf-8")
+        elif path.name in cards:
+            path.write_text(cards[path.name], encoding="utf-8")
+        else:  # its row is gone from the catalog
+            path.unlink()
+        click.echo(f"Refreshed {path}.", err=True)

@@ -1,0 +1,1 @@
+"""Recipes: strict YAML, inheritance, one check that reports every fault."""

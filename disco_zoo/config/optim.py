@@ -1,0 +1,101 @@
+"""The `optim` section of a recipe: its keys, and which of them belong to which optimiser and schedule."""
+
+from __future__ import annotations
+
+import itertools
+import typing
+from typing import Any, Literal
+
+from pydantic import Field, PositiveInt
+
+from disco_zoo.core.schema import Section, section_of
+from disco_zoo.errors import BadRecipe
+
+COSINES = ("cosine_epoch", "cosine_step")
+
+
+class OptimSection(Section):
+    optimizer: Literal["sgd", "adamw", "larc", "lars"]
+    batch_size: int = Field(ge=1)  # images a step, over all processes and accumulated micro-batches
+    base_lr: float = Field(gt=0)  # for 256 images; the rate used is base_lr * batch_size / 256
+    weight_decay: float = Field(ge=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)  # not for AdamW
+    schedule: Literal["cosine_epoch", "cosine_step", "constant", "multistep", "seed_official"]
+    warmup_epochs: float = Field(default=0.0, ge=0)
+    # Share of the peak that step 0 takes. None: the first of W warm-up steps takes 1/W.
+    warmup_start_fraction: float | None = Field(default=None, ge=0, le=1)
+    final_lr_fraction: float = Field(default=0.0, ge=0, le=1)  # cosines only: where they end, as a share of the peak
+    # multistep only: finished epochs after which the rate is multiplied by gamma
+    milestones_epochs: tuple[PositiveInt, ...] | None = Field(default=None, min_length=1)
+    gamma: float | None = Field(default=None, gt=0)
+    epochs: int = Field(ge=1)
+    accumulation_steps: int = Field(default=1, ge=1)
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    sync_bn: bool = False
+    compile: bool = False  # student's backbone and teacher, by torch.compile
+
+
+# Keys without effect under other choices: (key, value that means "not given", chooser, choices it belongs to).
+_BELONGS: tuple[tuple[str, Any, str, tuple[str, ...]], ...] = (
+    ("momentum", 0.9, "optimizer", ("sgd", "larc", "lars")),
+    ("milestones_epochs", None, "schedule", ("multistep",)),
+    ("gamma", None, "schedule", ("multistep",)),
+    ("final_lr_fraction", 0.0, "schedule", COSINES),
+    # SEED's schedule brings its own five epochs.
+    ("warmup_epochs", 0.0, "schedule", (*COSINES, "constant", "multistep")),
+)
+
+
+def check_optim(values: dict[str, Any]) -> list[str]:
+    """Faults between the keys of a recipe's `optim`, which each alone may be right."""
+    optim = section_of(values, "optim")
+    faults = []
+    for key, neutral, chooser, choices in _BELONGS:
+        chosen = optim.get(chooser)
+        # Resolved recipes write out what means "not given".
+        if optim.get(key) not in (None, neutral) and chosen in _choices(chooser) and chosen not in choices:
+            remedy = f"leave it out or write {'null' if neutral is None else neutral}"
+            faults.append(f"optim.{key}: belongs to {chooser} {' or '.join(choices)}, not {chosen}; {remedy}")
+    if optim.get("schedule") == "multistep":
+        for key in ("milestones_epochs", "gamma"):
+            if optim.get(key) is None:
+                faults.append(f"missing key 'optim.{key}' (schedule multistep needs it)")
+    if optim.get("warmup_start_fraction") is not None and not optim.get("warmup_epochs"):
+        faults.append("optim.warmup_start_fraction: needs optim.warmup_epochs above 0; leave it out or write null")
+    return faults + _check_order(optim.get("milestones_epochs"))
+
+
+def _check_order(milestones: Any) -> list[str]:
+    if not isinstance(milestones, list | tuple) or any(type(epoch) is not int for epoch in milestones):
+        return []
+    if all(a < b for a, b in itertools.pairwise(milestones)):
+        return []
+    return [f"optim.milestones_epochs: must grow, not {list(milestones)}"]
+
+
+def _choices(key: str) -> tuple[Any, ...]:
+    return typing.get_args(OptimSection.model_fields[key].annotation)
+
+
+def require_batches(optim: OptimSection, num_images: int, num_processes: int) -> None:
+    """Check that a batch can be shared by processes and accumulation steps, and filled from the data.
+
+    Raises:
+        BadRecipe: it cannot; the message names a size that can.
+    """
+    forwards = optim.accumulation_steps * num_processes
+    if optim.batch_size < 2 * forwards:
+        raise BadRecipe(
+            f"optim.batch_size {optim.batch_size} leaves a forward fewer than two images, which BatchNorm needs. "
+            f"Type: --set optim.batch_size={2 * forwards}"
+        )
+    if num_images < optim.batch_size:
+        raise BadRecipe(
+            f"optim.batch_size {optim.batch_size} is larger than the data ({num_images} images). "
+            f"Type: --set optim.batch_size={max(2, num_images // 2)}"
+        )
+    if optim.batch_size % forwards:
+        raise BadRecipe(
+            f"optim.batch_size {optim.batch_size} cannot be shared by {num_processes} processes with "
+            f"{optim.accumulation_steps} accumulation steps: make it a multiple of {forwards}"
+        )

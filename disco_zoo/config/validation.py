@@ -1,0 +1,148 @@
+"""What is wrong with a recipe, in words: path, value and nearest name of every fault."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+import typing
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ValidationError, create_model
+
+from disco_zoo.core.schema import Section, explain, section_of
+from disco_zoo.errors import did_you_mean
+
+if TYPE_CHECKING:
+    from disco_zoo.methods.base import Method
+
+OWN_DATA = "custom"  # images that no catalog knows
+
+
+@functools.cache
+def schema_of(target: Callable[..., Any] | None) -> type[BaseModel]:
+    """A pydantic model of a callable's keyword-only arguments: the signature is the schema."""
+    if target is None:
+        return Section
+    from disco_zoo.transforms.view_dataset import multi_crop
+    from disco_zoo.transforms.view_recipes import VIEW_RECIPES
+
+    fields = _keyword_fields(target.__init__ if inspect.isclass(target) else target)
+    if target in VIEW_RECIPES.values():
+        fields |= _keyword_fields(multi_crop)  # every view recipe may have small crops besides
+    return create_model(f"Options of {getattr(target, '__name__', target)}", __base__=Section, **fields)
+
+
+def _keyword_fields(function: Callable[..., Any]) -> dict[str, Any]:
+    hints = typing.get_type_hints(function, include_extras=True)
+    return {
+        name: (hints[name], ... if parameter.default is parameter.empty else parameter.default)
+        for name, parameter in inspect.signature(function).parameters.items()
+        if parameter.kind is parameter.KEYWORD_ONLY
+    }
+
+
+def _named_sections() -> dict[str, tuple[str, dict[str, Any]]]:
+    """The sections whose keys depend on a name in them: which key holds it, and what it may name."""
+    from disco_zoo.methods import METHODS
+    from disco_zoo.transforms.view_recipes import VIEW_RECIPES
+
+    return {"views": ("recipe", VIEW_RECIPES), "method": ("name", METHODS)}
+
+
+def check_named_sections(values: dict[str, Any]) -> list[str]:
+    """Faults in `views` and `method`, whose schema is the signature of what they name."""
+    faults = []
+    for section, (selector, known) in _named_sections().items():
+        given = values.get(section)
+        if isinstance(given, dict):
+            faults += _check_named(section, given, selector, known)
+    return faults
+
+
+def _check_named(section: str, given: dict[str, Any], selector: str, known: dict[str, Any]) -> list[str]:
+    chosen = given.get(selector)
+    choice = f"(one of {', '.join(known)})"
+    if chosen is None:
+        return [f"missing key '{section}.{selector}' {choice}"]
+    if not isinstance(chosen, str) or chosen not in known:
+        return [f"{section}.{selector}: unknown '{chosen}'.{did_you_mean(str(chosen), known)} {choice}"]
+    model = schema_of(known[chosen])
+    options = {key: value for key, value in given.items() if key != selector}
+    try:
+        model.model_validate_json(json.dumps(options))
+    except ValidationError as error:
+        return explain(error, model, (section,))
+    return []
+
+
+def with_defaults(section: str, given: dict[str, Any]) -> dict[str, Any]:
+    """A checked `views` or `method` section, with the signature's defaults for what it leaves out."""
+    selector, known = _named_sections()[section]
+    options = {key: value for key, value in given.items() if key != selector}
+    resolved = schema_of(known[given[selector]]).model_validate_json(json.dumps(options))
+    return {selector: given[selector], **resolved.model_dump(mode="json")}
+
+
+def check_across_sections(values: dict[str, Any]) -> list[str]:
+    """Faults that show only when the sections are seen together; says nothing of what has another fault."""
+    faults: list[str] = []
+    student, optim = section_of(values, "student"), section_of(values, "optim")
+    method = _method_of(values)
+    needs_teacher = None if method is None else method.needs_teacher
+    if needs_teacher and values.get("teacher") is None:
+        faults.append(f"missing key 'teacher.source' (method {values['method']['name']} needs a teacher)")
+    if needs_teacher is False and values.get("teacher") is not None:
+        faults.append(
+            f"teacher: method {values['method']['name']} has no teacher: leave this section out, or name whose tensors "
+            "to inherit by student.init_from"
+        )
+    if student.get("init") == "inherit" and not (student.get("init_from") or values.get("teacher")):
+        faults.append("missing key 'student.init_from' (whose tensors to inherit)")
+    if student.get("init") == "checkpoint" and not student.get("init_from"):
+        faults.append("missing key 'student.init_from' (the safetensors file to start from)")
+    batch_size, accumulation = optim.get("batch_size"), optim.get("accumulation_steps")
+    if type(batch_size) is type(accumulation) is int and accumulation > 0 and batch_size % accumulation:
+        faults.append("optim.accumulation_steps: must divide optim.batch_size")
+    queue_size = section_of(values, "method").get("queue_size")
+    if type(queue_size) is type(batch_size) is int and 0 < queue_size < batch_size:
+        faults.append(
+            f"method.queue_size: must hold a batch of {batch_size} images, not {queue_size}. "
+            f"Type: --set method.queue_size={batch_size}"
+        )
+    return faults + (method.faults(values) if method else []) + _check_sizes(values) + _check_names(values)
+
+
+def _check_sizes(values: dict[str, Any]) -> list[str]:
+    evaluation = section_of(values, "eval")
+    crop = evaluation.get("image_size") or section_of(values, "student").get("image_size")
+    resize = evaluation.get("resize_size")
+    if type(resize) is type(crop) is int and 0 < resize < crop:
+        return [f"eval.resize_size: must be at least the crop's {crop} pixels, not {resize}"]
+    return []
+
+
+def _check_names(values: dict[str, Any]) -> list[str]:
+    """Names that other files define: datasets and linear protocols."""
+    from disco_zoo.protocols.linear import LINEAR_PROTOCOLS
+    from disco_zoo.zoo.catalog import load_catalog
+
+    references: list[tuple[str, str, Iterable[str]]] = [
+        ("data", "id", [*load_catalog().datasets, OWN_DATA]),
+        ("data", "extra_id", [*load_catalog().datasets, OWN_DATA]),
+        ("eval", "linear", LINEAR_PROTOCOLS),
+    ]
+    faults = []
+    for section, key, known in references:
+        name = section_of(values, section).get(key)
+        if isinstance(name, str) and name not in known:
+            faults.append(f"{section}.{key}: unknown '{name}'.{did_you_mean(name, known)} (one of {', '.join(known)})")
+    return faults
+
+
+def _method_of(values: dict[str, Any]) -> type[Method] | None:
+    """None where the method is unknown."""
+    _, methods = _named_sections()["method"]
+    name = section_of(values, "method").get("name")
+    return methods.get(name) if isinstance(name, str) else None

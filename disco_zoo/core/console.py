@@ -1,0 +1,90 @@
+"""What a run shows while it works: a bar on a terminal, one line now and then elsewhere. Always on stderr."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+from disco_zoo.core.launcher import is_first_process
+
+console = Console(stderr=True, highlight=False)
+LINE_EVERY_SECONDS = 30.0
+
+
+@functools.cache
+def say_once(text: str) -> None:
+    """Print a line, from the first process of a run and there once, however often what it tells is met."""
+    if is_first_process():
+        console.print(text, soft_wrap=True, markup=False)
+
+
+class StepProgress:
+    """Progress over `total` units of work with a text of current figures.
+
+    Args:
+        label: what is going on, e.g. "DisCo student".
+        total: units of work in all; `done` of them are finished already.
+    """
+
+    def __init__(self, label: str, total: int, done: int = 0) -> None:
+        self.label, self.total, self.done = label, total, done
+        self._start_done = done
+        self._started = self._last_line = time.monotonic()
+        self._unsaid = ""  # the latest line, where it is not printed yet
+        self._bar = Progress(
+            TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn(),
+            TimeRemainingColumn(), TextColumn("{task.fields[figures]}"),
+            console=console, disable=not console.is_terminal,
+        )  # fmt: skip
+        self._task = self._bar.add_task(label, total=total, completed=done, figures="")
+
+    def __enter__(self) -> StepProgress:
+        self._bar.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._bar.stop()
+        if kind is None and self._unsaid:
+            self._print_line()
+
+    def advance(self, done: int, figures: str = "") -> None:
+        """Show that `done` units are finished."""
+        self.done = done
+        self._bar.update(self._task, completed=done, figures=figures)
+        if not console.is_terminal:
+            self._unsaid = f"{self.label}: {done}/{self.total}, {self._remaining()}{figures}"
+            if time.monotonic() - self._last_line >= LINE_EVERY_SECONDS:
+                self._print_line()
+
+    def part(self, first: int) -> Callable[[int, int], None]:
+        """A callback for one part of the work, which begins after `first` units."""
+        return lambda done, _: self.advance(first + done, "images")
+
+    def update(self, done: int, total: int, unit: str = "images") -> None:
+        """As `advance`, for work whose total shows only on the way."""
+        self.total = total
+        self._bar.update(self._task, total=total)
+        self.advance(done, unit)
+
+    def _print_line(self) -> None:
+        console.print(self._unsaid, soft_wrap=True)
+        self._last_line, self._unsaid = time.monotonic(), ""
+
+    def _remaining(self) -> str:
+        spent, finished = time.monotonic() - self._started, self.done - self._start_done
+        if not finished or self.done >= self.total:
+            return ""
+        return f"about {duration(spent / finished * (self.total - self.done))} left, "
+
+
+def duration(seconds: float) -> str:
+    """For people: "40 s", "7 min", "2 h 05 min"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"

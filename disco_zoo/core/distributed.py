@@ -1,0 +1,135 @@
+"""The few collective operations that methods need; each is the identity on one process."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from disco_zoo.core.launcher import will_be_restarted
+from disco_zoo.errors import LostProcess
+
+
+def num_processes() -> int:
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def rank() -> int:
+    return dist.get_rank() if num_processes() > 1 else 0
+
+
+def gather_objects(value: Any) -> list[Any]:
+    """Every process's value, in rank order."""
+    if num_processes() == 1:
+        return [value]
+    values: list[Any] = [None] * num_processes()
+    dist.all_gather_object(values, value)
+    return values
+
+
+def gather_on_first(value: Any) -> list[Any] | None:
+    """Every process's value in rank order, on the first process; None on the others."""
+    if num_processes() == 1:
+        return [value]
+    values: list[Any] | None = [None] * num_processes() if rank() == 0 else None
+    dist.gather_object(value, values)
+    return values
+
+
+def any_process(value: bool, device: torch.device | str = "cpu") -> bool:
+    """Whether `value` holds on at least one process; all of them must ask."""
+    if num_processes() == 1:
+        return value
+    votes = torch.tensor(int(value), device=device)
+    dist.all_reduce(votes, op=dist.ReduceOp.MAX)
+    return bool(votes.item())
+
+
+# What gloo, NCCL and the store say when a process at the other end is gone.
+_GONE = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "connection was reset",
+    "Socket Timeout",
+)
+
+
+@contextlib.contextmanager
+def peers(how_to_go_on: Callable[[], str]) -> Iterator[None]:
+    """Say in one line that another process of the run is gone, in place of a collective's traceback.
+
+    Args:
+        how_to_go_on: says what is kept, and what to type.
+
+    Raises:
+        LostProcess: a collective failed because one is.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        gone = isinstance(error, (dist.DistBackendError, dist.DistNetworkError)) or any(w in str(error) for w in _GONE)
+        if num_processes() == 1 or not gone:
+            raise
+        again = "What is finished is kept, and the launcher starts the run again"
+        raise LostProcess(
+            "another process of this run ended; if it was not killed, its own message says why. "
+            f"{again if will_be_restarted() else how_to_go_on()}"
+        ) from error
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """Concatenate every process's rows (b, ...) in rank order: (b * processes, ...), without gradient."""
+    if num_processes() == 1:
+        return rows.detach()
+    parts = [torch.empty_like(rows) for _ in range(num_processes())]
+    dist.all_gather(parts, rows.detach().contiguous())
+    return torch.cat(parts)
+
+
+@torch.no_grad()
+def copy_buffers_from_first(module: nn.Module, device: torch.device | str) -> None:
+    """Give every process the first one's buffers of `module`, where DDP keeps their own between two steps.
+
+    Args:
+        device: one that the processes can talk through.
+    """
+    for buffer in module.buffers() if num_processes() > 1 else ():
+        shared = buffer.to(device)
+        dist.broadcast(shared, src=0)
+        buffer.copy_(shared)
+
+
+def mean_over_processes(value: Tensor) -> Tensor:
+    """Average a tensor over the processes, without gradient."""
+    if num_processes() == 1:
+        return value.detach()
+    total = value.detach().clone()
+    dist.all_reduce(total)
+    return total / num_processes()
+
+
+def shuffle_rows(rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Shuffle-BN (MoCo, section 3.3): give each process a random share of the joint batch.
+
+    Returns the share (b, ...) and the permutation (b * processes,) that `unshuffle_rows` needs. On one
+    process a permutation changes no BatchNorm statistic, so nothing is moved.
+    """
+    if num_processes() == 1:
+        return rows, torch.arange(len(rows), device=rows.device)
+    joint = gather_rows(rows)
+    permutation = torch.randperm(len(joint), device=rows.device)
+    dist.broadcast(permutation, src=0)
+    return joint[permutation.view(num_processes(), -1)[rank()]], permutation
+
+
+def unshuffle_rows(rows: Tensor, permutation: Tensor) -> Tensor:
+    """Undo `shuffle_rows` on what was computed from its share: this process's own rows in their own order."""
+    if num_processes() == 1:
+        return rows
+    joint = gather_rows(rows)[torch.argsort(permutation)]
+    return joint.view(num_processes(), -1, *rows.shape[1:])[rank()]

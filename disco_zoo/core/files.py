@@ -1,0 +1,109 @@
+"""A file written whole or not at all."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import os
+import re
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from disco_zoo.errors import CannotWrite
+
+PACKAGE_DIR = Path(__file__).resolve().parents[1]
+
+_CANNOT_WRITE = (
+    errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ENOENT, errno.ENOSPC,
+    errno.ENOTDIR, errno.EPERM, errno.EROFS,
+)  # fmt: skip
+
+
+def write_whole(path: Path, write: Callable[[Path], object], name: Callable[[Path], Path] | None = None) -> Path:
+    """Let `write` fill a hidden neighbour of `path`, then rename it into place: a reader sees the old file or the new.
+
+    Args:
+        path: where the file goes.
+        write: fills the path it is given.
+        name: gives the final path once the neighbour is written, where its content decides; None for `path`.
+
+    Returns:
+        The final path.
+
+    Raises:
+        OSError, SafetensorError: what the system said; the old file is untouched and the neighbour gone.
+    """
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        write(partial)
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())  # or a power cut could leave the name without the bytes
+        partial.chmod(0o644)  # safetensors writes for the owner alone
+        final = name(partial) if name else path
+        partial.replace(final)
+    finally:
+        _remove(partial)
+    return final
+
+
+def write_out(path: Path, write: Callable[[Path], object]) -> Path:
+    """`write_whole` where a user said; the folder is made.
+
+    Raises:
+        CannotWrite: no permission, no room, or a file where a folder should be.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return write_whole(path, write)
+    except Exception as error:
+        reason = why_not_written(error)
+        if reason is None:
+            raise
+        raise CannotWrite(f"Cannot write {path}: {reason}. Choose another folder, or make room") from error
+
+
+def require_folder(folder: Path) -> None:
+    """Make the folder that will take results, before the work that fills it.
+
+    Raises:
+        CannotWrite: no permission, no room, or a file where a folder should be.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        reason = why_not_written(error)
+        if reason is None:
+            raise
+        raise CannotWrite(f"Cannot write to {folder}: {reason}. Choose another folder, or make room") from error
+
+
+def why_not_written(error: BaseException) -> str | None:
+    """What the system said, or None for an error that is no failed write."""
+    if isinstance(error, RuntimeError) and "inline_container" in str(error):
+        return "no space left"  # torch's zip writer notices a short write, but not why it was short
+    code = error.errno if isinstance(error, OSError) else None
+    # SafetensorError is no OSError and says the number in its text.
+    if type(error).__name__ == "SafetensorError" and (found := re.search(r"os error (\d+)", str(error))):
+        code = int(found[1])
+    if code not in _CANNOT_WRITE:
+        return None
+    return "no space left" if code in (errno.ENOSPC, errno.EDQUOT) else os.strerror(code)
+
+
+def _remove(partial: Path) -> None:
+    try:
+        partial.unlink(missing_ok=True)
+    except NotADirectoryError:  # then it was never written
+        return
+
+
+def sha256_of(path: Path | str) -> str:
+    """The sha256 of a file, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()

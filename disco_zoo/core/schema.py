@@ -1,0 +1,71 @@
+"""Strict sections, and what is wrong with their values, in words."""
+
+from __future__ import annotations
+
+import inspect
+import json
+import re
+import typing
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from disco_zoo.errors import did_you_mean
+
+if TYPE_CHECKING:
+    pass
+
+
+class Section(BaseModel):
+    """Strict: no unknown keys; 1 is not True and "3" is not 3, but YAML's lists may fill tuples."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def explain(error: ValidationError, model: type[BaseModel], prefix: tuple[str, ...] = ()) -> list[str]:
+    """Pydantic's faults of `model` as messages; `prefix` is where the model hangs in the recipe."""
+    messages = []
+    for fault in error.errors():
+        location = [str(part) for part in (*prefix, *fault["loc"])]
+        path = ".".join(location)
+        if fault["type"] == "extra_forbidden":
+            known = _keys_at(model, location[len(prefix) : -1])
+            messages.append(f"unknown key '{path}'.{did_you_mean(location[-1], known)}")
+        elif fault["type"] == "missing":
+            messages.append(f"missing key '{path}'")
+        else:
+            value = json.dumps(fault["input"], ensure_ascii=False)
+            allowed = re.findall(r"'([^']*)'", fault.get("ctx", {}).get("expected", ""))
+            hint = did_you_mean(str(fault["input"]), allowed)
+            hint = hint or _usual(model, location, len(prefix), fault["type"])
+            messages.append(f"{path}: {fault['msg'].lower()}, not {value[:60]}" + (f".{hint}" if hint else ""))
+    return messages
+
+
+def _usual(model: type[BaseModel], location: list[str], skipped: int, kind: str) -> str:
+    """For a number out of range: what to type for the default, where there is one."""
+    if not kind.startswith(("greater_than", "less_than")) or len(location) != 2:
+        return ""
+    path = location[skipped:]
+    default = _section_at(model, path[:-1]).model_fields[path[-1]].default
+    return f" Type: --set {'.'.join(location)}={default}" if type(default) in (int, float) else ""
+
+
+def _keys_at(model: type[BaseModel], path: list[str]) -> list[str]:
+    """Keys that a section of the schema knows, to suggest the nearest."""
+    return list(_section_at(model, path).model_fields)
+
+
+def _section_at(model: type[BaseModel], path: list[str]) -> type[BaseModel]:
+    for part in path:
+        annotation = model.model_fields[part].annotation
+        candidates = [annotation, *typing.get_args(annotation)]
+        model = next(c for c in candidates if inspect.isclass(c) and issubclass(c, BaseModel))
+    return model
+
+
+def section_of(values: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """A section of unchecked values; empty where it is missing or no section."""
+    section = values.get(name)
+    return section if isinstance(section, dict) else {}

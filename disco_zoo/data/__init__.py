@@ -1,0 +1,1 @@
+"""Image sources by index: opened by what a user types, checked, cut into subsets, joined."""

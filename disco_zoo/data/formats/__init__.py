@@ -1,0 +1,1 @@
+"""The forms in which images lie on disk: folders, tars, parquet, names with a prefix of timm."""

@@ -1,0 +1,256 @@
+"""Images in parquet files: encoded bytes in one column, a label in another, read one row group at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from bisect import bisect_right
+from collections import Counter, OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from disco_zoo.data.dataset import ImageSource
+from disco_zoo.data.formats.parquet_columns import (
+    as_labels,
+    features,
+    hash_cell,
+    image_column,
+    label_column,
+    split_column,
+)
+from disco_zoo.data.split_files import SYNONYMS, files_by_split, find_parquet_files, no_test_split, resolve_path
+from disco_zoo.errors import BadData, NoTestImages, require
+
+# Row groups held undecoded, per process. Sources up to this size are read from disk once.
+CACHE_BYTES = 2 * 2**30
+# Above this, the fingerprint reads evenly spaced row groups only (and every row group's size).
+FINGERPRINT_BYTES = 4 * 2**30
+ROWS_AT_ONCE = 2**16
+
+_OF_SET = re.compile(r"(.*?)\d+-of-(\d+)\.parquet")
+
+
+def open_parquet(name: str, path: Path, split: str, dedicated: bool) -> ImageSource:
+    """Open a parquet file or a folder of shards for a split; see `open_source`.
+
+    Raises:
+        BadData: Missing split, no image column, empty or damaged.
+    """
+    if path.is_file():
+        if split_column(_open(path).schema_arrow) is not None:
+            return ParquetSource(name, split, [path], whole=dedicated)
+        return ParquetSource(name, split, [resolve_path(path, split, dedicated)])
+    files = find_parquet_files(path)
+    _require_whole_sets(name, files)
+    groups = files_by_split(path, files, split)
+    if not groups:
+        if not dedicated and split_column(_open(files[0]).schema_arrow) is None:
+            if split == "test":
+                raise no_test_split(name)
+            _refuse_test_shards(name, path, files)
+        return ParquetSource(name, split, files, whole=dedicated)
+    sources = [ParquetSource(name, split, group) for group in groups.values()]
+    return next((source for source in sources if source.labels is not None), sources[0])
+
+
+def _require_whole_sets(name: str, files: list[Path]) -> None:
+    """Refuse a part of a set whose files say how many there are: x-00000-of-00002.parquet."""
+    matches = ((file.parent, _OF_SET.fullmatch(file.name)) for file in files)
+    counts = Counter((folder, match[1], int(match[2])) for folder, match in matches if match)
+    for (_, prefix, total), found in counts.items():
+        if found != total:
+            raise BadData(
+                f"{name} holds {found} of the {total} files {prefix}*-of-{total:05d}.parquet. Copy the others, or, "
+                "where disco-zoo data pack was cut off, repeat it with --resume"
+            )
+
+
+def _refuse_test_shards(name: str, folder: Path, files: list[Path]) -> None:
+    held_out = files_by_split(folder, files, "test")
+    if held_out:
+        shard = next(iter(held_out.values()))[0].name
+        raise BadData(f"{name} has shards of a test set ({shard}) but none named train-*.parquet. Rename those.")
+
+
+def _open(path: Path) -> Any:
+    parquet = require("pyarrow.parquet", "train")
+    arrow = require("pyarrow", "train")
+    try:
+        # Mapped, so that forked workers share no file position.
+        return parquet.ParquetFile(path, memory_map=True)
+    except (arrow.ArrowException, OSError) as error:
+        raise _damaged(path, error) from error
+
+
+def _damaged(path: Path, error: Exception) -> BadData:
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    return BadData(f"{path} is damaged or no parquet file; copy or make it again. ({reason})")
+
+
+class ParquetSource(ImageSource):
+    """Rows of one or several parquet files (shards of one set, in the given order).
+
+    Only labels and positions are read when it is opened. Images are read by row group on demand, and a
+    bounded number of row groups is kept; a pickled copy, as in a spawned worker, opens the files again.
+    """
+
+    def __init__(self, name: str, split: str, files: list[Path], *, whole: bool = False) -> None:
+        self._files = [file.resolve() for file in files]
+        parts = [_open(file) for file in self._files]
+        schema = parts[0].schema_arrow
+        self._column, self._is_struct = image_column(schema, files[0])
+        self._starts: list[int] = []  # first row of each row group, counted over all files
+        self._groups: list[tuple[int, int]] = []  # (file, row group in it)
+        self._group_bytes: list[int] = []
+        num_rows = 0
+        for number, part in enumerate(parts):
+            if self._column not in part.schema_arrow.names:
+                raise BadData(f"{files[number].name} lacks the column '{self._column}' of {files[0].name}.")
+            for group in range(part.metadata.num_row_groups):
+                meta = part.metadata.row_group(group)
+                self._starts.append(num_rows)
+                self._groups.append((number, group))
+                self._group_bytes.append(meta.total_byte_size)
+                num_rows += meta.num_rows
+        self._rows = self._select_rows(parts, split, num_rows, whole, name)
+        labels, class_names = self._read_labels(parts)
+        super().__init__(name, split, labels, class_names)
+        self._reset()
+        if len(self) == 0:
+            raise BadData(f"{name} holds no images: the table is empty.")
+
+    def _reset(self) -> None:
+        self._handles: dict[int, Any] = {}
+        self._cache: OrderedDict[int, tuple[Any, Any]] = OrderedDict()
+        self._cached_bytes = 0
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {k: v for k, v in self.__dict__.items() if k not in ("_handles", "_cache", "_cached_bytes")}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._reset()
+
+    def _read_column(self, parts: list[Any], column: str) -> Any:
+        arrow = require("pyarrow", "train")
+        try:
+            columns = [part.read(columns=[column], use_threads=False).column(0) for part in parts]
+        except (arrow.ArrowException, OSError) as error:
+            raise _damaged(self._files[0], error) from error
+        kind = columns[0].type
+        values = arrow.chunked_array([chunk.cast(kind) for column in columns for chunk in column.chunks], kind)
+        return values.cast(kind.value_type) if arrow.types.is_dictionary(kind) else values
+
+    def _select_rows(
+        self, parts: list[Any], split: str, num_rows: int, whole: bool, name: str
+    ) -> range | NDArray[np.int64]:
+        column = split_column(parts[0].schema_arrow)
+        if column is None:
+            return range(num_rows)
+        splits = self._read_column(parts, column)
+        words = splits.unique().to_pylist()
+        for synonym in SYNONYMS[split]:
+            if synonym in words:
+                is_wanted = require("pyarrow.compute", "train").equal(splits, synonym).fill_null(False)
+                return np.flatnonzero(is_wanted.to_numpy())
+        if whole:
+            return range(num_rows)
+        found = ", ".join(sorted(map(str, words)))
+        kind = NoTestImages if split == "test" else BadData
+        raise kind(f"{name} has no {split} rows, its split column holds: {found}. Give others with --eval-data.")
+
+    def _read_labels(self, parts: list[Any]) -> tuple[NDArray[np.int64] | None, list[str] | None]:
+        """Return labels of the selected rows and the class names, as far as the files tell."""
+        schema = parts[0].schema_arrow
+        column = label_column(schema)
+        if column is None:
+            return None, None
+        labels, class_names = as_labels(self._read_column(parts, column))
+        if labels is None:
+            return None, None
+        if class_names is None:
+            feature = features(schema).get(column)
+            class_names = feature.get("names") if isinstance(feature, dict) else None
+        class_names = class_names or self._names_from_paths(parts, labels)
+        return labels if isinstance(self._rows, range) else labels[self._rows], class_names
+
+    def _names_from_paths(self, parts: list[Any], labels: NDArray[np.int64]) -> list[str] | None:
+        """Return names from stored paths like "airplane/0007.jpg", if folders and labels agree one to one."""
+        if not self._is_struct or parts[0].schema_arrow.field(self._column).type.get_field_index("path") < 0:
+            return None
+        cells, pairs = self._read_column(parts, f"{self._column}.path"), set()
+        for first in range(0, len(labels), ROWS_AT_ONCE):
+            stored = [cell["path"] for cell in cells.slice(first, ROWS_AT_ONCE).to_pylist()]
+            folders = [(path or "").rpartition("/")[0] for path in stored]
+            pairs |= set(zip(labels[first : first + ROWS_AT_ONCE].tolist(), folders, strict=True))
+        names = [folder.rpartition("/")[2] for _, folder in sorted(pairs)]
+        is_one_to_one = sorted(label for label, _ in pairs) == list(range(len(set(names))))
+        return names if is_one_to_one and all(names) else None
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def _row_group(self, position: int) -> tuple[Any, Any]:
+        """Return the bytes and the paths (or None) of one row group, from the cache if they are there."""
+        if position in self._cache:
+            self._cache.move_to_end(position)
+            return self._cache[position]
+        arrow = require("pyarrow", "train")
+        number, group = self._groups[position]
+        if number not in self._handles:
+            self._handles[number] = _open(self._files[number])
+        try:
+            table = self._handles[number].read_row_group(group, columns=[self._column], use_threads=False)
+        except (arrow.ArrowException, OSError) as error:
+            raise _damaged(self._files[number], error) from error
+        column = table.column(0)
+        if not self._is_struct:
+            self._cache[position] = (column, None)
+        else:
+            compute = require("pyarrow.compute", "train")
+            has_path = column.type.get_field_index("path") >= 0
+            paths = compute.struct_field(column, "path") if has_path else None
+            self._cache[position] = (compute.struct_field(column, "bytes"), paths)
+        self._cached_bytes += self._group_bytes[position]
+        while self._cached_bytes > CACHE_BYTES and len(self._cache) > 1:
+            oldest, _ = self._cache.popitem(last=False)
+            self._cached_bytes -= self._group_bytes[oldest]
+        return self._cache[position]
+
+    def _cell(self, index: int) -> tuple[Any, str | None]:
+        """Return the arrow scalar of the bytes and the path stored beside it."""
+        row = int(self._rows[index])
+        position = bisect_right(self._starts, row) - 1
+        local = row - self._starts[position]
+        encoded, paths = self._row_group(position)
+        return encoded[local], paths[local].as_py() if paths is not None else None
+
+    def encoded(self, index: int) -> bytes:
+        """Return the image file's bytes, from the column or, where it only has a path, from that file."""
+        cell, stored = self._cell(index)
+        if cell.is_valid:
+            return bytes(cell.as_py())
+        if stored:
+            return (self._files[0].parent / stored).read_bytes()
+        raise ValueError("the cell is empty")
+
+    def path(self, index: int) -> str:
+        """Return the path stored with the image, or file and row."""
+        row = int(self._rows[index])
+        number, _ = self._groups[bisect_right(self._starts, row) - 1]
+        stored = self._cell(index)[1]
+        place = f"{self._files[number].name} row {row}"
+        return f"{stored} in {place}" if stored else place
+
+    def _hash_content(self, digest: hashlib._Hash) -> None:
+        stride = max(1, -(-sum(self._group_bytes) // FINGERPRINT_BYTES))
+        if stride > 1:
+            digest.update(np.asarray(self._group_bytes, dtype="<i8").tobytes())
+        for first in range(0, len(self), ROWS_AT_ONCE):
+            rows = np.asarray(self._rows[first : first + ROWS_AT_ONCE])
+            positions = np.searchsorted(self._starts, rows, side="right") - 1
+            for index in np.flatnonzero(positions % stride == 0):
+                hash_cell(digest, *self._cell(first + int(index)))

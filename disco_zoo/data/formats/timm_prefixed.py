@@ -1,0 +1,220 @@
+"""Sources with a prefix of timm's: hfds/, hfids/, tfds/, wds/ and torch/."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import importlib.util
+import logging
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from disco_zoo.data.dataset import ImageSource
+from disco_zoo.data.formats.parquet import FINGERPRINT_BYTES
+from disco_zoo.data.formats.parquet_columns import as_labels, hash_cell, label_column
+from disco_zoo.data.split_files import SYNONYMS, files_by_split, no_test_split
+from disco_zoo.data.streaming.shards import HUB_IMAGE_COLUMNS, HubShards, StreamShards, TarShards
+from disco_zoo.data.streaming.source import StreamSource
+from disco_zoo.errors import BadData, MissingExtra, NoTestImages
+
+PREFIX_MODULES = {"hfds": "datasets", "hfids": "datasets", "wds": "webdataset", "tfds": "tensorflow_datasets"}
+
+
+def open_prefixed(name: str, split: str) -> ImageSource:
+    """Open `hfds/NAME`, `hfids/NAME`, `tfds/NAME`, `wds/FOLDER` or `torch/NAME`, `@FOLDER` being its root.
+
+    Raises:
+        BadData: Not found, or without the split.
+        MissingExtra: The backend's package is not installed.
+    """
+    prefix, _, rest = name.partition("/")
+    prefix = prefix.lower()
+    module = PREFIX_MODULES.get(prefix)
+    if module is not None:
+        _require_backend(module)
+    rest, _, root = rest.partition("@")
+    if prefix == "torch" and not root:
+        raise BadData(f"{name} needs the folder that holds it: torch/{rest}@FOLDER.")
+    settings: dict[str, Any] = {"root": str(Path(root).expanduser()) if root else None}
+    splits: tuple[str, ...] = SYNONYMS[split]
+    if prefix == "torch":
+        splits = ("train",) if split == "train" else ("validation",)
+    elif prefix == "wds":
+        folder, _, last = rest.rpartition("/")
+        # A pattern of shards, "x-{0000..0003}.tar|4000", takes the place of the split's name.
+        settings["root"], splits = (
+            (folder, (last,)) if ".tar" in last else (rest, _shard_lists(name, Path(rest), split))
+        )
+    first_error: Exception | None = None
+    for candidate in splits:
+        try:
+            return _wrap(name, split, prefix, *_create_prefixed(prefix, rest, candidate, settings))
+        except BadData:
+            raise
+        except Exception as error:  # each backend has its own, down to AssertionError
+            first_error = first_error or error
+    raise _not_opened(name, prefix, rest, split, first_error) from first_error
+
+
+def _shard_lists(name: str, folder: Path, split: str) -> tuple[str, ...]:
+    """What timm's reader takes for the split's name: the name, or the shards where no info file says which they are."""
+    folder = folder.expanduser()
+    found = sorted(path for path in folder.glob("*.tar")) if folder.is_dir() else []
+    if not found or any((folder / info).is_file() for info in ("_info.json", "info.json")):
+        return SYNONYMS[split]
+    groups = files_by_split(folder, found, split)
+    if not groups and split == "test":
+        raise no_test_split(name)
+    held_out = {path for group in files_by_split(folder, found, "test").values() for path in group}
+    chosen = next(iter(groups.values()), [path for path in found if path not in held_out])
+    return ("::".join(path.name for path in chosen),)
+
+
+def _create_prefixed(prefix: str, rest: str, split: str, settings: dict[str, Any]) -> tuple[Any, str]:
+    """Return timm's dataset and, for hfds, the column of its images."""
+    from timm.data import create_dataset
+
+    if prefix == "hfids":
+        return _create_hub_stream(rest, split, settings), ""
+    if prefix == "wds":
+        with _quiet("timm.data.readers.reader_wds"):  # about an info file, which need not be there
+            return create_dataset(f"wds/{rest}", split=split, **settings), ""
+    if prefix != "hfds":
+        return create_dataset(f"{prefix}/{rest}", split=split, **settings), ""
+    # timm has to be told the image column, and invents an empty one where the name is wrong.
+    for column in HUB_IMAGE_COLUMNS:
+        dataset = create_dataset(f"hfds/{rest}", split=split, input_key=column, **settings)
+        data = dataset.reader.dataset.data
+        if column in data.column_names and data.column(column).null_count < data.num_rows:
+            return dataset, column
+    raise ValueError(f"no column 'image' or 'img' among: {', '.join(data.column_names)}")
+
+
+@contextlib.contextmanager
+def _quiet(logger: str) -> Iterator[None]:
+    level = logging.getLogger(logger).level
+    logging.getLogger(logger).setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.getLogger(logger).setLevel(level)
+
+
+def _create_hub_stream(rest: str, split: str, settings: dict[str, Any]) -> Any:
+    """timm refuses a data set of unknown length; here the recipe may still say it, so it is opened with length 0."""
+    from timm.data import create_dataset
+
+    try:
+        return create_dataset(f"hfids/{rest}", split=split, **settings)
+    except ValueError as error:
+        if "length is unknown" not in str(error):
+            raise
+        dataset = create_dataset(f"hfids/{rest}", split=split, num_samples=1, **settings)
+        dataset.reader.num_samples = 0
+        return dataset
+
+
+def _require_backend(module: str) -> None:
+    if importlib.util.find_spec(module) is None:
+        package = module.replace("_", "-")
+        extra = '"disco-zoo[streams]"' if module != "tensorflow_datasets" else package
+        raise MissingExtra(f"{package} is not installed. Type: pip install {extra}")
+
+
+def _not_opened(name: str, prefix: str, rest: str, split: str, error: Exception | None) -> BadData:
+    # These readers do not tell a split that is not there from one that is damaged.
+    kind = NoTestImages if split == "test" else BadData
+    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    if prefix == "torch":
+        return kind(
+            f"torchvision cannot open the {split} split of {name}: {reason.rstrip('.')}. "
+            f"Give the folder that holds it as torch/{rest}@FOLDER; disco-zoo does not download it."
+        )
+    return kind(f"timm cannot open the {split} split of {name}: {reason}")
+
+
+def _wrap(name: str, split: str, prefix: str, dataset: Any, column: str) -> ImageSource:
+    if prefix == "torch":
+        return TorchvisionSource(name, split, dataset)
+    if prefix == "hfds":
+        return HfdsSource(name, split, dataset.reader.dataset, column)
+    return StreamSource(name, split, dataset, _shards(name, prefix, dataset))
+
+
+def _shards(name: str, prefix: str, dataset: Any) -> StreamShards | None:
+    """The parts of a stream that can be read again in the same order: files on disk, and the Hub's."""
+    reader = getattr(dataset, "reader", None)
+    if prefix == "wds" and reader is not None:
+        paths = [Path(reader.root) / file for file in reader.split_info.filenames]
+        return TarShards(paths) if all(path.is_file() for path in paths) else None
+    if prefix == "hfids" and reader is not None:
+        return HubShards(name, reader.builder.as_streaming_dataset(split=reader.split))
+    return None
+
+
+class TorchvisionSource(ImageSource):
+    """A torchvision dataset opened by timm."""
+
+    def __init__(self, name: str, split: str, dataset: Any) -> None:
+        self._dataset = dataset
+        targets = getattr(dataset, "targets", None)
+        labels = np.asarray(targets, dtype=np.int64) if targets is not None else None
+        classes = getattr(dataset, "classes", None)
+        names = [c if isinstance(c, str) else c[0] for c in classes] if classes is not None else None
+        super().__init__(name, split, labels, names)
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def encoded(self, index: int) -> Image.Image:
+        """Return the image: torchvision hands out decoded ones."""
+        image: Image.Image = self._dataset[index][0]
+        return image
+
+    def path(self, index: int) -> str:
+        """Return the file's path if the dataset has files, else name and row."""
+        files = getattr(self._dataset, "imgs", None)
+        return str(files[index][0]) if files is not None else f"{self.name} row {index}"
+
+    def _hash_content(self, digest: hashlib._Hash) -> None:
+        pixels = getattr(self._dataset, "data", None)
+        if pixels is not None:
+            digest.update(np.ascontiguousarray(pixels).data)
+            return
+        for file, _ in getattr(self._dataset, "imgs", None) or ():
+            digest.update(f"{Path(file).parent.name}/{Path(file).name}\0{os.path.getsize(file)}\n".encode())
+
+
+class HfdsSource(ImageSource):
+    """A map-style Hugging Face dataset opened by timm: an arrow table that is mapped from disk."""
+
+    def __init__(self, name: str, split: str, table: Any, column: str) -> None:
+        self._table, self._column = table, column
+        data = table.data
+        label = label_column(data.schema)
+        labels, names = as_labels(data.column(label)) if label is not None else (None, None)
+        names = names or getattr(self._table.features.get(label), "names", None)
+        super().__init__(name, split, labels, names)
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def encoded(self, index: int) -> bytes:
+        """Return the image file's bytes."""
+        cell = self._table[index][self._column]
+        return bytes(cell["bytes"]) if cell["bytes"] else Path(cell["path"]).read_bytes()
+
+    def path(self, index: int) -> str:
+        """Return the stored path and the row."""
+        return f"{self._table[index][self._column]['path'] or ''} row {index} of {self.name}".lstrip()
+
+    def _hash_content(self, digest: hashlib._Hash) -> None:
+        images = self._table.data.column(self._column)
+        for index in range(0, len(self), max(1, -(-images.nbytes // FINGERPRINT_BYTES))):
+            cell = images[index]
+            hash_cell(digest, cell["bytes"], Path(cell["path"].as_py() or "").name)

@@ -1,0 +1,178 @@
+"""Folders and tars of images, found and ordered by timm's readers."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+from collections import Counter
+from collections.abc import Iterable
+from pathlib import Path
+from tarfile import TarInfo
+
+import numpy as np
+from numpy.typing import NDArray
+
+from disco_zoo.core.console import say_once
+from disco_zoo.data.dataset import ImageSource, split_words
+from disco_zoo.data.formats import tiny_imagenet
+from disco_zoo.data.formats.class_folders import label_by_folder
+from disco_zoo.data.formats.packed_strings import PackedNames
+from disco_zoo.data.split_files import IMAGE_SUFFIXES, no_test_split, resolve_paths, split_folders
+from disco_zoo.errors import BadData
+
+
+def open_folder(name: str, folder: Path, split: str, dedicated: bool) -> ImageSource:
+    """Open a folder of images: its train/ or test/ (val/, ...) subfolder, else itself or its sibling.
+
+    Raises:
+        BadData: No images, or nothing for this split.
+    """
+    candidates = split_folders(folder, split)
+    others = split_folders(folder, "test" if split == "train" else "train")
+    if others and not candidates and not dedicated:
+        if split == "test":
+            raise no_test_split(name)
+        raise BadData(f"{name} has {others[0].name}/ but no {split}/. Give {others[0]} itself to use it.")
+    sources: list[FolderSource] = []
+    for candidate in candidates or resolve_paths(folder, split, dedicated):
+        sources.append(FolderSource(name, split, candidate))
+        if sources[-1].labels is not None:  # else a secret test set; another word may have the labels
+            _say_which(sources)
+            return sources[-1]
+    return sources[0]
+
+
+def _say_which(sources: list[FolderSource]) -> None:
+    """Tell of the last folder, which is used, and of those before it what their names do not."""
+    *passed_over, used = sources
+    listed = f", labelled by {tiny_imagenet.ANNOTATIONS}" if used.is_listed else ""
+    without = f"; {passed_over[0].folder.name}/ has no labels" if passed_over else ""
+    if listed or without:
+        where = f"those of {used.folder.name}/{listed}{without}"
+        say_once(f"{used.name}: the {len(used):,} {split_words(used.split)} are {where}")
+
+
+def open_tar(name: str, path: Path, split: str) -> ImageSource:
+    """Open an uncompressed .tar of images, with folders in it as classes.
+
+    Raises:
+        BadData: No images, or a damaged file.
+    """
+    return TarSource(name, split, path)
+
+
+def _label(name: str, paths: Iterable[str]) -> tuple[NDArray[np.int64] | None, list[str] | None]:
+    """Labels and class names by folders; where the classes are paths, a line on the screen says so."""
+    labels, classes = label_by_folder(paths)
+    if nested := [kind for kind in classes or [] if "/" in kind]:
+        say_once(
+            f"{name}: folders of the same name lie in different ones and are classes of their own, such as "
+            f"{', '.join(nested[:2])}. If they mean one class, put their images into one folder."
+        )
+    return labels, classes
+
+
+class FolderSource(ImageSource):
+    """Image files below a folder, in timm's order, with the folders that hold them as classes (`class_folders.py`).
+
+    Attributes:
+        is_listed: whether the labels are those of Tiny-ImageNet's list (`tiny_imagenet.py`).
+    """
+
+    def __init__(self, name: str, split: str, folder: Path) -> None:
+        from timm.data import create_dataset
+
+        self.folder = folder.resolve()
+        try:
+            # The split was resolved before, and "train" could also be a class here.
+            suffixes = ";".join(IMAGE_SUFFIXES)
+            dataset = create_dataset("", root=str(self.folder), search_split=False, input_key=suffixes)
+        except RuntimeError as error:
+            raise _no_images(name, self.folder) from error
+        samples = dataset.reader.samples
+        self._paths = PackedNames(os.path.relpath(path, self.folder) for path, _ in samples)
+        labels, classes = _label(name, (path.replace(os.sep, "/") for path in self._paths))
+        self.is_listed = labels is None and tiny_imagenet.is_validation_folder(self.folder)
+        if self.is_listed:
+            labels, classes = tiny_imagenet.label_by_list(self.folder, self._paths)
+        super().__init__(name, split, labels, classes)
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def encoded(self, index: int) -> bytes:
+        """Return the file's bytes."""
+        return (self.folder / self._paths[index]).read_bytes()
+
+    def path(self, index: int) -> str:
+        """Return the file's path."""
+        return str(self.folder / self._paths[index])
+
+    def _hash_content(self, digest: hashlib._Hash) -> None:
+        # Names and sizes: reading ImageNet's 140 GB would take longer than many a run.
+        for position in self._paths.sorted_positions():
+            path = self._paths[position]
+            size_bytes = (self.folder / path).stat().st_size
+            digest.update(f"{Path(path).as_posix()}\0{size_bytes}\n".encode("utf-8", "surrogateescape"))
+
+
+def _no_images(name: str, folder: Path) -> BadData:
+    suffixes = Counter(path.suffix.lower() for path in folder.rglob("*") if path.is_file())
+    if not suffixes:
+        return BadData(f"{name} is empty. Give a folder with images in it.")
+    if suffixes[".tar"]:
+        return BadData(
+            f"{name} holds .tar files and no images. Give one of them; for shards type: disco-zoo data index {name}"
+        )
+    found = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in suffixes.most_common(3))
+    return BadData(f"{name} holds no images ({', '.join(IMAGE_SUFFIXES)}), only: {found}.")
+
+
+def _path_in_tar(member: TarInfo, child: TarInfo | None) -> str:
+    """The path of an image, with the .tar in the .tar that holds it as a folder."""
+    inner = os.path.splitext(child.name)[0] if child is not None else ""
+    return posixpath.normpath(posixpath.join(inner, member.name))
+
+
+class TarSource(ImageSource):
+    """Image files in one .tar, or in the .tar files inside it."""
+
+    def __init__(self, name: str, split: str, path: Path) -> None:
+        import tarfile
+
+        from timm.data import create_dataset
+
+        self.file = path.resolve()
+        try:
+            reader = create_dataset("", root=str(self.file), search_split=False).reader
+        except (tarfile.TarError, OSError, EOFError) as error:
+            raise BadData(f"{name} is damaged or no plain .tar; copy or make it again. ({error})") from error
+        except ValueError as error:  # timm unpacks an empty list
+            raise BadData(f"{name} holds no images (.png, .jpg, .jpeg). Give another .tar.") from error
+        # Reading by offset instead of through timm's open tar: forked workers would share its file position.
+        samples = reader.samples
+        self._names = PackedNames(member.name for member, _, _ in samples)
+        places = [
+            (member.offset_data + (child.offset_data if child is not None else 0), member.size)
+            for member, _, child in samples
+        ]
+        self._offsets, self._sizes = np.asarray(places, dtype=np.int64).T.copy()
+        super().__init__(name, split, *_label(name, (_path_in_tar(member, child) for member, _, child in samples)))
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def encoded(self, index: int) -> bytes:
+        """Return the member's bytes."""
+        with self.file.open("rb") as file:
+            file.seek(int(self._offsets[index]))
+            return file.read(int(self._sizes[index]))
+
+    def path(self, index: int) -> str:
+        """Return the member's name and the tar's."""
+        return f"{self._names[index]} in {self.file.name}"
+
+    def _hash_content(self, digest: hashlib._Hash) -> None:
+        for position in self._names.sorted_positions():
+            digest.update(f"{self._names[position]}\0{self._sizes[position]}\n".encode("utf-8", "surrogateescape"))

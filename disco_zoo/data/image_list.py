@@ -1,0 +1,129 @@
+"""Which images a user means: a folder, some files, a list of files, or anything that `open_source` reads."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from disco_zoo.data.dataset import ImageSource, require_index
+from disco_zoo.data.formats.timm_readers import FolderSource
+from disco_zoo.data.open_source import open_source
+from disco_zoo.data.split_files import IMAGE_SUFFIXES, find_parquet_files
+from disco_zoo.errors import BadData, did_you_mean, shown
+
+LIST_SUFFIX = ".txt"
+
+
+class FileListSource(ImageSource):
+    """Image files in the order given, without labels."""
+
+    def __init__(self, name: str, files: Sequence[Path]) -> None:
+        super().__init__(name, "train")
+        self.files = [file.expanduser().absolute() for file in files]
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def encoded(self, index: int) -> bytes:
+        return self.files[index].read_bytes()
+
+    def path(self, index: int) -> str:
+        return str(self.files[index])
+
+    def _hash_content(self, digest: hashlib._Hash) -> None:
+        for file in self.files:
+            size_bytes = file.stat().st_size if file.is_file() else -1
+            digest.update(f"{file.name}\0{size_bytes}\n".encode())
+
+
+def open_images(given: Sequence[str], split: str | None = None) -> ImageSource:
+    """Open the images that a user names, all in one source with an index.
+
+    Args:
+        given: one folder (whole, with all its subfolders), image file, .txt with a path a line (relative to the
+            list), or other source; or several image files.
+        split: "train" or "test" of a source that has both; None takes a folder whole and, of others, "train".
+
+    Raises:
+        BadData: nothing there, empty, a stream, or several names of which one is no image file.
+    """
+    paths = [Path(name).expanduser() for name in given]
+    if len(paths) > 1 or _is_image_file(paths[0]):
+        return FileListSource(_title(given), [_image_file(name, path) for name, path in zip(given, paths, strict=True)])
+    if paths[0].suffix.lower() == LIST_SUFFIX:
+        return FileListSource(given[0], _listed_files(given[0], paths[0]))
+    if split is None and paths[0].is_dir() and not find_parquet_files(paths[0]):
+        return FolderSource(given[0], "train", paths[0])
+    if paths[0].is_file() and paths[0].suffix.lower() not in (".parquet", ".tar"):
+        known = ", ".join(IMAGE_SUFFIXES)
+        raise BadData(f"{shown(given[0])} is no image that can be read ({known}), no .txt list, .parquet or .tar.")
+    try:
+        source = open_source(given[0], split or "train")
+    except BadData as error:  # its advice is to measurements
+        advice = " Give some with --eval-data."
+        raise BadData(str(error).replace(advice, " Leave out --split test.") if split else str(error)) from error
+    require_index(source, "this command")
+    return source
+
+
+def reopen_images(data: str | None, split: str | None, names: Sequence[str]) -> ImageSource:
+    """Open again what `embed` noted of its images: `data_of` and `split`; for file lists the names are the paths.
+
+    Raises:
+        BadData: they are no longer there.
+    """
+    if data is None:
+        return FileListSource("the embedded files", [Path(name) for name in names])
+    try:
+        return open_images([data], split)
+    except BadData as error:
+        raise BadData(f"the embedded images are no longer at {shown(data)}. Say where: --images DATA") from error
+
+
+def data_of(given: Sequence[str], source: ImageSource) -> str | None:
+    """What to type to open `source` again from any folder; None for a list of files."""
+    if isinstance(source, FileListSource):
+        return None
+    path = Path(given[0]).expanduser()
+    return str(path.resolve()) if path.exists() else given[0]
+
+
+def name_of(source: ImageSource, index: int) -> str:
+    """The name of an image in an embedding: of a folder's file its path below the folder."""
+    path = source.path(index)
+    return Path(os.path.relpath(path, source.folder)).as_posix() if isinstance(source, FolderSource) else path
+
+
+def _is_image_file(path: Path) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()
+
+
+def _image_file(name: str, path: Path) -> Path:
+    if not path.is_file():
+        if path.is_dir():
+            raise BadData(f"{shown(name)} is a folder; several names must all be image files. Give one folder alone.")
+        siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise BadData(f"{shown(name)} is no file.{did_you_mean(path.name, siblings)}")
+    return path
+
+
+def _listed_files(name: str, path: Path) -> list[Path]:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadData(f"{shown(name)} cannot be read as a list of paths, one a line: {error}") from error
+    files = [path.parent / Path(line.strip()).expanduser() for line in lines if line.strip()]
+    if not files:
+        raise BadData(f"{shown(name)} is empty. Write a path of an image on each line.")
+    missing = [str(file) for file in files if not file.is_file()]
+    if missing:
+        raise BadData(
+            f"{len(missing)} of the {len(files)} files in {shown(name)} do not exist, first: {shown(missing[0])}"
+        )
+    return files
+
+
+def _title(given: Sequence[str]) -> str:
+    return given[0] if len(given) == 1 else f"{given[0]} and {len(given) - 1} more"

@@ -1,0 +1,108 @@
+"""What an image becomes in a shard, image after image in the order of the source."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from disco_zoo.core.interrupts import leave_interrupts_to_parent
+from disco_zoo.data.dataset import ImageSource
+from disco_zoo.data.image_list import name_of
+from disco_zoo.data.streaming.shards import TarShards
+from disco_zoo.data.streaming.source import StreamSource
+from disco_zoo.errors import BadData, UnreadableImage
+
+IMAGES_A_TURN = 16  # that a worker hands over at once
+
+
+@dataclass(frozen=True)
+class PackSettings:
+    """How images are stored.
+
+    Attributes:
+        size: shorter side in pixels; smaller images keep theirs.
+        quality: of the JPEGs, 1 to 95.
+    """
+
+    size: int = 256
+    quality: int = 92
+
+
+@dataclass(frozen=True)
+class PackedImage:
+    """A row of a shard, or why there is none (`error`)."""
+
+    index: int
+    encoded: bytes
+    path: str
+    label: int | None
+    error: str = ""
+
+
+def packed(source: ImageSource, first: int, settings: PackSettings, workers: int) -> Iterator[PackedImage]:
+    """The images from number `first` on."""
+    if isinstance(source, StreamSource):
+        if isinstance(source.shards, TarShards):
+            folder = source.shards.paths[0].parent
+            raise BadData(
+                f"{source.name} has shards on disk: index them, then pack their folder. "
+                f"Type: disco-zoo data index {folder}"
+            )
+        yield from _packed_stream(source, first, settings)
+        return
+    loader = DataLoader(
+        _Packed(source, settings),
+        batch_size=IMAGES_A_TURN,
+        sampler=range(first, len(source)),
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        worker_init_fn=leave_interrupts_to_parent,
+        generator=torch.Generator().manual_seed(0),
+    )
+    for images in loader:
+        yield from images
+
+
+def _packed_stream(source: StreamSource, first: int, settings: PackSettings) -> Iterator[PackedImage]:
+    """A stream has no index: what was packed before passes by again. Its reader stops at what it cannot decode."""
+    for image, position, label in source:
+        if position >= first:
+            yield PackedImage(position, encoded_for_shard(image, image, settings), source.path(position), label)
+
+
+class _Packed(Dataset[PackedImage]):
+    def __init__(self, source: ImageSource, settings: PackSettings) -> None:
+        self.source, self.settings = source, settings
+
+    def __getitem__(self, index: int) -> PackedImage:
+        source = self.source
+        label = None if source.labels is None else source.labels[index]
+        try:
+            image = source.opened(index)
+            encoded = encoded_for_shard(image.encoded, image.rgb(), self.settings)
+            return PackedImage(index, encoded, name_of(source, index), label)
+        except UnreadableImage as error:
+            return PackedImage(index, b"", "", label, str(error))
+
+
+def _as_it_is(images: list[PackedImage]) -> list[PackedImage]:
+    return images
+
+
+def encoded_for_shard(original: bytes | Image.Image, rgb: Image.Image, settings: PackSettings) -> bytes:
+    """The file to store: a smaller JPEG, or the original where that is small enough (as PNG if it is no file)."""
+    shorter = min(rgb.size)
+    if shorter <= settings.size and not isinstance(original, Image.Image):
+        return original
+    file = io.BytesIO()
+    if shorter <= settings.size:
+        rgb.save(file, "PNG")
+        return file.getvalue()
+    width, height = (max(settings.size, round(side * settings.size / shorter)) for side in rgb.size)
+    rgb.resize((width, height), Image.Resampling.BICUBIC).save(file, "JPEG", quality=settings.quality)
+    return file.getvalue()

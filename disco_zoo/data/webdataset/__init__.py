@@ -1,0 +1,1 @@
+"""Indexed webdataset shards."""

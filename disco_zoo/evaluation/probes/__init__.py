@@ -1,0 +1,1 @@
+"""Linear probes and fine-tuning by the protocols of the papers."""

@@ -1,0 +1,90 @@
+"""What a probe needs besides its protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from disco_zoo.core.ranges import Interpolation
+from disco_zoo.data.dataset import ImageSource
+from disco_zoo.evaluation.features import Features, Progress, extract_features
+from disco_zoo.protocols.finetune import FinetuneProtocol
+from disco_zoo.protocols.linear import IMAGENET_STD, LinearProtocol
+from disco_zoo.transforms.eval import eval_resize_size
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """What a probe needs besides its protocol.
+
+    Attributes:
+        image_size, resize_size: side of the views, and the shorter side before EVAL's crop, in pixels.
+        mean, std: of the backbone, for RGB in 0..1.
+        batch_size: images a step.
+        epochs: passes over the training images.
+        workers: processes that read images.
+        crop_scale: smallest and largest share of the area that a training crop has.
+        interpolation: of training and test images.
+    """
+
+    image_size: int
+    resize_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    batch_size: int
+    epochs: int
+    seed: int
+    device: torch.device | str
+    workers: int
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    interpolation: Interpolation = "bilinear"
+
+    def features(
+        self, backbone: nn.Module, source: ImageSource, progress: Progress | None, first: int, total: int
+    ) -> Features:
+        """EVAL features of a source; progress counts on from `first` of `total`."""
+        return extract_features(
+            backbone,
+            source,
+            image_size=self.image_size,
+            resize_size=self.resize_size,
+            interpolation=self.interpolation,
+            mean=self.mean,
+            std=self.std,
+            batch_size=self.batch_size,
+            device=self.device,
+            workers=self.workers,
+            progress=None if progress is None else lambda done, _: progress(first + done, total),
+        )
+
+
+def probe_settings(
+    protocol: LinearProtocol | FinetuneProtocol,
+    *,
+    image_size: int,
+    resize_size: int | None,
+    mean: Sequence[float],
+    std: Sequence[float],
+    batch_size: int,
+    epochs: int | None,
+    seed: int,
+    device: torch.device | str,
+    workers: int,
+) -> ProbeSettings:
+    """The settings of a probe, with what its protocol says of views and of ImageNet's std (SwAV writes .228)."""
+    return ProbeSettings(
+        image_size=image_size,
+        resize_size=eval_resize_size(image_size) if resize_size is None else resize_size,
+        mean=tuple(mean),
+        std=protocol.imagenet_std if tuple(std) == IMAGENET_STD else tuple(std),
+        batch_size=batch_size,
+        epochs=epochs or protocol.epochs,
+        seed=seed,
+        device=device,
+        workers=workers,
+        crop_scale=protocol.crop_scale,
+        interpolation=protocol.interpolation,
+    )

@@ -1,0 +1,180 @@
+"""Results of `disco-zoo evaluate` side by side: rows are protocols, columns are models.
+
+Frozen and fine-tuned figures, other test images, and looks at a part of them never share a table.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from disco_zoo.errors import BadData
+from disco_zoo.zoo.facts import metric_title
+
+TASKS = {"knn": "Nearest neighbours", "linear": "Linear probe", "semi": "Few labels", "transfer": "Transfer"}
+MODES = {"frozen": "frozen backbone", "finetune": "fine-tuned"}
+_NEEDED = (
+    "task",
+    "preset",
+    "protocol",
+    "model",
+    "data",
+    "figures",
+    "intervals",
+    "num_scored",
+    "look",
+    "seed",
+    "command",
+)
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """Figures that may stand side by side.
+
+    Attributes:
+        title: task and mode.
+        images: the data in words.
+        columns: models.
+        rows: protocol, figure, and a cell for each model.
+        notes: what each protocol is, and what the intervals are.
+        commands: that measured the figures.
+    """
+
+    title: str
+    images: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...]
+    commands: tuple[str, ...]
+
+    @property
+    def header(self) -> tuple[str, ...]:
+        return ("protocol", "figure", *self.columns)
+
+
+def read_results(paths: Sequence[Path]) -> list[dict[str, Any]]:
+    """Read what `evaluate --out` wrote.
+
+    Raises:
+        BadData: a file is no such result, or two of them are the same measurement.
+    """
+    results: list[dict[str, Any]] = []
+    seen: dict[tuple[Any, ...], Path] = {}
+    for path in paths:
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise BadData(f"{path} is no result of `disco-zoo evaluate --out`: {error}") from error
+        if not isinstance(values, dict) or any(key not in values for key in _NEEDED):
+            raise BadData(f"{path} is no result of `disco-zoo evaluate --out`. Give only files that it wrote")
+        identity = (*_group_of(values), values["protocol"], _column_of(values), values["seed"])
+        if identity in seen:
+            raise BadData(f"{seen[identity]} and {path} are the same measurement. Leave one out")
+        seen[identity] = path
+        results.append(values)
+    return results
+
+
+def result_tables(results: Iterable[dict[str, Any]]) -> list[ResultTable]:
+    """One table for each task, mode and set of images; models and protocols in the order of the results.
+
+    Raises:
+        BadData: one name stands for two sets of weights.
+    """
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    for result in results:
+        groups.setdefault(_group_of(result), []).append(result)
+    return [_table(members) for members in groups.values()]
+
+
+def as_markdown(tables: Sequence[ResultTable]) -> str:
+    """The tables as one page, and the commands of all figures below."""
+    lines = ["# Evaluation", ""]
+    for table in tables:
+        lines += [f"## {table.title}", "", table.images, "", f"| {' | '.join(table.header)} |"]
+        lines += ["|---|---|" + "---:|" * len(table.columns)]
+        lines += [f"| {' | '.join(row)} |" for row in table.rows]
+        lines += ["", *(f"- {note}" for note in table.notes), ""]
+    commands = [command for table in tables for command in table.commands]
+    return "\n".join([*lines, "## Commands", "", "```", *commands, "```", ""])
+
+
+def _group_of(result: dict[str, Any]) -> tuple[Any, ...]:
+    data = result["data"]
+    images = (data["test_fingerprint"], data["num_test"], result["look"])
+    return (result["task"], _mode_of(result), *images, data["num_train"] if result["task"] != "semi" else None)
+
+
+def _mode_of(result: dict[str, Any]) -> str:
+    return str(result.get("details", {}).get("mode", "frozen"))
+
+
+def _column_of(result: dict[str, Any]) -> str:
+    model = result["model"]
+    return f"{model['name']}, random weights" if model["untrained"] else str(model["name"])
+
+
+def _table(results: list[dict[str, Any]]) -> ResultTable:
+    columns = tuple(dict.fromkeys(map(_column_of, results)))
+    for column in columns:
+        _require_one_model(column, [result for result in results if _column_of(result) == column])
+    rows = []
+    for protocol in dict.fromkeys(result["protocol"] for result in results):
+        members = [result for result in results if result["protocol"] == protocol]
+        for metric in dict.fromkeys(metric for result in members for metric in result["figures"]):
+            cells = [_cell(metric, [one for one in members if _column_of(one) == column]) for column in columns]
+            rows.append((_row_title(members[0], metric, results), metric_title(metric), *cells))
+    look = ", a look" if results[0]["look"] else ""
+    return ResultTable(
+        f"{TASKS.get(results[0]['task'], results[0]['task'])}, {MODES[_mode_of(results[0])]}{look}",
+        _images_text(results[0]), columns, tuple(rows), _notes(results),
+        tuple(dict.fromkeys(str(result["command"]) for result in results)),
+    )  # fmt: skip
+
+
+def _require_one_model(column: str, results: list[dict[str, Any]]) -> None:
+    weights = {result["model"]["backbone_sha256"] for result in results if not result["model"]["untrained"]}
+    if len(weights) > 1:
+        raise BadData(f"'{column}' stands for {len(weights)} different weights in these files. Give one of them alone")
+
+
+def _row_title(result: dict[str, Any], metric: str, results: list[dict[str, Any]]) -> str:
+    """The preset, or the whole protocol where two of the same preset have this figure."""
+    rivals = [other for other in results if other["preset"] == result["preset"] and metric in other["figures"]]
+    same = {other["protocol"] for other in rivals}
+    return str(result["preset"] if len(same) == 1 else result["protocol"])
+
+
+def _cell(metric: str, results: list[dict[str, Any]]) -> str:
+    """One seed: figure and interval; several: mean ± standard deviation."""
+    found = [result for result in results if metric in result["figures"]]
+    values = [result["figures"][metric] for result in found]
+    if not values:
+        return "–"
+    if len(values) > 1:
+        return f"{statistics.mean(values):.2f} ± {statistics.stdev(values):.2f} ({len(values)} seeds)"
+    low, high = found[0]["intervals"][metric]
+    return f"{values[0]:.2f} [{low:.1f}, {high:.1f}]"
+
+
+def _images_text(result: dict[str, Any]) -> str:
+    data = result["data"]
+    look = ", a part of the images" if result["look"] else ""
+    if result["task"] == "semi":
+        return f"{data['test']}: {data['num_test']:,} test images{look}. Accuracies in percent."
+    return (
+        f"{data['train']}: {data['num_train']:,} training and {data['num_test']:,} test images{look}. "
+        "Accuracies in percent."
+    )
+
+
+def _notes(results: list[dict[str, Any]]) -> tuple[str, ...]:
+    protocols = dict.fromkeys((result["preset"], result["protocol"]) for result in results)
+    notes = [f"{preset}: {protocol}" for preset, protocol in protocols]
+    confidence = next((str(result["confidence"]) for result in results if "confidence" in result), None)
+    return (*notes, *([f"In brackets: {confidence}."] if confidence else []))

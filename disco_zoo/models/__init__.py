@@ -1,0 +1,1 @@
+"""Networks with weights: students, teachers, classifiers, and how each is loaded by name."""

@@ -1,0 +1,153 @@
+"""A backbone by the name people type: what every command that uses a model takes."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+from timm.models import get_arch_pretrained_cfgs
+from torch import nn
+
+from disco_zoo.core.random_streams import drawing_from
+from disco_zoo.errors import BadTeacher, DiscoZooError, UnknownName, WeightsError, did_you_mean
+from disco_zoo.models.encoder import feature_dim_of
+from disco_zoo.models.teacher import LoadedTeacher, load_teacher_source
+from disco_zoo.networks.input_size import create_for_any_size
+from disco_zoo.zoo.catalog import load_catalog
+
+FILE_SUFFIXES = {".pth", ".tar", ".pt", ".safetensors"}
+HUB_PREFIX, FOLDER_PREFIX = "hf-hub:", "local-dir:"
+
+
+@dataclass(frozen=True)
+class NamedModel:
+    """A headless backbone and how it wants its input.
+
+    Attributes:
+        name: what the user typed.
+        network: the timm name that builds the same network without weights.
+        backbone: maps normalised images (B, 3, S, S) to pooled features (B, feature_dim).
+        mean, std: of the input, for RGB in 0..1.
+        image_size, resize_size: crop and shorter side before it, in pixels.
+    """
+
+    name: str
+    network: str
+    backbone: nn.Module
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    image_size: int
+    resize_size: int | None
+
+    @property
+    def feature_dim(self) -> int:
+        return feature_dim_of(self.backbone)
+
+
+def load_named_model(model: str, *, pretrained: bool = True, seed: int = 0) -> NamedModel:
+    """Load a zoo or timm model, also `hf-hub:`; a run folder; a catalog teacher such as lite0; or an authors' file.
+
+    Whatever is drawn comes from a stream of its own: the global generator stays as it is.
+
+    Args:
+        pretrained: False gives random weights, of zoo and timm models only: the figure to compare with.
+        seed: of those random weights; the same seed gives the same network.
+
+    Raises:
+        UnknownName: there is nothing of this name.
+        WeightsError, BadCheckpoint: its weights cannot be had.
+        DiscoZooError: random weights of something that is its weights.
+    """
+    with drawing_from("untrained", seed):
+        return _load(model, pretrained)
+
+
+def _load(model: str, pretrained: bool) -> NamedModel:
+    path = Path(model.removeprefix(FOLDER_PREFIX)).expanduser()
+    from disco_zoo.models.classifier_dir import find_classifier_folder  # here: finetune.start imports this module
+
+    if (folder := find_classifier_folder(path)) is not None:
+        _require_pretrained(model, pretrained)
+        return _of_classifier(model, folder)
+    if path.is_dir() or path.suffix in FILE_SUFFIXES or model in load_catalog().teachers:
+        _require_pretrained(model, pretrained)
+        return _of_teacher(model, _load_other(model, path))
+    return _of_timm(model, pretrained)
+
+
+def _require_pretrained(model: str, pretrained: bool) -> None:
+    if not pretrained:
+        raise DiscoZooError(f"{model} is its weights. For random ones give the name of a zoo or timm model.")
+
+
+def _of_timm(model: str, pretrained: bool) -> NamedModel:
+    import disco_zoo.models.disco_students  # noqa: F401  registers the zoo's names
+
+    name = model if model.startswith(HUB_PREFIX) or timm.is_model(model) else _zoo_name(model)
+    backbone = _create(name, pretrained)
+    cfg = timm.data.resolve_model_data_config(backbone)
+    size = cfg["input_size"][-1]
+    return NamedModel(model, name, backbone, cfg["mean"], cfg["std"], size, math.floor(size / cfg["crop_pct"]))
+
+
+def _zoo_name(model: str) -> str:
+    """The full name of what the zoo knows by a shorter one: `effb0`, `effb0.TAG`."""
+    try:
+        name = load_catalog().resolve(model).name
+    except UnknownName:
+        name = model
+    if not timm.is_model(name):
+        known = [*timm.list_models(), *load_catalog().teachers]
+        raise UnknownName(f"'{model}' is no zoo model, timm model, run folder or file.{did_you_mean(model, known)}")
+    return name
+
+
+def _create(name: str, pretrained: bool) -> Any:
+    """Build by timm; whatever timm or the Hub's client says becomes one of our errors."""
+    from disco_zoo.weights.hub_errors import explained
+    from disco_zoo.weights.hub_file import HubFile, cache_folder
+
+    architecture, _, tag = name.partition(".")
+    if tag and not name.startswith(HUB_PREFIX) and name not in (known := get_arch_pretrained_cfgs(architecture)):
+        hint = did_you_mean(name, known)
+        raise UnknownName(f"{architecture} has no weights '{tag}'.{hint} For its default ones type: {architecture}")
+    cfg: Any = (
+        None if name.startswith(HUB_PREFIX) else timm.get_pretrained_cfg(name)
+    )  # None where nothing is pretrained
+    repo = name.removeprefix(HUB_PREFIX) if cfg is None else str(cfg.hf_hub_id or cfg.url or name)
+    try:
+        with explained(HubFile(name, repo, "main", "model.safetensors", "", cache_folder(None))):
+            return create_for_any_size(name, pretrained=pretrained, num_classes=0)
+    except WeightsError as error:
+        if isinstance(error.__cause__, (RuntimeError, ValueError)):  # of timm, not of a connection
+            reason = " ".join(str(error.__cause__).split())[:300]
+            raise WeightsError(f"{name} cannot be loaded: {reason}") from error.__cause__
+        raise
+
+
+def _of_classifier(model: str, folder: Path) -> NamedModel:
+    from disco_zoo.models.classifier_dir import backbone_of
+
+    network, facts = backbone_of(folder)
+    cfg: Any = network.pretrained_cfg
+    architecture = str(cfg["architecture"])
+    return NamedModel(model, architecture, network, facts.mean, facts.std, facts.image_size, facts.resize_size)
+
+
+def _load_other(model: str, path: Path) -> LoadedTeacher:
+    if path.suffix in FILE_SUFFIXES and not path.exists():
+        beside = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+        raise UnknownName(f"there is no file {model}.{did_you_mean(path.name, beside)}")
+    try:
+        return load_teacher_source(model)
+    except BadTeacher as error:
+        raise DiscoZooError(str(error).removeprefix("this cannot teach: ")) from error
+
+
+def _of_teacher(model: str, loaded: LoadedTeacher) -> NamedModel:
+    cfg: Any = loaded.backbone.pretrained_cfg
+    size, network = loaded.image_size or cfg["input_size"][-1], str(cfg["architecture"])
+    return NamedModel(model, network, loaded.backbone, loaded.mean, loaded.std, size, loaded.resize_size)

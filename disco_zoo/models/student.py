@@ -1,0 +1,199 @@
+"""The student: a zoo backbone with a projection head, from random weights, a checkpoint or its teacher's tensors."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import timm
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from disco_zoo.errors import BadRecipe, NotPublished, UnknownName, did_you_mean
+from disco_zoo.models.encoder import Encoder, feature_dim_of
+from disco_zoo.modules.momentum_contrast import projection_head
+from disco_zoo.networks.input_size import create_for_any_size
+from disco_zoo.weights.convert import read_checkpoint
+from disco_zoo.weights.resolve import local_weights, not_published
+from disco_zoo.zoo.catalog import load_catalog
+
+# sigmoid(4) = 0.98: a gate the teacher does not have starts (almost) as the identity, yet with a gradient.
+OPEN_GATE_BIAS = 4.0
+FILE_SUFFIXES = (".safetensors", ".tar", ".pth", ".pt")
+
+
+@dataclass(frozen=True)
+class Inheritance:
+    """What `inherit_weights` did: tensors copied, and all the student has."""
+
+    copied: int
+    total: int
+
+
+def create_backbone(model: str, options: Mapping[str, Any] | None = None) -> nn.Module:
+    """A headless zoo or timm backbone with random weights, for images of any size where timm's network can do that.
+
+    Args:
+        model: a timm name.
+        options: further arguments of `timm.create_model`, e.g. drop_path_rate.
+
+    Raises:
+        UnknownName: timm does not know the model.
+        BadRecipe: the model does not take the options.
+    """
+    import disco_zoo.models.disco_students  # noqa: F401  registers the zoo's names
+
+    if not timm.is_model(model):
+        raise UnknownName(f"student.model '{model}' is unknown to timm.{did_you_mean(model, timm.list_models())}")
+    if not options:
+        return create_for_any_size(model, num_classes=0)
+    try:
+        return create_for_any_size(model, num_classes=0, **options)
+    except Exception as error:  # each model checks its arguments in its own way, if at all
+        reason = " ".join(str(error).split())[:300]
+        raise BadRecipe(f"student.options: {model} does not take {dict(options)} ({reason})") from error
+
+
+def build_student(
+    backbone: nn.Module,
+    *,
+    embed_dim: int,
+    head: str,
+    head_hidden_dim: int | None,
+    image_size: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    head_hidden_ratio: float | None = None,
+    head_dropout: float = 0.0,
+) -> Encoder:
+    """Put a head on a backbone.
+
+    Args:
+        embed_dim: D, the teacher's width where there is a teacher.
+        head: "mlp" (Linear, ReLU, Linear), "mlp_bn" (with BatchNorm in front of the ReLU: SwAV, SimCLR), "linear",
+            or "none" (features are the embedding; widths must agree).
+        head_hidden_dim: hidden width of the two with a hidden layer; None takes the feature width, MoCo-v2's rule.
+        head_hidden_ratio: in place of head_hidden_dim, how many times the feature width (ssl-small: 2).
+        head_dropout: share of the features that is dropped in front of the head while training (SEED: 0.2).
+
+    Raises:
+        BadRecipe: no head, and the widths do not agree.
+    """
+    width = feature_dim_of(backbone)
+    if head == "none" and width != embed_dim:
+        raise BadRecipe(
+            f"student.head: none needs features of the teacher's width {embed_dim}, this student has {width}. "
+            "Type: --set student.head=mlp"
+        )
+    hidden = head_hidden_dim or max(1, round(width * (head_hidden_ratio or 1.0)))
+    projection = student_head(head, width, hidden, embed_dim)
+    if head_dropout > 0:
+        projection = nn.Sequential(nn.Dropout(head_dropout), projection)
+    return Encoder(backbone, projection, image_size=image_size, mean=mean, std=std)
+
+
+def student_head(kind: str, in_features: int, hidden_features: int, out_features: int) -> nn.Module:
+    """A head of one of the kinds that `build_student` lists, from features (b, in) to embeddings (b, out)."""
+    if kind == "none":
+        return nn.Identity()
+    if kind == "mlp_bn":
+        return nn.Sequential(
+            nn.Linear(in_features, hidden_features),
+            nn.BatchNorm1d(hidden_features),
+            nn.ReLU(inplace=True),
+            nn.Linear(hidden_features, out_features),
+        )
+    return projection_head(in_features, hidden_features if kind == "mlp" else None, out_features)
+
+
+@torch.no_grad()
+def inherit_weights(student: nn.Module, teacher: nn.Module) -> Inheritance:
+    """Copy every tensor whose name and shape match; open the squeeze-and-excitation gates that have no counterpart.
+
+    EfficientNet-Lite0 and B0 share 294 of B0's 358 tensors. BatchNorm statistics no longer fit afterwards:
+    call `recalibrate_batch_norm` next.
+    """
+    own, theirs = student.state_dict(), teacher.state_dict()
+    shared = [key for key, value in own.items() if key in theirs and theirs[key].shape == value.shape]
+    if not any(key.endswith("weight") for key in shared):
+        raise BadRecipe(
+            "student.init: inherit found no tensor in common with its source. Type: --set student.init=random"
+        )
+    for key in shared:
+        own[key].copy_(theirs[key])
+    for name, module in student.named_modules():
+        gate = getattr(module, "conv_expand", None)
+        if isinstance(gate, nn.Conv2d) and f"{name}.conv_expand.weight" not in shared:
+            nn.init.zeros_(gate.weight)
+            nn.init.constant_(gate.bias, OPEN_GATE_BIAS)  # type: ignore[arg-type]
+    return Inheritance(len(shared), len(own))
+
+
+@torch.no_grad()
+def recalibrate_batch_norm(student: Encoder, batches: Iterator[Tensor]) -> None:
+    """Set BatchNorm's running statistics to their plain average over batches of uint8 images (B, 3, S, S)."""
+    norms = [module for module in student.backbone.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    momenta = [norm.momentum for norm in norms]
+    was_training = student.training
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None
+    student.train()
+    for images in batches:
+        student.features(images)
+    for norm, momentum in zip(norms, momenta, strict=True):
+        norm.momentum = momentum
+    student.train(was_training)
+
+
+def load_backbone(backbone: nn.Module, source: str | Path) -> None:
+    """Load backbone tensors, strictly.
+
+    Args:
+        source: a safetensors file, a run folder, an authors' file in any layout, or the name of a zoo checkpoint.
+
+    Raises:
+        BadRecipe: there is no such file or checkpoint, or it does not fit.
+        WeightsError: the checkpoint's weights cannot be had.
+    """
+    path = Path(source).expanduser()
+    if not path.exists() and path.suffix not in FILE_SUFFIXES:
+        path = _zoo_weights(backbone, str(source))
+    try:
+        backbone.load_state_dict(_backbone_tensors(backbone, path), strict=True)
+    except FileNotFoundError as error:
+        raise BadRecipe(f"student.init_from: {path} does not exist") from error
+    except Exception as error:  # safetensors and torch raise their own kinds; all mean: this file does not fit
+        raise BadRecipe(f"student.init_from: {path} does not fit: {' '.join(str(error).split())[:300]}") from error
+
+
+def _zoo_weights(backbone: nn.Module, name: str) -> Path:
+    """The verified file of a zoo checkpoint that fits the backbone's network."""
+    catalog = load_catalog()
+    try:
+        row = catalog.entry(name)
+    except UnknownName as error:
+        raise BadRecipe(f"student.init_from: {name} is no file, and: {error}") from error
+    found = local_weights(row.name, download=True)
+    if found is None:
+        raise NotPublished(not_published(catalog, row))
+    if found.network != _network_of(backbone):
+        raise BadRecipe(f"student.init_from: {row.name} is of {found.network}, the student of {_network_of(backbone)}")
+    return found.path
+
+
+def _backbone_tensors(backbone: nn.Module, path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        return load_file(path)
+    if not path.exists():
+        raise FileNotFoundError(path)
+    return read_checkpoint(path, _network_of(backbone)).backbone
+
+
+def _network_of(backbone: nn.Module) -> str:
+    """timm's name of what a zoo name computes."""
+    network: str = backbone.pretrained_cfg["architecture"]  # type: ignore[index,assignment]
+    return network

@@ -1,0 +1,1 @@
+"""Network architectures: the variants that timm lacks, input sizes, feature maps."""

@@ -1,0 +1,1 @@
+"""Figures: style, curves, maps of embeddings, the zoo as a picture."""

@@ -1,0 +1,161 @@
+"""Maps of features: every image a point, near ones alike, one colour a class."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from disco_zoo.core.random_streams import stream_generator
+from disco_zoo.errors import BadData, require
+from disco_zoo.plotting.projection import project
+from disco_zoo.plotting.style import COLOURS, drawing
+
+MARKERS = ("o", "^")
+MAX_CLASSES = len(COLOURS) * len(MARKERS)
+
+
+def plot_embedding_map(
+    features: Tensor,
+    labels: Tensor | None,
+    class_names: Sequence[str] | None,
+    path: str | Path,
+    title: str,
+    *,
+    max_points: int = 2000,
+) -> None:
+    """Draw features (N, D) as a map, one colour a class; arguments as for `plot_embedding_pair`."""
+    _draw_maps({"": features}, labels, class_names, path, title, max_points)
+
+
+def plot_embedding_pair(
+    start: Tensor,
+    student: Tensor,
+    labels: Tensor | None,
+    class_names: Sequence[str] | None,
+    path: str | Path,
+    title: str,
+    *,
+    panel_titles: tuple[str, str] = ("start", "student"),
+    max_points: int = 2000,
+) -> None:
+    """Draw the features of the same images before and after training, side by side.
+
+    The projection is t-SNE where scikit-learn is installed, else the first two principal components; both see
+    L2-normalised features, as kNN does. The title says which it was, and of how many images and classes.
+
+    Args:
+        start, student: features (N, D) and (N, D') of the same N images.
+        labels: int64 (N,), or None for one colour.
+        class_names: for the legend; class numbers without them.
+        path: the .png or .svg to write.
+        title: above the figure.
+        panel_titles: above each map.
+        max_points: images drawn, a fixed random choice; of many classes only some are drawn.
+
+    Raises:
+        BadData: fewer than three images, or features and labels of different numbers.
+        MissingExtra: matplotlib is not installed.
+    """
+    _draw_maps(dict(zip(panel_titles, (start, student), strict=True)), labels, class_names, path, title, max_points)
+
+
+def _draw_maps(
+    maps: Mapping[str, Tensor],
+    labels: Tensor | None,
+    class_names: Sequence[str] | None,
+    path: str | Path,
+    title: str,
+    max_points: int,
+) -> None:
+    total = len(next(iter(maps.values())))
+    if total < 3 or any(len(features) != total for features in maps.values()):
+        raise BadData(f"An embedding map needs the same images in each panel, three at least; got {total}.")
+    if labels is not None and len(labels) != total:
+        raise BadData(f"There are {total} features but {len(labels)} labels.")
+    choice = choose_points(labels, total, max_points)
+    projected = {name: project(features[choice.indices].cpu()) for name, features in maps.items()}
+    kind = next(iter(projected.values()))[1]
+    heading = f"{title}\n{kind} of {choice}"
+    with drawing(5.2 * len(maps) + (1.6 if choice.classes else 0.2), 5.4, heading, path) as figure:
+        axes = figure.subplots(1, len(maps), squeeze=False).flatten()
+        for axis, (name, (points, _)) in zip(axes, projected.items(), strict=True):
+            scatter(axis, points, choice, kind)
+            axis.set(title=name)
+        add_class_legend(figure, choice, class_names)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The images on a map.
+
+    Attributes:
+        indices: int64 (M,), in random order; `labels` int64 (M,) are theirs, or None.
+        classes: the labels drawn; empty without labels.
+        num_images, num_classes: of all.
+    """
+
+    indices: Tensor
+    labels: Tensor | None
+    classes: list[int]
+    num_images: int
+    num_classes: int
+
+    def __str__(self) -> str:
+        drawn, total = len(self.indices), self.num_images
+        images = f"{drawn} of {total} images" if drawn < total else f"{total} images"
+        some = f", {len(self.classes)} of {self.num_classes} classes" if len(self.classes) < self.num_classes else ""
+        return images + some
+
+
+def choose_points(labels: Tensor | None, total: int, max_points: int) -> Choice:
+    """Choose at most `max_points` of `total` images at random, the same ones each time; of many classes some."""
+    order = torch.randperm(total, generator=stream_generator("embedding_map", 0))
+    if labels is None:
+        return Choice(order[:max_points], None, [], total, 0)
+    labels = labels.cpu()
+    classes: list[int] = labels.unique().tolist()
+    # Colours for more classes cannot be told apart: evenly spaced ones stand for all.
+    spread = torch.linspace(0, len(classes) - 1, min(len(classes), MAX_CLASSES)).round().long().tolist()
+    shown = [classes[position] for position in spread]
+    kept = order[torch.isin(labels[order], torch.tensor(shown))][:max_points]
+    return Choice(kept, labels[kept], shown, total, len(classes))
+
+
+def scatter(axis: Any, points: Tensor, choice: Choice, kind: str) -> None:
+    """Points (M, 2), made by `kind`, in their random order, so that no class lies above the others."""
+    axis.set(xlabel=f"{kind} 1", ylabel=f"{kind} 2", xticks=[], yticks=[])
+    size = min(40.0, max(10.0, 20_000 / len(points)))
+    if choice.labels is None:
+        axis.scatter(points[:, 0].tolist(), points[:, 1].tolist(), s=size, color=COLOURS[0], alpha=0.7, linewidths=0)
+        return
+    position = torch.searchsorted(torch.tensor(choice.classes), choice.labels)
+    for number, marker in enumerate(MARKERS):
+        rows = position // len(COLOURS) == number
+        colours = [COLOURS[place % len(COLOURS)] for place in position[rows].tolist()]
+        axis.scatter(
+            points[rows, 0].tolist(), points[rows, 1].tolist(),
+            s=size, c=colours or None, marker=marker, alpha=0.8, linewidths=0,
+        )  # fmt: skip
+
+
+def add_class_legend(figure: Any, choice: Choice, class_names: Sequence[str] | None) -> None:
+    """Beside the maps; nothing without classes."""
+    if not choice.classes:
+        return
+    lines = require("matplotlib.lines", "train")
+    handles = [
+        lines.Line2D(
+            [], [], linestyle="none", markersize=7,
+            marker=MARKERS[place // len(COLOURS)],
+            color=COLOURS[place % len(COLOURS)],
+            label=textwrap.shorten(class_names[label] if class_names else str(label), 22, placeholder="…"),
+        )
+        for place, label in enumerate(choice.classes)
+    ]  # fmt: skip
+    figure.legend(handles=handles, loc="outside right center", frameon=False, title="class")

@@ -1,0 +1,1 @@
+"""Obtaining a checkpoint of the zoo again, with a verdict."""

@@ -1,0 +1,1 @@
+"""Annotated images: COCO, VOC, masks, and which are held out."""

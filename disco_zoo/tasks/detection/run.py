@@ -1,0 +1,199 @@
+"""One detector from backbone to figures: claim the folder, train, measure, draw, write down the facts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from disco_zoo.core.checkpoint import write_atomically
+from disco_zoo.core.console import StepProgress, console
+from disco_zoo.core.environment import hardware, now, versions
+from disco_zoo.core.files import sha256_of
+from disco_zoo.core.process import peak_memory_mib
+from disco_zoo.core.random_streams import stream_seed
+from disco_zoo.core.safetensors_file import save_tensors
+from disco_zoo.errors import BadData, require, shown
+from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.models.load import load_named_model
+from disco_zoo.tasks.detection.batches import TrainImages
+from disco_zoo.tasks.detection.data.annotations import AnnotatedSet
+from disco_zoo.tasks.detection.data.masks import EXTRA, has_outline
+from disco_zoo.tasks.detection.measure import measure_detector
+from disco_zoo.tasks.detection.network import build_detector
+from disco_zoo.tasks.detection.report import write_report
+from disco_zoo.tasks.detection.settings import DetectionSettings
+from disco_zoo.tasks.detection.size_notes import size_notes
+from disco_zoo.tasks.detection.trainer import detector_trainer, measure_precisely
+from disco_zoo.training.run import RunOptions
+from disco_zoo.training.task_folder import TaskFolder
+from disco_zoo.training.task_trainer import Progressed, TaskTrainer, log_once
+
+CURVE = ("box_ap", "box_ap50", "mask_ap", "mask_ap50")
+DETECTOR = "detector.safetensors"
+
+
+@dataclass(frozen=True)
+class DetectionJob:
+    """What to train.
+
+    Attributes:
+        preset: name of the preset that `settings` began as, for the record.
+        pretrained: False for a random start.
+    """
+
+    model: str
+    train: AnnotatedSet
+    test: AnnotatedSet
+    settings: DetectionSettings
+    preset: str
+    masks: bool
+    freeze: bool
+    pretrained: bool
+    seed: int
+
+    def as_dict(self) -> dict[str, Any]:
+        """All that decides the outcome, but for the images."""
+        return {
+            "model": self.model, "pretrained": self.pretrained, "preset": self.preset, "masks": self.masks,
+            "freeze": self.freeze, "seed": self.seed, **self.settings.model_dump(mode="json"),
+        }  # fmt: skip
+
+    def notes(self) -> list[str]:
+        """What was mended or left out, and what may cost accuracy, for people."""
+        return [*self.train.notes, *self.test.notes, *size_notes(self.train, self.settings)]
+
+    def check(self) -> None:
+        """Find what cannot be trained before the model is loaded.
+
+        Raises:
+            BadData: masks are wanted and objects have none.
+            MissingExtra: the evaluator is not installed.
+        """
+        for module in ("faster_coco_eval", "matplotlib"):
+            require(module, EXTRA)
+        for annotated in (self.train, self.test) if self.masks else ():
+            without = [image for image in annotated.images for instance in image.instances
+                       if not has_outline(instance.outline, image.height, image.width)]  # fmt: skip
+            if without:
+                raise BadData(
+                    f"{annotated.name} has {len(without)} objects without an outline, the first in "
+                    f"{shown(without[0].path.name)}. Leave out --masks"
+                )
+
+
+def run_detection(job: DetectionJob, out: Path, options: RunOptions) -> dict[str, Any]:
+    """Train a detector, measure it when it is trained to the end, and return the facts of the run.
+
+    Args:
+        out: the run folder.
+
+    Raises:
+        BadRunFolder, TrainingDiverged, Interrupted, BadData: see `TaskFolder` and `TaskTrainer`.
+    """
+    started = now()
+    named = load_named_model(job.model, pretrained=job.pretrained, seed=job.seed)
+    sha256 = backbone_fingerprint(named.backbone)
+    # New layers and the training draw the same whatever the backbone has drawn: a random start compares with ours.
+    torch.manual_seed(stream_seed("detection", job.seed))
+    detector = build_detector(
+        named.backbone, len(job.train.class_names), job.settings,
+        mean=named.mean, std=named.std, masks=job.masks, freeze=job.freeze, title=job.model,
+    ).to(options.device)  # fmt: skip
+    folder = TaskFolder(out, job.as_dict(), resume=options.resume)
+    for note in job.notes():
+        console.print(f"Note: {note}", soft_wrap=True)
+    try:
+        images = TrainImages(job.train, job.seed, job.masks)
+        trainer = _trainer(job, detector, images, folder, options, sha256)
+        done = trainer.train(resume=options.resume, max_steps=options.max_steps)
+        facts = {
+            "model": job.model,
+            "pretrained": job.pretrained,
+            "network": named.network,
+            "backbone_sha256": sha256,
+            "mean": list(named.mean),
+            "std": list(named.std),
+            "started": folder.read_json("run.json").get("started", started),
+            **_training_facts(job, done, detector, options),
+        }
+        if done.step == job.settings.steps:
+            facts |= _finish(job, detector, images, folder, named.network, options)
+        folder.write_json("run.json", {**facts, "ended": now()})
+        write_report(folder, job.notes())
+        console.print(f"Detector and report are in {folder.path}", soft_wrap=True)
+        return folder.read_json("run.json")
+    finally:
+        folder.close()
+
+
+def _training_facts(job: DetectionJob, done: Progressed, detector: Any, options: RunOptions) -> dict[str, Any]:
+    return {
+        "preset": job.preset,
+        "command": options.command,
+        "seed": job.seed,
+        "steps": done.step,
+        "total_steps": job.settings.steps,
+        "ap_points": job.settings.ap_points,
+        "training_seconds": round(done.seconds, 1),
+        "images_per_s": round(done.step * job.settings.batch_size / max(done.seconds, 1e-9), 2),
+        "peak_memory_mib": peak_memory_mib(options.device),
+        "unreadable_images": len(done.unreadable),
+        "parameters": sum(p.numel() for p in detector.parameters()),
+        "class_names": list(job.train.class_names),
+        "data": {"train": _data_facts(job.train), "test": _data_facts(job.test)},
+        "versions": versions(),
+        "hardware": hardware(),
+    }
+
+
+def _trainer(
+    job: DetectionJob, detector: Any, images: TrainImages, folder: TaskFolder, options: RunOptions, sha256: str
+) -> TaskTrainer:
+    def measure() -> dict[str, float]:
+        figures, _ = measure_detector(
+            detector, job.test, job.settings, masks=job.masks, device=options.device, workers=options.workers
+        )  # fmt: skip
+        return _curve_figures(figures)
+
+    return detector_trainer(
+        detector, images, job.settings, folder, fingerprint=job.train.fingerprint() + job.test.fingerprint() + sha256,
+        device=options.device, workers=options.workers, measure=measure if job.settings.eval_every else None,
+    )  # fmt: skip
+
+
+def _finish(
+    job: DetectionJob, detector: Any, images: TrainImages, folder: TaskFolder, network: str, options: RunOptions
+) -> dict[str, Any]:
+    """Save and measure a trained detector; draw what it finds."""
+    from disco_zoo.tasks.detection.sheet import LEGEND, draw_sheet
+
+    measure_precisely(detector, images, job.settings, options.device, options.workers)
+    path = folder.path / DETECTOR
+    write_atomically(path, lambda partial: save_tensors(detector.state_dict(), partial, network))
+    with StepProgress("measuring", len(job.test)) as progress:
+        figures, detections = measure_detector(
+            detector, job.test, job.settings,
+            masks=job.masks, device=options.device, workers=options.workers, progress=progress.update,
+        )  # fmt: skip
+    log_once(folder, job.settings.steps, _curve_figures(figures))
+    heading = f"{job.model} on {job.test.name}\n{LEGEND}"
+    draw_sheet(job.test, detections, folder.figures / "detections.png", heading)
+    return {"detector": {"file": DETECTOR, "sha256": sha256_of(path)}, "figures": figures}
+
+
+def _curve_figures(figures: dict[str, Any]) -> dict[str, float]:
+    return {key: figures[key] for key in CURVE if figures.get(key) is not None}
+
+
+def _data_facts(annotated: AnnotatedSet) -> dict[str, Any]:
+    boxes = annotated.boxes_by_class()
+    return {
+        "name": annotated.name,
+        "images": len(annotated),
+        "boxes": sum(boxes.values()),
+        "fingerprint": annotated.fingerprint(),
+        "notes": list(annotated.notes),
+    }

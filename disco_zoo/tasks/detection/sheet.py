@@ -1,0 +1,96 @@
+"""A sheet of images with the boxes that are there and those that were found: what a figure cannot show."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from disco_zoo.data.orientation import as_annotated
+from disco_zoo.data.source_image import to_rgb
+from disco_zoo.errors import require
+from disco_zoo.plotting.style import COLOURS, drawing
+from disco_zoo.tasks.detection.data.annotations import AnnotatedImage, AnnotatedSet
+from disco_zoo.tasks.detection.data.masks import EXTRA
+
+COLUMNS, MAX_IMAGES = 4, 12
+MIN_SCORE = 0.5
+LEGEND = f"white, dashed: annotated; coloured: found with a score of {MIN_SCORE} or more"
+_INCHES = 3.0
+
+
+def draw_sheet(
+    annotated: AnnotatedSet,
+    detections: Sequence[Mapping[str, Any]],
+    path: str | Path,
+    title: str,
+    min_score: float = MIN_SCORE,
+) -> list[int]:
+    """Draw some images, evenly spread over the set: truth dashed, found boxes of at least `min_score` solid.
+
+    Args:
+        detections: of each image in order, from `average_precision.compact`; masks are tinted.
+        path: the PNG to write.
+
+    Returns:
+        The numbers of the images that are shown.
+    """
+    spread = torch.linspace(0, len(annotated) - 1, min(len(annotated), MAX_IMAGES)).round().long().tolist()
+    columns = min(COLUMNS, len(spread))
+    rows = -(-len(spread) // columns)
+    with drawing(_INCHES * columns, 0.8 + _INCHES * rows, title, path) as figure:
+        axes = figure.subplots(rows, columns, squeeze=False).flatten()
+        for axis in axes:
+            axis.set_axis_off()
+        for axis, number in zip(axes, spread, strict=False):
+            _draw(axis, annotated.images[number], detections[number], annotated.class_names, min_score)
+    return [int(number) for number in spread]
+
+
+def _draw(axis: Any, image: AnnotatedImage, found: Mapping[str, Any], names: Sequence[str], min_score: float) -> None:
+    try:
+        with Image.open(image.path) as opened:
+            pixels = to_rgb(as_annotated(opened, (image.width, image.height)))
+    except Exception as error:  # decoders of damaged bytes raise nearly anything
+        axis.set_title(f"unreadable: {error}"[:40], fontsize=9)
+        return
+    # The surest last: it lies above the others.
+    certain = [n for n, score in enumerate(found["scores"].tolist()) if score >= min_score][::-1]
+    shown = np.asarray(pixels)
+    for number in certain if found.get("rles") else ():
+        shown = _tinted(shown, found["rles"][number], COLOURS[(int(found["labels"][number]) - 1) % len(COLOURS)])
+    axis.imshow(shown, interpolation="nearest")
+    for instance in image.instances:
+        _rectangle(axis, instance.box, "white", "--")
+    for number in certain:
+        label, box = int(found["labels"][number]) - 1, found["boxes"][number].tolist()
+        colour = COLOURS[label % len(COLOURS)]
+        _rectangle(axis, box, colour, "-")
+        axis.text(
+            box[0], box[1], f"{names[label]} {float(found['scores'][number]):.2f}", fontsize=9, color="white",
+            verticalalignment="bottom", clip_on=True, bbox={"facecolor": colour, "edgecolor": "none", "pad": 1},
+        )  # fmt: skip
+
+
+def _rectangle(axis: Any, box: Sequence[float], colour: str, style: str) -> None:
+    patches = require("matplotlib.patches", EXTRA)
+    x1, y1, x2, y2 = box
+    # Pixel n covers n - 0.5 to n + 0.5 on matplotlib's axis.
+    axis.add_patch(
+        patches.Rectangle(
+            (x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linestyle=style, linewidth=1.6
+        )
+    )
+
+
+def _tinted(pixels: Any, rle: dict[str, Any], colour: str) -> Any:
+    coding = require("faster_coco_eval.core.mask", EXTRA)
+    inside = coding.decode(rle).astype(bool)
+    tint = np.array([int(colour[n : n + 2], 16) for n in (1, 3, 5)])
+    tinted = pixels.copy()
+    tinted[inside] = (0.5 * tinted[inside] + 0.5 * tint).astype(np.uint8)
+    return tinted

@@ -1,0 +1,84 @@
+"""A detector's training: its losses, optimiser and learning rate in the loop of `task_trainer`."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from disco_zoo.tasks.detection.batches import TrainImages, train_loader
+from disco_zoo.tasks.detection.precise_bn import set_precise_statistics
+from disco_zoo.tasks.detection.settings import DetectionSettings, lr_factor
+from disco_zoo.training.task_folder import TaskFolder
+from disco_zoo.training.task_trainer import Batch, TaskPlan, TaskTrainer
+
+_NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
+
+
+def detector_trainer(
+    detector: Any,
+    images: TrainImages,
+    settings: DetectionSettings,
+    folder: TaskFolder,
+    *,
+    fingerprint: str,
+    device: torch.device | str,
+    workers: int = 0,
+    measure: Callable[[], dict[str, float]] | None = None,
+) -> TaskTrainer:
+    """The training of a detector that `build_detector` made and that is on `device`.
+
+    Args:
+        measure: figures for the curve, every `settings.eval_every` steps.
+        workers: processes that read images; 0 reads in this one. The batches are the same.
+    """
+    plan = TaskPlan(
+        "detector", len(images), fingerprint, settings.steps, settings.batch_size, settings.lr,
+        functools.partial(lr_factor, settings=settings), settings.checkpoint_every, settings.eval_every,
+        settings.clip_norm,
+    )  # fmt: skip
+    return TaskTrainer(
+        detector, detector, detector_optimizer(detector, settings), plan, folder,
+        loader=lambda first, last: train_loader(images, settings.batch_size, first, last, workers),
+        losses=lambda batch: detector_losses(detector, batch, device, settings.precision),
+        measure=measure,
+    )  # fmt: skip
+
+
+def measure_precisely(
+    detector: Any, images: TrainImages, settings: DetectionSettings, device: torch.device | str, workers: int = 0
+) -> None:
+    """Average BatchNorm's statistics over the batches that would come after the training, where the settings say so."""
+    first, number = settings.steps, settings.precise_bn_batches
+    if number:
+        batches = train_loader(images, settings.batch_size, first, first + number, workers)
+        set_precise_statistics(
+            detector, batches, lambda batch: detector_losses(detector, batch, device, settings.precision)
+        )
+
+
+def detector_losses(
+    detector: Any, batch: Batch, device: torch.device | str, precision: str = "fp32"
+) -> dict[str, Tensor]:
+    """torchvision's named losses of a batch; the detector is in train mode."""
+    images = [image.to(device, non_blocking=True) / 255.0 for image in batch[0]]
+    targets = [{key: value.to(device) for key, value in target.items()} for target in batch[1]]
+    with torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bf16"):
+        losses: dict[str, Tensor] = detector(images, targets)
+    return losses
+
+
+def detector_optimizer(detector: nn.Module, settings: DetectionSettings) -> torch.optim.Optimizer:
+    """Weight decay on all that learns but normalisation layers."""
+    norm_tensors = {id(p) for m in detector.modules() if isinstance(m, _NORMS) for p in m.parameters(recurse=False)}
+    learning = [p for p in detector.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in learning if id(p) not in norm_tensors], "weight_decay": settings.weight_decay},
+        {"params": [p for p in learning if id(p) in norm_tensors], "weight_decay": 0.0},
+    ]
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.lr)
+    return torch.optim.SGD(groups, lr=settings.lr, momentum=0.9)

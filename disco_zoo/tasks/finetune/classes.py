@@ -1,0 +1,89 @@
+"""The classes of a data set: whether a classifier can learn them and be measured on them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from disco_zoo.data.dataset import ImageSource, require_index, require_labels, require_same_classes
+from disco_zoo.errors import BadData, DiscoZooError
+
+SHOWN = 5
+
+
+def class_names_of(train: ImageSource, test: ImageSource | None) -> tuple[str, ...]:
+    """The names of the classes in the order of their labels; numbers where the source has no names.
+
+    Raises:
+        BadData: no labels, unlabelled images among others, one class, or a class that one of the two sources lacks.
+    """
+    for source in (train, test):
+        if source is not None:
+            require_index(source, "fine-tuning")
+            _require_all_labelled(source)
+    labels = require_labels(train, "fine-tuning")
+    names = tuple(train.class_names or map(str, range(max(labels) + 1)))
+    _refuse_missing(names, set(labels), train, "training")
+    if len(names) < 2:
+        raise BadData(f"{train.name} has one class ({names[0]}). A classifier needs two; give images of another one.")
+    if test is not None:
+        require_same_classes(train, test)
+        found = set(require_labels(test, "measuring"))
+        if max(found) >= len(names):
+            raise BadData(f"Test images of class {max(found)} have no training images. Give some, or drop them.")
+        _refuse_missing(names, found, test, "test")
+    return names
+
+
+def require_same_labels(model: str, known: Sequence[str], names: Sequence[str]) -> None:
+    """Refuse to go on with a classifier on images of other classes.
+
+    Raises:
+        DiscoZooError: the class names differ.
+    """
+    if list(known) == list(names):
+        return
+    odd = [name for name in names if name not in known] + [name for name in known if name not in names]
+    shown = ", ".join(odd[:SHOWN]) or "their order"
+    raise DiscoZooError(
+        f"{model} knows {len(known)} classes and the data have {len(names)}; they differ in: {shown}. "
+        "For a new head on its backbone add --new-head"
+    )
+
+
+def require_enough(labels: Sequence[int], names: Sequence[str], wanted: int, name: str) -> None:
+    """Refuse `wanted` training images of each class where a class has fewer.
+
+    Raises:
+        BadData: which class, and how many it has.
+    """
+    counts = Counter(labels)
+    least = min(range(len(names)), key=lambda label: counts[label])
+    if counts[least] < wanted:
+        raise BadData(
+            f"{name} has {counts[least]} training images of class {names[least]}, fewer than {wanted}. "
+            f"Type: --few {counts[least]}"
+        )
+
+
+def balanced_weights(labels: Sequence[int], num_classes: int) -> Tensor:
+    """Weights float32 (K,) N / (K·n_c), whose mean over the N images is 1: each class weighs the same in all."""
+    counts = torch.bincount(torch.tensor(labels), minlength=num_classes)
+    return len(labels) / (num_classes * counts.float())
+
+
+def _refuse_missing(names: Sequence[str], found: set[int], source: ImageSource, kind: str) -> None:
+    missing = [name for label, name in enumerate(names) if label not in found]
+    if missing:
+        raise BadData(
+            f"{source.name}: classes without {kind} images: {', '.join(missing[:SHOWN])}. Give images of each class."
+        )
+
+
+def _require_all_labelled(source: ImageSource) -> None:
+    unlabelled = sum(label < 0 for label in require_labels(source, "fine-tuning"))
+    if unlabelled:
+        raise BadData(f"{unlabelled} of the {len(source)} images of {source.name} have no label. Leave them out.")

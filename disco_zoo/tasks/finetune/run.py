@@ -1,0 +1,176 @@
+"""One fine-tuning from images to a classifier: check, build, train, score, export, write down the facts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from disco_zoo.core.console import StepProgress
+from disco_zoo.core.environment import hardware, now, versions
+from disco_zoo.core.files import sha256_of
+from disco_zoo.core.process import peak_memory_mib
+from disco_zoo.data.dataset import ImageSource
+from disco_zoo.data.open_source import open_source
+from disco_zoo.data.pairing import open_test_beside
+from disco_zoo.data.subsets import random_subset
+from disco_zoo.errors import BadData
+from disco_zoo.evaluation.confidence import CONFIDENCE
+from disco_zoo.models.classifier_dir import MODEL_FOLDER, WEIGHTS, require_storable, write_classifier
+from disco_zoo.tasks.finetune.classes import class_names_of, require_enough
+from disco_zoo.tasks.finetune.folder import FinetuneFolder
+from disco_zoo.tasks.finetune.report import model_card, write_report
+from disco_zoo.tasks.finetune.scoring import Scores, score
+from disco_zoo.tasks.finetune.settings import FinetuneSettings
+from disco_zoo.tasks.finetune.split import few_per_class, hold_out
+from disco_zoo.tasks.finetune.start import Start, build_start
+from disco_zoo.tasks.finetune.trainer import FinetuneTrainer, network_facts
+from disco_zoo.training.run import RunOptions
+
+
+@dataclass(frozen=True)
+class LabelledData:
+    """Images whose labels mean the same.
+
+    Attributes:
+        train: all training images there are.
+        test: None where there are none; it never chooses anything.
+        names: of the classes, in the order of their labels.
+    """
+
+    train: ImageSource
+    test: ImageSource | None
+    names: tuple[str, ...]
+
+
+def open_labelled(data: str, eval_data: str | None = None) -> LabelledData:
+    """Open images to fine-tune on, and the test images beside them where there are any.
+
+    Raises:
+        BadData: they cannot be read, or no classifier can be trained or measured on them.
+    """
+    train, test = open_source(data, "train"), open_test_beside(data, eval_data)
+    return LabelledData(train, test, class_names_of(train, test))
+
+
+def finetune(settings: FinetuneSettings, data: LabelledData, path: Path, options: RunOptions) -> dict[str, Any]:
+    """Train, or go on with `options.resume`; leave classifier, figures and report in `path`.
+
+    Returns:
+        What `run.json` holds: settings, data, figures in percent, time, versions, hardware.
+
+    Raises:
+        DiscoZooError: its children say what is wrong with model, data, settings or folder.
+    """
+    train, held_out = training_split(settings, data)
+    settings = settings.resolved(len(train))
+    start = build_start(settings, data.names)
+    test = None if data.test is None else random_subset(data.test, settings.max_test_images)
+    folder = FinetuneFolder(path, settings, resume=options.resume)
+    try:
+        trainer = FinetuneTrainer(
+            start.classifier, train, held_out, settings, folder, device=options.device, workers=options.workers,
+            label=f"fine-tuning {settings.model}",
+        )  # fmt: skip
+        require_storable(folder.path, start.classifier, settings.model)
+        started = folder.read_json("run.json").get("started", now())
+        resume = options.resume and folder.checkpoint.is_file()
+        trainer.train(resume=resume, max_steps=options.max_steps)
+        judge = test or held_out
+        scores = None if judge is None else _scored(trainer, judge)
+        facts = _facts(trainer, start, data, test, scores, options, started)
+        _leave(folder, trainer, facts, scores)
+    finally:
+        folder.close()
+    return facts
+
+
+def training_split(settings: FinetuneSettings, data: LabelledData) -> tuple[ImageSource, ImageSource | None]:
+    """The images that train and the ones that choose, by the settings.
+
+    Raises:
+        BadData: a class has fewer images than `few`.
+    """
+    train: ImageSource = data.train
+    if settings.few is not None:
+        assert train.labels is not None
+        require_enough(train.labels, data.names, settings.few, train.name)
+        train = few_per_class(train, settings.few, settings.seed)
+    train, held_out = hold_out(train, settings.held_out, settings.seed)
+    if settings.held_out and held_out is None:
+        raise BadData(f"{data.train.name} has one image a class: none can be held out. Add --set val_fraction=0")
+    return train, held_out
+
+
+def _scored(trainer: FinetuneTrainer, source: ImageSource) -> Scores:
+    with StepProgress("scoring", len(source)) as bar:
+        return score(
+            trainer.classifier, source, device=trainer.device, workers=trainer.workers, progress=bar.update
+        )  # fmt: skip
+
+
+def _leave(folder: FinetuneFolder, trainer: FinetuneTrainer, facts: dict[str, Any], scores: Scores | None) -> None:
+    """Classifier, then facts (which name its sha256), then what people look at."""
+    provenance = {key: facts[key] for key in ("name", "settings", "data", "figures", "versions")}
+    provenance["settings"] = {**facts["settings"], "model": facts["name"]}  # a path here is nobody else's business
+    write_classifier(
+        folder.model, trainer.classifier, facts=provenance, card=model_card(facts),
+        description=f"{facts['name']} fine-tuned on {facts['data']['name']}",
+    )  # fmt: skip
+    facts["model"]["sha256"] = sha256_of(folder.model / WEIGHTS)
+    folder.write_json("run.json", facts)
+    write_report(folder, facts, scores)
+
+
+def _facts(
+    trainer: FinetuneTrainer, start: Start, data: LabelledData, test: ImageSource | None, scores: Scores | None,
+    options: RunOptions, started: str,
+) -> dict[str, Any]:  # fmt: skip
+    progress, settings = trainer.progress, trainer.settings
+    peak = peak_memory_mib(torch.device(trainer.device))
+    return {
+        "name": shown_model(settings.model),
+        "command": options.command,
+        "started": started,
+        "ended": now(),
+        "finished": trainer.finished,
+        "settings": settings.as_dict(),
+        "settings_sha256": settings.digest(),
+        "continued_head": start.continues,
+        "steps": progress.step,
+        "total_steps": trainer.total_steps,
+        "best_epoch": progress.best_epoch or None,
+        "stopped_early": progress.stopped,
+        "training_seconds": round(progress.seconds, 1),
+        "images_per_s": round(progress.step * _mean_batch(trainer) / max(progress.seconds, 1e-9), 1),
+        "peak_memory_mib": None if peak is None else round(peak, 1),
+        "unreadable_images": len(progress.unreadable),
+        "data": {
+            "name": Path(data.train.name).name,
+            "train_images": len(trainer.train_source),
+            "held_out_images": len(trainer.held_out or ()),
+            "test_images": len(test or ()),
+            "fingerprint": trainer.train_source.fingerprint(),
+        },
+        "model": network_facts(trainer.classifier),
+        "measured_on": None if scores is None else "test" if test is not None else "held-out",
+        "figures": {} if scores is None else scores.as_json(),
+        "confidence": CONFIDENCE,
+        "versions": versions(),
+        "hardware": hardware(),
+    }
+
+
+def shown_model(model: str) -> str:
+    """A name as it is; of a folder its own name, of a run folder's `model` the run's."""
+    path = Path(model).expanduser()
+    if not path.exists():
+        return model
+    path = path.resolve()
+    return path.parent.name if path.name == MODEL_FOLDER else path.name
+
+
+def _mean_batch(trainer: FinetuneTrainer) -> float:
+    return len(trainer.train_source) / trainer.steps_per_epoch

@@ -1,0 +1,97 @@
+"""What all masks hold, read once before the long work: classes, sizes, and what cannot be learnt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from disco_zoo.data.hold_out import held_out_images, held_out_note
+from disco_zoo.errors import BadData
+from disco_zoo.tasks.segmentation.data import IGNORED, MaskedSet, image_sizes
+
+
+def check_masks(
+    train: MaskedSet, test: MaskedSet | None, progress: Callable[[int, int], None] | None = None
+) -> tuple[MaskedSet, MaskedSet, list[str]]:
+    """Read every mask of both sets.
+
+    Args:
+        test: None holds out a fifth of the training images.
+
+    Returns:
+        The two sets with the names of their classes, which are numbers where nobody names them; and notes.
+
+    Raises:
+        BadData: an image and its mask differ in size, fewer than two classes, a number beyond the named classes, a
+            class of the test masks that the training masks do not have, or no image can be held out.
+    """
+    total = len(train) + (len(test) if test else 0)
+    report = progress or (lambda done, total: None)
+    classes = _classes(train, lambda done: report(done, total))
+    _require_two(train, classes)
+    if test is None:
+        notes, learnt, asked, train, test = _split(train, classes)
+    else:
+        first = len(train)
+        notes, learnt = [], set().union(*classes)
+        asked = set().union(*_classes(test, lambda done: report(first + done, total)))
+    if unseen := sorted(asked - learnt):
+        raise BadData(f"the masks of {test.name} have class {unseen[0]}, which those of {train.name} do not.")
+    names = train.class_names or test.class_names or tuple(map(str, range(max(learnt) + 1)))
+    if max(learnt) >= len(names):
+        raise BadData(f"the masks of {train.name} have class {max(learnt)}, but only {len(names)} classes have a name.")
+    if test.class_names not in (None, names):
+        raise BadData(f"{train.name} and {test.name} name their classes differently.")
+    missing = [name for label, name in enumerate(names) if label not in asked]
+    more = ", …" if len(missing) > 5 else ""
+    notes += [f"no pixel of {', '.join(missing[:5])}{more} in {test.name}"] if missing else []
+    return replace(train, class_names=names), replace(test, class_names=names), notes
+
+
+def _classes(masked: MaskedSet, report: Callable[[int], None]) -> list[set[int]]:
+    """Class numbers of each image, without 255."""
+    classes = []
+    for index in range(len(masked)):
+        classes.append(set(_pixels(masked, index).nonzero().flatten().tolist()) - {IGNORED})
+        report(index + 1)
+    return classes
+
+
+def _require_two(train: MaskedSet, classes: list[set[int]]) -> None:
+    learnt: set[int] = set().union(*classes)
+    if len(learnt) < 2:
+        hint = " If 255 is your object, write it as 1." if learnt == {0} else ""
+        raise BadData(
+            f"the masks of {train.name} have {len(learnt)} class: at least two are needed. 255 is ignored.{hint}"
+        )
+
+
+def _split(train: MaskedSet, classes: list[set[int]]) -> tuple[list[str], set[int], set[int], MaskedSet, MaskedSet]:
+    """A note, the classes of the training and of the held-out images, and both sets."""
+    chosen = held_out_images(classes)
+    if not chosen:
+        raise BadData(f"{train.name} has too few images to hold some out. Name those to measure on: --eval-data")
+    rest = [number for number in range(len(train)) if number not in chosen]
+    return (
+        [held_out_note(len(chosen), len(train))],
+        set().union(*(classes[number] for number in rest)),
+        set().union(*(classes[number] for number in chosen)),
+        replace(train, name=f"{train.name} (train)", pairs=tuple(train.pairs[number] for number in rest)),
+        replace(train, name=f"{train.name} (held out)", pairs=tuple(train.pairs[number] for number in sorted(chosen))),
+    )
+
+
+def _pixels(masked: MaskedSet, index: int) -> Tensor:
+    """Number of pixels of each class (256,)."""
+    mask = masked.mask(index)
+    image_path, mask_path = masked.pairs[index]
+    height, width = mask.shape
+    sizes = image_sizes(image_path)
+    if (width, height) not in sizes:
+        raise BadData(f"{image_path} has {sizes[0][0]} × {sizes[0][1]} pixels, {mask_path} {width} × {height}.")
+    if int(mask.min()) < 0 or int(mask.max()) > IGNORED:
+        raise BadData(f"{mask_path} has values outside 0..255.")
+    return torch.bincount(mask.flatten(), minlength=IGNORED + 1)

@@ -1,0 +1,192 @@
+"""A linear segmentation head from backbone to figures."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from disco_zoo.core.checkpoint import write_atomically
+from disco_zoo.core.console import StepProgress, console, duration
+from disco_zoo.core.environment import hardware, now, versions
+from disco_zoo.core.process import peak_memory_mib
+from disco_zoo.core.random_streams import stream_seed
+from disco_zoo.core.safetensors_file import save_tensors
+from disco_zoo.errors import require
+from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.models.load import load_named_model
+from disco_zoo.plotting.style import plot_curves
+from disco_zoo.tasks.segmentation.batches import CroppedImages, train_loader
+from disco_zoo.tasks.segmentation.data import IGNORED, MaskedSet
+from disco_zoo.tasks.segmentation.head import LinearSegmenter
+from disco_zoo.tasks.segmentation.measure import measure_segmenter
+from disco_zoo.tasks.segmentation.settings import SegmentationSettings
+from disco_zoo.tasks.segmentation.sheet import draw_masks
+from disco_zoo.training.monitoring.metric_logger import read_metrics
+from disco_zoo.training.run import RunOptions
+from disco_zoo.training.task_folder import TaskFolder
+from disco_zoo.training.task_trainer import Batch, Progressed, TaskPlan, TaskTrainer, curve_rows, log_once
+
+HEAD = "head.safetensors"
+
+
+@dataclass(frozen=True)
+class SegmentationJob:
+    """What to train; `train` and `test` come from `check_masks`, `notes` are for people."""
+
+    model: str
+    train: MaskedSet
+    test: MaskedSet
+    settings: SegmentationSettings
+    preset: str
+    pretrained: bool
+    seed: int
+    notes: tuple[str, ...] = ()
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        assert self.train.class_names is not None
+        return self.train.class_names
+
+    def as_dict(self) -> dict[str, Any]:
+        """All that decides the outcome, but for the images."""
+        return {"model": self.model, "pretrained": self.pretrained, "preset": self.preset, "seed": self.seed,
+                **self.settings.model_dump(mode="json")}  # fmt: skip
+
+
+def run_segmentation(job: SegmentationJob, out: Path, options: RunOptions) -> dict[str, Any]:
+    """Train a head on the frozen backbone, measure it when it is trained to the end, and return the facts.
+
+    Raises:
+        BadRunFolder, TrainingDiverged, Interrupted, BadData: see `TaskFolder` and `TaskTrainer`.
+    """
+    require("matplotlib", "train")
+    started = now()
+    named = load_named_model(job.model, pretrained=job.pretrained, seed=job.seed)
+    sha256 = backbone_fingerprint(named.backbone)
+    # New layers and the training draw the same whatever the backbone has drawn: a random start compares with ours.
+    torch.manual_seed(stream_seed("segmentation", job.seed))
+    segmenter = LinearSegmenter(
+        named.backbone, len(job.class_names), job.settings, mean=named.mean, std=named.std, title=job.model
+    ).to(options.device)
+    folder = TaskFolder(out, job.as_dict(), resume=options.resume)
+    for note in job.notes:
+        console.print(f"Note: {note}", soft_wrap=True)
+    try:
+        before = backbone_fingerprint(segmenter.maps)
+        done = _trainer(job, segmenter, folder, options, sha256).train(
+            resume=options.resume, max_steps=options.max_steps
+        )  # fmt: skip
+        if backbone_fingerprint(segmenter.maps) != before:
+            raise RuntimeError("training changed the frozen backbone")  # a bug of ours, not of the user's
+        facts = {
+            "model": job.model,
+            "pretrained": job.pretrained,
+            "network": named.network,
+            "backbone_sha256": sha256,
+            "strides": list(segmenter.maps.strides),
+            "started": folder.read_json("run.json").get("started", started),
+            **_training_facts(job, done, options),
+        }
+        if done.step == job.settings.steps:
+            facts["figures"] = _finish(job, segmenter, folder, named.network, options)
+        folder.write_json("run.json", {**facts, "ended": now()})
+        _write_report(folder)
+        console.print(f"Head and report are in {folder.path}", soft_wrap=True)
+        return folder.read_json("run.json")
+    finally:
+        folder.close()
+
+
+def _training_facts(job: SegmentationJob, done: Progressed, options: RunOptions) -> dict[str, Any]:
+    return {
+        "preset": job.preset,
+        "command": options.command,
+        "seed": job.seed,
+        "steps": done.step,
+        "total_steps": job.settings.steps,
+        "training_seconds": round(done.seconds, 1),
+        "peak_memory_mib": peak_memory_mib(options.device),
+        "unreadable_images": len(done.unreadable),
+        "class_names": list(job.class_names),
+        "notes": list(job.notes),
+        "data": {"train": _data_facts(job.train), "test": _data_facts(job.test)},
+        "versions": versions(),
+        "hardware": hardware(),
+    }
+
+
+def _trainer(
+    job: SegmentationJob, segmenter: LinearSegmenter, folder: TaskFolder, options: RunOptions, sha256: str
+) -> TaskTrainer:
+    settings = job.settings
+    images = CroppedImages(job.train, settings, job.seed)
+    plan = TaskPlan(
+        "segmentation head", len(images), job.train.fingerprint() + job.test.fingerprint() + sha256, settings.steps,
+        settings.batch_size, settings.lr, lambda step: 0.5 * (1 + math.cos(math.pi * step / settings.steps)),
+        settings.checkpoint_every,
+    )  # fmt: skip
+    optimizer = torch.optim.AdamW(segmenter.head.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
+
+    def losses(batch: Batch) -> dict[str, Tensor]:
+        return {"loss_pixels": pixel_loss(segmenter, batch, options.device)}
+
+    return TaskTrainer(
+        segmenter, segmenter.head, optimizer, plan, folder,
+        loader=lambda first, last: train_loader(images, first, last, options.workers), losses=losses,
+    )  # fmt: skip
+
+
+def pixel_loss(segmenter: LinearSegmenter, batch: Batch, device: torch.device | str) -> Tensor:
+    """Cross-entropy, a mean over the pixels that are not ignored; 0 where all are."""
+    masks = torch.stack(batch[1]).to(device)
+    scores = segmenter(torch.stack(batch[0]).to(device))
+    scores = F.interpolate(scores, size=masks.shape[-2:], mode="bilinear", align_corners=False)
+    total = F.cross_entropy(scores, masks, ignore_index=IGNORED, reduction="sum")
+    return total / (masks != IGNORED).sum().clamp(min=1)
+
+
+def _finish(
+    job: SegmentationJob, segmenter: LinearSegmenter, folder: TaskFolder, network: str, options: RunOptions
+) -> dict[str, Any]:
+    state, size = segmenter.head.state_dict(), job.settings.image_size
+    write_atomically(folder.path / HEAD, lambda partial: save_tensors(state, partial, network))
+    with StepProgress("measuring", len(job.test)) as progress:
+        figures = measure_segmenter(
+            segmenter, job.test, image_size=size, device=options.device, progress=progress.update
+        )  # fmt: skip
+    log_once(folder, job.settings.steps, {"miou": figures["miou"]})
+    draw_masks(segmenter, job.test, size, folder.figures / "masks.png", f"{job.model} on {job.test.name}")
+    return figures
+
+
+def _data_facts(masked: MaskedSet) -> dict[str, Any]:
+    return {"name": masked.name, "images": len(masked), "fingerprint": masked.fingerprint()}
+
+
+def _write_report(folder: TaskFolder) -> None:
+    facts, metrics = folder.read_json("run.json"), read_metrics(folder.path)
+    lines = [f"# Linear segmentation on {facts['model']}", "", f"`{facts['command']}`", ""]
+    start = "its weights" if facts["pretrained"] else "random weights"
+    lines.append(f"- backbone: {facts['network']} from {start}, frozen, maps of stride {facts['strides']}")
+    for split, data in facts["data"].items():
+        lines.append(f"- {split}: {data['name']}, {data['images']} images")
+    lines.append(
+        f"- training: preset {facts['preset']}, {facts['steps']} of {facts['total_steps']} steps, "
+        f"{duration(facts['training_seconds'])}, seed {facts['seed']}"
+    )
+    lines += [f"- {note}" for note in facts["notes"]]
+    if figures := facts.get("figures"):
+        lines += ["", f"**mIoU {figures['miou']:.2f} %**, pixel accuracy {figures['pixel_accuracy']:.2f} %", ""]
+        lines += ["| class | IoU, % |", "|---|---:|"]
+        lines += [f"| {n} | {'–' if v is None else f'{v:.2f}'} |" for n, v in figures["iou_per_class"].items()]
+        lines += ["", "![masks](figures/masks.png)"]
+    if metrics:
+        plot_curves(curve_rows(metrics), folder.figures / "curves.png", f"{facts['model']}: segmentation head")
+        lines += ["", "![curves](figures/curves.png)"]
+    folder.write_text("report.md", "\n".join(lines) + "\n")

@@ -1,0 +1,57 @@
+"""Which of an image's cached views a step replays.
+
+A cache holds M views of each image, its slots. A method that takes V of them a step has used each once after M / V
+epochs; then they come again in another order, so that other views meet. Slot s is what epoch s of a run without a
+cache draws first: a method of one view and M epochs sees the very views it would see without a cache.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from disco_zoo.core.random_streams import stream_seed
+from disco_zoo.data.source_image import SourceImage
+from disco_zoo.transforms.view_recipes import View, draw_view
+
+
+@dataclass(frozen=True)
+class SlotDraw:
+    """Draws the views of a run's slots.
+
+    Attributes:
+        view: draws one.
+        seed: of the run.
+        kind: 0 for big views, 1 for small crops.
+    """
+
+    view: View
+    seed: int
+    kind: int = 0
+
+    def __call__(self, image: SourceImage, index: int, slot: int) -> Tensor:
+        """The view uint8 (3, S, S) in `slot` of image `index`."""
+        return draw_view(self.view, image, self.seed, slot, index, self.kind)
+
+
+def slots_of_step(seed: int, index: int, epoch: int, num_slots: int, num_views: int, kind: int = 0) -> list[int]:
+    """The slots that image `index` replays in `epoch`: `num_views` different ones, which must divide `num_slots`."""
+    first = epoch * num_views
+    turn, place = divmod(first, num_slots)
+    if turn == 0:
+        return list(range(place, place + num_views))
+    order = _permutation(num_slots, "slots", seed, index, turn, kind)
+    return order[place : place + num_views]
+
+
+def slots_of_companion(seed: int, index: int, epoch: int, num_slots: int, num_views: int) -> list[int]:
+    """The slots of the companion of image `index`: drawn for the pair, as its views without a cache are."""
+    return _permutation(num_slots, "companion slots", seed, index, epoch)[:num_views]
+
+
+def _permutation(length: int, purpose: str, *key: int) -> list[int]:
+    generator = np.random.Generator(np.random.PCG64(stream_seed(purpose, *key)))
+    order: list[int] = generator.permutation(length).tolist()
+    return order

@@ -1,0 +1,1 @@
+"""The training core: from a recipe to a student."""

@@ -1,0 +1,105 @@
+"""The loader of an epoch: the rest of it from a run's position, in micro-batches of one process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from disco_zoo.config.recipe import Recipe
+from disco_zoo.core.interrupts import leave_interrupts_to_parent
+from disco_zoo.data.dataset import ImageSource
+from disco_zoo.data.sampler import BatchShare
+from disco_zoo.data.streaming.source import StreamSource
+from disco_zoo.methods.base import Method
+from disco_zoo.training.replay.of_run import Replay
+from disco_zoo.training.replay.views import collate_replayed
+from disco_zoo.training.stream_training import stream_batches
+from disco_zoo.transforms.view_dataset import ViewDataset, collate_views, view_plan
+
+
+def epoch_loader(
+    recipe: Recipe,
+    source: ImageSource,
+    method: Method,
+    *,
+    epoch: int,
+    start_step: int,
+    workers: int,
+    device: torch.device,
+    rank: int,
+    num_processes: int,
+    replay: Replay | None = None,
+) -> Iterable[dict[str, Any]]:
+    """Batches as `collate_views` makes them.
+
+    Args:
+        method: says how many views it takes, and whose views go with an image's.
+        start_step: first step of the epoch to deliver.
+        workers: processes that draw views; 0 draws them in this one.
+        device: where the batches go; from pinned memory they go there beside the computing.
+        replay: cached views and the teacher's rows of them; None draws new views.
+    """
+    optim = recipe.optim
+    dataset: Dataset[dict[str, Any]]
+    if replay is not None:
+        dataset = replay.epoch(epoch, method.companions)
+    else:
+        plan = view_plan(recipe.views, recipe.view_size, method.num_views)
+        if isinstance(source, StreamSource):
+            return stream_batches(
+                recipe, source, plan,
+                epoch=epoch, start_step=start_step, workers=workers, device=device,
+                rank=rank, num_processes=num_processes,
+            )  # fmt: skip
+        dataset = ViewDataset(source, plan, seed=recipe.seed, epoch=epoch, companions=method.companions)
+    share = BatchShare(
+        len(source),
+        optim.batch_size // optim.accumulation_steps,
+        num_batches=len(source) // optim.batch_size * optim.accumulation_steps,
+        start_batch=start_step * optim.accumulation_steps,
+        seed=recipe.seed,
+        epoch=epoch,
+        rank=rank,
+        num_processes=num_processes,
+    )
+    return DataLoader(
+        dataset,
+        batch_sampler=share,
+        collate_fn=collate_views if replay is None else collate_replayed,
+        num_workers=workers,
+        worker_init_fn=leave_interrupts_to_parent,
+        pin_memory=device.type == "cuda",
+        # A generator of its own: the loader would otherwise draw from the one that training uses.
+        generator=torch.Generator().manual_seed(0),
+    )
+
+
+class EpochBatches:
+    """The batches of one epoch after another; workers may begin with the next one before this one ends.
+
+    Args:
+        load: maps an epoch and the first of its steps to deliver to batches.
+        begins_early: whether there are workers, which can draw views while this process computes.
+    """
+
+    def __init__(self, load: Callable[[int, int], Iterable[dict[str, Any]]], *, begins_early: bool) -> None:
+        self.load, self.begins_early = load, begins_early
+        self._begun: tuple[int, Iterator[dict[str, Any]]] | None = None
+
+    def begin(self, epoch: int) -> None:
+        """Start the workers of an epoch that comes next."""
+        if self.begins_early and self._begun is None:
+            self._begun = (epoch, iter(self.load(epoch, 0)))
+
+    def rest_of(self, epoch: int, start_step: int) -> Iterable[dict[str, Any]]:
+        begun, self._begun = self._begun, None
+        if begun is not None and begun[0] == epoch and start_step == 0:
+            return begun[1]
+        return self.load(epoch, start_step)
+
+    def close(self) -> None:
+        """End the workers of an epoch that was begun and will not come."""
+        self._begun = None

@@ -1,0 +1,1 @@
+"""What a run is watched by: losses, rank and kNN during training, waiting for data."""

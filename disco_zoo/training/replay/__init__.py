@@ -1,0 +1,1 @@
+"""Cached teacher rows, replayed beside the views they belong to."""

@@ -1,0 +1,114 @@
+"""What a run leaves for people: pictures, `report.md`, the model card, and the table on the terminal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from disco_zoo.core.console import console, duration
+from disco_zoo.errors import BadData
+from disco_zoo.evaluation.measure import Measurement, recipe_bench
+from disco_zoo.plotting.embedding_map import plot_embedding_map
+from disco_zoo.plotting.style import plot_curves
+from disco_zoo.training.monitoring.health_report import health_lines
+from disco_zoo.training.monitoring.metric_logger import read_metrics
+from disco_zoo.training.report_advice import enough_line, load_lines
+from disco_zoo.training.run import Run
+from disco_zoo.training.run_folder import RunFolder
+from disco_zoo.zoo.catalog import load_catalog
+
+SHOWN_METRICS = {"knn20_top1": "kNN", "linear_top1": "linear"}
+
+
+def finish_training(run: Run) -> dict[str, Any] | None:
+    """Measure a trained student where there are labels; write pictures and report.md; return the facts of the run.
+
+    All processes call this; the first one alone writes, and the others return None.
+    """
+    measured = _measure(run) if run.data.has_labels and run.trainer.finished else None
+    if not run.is_main_process:
+        return None
+    facts = run.folder.read_json("run.json")
+    trained = facts["steps"] > 0
+    if trained:
+        write_curves(run.folder, run.recipe.name)
+    title = run.recipe.name if trained else f"{run.recipe.name}: the start, untrained"
+    lines = [f"# {title}", "", f"`{facts['command']}`", "", *fact_lines(facts)]
+    optim = run.recipe.optim
+    few = enough_line(len(run.data.trained_on), optim.batch_size, facts["total_steps"], optim.epochs)
+    if trained and few:
+        lines += ["", few]
+        console.print(few, soft_wrap=True)
+    if measured is not None:
+        protocol, measurement = measured
+        facts["figures"] = measurement.figures
+        run.folder.write_json("run.json", facts)
+        plot_embedding_map(
+            measurement.test_features.features, measurement.test_features.labels, run.data.train.class_names,
+            run.folder.figures / "embedding_map.png", f"{run.recipe.name}: test features",
+        )  # fmt: skip
+        lines += ["", "| metric | top-1, % |", "|---|---:|"]
+        lines += [f"| {metric} | {value:.2f} |" for metric, value in measurement.figures.items()]
+        lines += ["", f"Protocol: {protocol}.", "", "![map](figures/embedding_map.png)"]
+        shown = ", ".join(f"{title} {measurement.figures[metric]:.1f} %" for metric, title in SHOWN_METRICS.items())
+        console.print(f"{run.recipe.name}: {shown}", soft_wrap=True)
+    if trained:
+        lines += [*health_lines(run.folder.path, facts), "", "![curves](figures/curves.png)"]
+        lines += ["", "## How to load it", "", *load_lines(facts["student"])]
+    (run.folder.path / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    console.print(f"{'Student' if trained else 'Start'} and report are in {run.folder.path}", soft_wrap=True)
+    return facts
+
+
+def _measure(run: Run) -> tuple[str, Measurement] | None:
+    """None where the labels do not allow it: the training is done and its student stays."""
+    assert run.data.test is not None
+    try:
+        bench = recipe_bench(run.recipe, run.data.train, run.data.test, run.options.device)
+    except BadData as error:
+        console.print(f"Not measured: {error}", soft_wrap=True)
+        return None
+    return bench.protocol, bench.measure_student(run.parts.student, "measuring student")
+
+
+def write_curves(folder: RunFolder, name: str) -> None:
+    plot_curves(read_metrics(folder.path), folder.figures / "curves.png", f"{name}: training")
+
+
+def fact_lines(facts: dict[str, Any]) -> list[str]:
+    student, teacher = facts["student"], facts["teacher"]
+    lines = [
+        f"- student: {student['model']}, {student['parameters'] / 1e6:.2f} M parameters, {student['image_size']} px, "
+        f"sha256 `{student['sha256']}`",
+        f"- data: {facts['data']['images']} images of {_data_name(facts['data'])}, "
+        f"fingerprint `{facts['data']['fingerprint'][:16]}`",
+        f"- training: {facts['steps']} of {facts['total_steps']} steps, {duration(facts['training_seconds'])}, "
+        f"{facts['images_per_s']} images/s, {facts['data_wait_share']:.0%} of the time waiting for data, "
+        f"seed {facts['seed']}",
+        f"- hardware: {facts['hardware']['cpu_cores']} CPU cores ({facts['hardware']['cpu']})"
+        + "".join(f", {name}" for name in facts["hardware"]["accelerators"]),
+    ]
+    if extra := facts.get("extra_data"):
+        lines.insert(
+            2,
+            f"- extra data: {extra['images']} images of {extra['id']}, {extra['repeats']} times an epoch, "
+            f"fingerprint `{extra['fingerprint'][:16]}`",
+        )
+    if teacher is not None:
+        lines.insert(1, f"- teacher: {teacher['title']}, sha256 `{teacher['sha256'] or 'not a file'}`")
+        for cache in teacher.get("caches") or ():
+            lines.insert(2, f"- its embeddings: of {cache['views']} fixed views an image, from cache {cache['id']}")
+    if facts["unreadable_images"]:
+        lines.append(f"- {facts['unreadable_images']} images could not be read: unreadable_images.txt")
+    return lines
+
+
+def _data_name(data: dict[str, Any]) -> str:
+    """The recipe's data set where it has as many images, else what the user typed."""
+    known = load_catalog().datasets.get(data["id"])
+    return str(data["id"]) if known is not None and known.num_train == data["images"] else str(data["source"])
+
+
+def default_out(name: str, steps: int | None) -> Path:
+    """Where a run goes without `--out`; a look gets a folder of its own."""
+    return Path("runs") / (name if steps is None else f"{name}-{steps}-steps")

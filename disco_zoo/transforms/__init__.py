@@ -1,0 +1,1 @@
+"""Views and evaluation transforms: from an image to the pixels that a network sees."""

@@ -1,0 +1,1 @@
+"""Publishing weights on the Hugging Face Hub."""

@@ -1,0 +1,1 @@
+"""The catalog and what is made of it: tables, cards, citations. Imports no torch."""

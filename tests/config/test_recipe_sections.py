@@ -1,0 +1,130 @@
+"""Keys of `optim` and `student` that need or exclude each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from tiny_runs import toy_values
+
+from disco_zoo.config.recipe import load_recipe
+from disco_zoo.errors import BadRecipe
+
+
+def values(section: str, **changes: Any) -> dict[str, Any]:
+    """A recipe's values with changed keys of one section."""
+    base = toy_values("disco")
+    base["optim"]["schedule"] = "cosine_epoch"
+    base["student"].pop("head_hidden_dim")
+    return {**base, section: {**base[section], **changes}}
+
+
+def write(tmp_path: Path, content: dict[str, Any] | str) -> str:
+    path = tmp_path / "mine.yaml"
+    path.write_text(content if isinstance(content, str) else yaml.safe_dump(content), encoding="utf-8")
+    return str(path)
+
+
+def message(tmp_path: Path, content: dict[str, Any]) -> str:
+    with pytest.raises(BadRecipe) as error:
+        load_recipe(write(tmp_path, content))
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        (
+            {"momentum": 0.8, "optimizer": "adamw"},
+            "optim.momentum: belongs to optimizer sgd or larc or lars, not adamw",
+        ),
+        (
+            {"schedule": "multistep", "gamma": 0.2},
+            "missing key 'optim.milestones_epochs' (schedule multistep needs it)",
+        ),
+        (
+            {"schedule": "multistep", "milestones_epochs": [1]},
+            "missing key 'optim.gamma' (schedule multistep needs it)",
+        ),
+        ({"gamma": 0.2}, "optim.gamma: belongs to schedule multistep, not cosine_epoch; leave it out or write null"),
+        ({"milestones_epochs": [1]}, "optim.milestones_epochs: belongs to schedule multistep, not cosine_epoch"),
+        ({"schedule": "multistep", "gamma": 0.2, "milestones_epochs": [2, 1]}, "must grow, not [2, 1]"),
+        ({"schedule": "multistep", "gamma": 0.2, "milestones_epochs": [1, 1]}, "must grow, not [1, 1]"),
+        ({"schedule": "multistep", "gamma": 0.2, "milestones_epochs": []}, "optim.milestones_epochs: "),
+        ({"schedule": "multistep", "gamma": 0.2, "milestones_epochs": [0]}, "optim.milestones_epochs.0: "),
+        (
+            {"schedule": "multistep", "gamma": 0, "milestones_epochs": [1]},
+            "optim.gamma: input should be greater than 0",
+        ),
+        (
+            {"schedule": "constant", "final_lr_fraction": 0.1},
+            "optim.final_lr_fraction: belongs to schedule cosine_epoch or cosine_step, not constant",
+        ),
+        ({"final_lr_fraction": 1.5}, "optim.final_lr_fraction: input should be less than or equal to 1"),
+        ({"warmup_start_fraction": 0.1}, "optim.warmup_start_fraction: needs optim.warmup_epochs above 0"),
+        ({"schedule": "seed_official", "warmup_epochs": 5}, "optim.warmup_epochs: belongs to schedule cosine_epoch"),
+    ],
+)
+def test_keys_of_another_optimizer_or_schedule_are_faults(tmp_path: Path, changes: dict[str, Any], part: str) -> None:
+    found = message(tmp_path, values("optim", **changes))
+    assert part in found
+    assert found.count(";") <= 1  # nothing but that fault, and its remedy
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optimizer": "larc", "schedule": "cosine_step", "final_lr_fraction": 0.001},
+        {"optimizer": "lars", "schedule": "cosine_step", "warmup_epochs": 1.0, "warmup_start_fraction": 0.0},
+        {"schedule": "multistep", "milestones_epochs": [90, 120], "gamma": 0.2},
+        {"schedule": "seed_official"},
+        {"optimizer": "adamw"},
+    ],
+)
+def test_every_optimizer_and_schedule_resolves_to_a_recipe_that_loads_again(
+    tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    recipe = load_recipe(write(tmp_path, values("optim", **changes)))
+    assert {key: recipe.as_dict()["optim"][key] for key in changes} == changes
+    assert load_recipe(write(tmp_path, recipe.as_yaml())) == recipe
+
+
+@pytest.mark.parametrize(
+    ("changes", "part"),
+    [
+        ({"head_hidden_dim": 512, "head_hidden_ratio": 2.0}, "student.head_hidden_ratio: head_hidden_dim is set too"),
+        ({"head_hidden_ratio": 0.0}, "student.head_hidden_ratio: input should be greater than 0"),
+        ({"head_hidden_ratio": 2.0, "head": "linear"}, "student.head_hidden_ratio: head linear has no hidden layer"),
+        ({"head_dropout": 0.2, "head": "none"}, "student.head_dropout: head none has nothing to drop for"),
+        ({"head_dropout": 1.0}, "student.head_dropout: input should be less than 1"),
+        ({"head_dropout": 0.2, "options": {"drop_rate": 0.2}}, "student.head_dropout: options.drop_rate already drops"),
+        ({"options": {"num_classes": 10}}, "student.options.num_classes: a student has no classifier"),
+        ({"options": {"pretrained": True}}, "student.options.pretrained: the start is student.init; leave it out"),
+        (
+            {"options": {"drop_rate": [0.2]}},
+            "student.options.drop_rate: must be a finite number, a text, true or false",
+        ),
+        ({"options": {"drop_rate": 2}}, "student.options.drop_rate: must be a number from 0 to below 1, not 2"),
+        ({"options": {"drop_path_rate": "a"}}, "student.options.drop_path_rate: must be a number from 0 to below 1"),
+        ({"options": {"bn_momentum": None}}, "student.options.bn_momentum: must be a finite number, a text"),
+        ({"options": {"layer_scale": float("inf")}}, "student.options.layer_scale: must be a finite number"),
+        ({"options": 5}, "student.options: input should be an object"),
+    ],
+)
+def test_keys_of_the_student_that_exclude_each_other_are_faults(
+    tmp_path: Path, changes: dict[str, Any], part: str
+) -> None:
+    assert part in message(tmp_path, values("student", **changes))
+
+
+def test_ratio_takes_the_place_of_the_hidden_width_also_in_the_resolved_recipe(tmp_path: Path) -> None:
+    given = values("student", head="mlp_bn", head_hidden_ratio=2.0, options={"drop_path_rate": 0.2})
+    recipe = load_recipe(write(tmp_path, given))
+    assert (recipe.student.head_hidden_dim, recipe.student.head_hidden_ratio) == (None, 2.0)
+    assert load_recipe(write(tmp_path, recipe.as_yaml())) == recipe
+    plain = load_recipe(write(tmp_path, values("student")), ["student.options={drop_path_rate: 0.2}"])
+    assert plain.student.options == {"drop_path_rate": 0.2}
+    assert plain.digest() != load_recipe(write(tmp_path, values("student"))).digest()

@@ -1,0 +1,37 @@
+"""Progress off a terminal: a line now and then, and the last state once."""
+
+from __future__ import annotations
+
+import pytest
+from rich.console import Console
+
+from disco_zoo.core import console as progress
+from disco_zoo.core.console import StepProgress
+
+
+@pytest.fixture(autouse=True)
+def piped(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(progress, "console", Console(stderr=True, highlight=False))
+
+
+@pytest.mark.parametrize("every_seconds", [0.0, 1000.0])
+def test_the_last_state_is_printed_once(
+    every_seconds: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(progress, "LINE_EVERY_SECONDS", every_seconds)
+    with StepProgress("toy", 2) as bar:
+        bar.advance(1, "loss 2")
+        bar.advance(2, "loss 1")
+        bar.advance(2, "loss 1, kNN 50 %")
+    said = [line.replace("about 0 s left, ", "") for line in capsys.readouterr().err.splitlines()]
+    last = "toy: 2/2, loss 1, kNN 50 %"
+    assert said == (["toy: 1/2, loss 2", "toy: 2/2, loss 1", last] if every_seconds == 0 else [last])
+
+
+def test_work_that_fails_leaves_the_word_to_its_error(capsys: pytest.CaptureFixture[str]) -> None:
+    bar = StepProgress("toy", 2)
+    bar.advance(1, "loss 2")
+    bar.__exit__(OSError, OSError("gone"), None)
+    assert capsys.readouterr().err == ""
+    bar.__exit__(None, None, None)
+    assert "toy: 1/2" in capsys.readouterr().err

@@ -1,0 +1,88 @@
+"""Parquet: which rows, labels and class names a file or a folder of shards stands for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from data_makers import (
+    LABELS,
+    PIXELS,
+    make_parquet,
+    png,
+)
+
+from disco_zoo.data.open_source import open_source
+from disco_zoo.errors import BadData
+
+
+@pytest.mark.parametrize("word", ["test", "val", "validation"])
+def test_parquet_test_split_is_the_sibling(tmp_path: Path, word: str) -> None:
+    train = make_parquet(tmp_path / "pets_train.parquet")
+    make_parquet(tmp_path / f"pets_{word}.parquet", [1, 1, 1, 1, 1, 0])
+    assert open_source(train, "test").labels == [1, 1, 1, 1, 1, 0]
+    assert open_source(train, "train").labels == LABELS
+    assert open_source(tmp_path / f"pets_{word}.parquet", "test").labels == [1, 1, 1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("layout", ["{}-{:05d}-of-{n:05d}.parquet", "data/{}-{:05d}.parquet", "{}/{:04d}.parquet"])
+def test_folder_of_shards(tmp_path: Path, layout: str) -> None:
+    make_parquet(tmp_path / layout.format("train", 0, n=2))
+    make_parquet(tmp_path / layout.format("train", 1, n=2), [2] * 6)
+    make_parquet(tmp_path / layout.format("test", 0, n=1), [-1] * 6)  # a secret test set
+    make_parquet(tmp_path / layout.format("validation", 0, n=1), [1] * 6)
+    train = open_source(tmp_path, "train")
+    assert train.labels == LABELS + [2] * 6
+    assert train.image(10).tobytes() == PIXELS[4].tobytes()
+    assert open_source(tmp_path, "test").labels == [1] * 6
+
+
+def test_a_part_of_a_set_is_no_set(tmp_path: Path) -> None:
+    for number in (0, 2):
+        make_parquet(tmp_path / f"train-{number:05d}-of-00003.parquet")
+    with pytest.raises(BadData, match=r"holds 2 of the 3 files train-\*-of-00003\.parquet.*--resume"):
+        open_source(tmp_path)
+    make_parquet(tmp_path / "train-00001-of-00003.parquet")
+    assert len(open_source(tmp_path)) == 3 * len(LABELS)
+
+
+def test_split_column_selects_rows(tmp_path: Path) -> None:
+    path = make_parquet(tmp_path / "pets.parquet", split=["train", "val"] * 3)
+    train, test = open_source(path, "train"), open_source(path, "test")
+    assert (train.labels, test.labels) == ([0, 0, 1], [0, 1, 1])
+    assert test.image(2).tobytes() == PIXELS[5].tobytes()
+
+
+def test_parquet_without_labels_and_with_plain_bytes(tmp_path: Path) -> None:
+    path = make_parquet(tmp_path / "p.parquet", None, images=[png(i) for i in range(6)], caption=["a"] * 6)
+    source = open_source(path)
+    assert source.labels is None
+    assert source.image(5).tobytes() == PIXELS[5].tobytes()
+    assert source.path(5) == "p.parquet row 5"
+
+
+def test_parquet_labels_as_words_gaps_and_declared_names(tmp_path: Path) -> None:
+    words = open_source(make_parquet(tmp_path / "a.parquet", ["dog", "cat", "dog", "emu", "cat", "cat"]))
+    assert (words.labels, words.class_names) == ([1, 0, 1, 2, 0, 0], ["cat", "dog", "emu"])
+    assert open_source(make_parquet(tmp_path / "b.parquet", [0, None, 1, 1, 1, 1])).labels is None
+    features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["hen", "owl"]}}
+    declared = open_source(make_parquet(tmp_path / "c.parquet", metadata=features))
+    assert declared.class_names == ["hen", "owl"]
+    other = make_parquet(tmp_path / "d.parquet", None, fine_label=LABELS, coarse_label=[0] * 6)
+    assert open_source(other).labels == LABELS
+
+
+def test_class_names_from_stored_folders(tmp_path: Path) -> None:
+    folders = ["hen", "hen", "hen", "owl", "owl", "owl"]
+    cells = [{"bytes": png(i), "path": f"{folders[i]}/{i}.png"} for i in range(6)]
+    assert open_source(make_parquet(tmp_path / "a.parquet", images=cells)).class_names == ["hen", "owl"]
+    mixed = make_parquet(tmp_path / "b.parquet", [0, 1, 0, 1, 0, 1], images=cells)
+    assert open_source(mixed).class_names is None
+
+
+def test_row_group_cache_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("disco_zoo.data.formats.parquet.CACHE_BYTES", 1)
+    source = open_source(make_parquet(tmp_path / "a.parquet"))
+    for index in (0, 5, 1, 4, 2, 3):
+        assert source.image(index).tobytes() == PIXELS[index].tobytes()
+        assert len(source._cache) == 1  # type: ignore[attr-defined]

@@ -1,0 +1,142 @@
+"""A fine-tuning that stops goes on to the bit, and a folder is nobody else's."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from finetune_makers import checkpoint_of, run_finetune, tensors_of, toy_data, toy_settings, train
+from tiny_runs import differences
+
+from disco_zoo.errors import BadRunFolder, Interrupted
+from disco_zoo.tasks.finetune.run import LabelledData
+from disco_zoo.tasks.finetune.trainer import FinetuneTrainer
+from disco_zoo.training.monitoring.metric_logger import read_metrics
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> LabelledData:
+    return toy_data(tmp_path_factory.mktemp("toy"))
+
+
+@pytest.fixture(scope="module")
+def finished(data: LabelledData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("finished")
+    train(toy_settings(), data, folder)
+    return folder
+
+
+RESUMED: dict[str, dict[str, Any]] = {
+    "dropout_mix_strong": {"model": "dropping_student", "augment": "strong", "mixup": 0.3, "cutmix": 1.0},
+    "held_out_bf16": {"model": "test_efficientnet", "val_fraction": 0.3, "precision": "bf16"},
+}
+
+
+@pytest.fixture(scope="module")
+def straight(data: LabelledData, tmp_path_factory: pytest.TempPathFactory) -> dict[str, FinetuneTrainer]:
+    folder = tmp_path_factory.mktemp("straight")
+    return {name: train(toy_settings(**changes), data, folder / name) for name, changes in RESUMED.items()}
+
+
+@pytest.mark.parametrize("name", RESUMED)
+@pytest.mark.parametrize("stop", [2, 3, 4, 5])  # an epoch has 4 steps, with held-out images 3
+def test_resumed_run_equals_straight_run_bit_by_bit(
+    name: str, stop: int, data: LabelledData, straight: dict[str, FinetuneTrainer], tmp_path: Path
+) -> None:
+    settings = toy_settings(**RESUMED[name])
+    half = train(settings, data, tmp_path, steps=stop, workers=1 if stop == 2 else 0)
+    assert (half.progress.step, half.finished) == (stop, False)
+    torch.manual_seed(99)  # whatever another process would have drawn
+    resumed = train(settings, data, tmp_path, resume=True)
+    assert resumed.finished
+    assert differences(checkpoint_of(tmp_path), checkpoint_of(straight[name].folder.path)) == []
+    assert differences(tensors_of(resumed.classifier), tensors_of(straight[name].classifier)) == []
+    assert read_metrics(tmp_path) == read_metrics(straight[name].folder.path)
+
+
+def test_dropout_matters_in_these_runs(
+    data: LabelledData, straight: dict[str, FinetuneTrainer], tmp_path: Path
+) -> None:
+    """If the random state were not restored, the test above would see it."""
+    settings = toy_settings(**RESUMED["dropout_mix_strong"])
+    train(settings, data, tmp_path, steps=3)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    state["random"]["cpu"] = torch.Generator().manual_seed(5).get_state()
+    torch.save(state, tmp_path / "checkpoint.pt")
+    train(settings, data, tmp_path, resume=True)
+    assert differences(checkpoint_of(tmp_path), checkpoint_of(straight["dropout_mix_strong"].folder.path)) != []
+
+
+def test_what_ran_before_in_this_process_does_not_change_a_run(
+    data: LabelledData, straight: dict[str, FinetuneTrainer], tmp_path: Path
+) -> None:
+    torch.manual_seed(1234)
+    train(toy_settings(**RESUMED["dropout_mix_strong"]), data, tmp_path)
+    assert differences(checkpoint_of(tmp_path), checkpoint_of(straight["dropout_mix_strong"].folder.path)) == []
+
+
+def test_power_failure_loses_nothing_but_the_steps_since_the_checkpoint(
+    data: LabelledData, straight: dict[str, FinetuneTrainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = toy_settings(**RESUMED["dropout_mix_strong"], checkpoint_every_steps=2)
+    step = FinetuneTrainer._step
+
+    def fail_at_five(trainer: FinetuneTrainer, *batch: torch.Tensor) -> float:
+        if trainer.progress.step == 5:
+            raise KeyError("power")
+        return step(trainer, *batch)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(FinetuneTrainer, "_step", fail_at_five)
+        with pytest.raises(KeyError, match="power"):
+            train(settings, data, tmp_path)
+    assert checkpoint_of(tmp_path)["progress"]["step"] == 4
+    train(settings, data, tmp_path, resume=True)
+    expected = straight["dropout_mix_strong"].folder.path
+    assert differences(checkpoint_of(tmp_path), checkpoint_of(expected)) == []
+    assert read_metrics(tmp_path) == read_metrics(expected)
+
+
+def test_interrupt_finishes_the_step_and_saves(
+    data: LabelledData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = FinetuneTrainer._step
+
+    def interrupted(trainer: FinetuneTrainer, *batch: torch.Tensor) -> float:
+        if trainer.progress.step == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return step(trainer, *batch)
+
+    monkeypatch.setattr(FinetuneTrainer, "_step", interrupted)
+    with pytest.raises(Interrupted, match="stopped at step 3 of 8"):
+        train(toy_settings(), data, tmp_path / "run")
+    assert checkpoint_of(tmp_path / "run")["progress"]["step"] == 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [({"lr": 0.5}, "lr: 0.001 there, 0.5 here"), ({"seed": 3}, "seed: 0 there, 3 here")],
+)
+def test_resume_with_other_settings_is_refused(
+    changes: dict[str, Any], words: str, data: LabelledData, finished: Path
+) -> None:
+    with pytest.raises(BadRunFolder, match=words):
+        run_finetune(toy_settings(**changes), data, finished, resume=True)
+
+
+def test_folder_of_a_run_is_not_overwritten_nor_resumed_on_other_images(
+    data: LabelledData, finished: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(BadRunFolder, match="already holds a run"):
+        run_finetune(toy_settings(), data, finished)
+    with pytest.raises(BadRunFolder, match="holds no run to resume"):
+        run_finetune(toy_settings(), data, tmp_path / "none", resume=True)
+    other = toy_data(tmp_path / "other", num_train=25)
+    with pytest.raises(BadRunFolder, match="other images"):
+        run_finetune(toy_settings(), other, finished, resume=True)

@@ -1,0 +1,43 @@
+"""A trained head in use: loaded again, on photos."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from shape_images import SHAPES, make_mask_folder
+
+from disco_zoo.cli import main
+from disco_zoo.errors import BadRunFolder
+from disco_zoo.tasks.segmentation.check import check_masks
+from disco_zoo.tasks.segmentation.data import open_masked_pair
+from disco_zoo.tasks.segmentation.load import load_segmenter
+from disco_zoo.tasks.segmentation.scores import pixel_counts, segmentation_figures
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.mark.parametrize("start", [("--untrained", "--seed", "3"), ()])
+def test_a_head_loads_with_its_backbone_and_predicts_again(start: tuple[str, ...], tmp_path: Path) -> None:
+    data, out = make_mask_folder(tmp_path / "data", {"train": 12, "val": 4}, 64), tmp_path / "run"
+    model = "test_resnet" if start else "disco_effb0"
+    options = ("--device", "cpu", "--workers", "0", "--set", "image_size=64", "--set", "steps=1", *start)
+    assert main(["segment", model, "--data", str(data), "--out", str(out), *options]) == 0
+    before = torch.get_rng_state()
+    loaded = load_segmenter(out)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert loaded.class_names == ("background", *SHAPES)
+    test = check_masks(*open_masked_pair(str(data)))[1]
+    counts = sum(
+        pixel_counts(loaded.predict(path), test.mask(n), 4) for n, (path, _) in enumerate(test.pairs)
+    )  # the figures of the run, again
+    figures = json.loads((out / "run.json").read_text())["figures"]
+    assert segmentation_figures(counts, loaded.class_names) == figures  # type: ignore[arg-type]
+    facts = json.loads((out / "run.json").read_text())
+    (out / "run.json").write_text(json.dumps({**facts, "backbone_sha256": "0" * 64}))
+    with pytest.raises(BadRunFolder, match="a head for other weights"):
+        load_segmenter(out)
+    with pytest.raises(BadRunFolder, match="holds no trained head"):
+        load_segmenter(data)

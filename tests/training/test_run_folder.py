@@ -1,0 +1,175 @@
+"""Who may write into a run folder, and what stands in it afterwards."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import importlib.metadata
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+from tiny_runs import subprocess_environment, toy_parquet, toy_recipe, train
+
+from disco_zoo.config.recipe import load_recipe
+from disco_zoo.core.environment import benchmark_line, hardware_line
+from disco_zoo.errors import BadRunFolder
+from disco_zoo.training.run_folder import RunFolder, require_begun
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+HOLD = """
+import sys, pathlib
+from filelock import FileLock
+lock = FileLock(pathlib.Path(sys.argv[1]) / ".lock")
+lock.acquire(timeout=0)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy_parquet(tmp_path_factory.mktemp("data"))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file() and path.name != ".lock"}
+
+
+def test_folder_in_use_by_another_process_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLD, str(folder)], env=subprocess_environment(), text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as holder:  # fmt: skip
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(BadRunFolder, match=r"is in use by another run.*--out"):
+            RunFolder(folder, toy_recipe(), resume=False)
+        assert contents(folder) == {}
+        holder.communicate("")
+    RunFolder(folder, toy_recipe(), resume=False).close()
+
+
+def test_run_that_fails_to_build_leaves_its_folder_free(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(Exception, match="larger than the data"):
+        train(toy_recipe("moco_v2", optim__batch_size=64, method__queue_size=64), data, tmp_path)
+    train(toy_recipe("moco_v2"), data, tmp_path, steps=1)
+
+
+def test_finished_run_is_not_overwritten_without_resume(data: Path, tmp_path: Path) -> None:
+    train(toy_recipe("moco_v2"), data, tmp_path, steps=1)
+    before = contents(tmp_path)
+    with pytest.raises(BadRunFolder, match=r"already holds a run\. Add --resume"):
+        train(toy_recipe("moco_v2"), data, tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_run_of_another_recipe_is_not_resumed_and_the_message_names_the_difference(data: Path, tmp_path: Path) -> None:
+    train(toy_recipe("moco_v2"), data, tmp_path, steps=1)
+    before = contents(tmp_path)
+    with pytest.raises(BadRunFolder, match=r"another recipe \(optim\.base_lr: 1\.0 there, 0\.5 here\)"):
+        train(toy_recipe("moco_v2", optim__base_lr=0.5), data, tmp_path, resume=True)
+    assert contents(tmp_path) == before
+
+
+def test_how_often_a_run_logs_may_change_on_resume(data: Path, tmp_path: Path) -> None:
+    train(toy_recipe("moco_v2"), data, tmp_path, steps=1)
+    train(toy_recipe("moco_v2", log__log_every_steps=3), data, tmp_path, resume=True, steps=3)
+    assert load_recipe(str(tmp_path / "recipe.yaml")).log.log_every_steps == 3
+
+
+def test_resume_where_nothing_has_begun_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BadRunFolder, match="holds no run to resume"):
+        require_begun(tmp_path / "none", tmp_path / "none" / "baseline")
+    (tmp_path / "pair" / "baseline").mkdir(parents=True)
+    (tmp_path / "pair" / "baseline" / "recipe.yaml").write_text("name: x\n")
+    require_begun(tmp_path / "pair", tmp_path / "pair" / "baseline")
+
+
+def test_resume_before_the_first_checkpoint_starts_from_the_beginning(data: Path, tmp_path: Path) -> None:
+    RunFolder(tmp_path, toy_recipe("moco_v2"), resume=False).close()
+    assert train(toy_recipe("moco_v2"), data, tmp_path, resume=True, steps=2)["position"]["step"] == 2
+
+
+def test_file_in_place_of_the_folder_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run").write_text("")
+    with pytest.raises(BadRunFolder, match=r"cannot write to .*run: File exists\. Choose another"):
+        RunFolder(tmp_path / "run", toy_recipe(), resume=False)
+
+
+def test_folder_without_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(Path, "mkdir", denied)
+    with pytest.raises(BadRunFolder, match=r"cannot write to .*: Permission denied\. Choose another folder with --out"):
+        RunFolder(tmp_path / "run", toy_recipe(), resume=False)
+
+
+def test_full_disk_while_saving_keeps_the_last_checkpoint(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(toy_recipe("moco_v2"), data, tmp_path, steps=2)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+
+    def full(state: object, path: Path) -> None:
+        Path(path).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        with pytest.raises(BadRunFolder, match=r"no space left.*--resume"):
+            train(toy_recipe("moco_v2"), data, tmp_path, resume=True)
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    assert not list(tmp_path.glob("*.partial")) + list(tmp_path.glob(".*.partial"))
+    assert train(toy_recipe("moco_v2"), data, tmp_path, resume=True)["position"]["step"] == 6
+
+
+def test_damaged_checkpoint_is_named(data: Path, tmp_path: Path) -> None:
+    train(toy_recipe("moco_v2"), data, tmp_path, steps=1)
+    path = tmp_path / "checkpoint.pt"
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(BadRunFolder, match=r"checkpoint\.pt is damaged"):
+        train(toy_recipe("moco_v2"), data, tmp_path, resume=True)
+
+
+def test_processes_that_do_not_write_neither_claim_nor_create(tmp_path: Path) -> None:
+    first = RunFolder(tmp_path / "run", toy_recipe(), resume=False)
+    RunFolder(tmp_path / "run", toy_recipe(), resume=False, writes=False).close()
+    RunFolder(tmp_path / "other", toy_recipe(), resume=False, writes=False)
+    assert not (tmp_path / "other").exists()
+    first.close()
+
+
+def test_finished_folder_holds_facts_that_can_be_checked(data: Path, tmp_path: Path) -> None:
+    recipe = toy_recipe()
+    train(recipe, data, tmp_path)
+    facts = json.loads((tmp_path / "run.json").read_text())
+    student = tmp_path / "student.safetensors"
+    assert facts["student"]["sha256"] == hashlib.sha256(student.read_bytes()).hexdigest()
+    assert facts["student"]["size_bytes"] == student.stat().st_size
+    assert (facts["steps"], facts["total_steps"], facts["seed"]) == (6, 6, 0)
+    assert facts["data"].pop("source").endswith("toy_train.parquet")
+    assert facts["data"] | {"fingerprint": ""} == {"id": "cifar10", "split": "train", "images": 26, "fingerprint": ""}
+    assert len(facts["data"]["fingerprint"]) == 64
+    assert facts["recipe_sha256"] == recipe.digest()
+    assert facts["teacher"]["title"] == "test_resnet (random weights)"
+    assert facts["versions"]["torch"] == importlib.metadata.version("torch")
+    assert facts["hardware"]["cpu_cores"] >= 1
+    assert load_recipe(str(tmp_path / "recipe.yaml")) == recipe
+    with safe_open(student, framework="pt") as file:
+        assert file.metadata() == {"recipe": "toy_disco", "recipe_sha256": recipe.digest(), "step": "6"}
+        assert {file.get_tensor(key).dtype for key in file.keys()} <= {torch.float16, torch.int64}  # noqa: SIM118
+
+
+def test_a_benchmarks_line_names_machine_threads_and_torch() -> None:
+    torch_version = importlib.metadata.version("torch")
+    assert benchmark_line(1) == f"{hardware_line()}, 1 thread, torch {torch_version}"
+    assert benchmark_line(2) == f"{hardware_line()}, 2 threads, torch {torch_version}"
