@@ -18,9 +18,16 @@ from disco_zoo.core.environment import benchmark_line
 from disco_zoo.models.encoder import channels_last_pays
 
 MODELS = (
-    "efficientnet_b0", "efficientnet_b1", "mobilenetv2_100", "mobilenetv3_large_100", "resnet18", "resnet34",
-    "resnet50", "vit_tiny_patch16_224", "xcit_tiny_12_p16_224",
-)  # fmt: skip
+    "efficientnet_b0",
+    "efficientnet_b1",
+    "mobilenetv2_100",
+    "mobilenetv3_large_100",
+    "resnet18",
+    "resnet34",
+    "resnet50",
+    "vit_tiny_patch16_224",
+    "xcit_tiny_12_p16_224",
+)
 
 
 def step(network: nn.Module, images: torch.Tensor) -> None:

@@ -18,10 +18,16 @@ from typing import Any
 
 RECIPE = "photos/disco_effb0.coss_lite2_photos"
 LARGE = (
-    "student.image_size=224", "views.size=null", "teacher.image_size=224", "optim.batch_size=256",
-    "optim.precision=bf16", "data.max_images=20000", "eval.image_size=224", "eval.resize_size=256",
+    "student.image_size=224",
+    "views.size=null",
+    "teacher.image_size=224",
+    "optim.batch_size=256",
+    "optim.precision=bf16",
+    "data.max_images=20000",
+    "eval.image_size=224",
+    "eval.resize_size=256",
     "log.knn_every_epochs=0",
-)  # fmt: skip
+)
 RUNS = {"teacher asked": "teacher.cache_views=null", "teacher cached": "teacher.cache_views=1"}
 
 

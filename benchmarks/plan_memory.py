@@ -23,12 +23,18 @@ from measure_training_memory import measured_recipe, peak_of_training
 
 MIB = 2**20
 CASES = (
-    ("resnet18", 32, 128, "moco_v2"), ("mobilenetv3_large_100", 64, 64, "moco_v2"),
-    ("efficientnet_b0", 64, 64, "moco_v2"), ("resnet18", 32, 256, "simclr"), ("resnet34", 64, 64, "disco"),
-    ("resnet50", 64, 32, "moco_v2"), ("efficientnet_b0", 96, 32, "disco"), ("mobilenetv3_large_100", 96, 64, "simclr"),
-    ("vit_tiny_patch16_224", 64, 64, "moco_v2"), ("vit_tiny_patch16_224", 96, 64, "disco"),
+    ("resnet18", 32, 128, "moco_v2"),
+    ("mobilenetv3_large_100", 64, 64, "moco_v2"),
+    ("efficientnet_b0", 64, 64, "moco_v2"),
+    ("resnet18", 32, 256, "simclr"),
+    ("resnet34", 64, 64, "disco"),
+    ("resnet50", 64, 32, "moco_v2"),
+    ("efficientnet_b0", 96, 32, "disco"),
+    ("mobilenetv3_large_100", 96, 64, "simclr"),
+    ("vit_tiny_patch16_224", 64, 64, "moco_v2"),
+    ("vit_tiny_patch16_224", 96, 64, "disco"),
     ("resnet18", 96, 32, "disco"),
-)  # fmt: skip
+)
 
 
 def main() -> None:

@@ -23,9 +23,11 @@ COMMANDS = {
     "disco-zoo --help": [SCRIPT, "--help"],
     "disco-zoo list": [SCRIPT, "list"],
     "disco-zoo plan in1k/disco_effb0.disco_mocov2_r50_in1k": [
-        SCRIPT, "plan", "in1k/disco_effb0.disco_mocov2_r50_in1k",
+        SCRIPT,
+        "plan",
+        "in1k/disco_effb0.disco_mocov2_r50_in1k",
     ],
-}  # fmt: skip
+}
 
 
 def seconds(command: list[str]) -> float:

@@ -132,9 +132,13 @@ def main() -> None:
         )
     torch.set_num_threads(args.threads)
     fixed = [
-        f"optim.batch_size={args.batch_size}", "optim.epochs=100", "optim.warmup_epochs=0",
-        f"log.log_every_steps={STEPS_A_RECORD}", "log.checkpoint_every_steps=100000", "log.knn_every_epochs=0",
-    ]  # fmt: skip
+        f"optim.batch_size={args.batch_size}",
+        "optim.epochs=100",
+        "optim.warmup_epochs=0",
+        f"log.log_every_steps={STEPS_A_RECORD}",
+        "log.checkpoint_every_steps=100000",
+        "log.knn_every_epochs=0",
+    ]
     recipe = load_recipe(args.recipe, [*fixed, *args.overrides])
     # All steps lie in one epoch: a checkpoint is written at its end.
     source = Noise(args.batch_size * (STEPS_A_RECORD + args.steps + 1), recipe.view_size)

@@ -68,8 +68,13 @@ def pair(seed: int, given: argparse.Namespace, changes: list[str]) -> dict[str, 
             disco_zoo("train", recipe, *resume, *changes, *own, "--out", folder)
     straight, shipped = (curve_of(folder) for folder in folders.values())
     budget, target = straight[-1]
-    return {"seed": seed, "target": target, "budget": budget, "reached": seconds_to(shipped, target),
-            "last": shipped[-1][1]}  # fmt: skip
+    return {
+        "seed": seed,
+        "target": target,
+        "budget": budget,
+        "reached": seconds_to(shipped, target),
+        "last": shipped[-1][1],
+    }
 
 
 def main() -> None:

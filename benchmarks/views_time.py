@@ -26,9 +26,15 @@ from disco_zoo.data.source_image import SourceImage, to_rgb
 from disco_zoo.transforms.view_recipes import VIEW_RECIPES, draw_view
 
 CASES = (
-    ("moco_v2", 224), ("moco_v2", 96), ("moco_v2", 32), ("moco_v1", 224), ("swav", 224), ("simclr", 224),
-    ("plain", 224), ("plain", 32),
-)  # fmt: skip
+    ("moco_v2", 224),
+    ("moco_v2", 96),
+    ("moco_v2", 32),
+    ("moco_v1", 224),
+    ("swav", 224),
+    ("simclr", 224),
+    ("plain", 224),
+    ("plain", 32),
+)
 VIEWS = 2
 Draw = Callable[[bytes, int], list[Tensor]]
 

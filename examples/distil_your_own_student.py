@@ -74,9 +74,13 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=64)
     args = parser.parse_args()
     figures = distil(
-        args.photos, args.out, teacher=args.teacher, epochs=args.epochs, image_size=args.image_size,
+        args.photos,
+        args.out,
+        teacher=args.teacher,
+        epochs=args.epochs,
+        image_size=args.image_size,
         batch_size=args.batch_size,
-    )  # fmt: skip
+    )
     for subject, measured in figures.items():
         print(subject + ":", ", ".join(f"{name} {percent:.1f} %" for name, percent in measured.items()))
     parameters = sum(weight.numel() for weight in load_student(args.out).parameters())

@@ -31,8 +31,10 @@ def main():
     optimizer = torch.optim.SGD(parameters, lr=0.03, momentum=0.9, weight_decay=1e-4)
     loader = torch.utils.data.DataLoader(
         ImageFolder(given.data, MoCoV2Transform(input_size=given.size)),
-        batch_size=given.batch_size, shuffle=True, drop_last=True,
-    )  # fmt: skip
+        batch_size=given.batch_size,
+        shuffle=True,
+        drop_last=True,
+    )
 
     def batches():
         while True:

@@ -71,11 +71,20 @@ def main():
     timm_wrapper._get_forward_features_fn = whole_features
     with tempfile.TemporaryDirectory() as out:
         lightly_train.pretrain(
-            out=out, overwrite=True, data=given.data, model="timm/efficientnet_b0", method=given.method,
-            method_args=method_args, transform_args={"image_size": (given.size, given.size)},
-            batch_size=given.batch_size, num_workers=0, epochs=1000, accelerator="cpu", optim="adamw",
+            out=out,
+            overwrite=True,
+            data=given.data,
+            model="timm/efficientnet_b0",
+            method=given.method,
+            method_args=method_args,
+            transform_args={"image_size": (given.size, given.size)},
+            batch_size=given.batch_size,
+            num_workers=0,
+            epochs=1000,
+            accelerator="cpu",
+            optim="adamw",
             model_args={"pretrained": False},
-        )  # fmt: skip
+        )
 
 
 if __name__ == "__main__":

@@ -131,9 +131,13 @@ class Running:
         filled = [word.format(folder=folder, out=out) for word in contestant.arguments]
         environment = {**os.environ, "OMP_NUM_THREADS": str(threads), "DISCO_ZOO_CACHE": str(out.parent / "caches")}
         self.process = subprocess.Popen(
-            [python, str(HERE / contestant.script), *filled], env=environment, text=True, stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE, stderr=(out.parent / f"{out.name}.log").open("w"),
-        )  # fmt: skip
+            [python, str(HERE / contestant.script), *filled],
+            env=environment,
+            text=True,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=(out.parent / f"{out.name}.log").open("w"),
+        )
         self._expect("ready")
 
     def take(self, steps: int) -> float:

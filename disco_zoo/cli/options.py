@@ -31,16 +31,20 @@ OUT = click.option("--out", type=click.Path(path_type=Path), help="Run folder.  
 STEPS = click.option("--steps", type=click.IntRange(min=1), help="Stop after this many steps, for a look.")
 RESUME = click.option("--resume", is_flag=True, help="Go on with the run in --out, exactly where it stopped.")
 VIEW_WORKERS = click.option(
-    "--workers", type=click.IntRange(min=0),
+    "--workers",
+    type=click.IntRange(min=0),
     help="Processes that draw views; the views are the same.  [default: cores - 1, at most 8]",
-)  # fmt: skip
+)
 READ_WORKERS = click.option(
     "--workers", type=click.IntRange(min=0), help="Processes that read images.  [default: cores - 1, at most 8]"
 )
 SET = click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE",
+    "--set",
+    "overrides",
+    multiple=True,
+    metavar="KEY=VALUE",
     help="Change one key of the recipe, e.g. optim.epochs=2. Repeatable.",
-)  # fmt: skip
+)
 _OPTIONS: list[Callable[[Any], Any]] = [
     DATA,
     EVAL_DATA,
@@ -52,7 +56,7 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     DEVICE,
     VIEW_WORKERS,
     JSON,
-]  # fmt: skip
+]
 
 
 def with_options(options: Sequence[Any]) -> Callable[[Any], Any]:

@@ -116,9 +116,14 @@ def what_is_compared(recipes: Sequence[Recipe]) -> str:
 
 
 def compare(
-    names: Sequence[str], *, student: str, data: str | None, eval_data: str | None, overrides: Sequence[str],
+    names: Sequence[str],
+    *,
+    student: str,
+    data: str | None,
+    eval_data: str | None,
+    overrides: Sequence[str],
     options: CompareOptions,
-) -> Comparison:  # fmt: skip
+) -> Comparison:
     """Compare recipes on one budget.
 
     Raises:
@@ -159,7 +164,7 @@ def compare(
         },
         seeds=list(options.seeds),
         command=options.command,
-    )  # fmt: skip
+    )
 
 
 def _baseline_first(recipes: dict[str, Recipe]) -> dict[str, Recipe]:
@@ -184,9 +189,11 @@ def _plan(
 
 
 def _rows(
-    recipes: Mapping[str, Recipe], runs: Sequence[PlannedRun], figures: Sequence[dict[str, float]],
+    recipes: Mapping[str, Recipe],
+    runs: Sequence[PlannedRun],
+    figures: Sequence[dict[str, float]],
     speeds: Mapping[str, Speed],
-) -> list[Row]:  # fmt: skip
+) -> list[Row]:
     """One row a recipe, in the recipes' order: the baseline first."""
     by_name = {name: [found for run, found in zip(runs, figures, strict=True) if run.name == name] for name in recipes}
     base = next(iter(by_name.values()))
@@ -199,10 +206,19 @@ def _rows(
         }
         facts = [json.loads((run.folder / "run.json").read_text(encoding="utf-8")) for run in runs if run.name == name]
         peaks = [fact["peak_memory_mib"] for fact in facts if fact.get("peak_memory_mib") is not None]
-        rows.append(Row(
-            label_of(recipe), recipe.name, recipe.method["name"], facts[0]["teacher"] and facts[0]["teacher"]["title"],
-            _views(recipe), own, differences, max(peaks, default=None), speeds.get(name),
-        ))  # fmt: skip
+        rows.append(
+            Row(
+                label_of(recipe),
+                recipe.name,
+                recipe.method["name"],
+                facts[0]["teacher"] and facts[0]["teacher"]["title"],
+                _views(recipe),
+                own,
+                differences,
+                max(peaks, default=None),
+                speeds.get(name),
+            )
+        )
     return rows
 
 

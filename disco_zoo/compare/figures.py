@@ -37,9 +37,12 @@ def measure_beside(recipes: Mapping[str, Recipe], seeds: Sequence[int], bench: B
     for size in dict.fromkeys((bench.image_size, section.image_size or bench.image_size)):
         title = f"teacher, {size} px"
         figures[title] = bench.measure(
-            teacher.backbone, mean=teacher.loaded.mean, std=teacher.loaded.std, label=f"measuring {title}",
+            teacher.backbone,
+            mean=teacher.loaded.mean,
+            std=teacher.loaded.std,
+            label=f"measuring {title}",
             image_size=None if size == bench.image_size else size,
-        ).figures  # fmt: skip
+        ).figures
     return figures
 
 

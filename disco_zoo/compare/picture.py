@@ -42,10 +42,16 @@ def _accuracy(axis: Any, rows: list[Row], comparison: Comparison) -> None:
         (LINEAR, "linear", COLOURS[3], "D", -0.12),
     ):
         axis.errorbar(
-            [row.mean(metric) for row in rows], [place + shift for place in range(len(rows))],
+            [row.mean(metric) for row in rows],
+            [place + shift for place in range(len(rows))],
             xerr=[row.deviation(metric) or 0.0 for row in rows],
-            linestyle="none", marker=marker, markersize=5, color=colour, capsize=2, label=title,
-        )  # fmt: skip
+            linestyle="none",
+            marker=marker,
+            markersize=5,
+            color=colour,
+            capsize=2,
+            label=title,
+        )
     lines = {"untrained start": ":", **dict.fromkeys(list(comparison.beside)[1:][-1:], "--")}
     for title, style in lines.items():
         axis.axvline(

@@ -111,9 +111,13 @@ def _start(run: PlannedRun, options: Sequence[str], jobs: int) -> subprocess.Pop
         environment["OMP_NUM_THREADS"] = str(max(1, usable_cores() // jobs))
     with run.log.open("ab") as log:
         return subprocess.Popen(
-            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment,
+            command,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            env=environment,
             start_new_session=True,  # Ctrl-C is for this process alone, which then tells each run once
-        )  # fmt: skip
+        )
 
 
 def _settle(run: PlannedRun, exit_code: int) -> None:

@@ -37,10 +37,14 @@ class StepProgress:
         self._started = self._last_line = time.monotonic()
         self._unsaid = ""  # the latest line, where it is not printed yet
         self._bar = Progress(
-            TextColumn("{task.description}"), BarColumn(bar_width=24), TaskProgressColumn(),
-            TimeRemainingColumn(), TextColumn("{task.fields[figures]}"),
-            console=console, disable=not console.is_terminal,
-        )  # fmt: skip
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[figures]}"),
+            console=console,
+            disable=not console.is_terminal,
+        )
         self._task = self._bar.add_task(label, total=total, completed=done, figures="")
 
     def __enter__(self) -> StepProgress:

@@ -15,9 +15,18 @@ from disco_zoo.errors import CannotWrite
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
 
 _CANNOT_WRITE = (
-    errno.EACCES, errno.EDQUOT, errno.EEXIST, errno.EFBIG, errno.EIO, errno.EISDIR, errno.ENOENT, errno.ENOSPC,
-    errno.ENOTDIR, errno.EPERM, errno.EROFS,
-)  # fmt: skip
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EEXIST,
+    errno.EFBIG,
+    errno.EIO,
+    errno.EISDIR,
+    errno.ENOENT,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+)
 
 
 def write_whole(path: Path, write: Callable[[Path], object], name: Callable[[Path], Path] | None = None) -> Path:

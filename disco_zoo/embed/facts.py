@@ -84,12 +84,21 @@ def facts_of(
     if image_size is not None:
         size, resize = image_size, None
     return EmbeddingFacts(
-        model=named.name, network=named.network, weights_sha256=backbone_fingerprint(named.backbone),
-        image_size=size, resize_size=resize_size or resize or eval_resize_size(size),
-        mean=named.mean, std=named.std, normalised=normalised, number_type="float16" if half else "float32",
-        data=data, split=split, data_fingerprint=source.fingerprint(), num_images=len(source),
+        model=named.name,
+        network=named.network,
+        weights_sha256=backbone_fingerprint(named.backbone),
+        image_size=size,
+        resize_size=resize_size or resize or eval_resize_size(size),
+        mean=named.mean,
+        std=named.std,
+        normalised=normalised,
+        number_type="float16" if half else "float32",
+        data=data,
+        split=split,
+        data_fingerprint=source.fingerprint(),
+        num_images=len(source),
         class_names=None if source.class_names is None else tuple(source.class_names),
-    )  # fmt: skip
+    )
 
 
 def facts_from_json(text: str | bytes, title: str) -> EmbeddingFacts:

@@ -55,15 +55,18 @@ def as_json(file: EmbeddingFile, found: Sequence[Found]) -> dict[str, Any]:
                 "query": one.query.title,
                 "hits": [
                     {
-                        "rank": rank, "cosine": hit.cosine, "name": file.names[hit.row],
-                        "index": int(file.indices[hit.row]), "label": label_text(file, hit.row),
+                        "rank": rank,
+                        "cosine": hit.cosine,
+                        "name": file.names[hit.row],
+                        "index": int(file.indices[hit.row]),
+                        "label": label_text(file, hit.row),
                     }
                     for rank, hit in enumerate(one.hits, 1)
                 ],
             }
             for one in found
         ],
-    }  # fmt: skip
+    }
 
 
 def as_page(file: EmbeddingFile, found: Sequence[Found], pictures: Pictures) -> str:

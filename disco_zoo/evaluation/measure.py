@@ -106,22 +106,37 @@ class Bench:
         with StepProgress(label, sum(map(len, chosen))) as progress:
             train, test = (
                 shared_features(
-                    backbone, source, image_size=image_size or self.image_size,
-                    resize_size=image_size or self.resize_size, mean=mean, std=std, device=self.device,
-                    workers=self.workers, indices=indices, progress=progress.part(first),
+                    backbone,
+                    source,
+                    image_size=image_size or self.image_size,
+                    resize_size=image_size or self.resize_size,
+                    mean=mean,
+                    std=std,
+                    device=self.device,
+                    workers=self.workers,
+                    indices=indices,
+                    progress=progress.part(first),
                 )
                 for source, indices, first in zip((self.train, self.test), chosen, (0, len(chosen[0])), strict=True)
-            )  # fmt: skip
+            )
         if rank() != 0:
             return Measurement({}, test)
         if self.linear == "fast":
             linear = linear_probe_on_features(train, test)
         else:
             linear = linear_probe(
-                backbone, train.features.shape[1], self.train, self.test, protocol=self.linear,
-                image_size=image_size or self.image_size, resize_size=image_size or self.resize_size,
-                mean=mean, std=std, device=self.device, workers=self.workers,
-            )  # fmt: skip
+                backbone,
+                train.features.shape[1],
+                self.train,
+                self.test,
+                protocol=self.linear,
+                image_size=image_size or self.image_size,
+                resize_size=image_size or self.resize_size,
+                mean=mean,
+                std=std,
+                device=self.device,
+                workers=self.workers,
+            )
         figures = {**_knn(train, test), "linear_top1": linear.top1}
         if backbone_fingerprint(backbone) != before:
             raise RuntimeError("evaluation changed the backbone")  # a bug of ours, not of the user's

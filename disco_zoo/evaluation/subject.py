@@ -95,9 +95,16 @@ class Subject:
         bench = self.bench
         with StepProgress(f"features, {source.split}", len(source)) as progress:
             return extract_features(
-                self.backbone, source, image_size=bench.image_size, resize_size=self.resize_size, mean=self.mean,
-                std=self.std, device=bench.device, workers=bench.workers, progress=progress.update,
-            )  # fmt: skip
+                self.backbone,
+                source,
+                image_size=bench.image_size,
+                resize_size=self.resize_size,
+                mean=self.mean,
+                std=self.std,
+                device=bench.device,
+                workers=bench.workers,
+                progress=progress.update,
+            )
 
 
 def load_subject(

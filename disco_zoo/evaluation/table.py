@@ -132,9 +132,12 @@ def _table(results: list[dict[str, Any]]) -> ResultTable:
     look = ", a look" if results[0]["look"] else ""
     return ResultTable(
         f"{TASKS.get(results[0]['task'], results[0]['task'])}, {MODES[_mode_of(results[0])]}{look}",
-        _images_text(results[0]), columns, tuple(rows), _notes(results),
+        _images_text(results[0]),
+        columns,
+        tuple(rows),
+        _notes(results),
         tuple(dict.fromkeys(str(result["command"]) for result in results)),
-    )  # fmt: skip
+    )
 
 
 def _require_one_model(column: str, results: list[dict[str, Any]]) -> None:

@@ -108,9 +108,17 @@ def measure_knn(subject: Subject, protocol: KnnProtocol, seed: int = 0) -> Evalu
     figures = {f"{name}_top1": top1 for name, (top1, _) in shown.items()}
     figures |= {f"{name}_top5": top5 for name, (_, top5) in shown.items() if top5 is not None}
     return Evaluation(
-        "knn", protocol.name, f"{protocol.label()}, {_sizes(subject)}", subject, figures, len(test), seed,
-        time.perf_counter() - started, details, train.unreadable + test.unreadable,
-    )  # fmt: skip
+        "knn",
+        protocol.name,
+        f"{protocol.label()}, {_sizes(subject)}",
+        subject,
+        figures,
+        len(test),
+        seed,
+        time.perf_counter() - started,
+        details,
+        train.unreadable + test.unreadable,
+    )
 
 
 def measure_linear(subject: Subject, name: str, options: ProbeOptions) -> Evaluation:
@@ -135,9 +143,14 @@ def measure_semi(
     part = f"{len(train)} labels of {list_file.name}" if list_file else f"{percent} % of the labels, class-balanced"
     mode = _mode(protocol)
     return _measure(
-        subject.with_train(train), protocol, options, "semi", f"semi-supervised {mode}, {part}",
-        f"semi{percent.replace('.', '_')}_{mode}", share,
-    )  # fmt: skip
+        subject.with_train(train),
+        protocol,
+        options,
+        "semi",
+        f"semi-supervised {mode}, {part}",
+        f"semi{percent.replace('.', '_')}_{mode}",
+        share,
+    )
 
 
 def measure_transfer(subject: Subject, protocol: Protocol, options: ProbeOptions) -> Evaluation:
@@ -168,10 +181,17 @@ def _measure(
     details: dict[str, Any] = {"source": protocol.source, "mode": _mode(protocol), "best_epoch": result.best_epoch}
     details |= {"top1_per_epoch": result.top1_per_epoch, "top1_per_epoch_by_lr": result.top1_per_epoch_by_lr}
     return Evaluation(
-        task, result.protocol, f"{title}: {result.protocol}, {_sizes(subject)}", subject,
-        _figures(result, metric), num_scored, options.seed, time.perf_counter() - started,
-        details | {"settings": result.settings}, result.unreadable,
-    )  # fmt: skip
+        task,
+        result.protocol,
+        f"{title}: {result.protocol}, {_sizes(subject)}",
+        subject,
+        _figures(result, metric),
+        num_scored,
+        options.seed,
+        time.perf_counter() - started,
+        details | {"settings": result.settings},
+        result.unreadable,
+    )
 
 
 def check_options(protocol: Protocol, options: ProbeOptions, share: float = 1.0) -> None:
@@ -193,10 +213,18 @@ def _probe(
 ) -> LinearResult:
     bench = subject.bench
     common: dict[str, Any] = {
-        "image_size": bench.image_size, "resize_size": subject.resize_size, "mean": subject.mean, "std": subject.std,
-        "batch_size": options.batch_size, "epochs": options.epochs, "seed": options.seed, "device": bench.device,
-        "workers": bench.workers, "progress": progress.update, "checkpoint": options.checkpoint,
-    }  # fmt: skip
+        "image_size": bench.image_size,
+        "resize_size": subject.resize_size,
+        "mean": subject.mean,
+        "std": subject.std,
+        "batch_size": options.batch_size,
+        "epochs": options.epochs,
+        "seed": options.seed,
+        "device": bench.device,
+        "workers": bench.workers,
+        "progress": progress.update,
+        "checkpoint": options.checkpoint,
+    }
     parts = (subject.backbone, subject.feature_dim, bench.train, bench.test)
     if isinstance(protocol, LinearProtocol):
         return linear_probe(*parts, protocol=protocol, base_lrs=options.lrs, **common)

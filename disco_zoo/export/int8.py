@@ -103,11 +103,16 @@ def _quantise_static(
 
     methods = quantization.CalibrationMethod
     quantization.quantize_static(
-        str(prepared), str(path), Reader(), quant_format=quantization.QuantFormat.QDQ, per_channel=True,
-        activation_type=quantization.QuantType.QUInt8, weight_type=quantization.QuantType.QInt8,
+        str(prepared),
+        str(path),
+        Reader(),
+        quant_format=quantization.QuantFormat.QDQ,
+        per_channel=True,
+        activation_type=quantization.QuantType.QUInt8,
+        weight_type=quantization.QuantType.QInt8,
         calibrate_method=methods.Percentile if ranges == "percentile" else methods.MinMax,
         extra_options={"CalibPercentile": PERCENTILE},
-    )  # fmt: skip
+    )
 
 
 def _check_runs(subject: Subject, path: Path) -> None:

@@ -102,9 +102,15 @@ def plan_int8(
     measured = test or train or source
     skip = chosen if measured is source else []
     return Int8Plan(
-        kind, ranges, source, chosen, measured, some_of(measured, max_images, skip),
-        train if labelled else None, some_of(train, max_images) if train is not None and labelled else [],
-    )  # fmt: skip
+        kind,
+        ranges,
+        source,
+        chosen,
+        measured,
+        some_of(measured, max_images, skip),
+        train if labelled else None,
+        some_of(train, max_images) if train is not None and labelled else [],
+    )
 
 
 def require_free(path: Path, write_over: bool) -> None:
@@ -180,7 +186,5 @@ def export(
     chosen = int8.calibration_indices[:: -(-len(int8.calibration_indices) // calibration_size(subject.image_size))]
     batches = calibration_batches(subject, int8.calibration, chosen)
     write_int8(subject, out, small, int8.kind, batches if int8.kind == "static" else None, int8.ranges)
-    loss = int8_loss(
-        subject, small, int8.test, int8.test_indices, int8.train, int8.train_indices, workers=workers
-    )  # fmt: skip
+    loss = int8_loss(subject, small, int8.test, int8.test_indices, int8.train, int8.train_indices, workers=workers)
     return Exported(out, out.stat().st_size, difference, small, small.stat().st_size, loss)

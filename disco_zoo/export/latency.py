@@ -52,10 +52,13 @@ class Row:
 
     def as_json(self) -> dict[str, Any]:
         return {
-            "model": self.model, "parameters": self.num_parameters, "image_size": self.image_size,
-            "onnx_bytes": self.onnx_bytes, "int8_bytes": self.int8_bytes,
+            "model": self.model,
+            "parameters": self.num_parameters,
+            "image_size": self.image_size,
+            "onnx_bytes": self.onnx_bytes,
+            "int8_bytes": self.int8_bytes,
             **{name: vars(getattr(self, name)) for name in ("torch", "onnx", "int8")},
-        }  # fmt: skip
+        }
 
 
 def paired_timings(
@@ -129,9 +132,15 @@ def _row(subject: Subject, rounds: int, threads: int) -> Row:
             )
         parameters = sum(parameter.numel() for parameter in subject.network.parameters())
         return Row(
-            subject.named.name, parameters, subject.image_size, full.stat().st_size, small.stat().st_size,
-            timings["torch"], timings["onnx"], timings["int8"],
-        )  # fmt: skip
+            subject.named.name,
+            parameters,
+            subject.image_size,
+            full.stat().st_size,
+            small.stat().st_size,
+            timings["torch"],
+            timings["onnx"],
+            timings["int8"],
+        )
 
 
 def as_markdown(rows: Sequence[Row], note: str) -> str:

@@ -56,8 +56,10 @@ class Int8Loss:
 
     def as_json(self) -> dict[str, Any]:
         found: dict[str, Any] = {
-            "mean_cosine": self.mean_cosine, "lowest_cosine": self.lowest_cosine, "num_test": self.num_test,
-        }  # fmt: skip
+            "mean_cosine": self.mean_cosine,
+            "lowest_cosine": self.lowest_cosine,
+            "num_test": self.num_test,
+        }
         if self.same_class is not None:
             found["same_class"] = self.same_class
         if self.top1 is not None:
@@ -171,9 +173,17 @@ def _features(
     plain = subject.takes_pixels and isinstance(network, OnnxNetwork)
     mean, std = ((0.0,) * 3, (1.0,) * 3) if plain else (subject.named.mean, subject.named.std)
     return extract_features(
-        network, source, image_size=subject.image_size, resize_size=subject.resize_size, mean=mean, std=std,
-        batch_size=64, workers=workers, indices=indices, progress=progress.part(begun),
-    )  # fmt: skip
+        network,
+        source,
+        image_size=subject.image_size,
+        resize_size=subject.resize_size,
+        mean=mean,
+        std=std,
+        batch_size=64,
+        workers=workers,
+        indices=indices,
+        progress=progress.part(begun),
+    )
 
 
 def _knn(features: list[Features], k: int) -> float:

@@ -161,9 +161,13 @@ class CompRess1q(Method):
         targets = self.targets(batch)
         memory = self.targets.memory.snapshot()
         loss = similarity_loss(
-            self.student(batch.views[0]), targets, memory, memory,
-            student_temperature=self.student_temperature, teacher_temperature=self.teacher_temperature,
-        )  # fmt: skip
+            self.student(batch.views[0]),
+            targets,
+            memory,
+            memory,
+            student_temperature=self.student_temperature,
+            teacher_temperature=self.teacher_temperature,
+        )
         self.targets.memory.write(targets)
         return {"loss": loss}
 
@@ -199,9 +203,12 @@ class CompRess2q(Method):
     ) -> None:
         super().__init__(student, teacher, embed_dim, num_images)
         self.targets = Targets(
-            self.require_teacher(), cached=cached_teacher, resize_size=cache_resize_size,
-            queue_size=queue_size, num_images=num_images,
-        )  # fmt: skip
+            self.require_teacher(),
+            cached=cached_teacher,
+            resize_size=cache_resize_size,
+            queue_size=queue_size,
+            num_images=num_images,
+        )
         self.memory = ring_memory(queue_size, embed_dim)
         self.student_temperature, self.teacher_temperature = student_temperature, teacher_temperature
 
@@ -211,9 +218,13 @@ class CompRess2q(Method):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         targets, embeddings = self.targets(batch), self.student(batch.views[0])
         loss = similarity_loss(
-            embeddings, targets, self.memory.snapshot(), self.targets.memory.snapshot(),
-            student_temperature=self.student_temperature, teacher_temperature=self.teacher_temperature,
-        )  # fmt: skip
+            embeddings,
+            targets,
+            self.memory.snapshot(),
+            self.targets.memory.snapshot(),
+            student_temperature=self.student_temperature,
+            teacher_temperature=self.teacher_temperature,
+        )
         self.memory.write(embeddings)
         self.targets.memory.write(targets)
         return {"loss": loss}
@@ -252,9 +263,12 @@ class CompRess2qMomentum(Method):
     ) -> None:
         super().__init__(student, teacher, embed_dim, num_images)
         self.targets = Targets(
-            self.require_teacher(), cached=cached_teacher, resize_size=cache_resize_size,
-            queue_size=queue_size, num_images=num_images,
-        )  # fmt: skip
+            self.require_teacher(),
+            cached=cached_teacher,
+            resize_size=cache_resize_size,
+            queue_size=queue_size,
+            num_images=num_images,
+        )
         self.twin = MomentumTwin(student, momentum)
         self.memory = ring_memory(queue_size, embed_dim)
         self.student_temperature, self.teacher_temperature = student_temperature, teacher_temperature
@@ -265,9 +279,13 @@ class CompRess2qMomentum(Method):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         targets = self.targets(batch)
         loss = similarity_loss(
-            self.student(batch.views[0]), targets, self.memory.snapshot(), self.targets.memory.snapshot(),
-            student_temperature=self.student_temperature, teacher_temperature=self.teacher_temperature,
-        )  # fmt: skip
+            self.student(batch.views[0]),
+            targets,
+            self.memory.snapshot(),
+            self.targets.memory.snapshot(),
+            student_temperature=self.student_temperature,
+            teacher_temperature=self.teacher_temperature,
+        )
         self.memory.write(self.twin(batch.views[0]))
         self.targets.memory.write(targets)
         return {"loss": loss}

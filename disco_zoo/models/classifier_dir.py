@@ -114,9 +114,13 @@ def read_classifier(folder: Path) -> Classifier:
     data = timm.data.resolve_model_data_config(network)
     size = int(data["input_size"][-1])
     return Classifier(
-        network, tuple(map(str, labels.values() if isinstance(labels, dict) else labels)),
-        tuple(data["mean"]), tuple(data["std"]), size, math.floor(size / data["crop_pct"]),
-    )  # fmt: skip
+        network,
+        tuple(map(str, labels.values() if isinstance(labels, dict) else labels)),
+        tuple(data["mean"]),
+        tuple(data["std"]),
+        size,
+        math.floor(size / data["crop_pct"]),
+    )
 
 
 def _build(architecture: str, cfg: Mapping[str, Any], model_args: Mapping[str, Any], name: str) -> nn.Module:

@@ -37,9 +37,14 @@ def _program(network: nn.Module, example: Tensor, output: str) -> Any:
     batch = torch.export.Dim("batch", min=1)
     with quiet():
         return torch.onnx.export(
-            network, (example,), dynamo=True, verbose=False, input_names=[INPUT], output_names=[output],
+            network,
+            (example,),
+            dynamo=True,
+            verbose=False,
+            input_names=[INPUT],
+            output_names=[output],
             dynamic_shapes=({0: batch},),
-        )  # fmt: skip
+        )
 
 
 def session(path: Path, threads: int | None = None) -> Any:

@@ -173,9 +173,15 @@ def _load_lite(chosen: Lite) -> LoadedTeacher:
     model.load_state_dict(lite.timm_state_dict(chosen), strict=True)
     model.reset_classifier(0)
     return LoadedTeacher(
-        chosen.title, model, nn.Identity(), feature_dim_of(model), lite.MEAN, lite.STD,
-        supervised=True, sha256=chosen.sha256,
-    )  # fmt: skip
+        chosen.title,
+        model,
+        nn.Identity(),
+        feature_dim_of(model),
+        lite.MEAN,
+        lite.STD,
+        supervised=True,
+        sha256=chosen.sha256,
+    )
 
 
 def _load_installed(name: str) -> LoadedTeacher:
@@ -192,9 +198,15 @@ def _load_installed(name: str) -> LoadedTeacher:
     backbone, head, embed_dim = _networks(_read(found.path, network))
     supervised = {"supervised": True, "self-supervised": False}.get(row.supervision)
     return LoadedTeacher(
-        row.title, backbone, head, embed_dim, tuple(row.input.mean), tuple(row.input.std),
-        supervised=supervised, sha256=found.sha256,
-    )  # fmt: skip
+        row.title,
+        backbone,
+        head,
+        embed_dim,
+        tuple(row.input.mean),
+        tuple(row.input.std),
+        supervised=supervised,
+        sha256=found.sha256,
+    )
 
 
 def _load_file(path: Path) -> LoadedTeacher:
@@ -207,9 +219,15 @@ def _load_file(path: Path) -> LoadedTeacher:
     headless = "" if converted.head else ", without a head"
     return LoadedTeacher(
         f"{converted.network} ({convert.TITLES[converted.layout]}{headless}, {converted.file})",
-        backbone, head, embed_dim, mean, std,
-        supervised=None if converted.layout == "plain" else False, sha256=converted.sha256, queue=converted.queue,
-    )  # fmt: skip
+        backbone,
+        head,
+        embed_dim,
+        mean,
+        std,
+        supervised=None if converted.layout == "plain" else False,
+        sha256=converted.sha256,
+        queue=converted.queue,
+    )
 
 
 def _load_run_folder(folder: Path) -> LoadedTeacher:
@@ -218,10 +236,17 @@ def _load_run_folder(folder: Path) -> LoadedTeacher:
     student = convert.read_run_facts(folder)
     backbone, head, embed_dim = _networks(converted)
     return LoadedTeacher(
-        f"{student['model']} ({folder.name})", backbone, head, embed_dim,
-        tuple(student["mean"]), tuple(student["std"]), supervised=False, sha256=converted.sha256,
-        image_size=student["image_size"], resize_size=student["resize_size"],
-    )  # fmt: skip
+        f"{student['model']} ({folder.name})",
+        backbone,
+        head,
+        embed_dim,
+        tuple(student["mean"]),
+        tuple(student["std"]),
+        supervised=False,
+        sha256=converted.sha256,
+        image_size=student["image_size"],
+        resize_size=student["resize_size"],
+    )
 
 
 def _read(path: Path, network: str | None = None) -> convert.Converted:
@@ -250,9 +275,14 @@ def _load_timm(name: str, pretrained: bool) -> LoadedTeacher:
     cfg = model.pretrained_cfg
     weights = "pretrained" if pretrained else "random weights"
     return LoadedTeacher(
-        f"{name} ({weights})", model, nn.Identity(), feature_dim_of(model),
-        tuple(cfg["mean"]), tuple(cfg["std"]), supervised=None if pretrained else False,
-    )  # fmt: skip
+        f"{name} ({weights})",
+        model,
+        nn.Identity(),
+        feature_dim_of(model),
+        tuple(cfg["mean"]),
+        tuple(cfg["std"]),
+        supervised=None if pretrained else False,
+    )
 
 
 def _create(name: str, *, pretrained: bool) -> Any:

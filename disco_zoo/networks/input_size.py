@@ -40,9 +40,7 @@ def create_for_any_size(name: str, **options: Any) -> Any:
         return timm.create_model(name, **options)
 
 
-def fit_input_size(
-    network: nn.Module, size: int, title: str, option: str = "--set teacher.image_size="
-) -> None:  # fmt: skip
+def fit_input_size(network: nn.Module, size: int, title: str, option: str = "--set teacher.image_size=") -> None:
     """Make a network ready for images of `size` pixels, after its weights are loaded; one image is tried.
 
     Args:

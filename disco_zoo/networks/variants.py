@@ -59,9 +59,15 @@ def _pad2(model: nn.Module) -> None:
     same = block.conv_dw
     (dilation, _) = same.dilation  # more than 1 with output_stride
     fixed = nn.Conv2d(
-        same.in_channels, same.out_channels, same.kernel_size, same.stride,
-        padding=2 * dilation, dilation=dilation, groups=same.groups, bias=False,
-    ).to(same.weight.device, same.weight.dtype)  # fmt: skip
+        same.in_channels,
+        same.out_channels,
+        same.kernel_size,
+        same.stride,
+        padding=2 * dilation,
+        dilation=dilation,
+        groups=same.groups,
+        bias=False,
+    ).to(same.weight.device, same.weight.dtype)
     fixed.weight = same.weight
     block.conv_dw = fixed
 

@@ -110,9 +110,12 @@ def _free_bytes(device: str) -> int | None:
 def _timed_step(recipe: Recipe, parts: Parts, optimizer: torch.optim.Optimizer, batch: Batch, device: str) -> float:
     clock = _clock(device)
     take_step(
-        parts.method, optimizer, batch,
-        micro_batches=recipe.optim.accumulation_steps, precision=autocast(recipe, device),
-    )  # fmt: skip
+        parts.method,
+        optimizer,
+        batch,
+        micro_batches=recipe.optim.accumulation_steps,
+        precision=autocast(recipe, device),
+    )
     return _clock(device) - clock
 
 

@@ -54,8 +54,9 @@ def _attention(q: list[int], k: list[int], v: list[int], *args: Any, out_shape: 
     return sdpa_flop_count(q, k, v)
 
 
-def _attention_backward(grad: list[int], q: list[int], k: list[int], v: list[int], *args: Any, out_shape: Any,
-                        **kwargs: Any) -> int:  # fmt: skip
+def _attention_backward(
+    grad: list[int], q: list[int], k: list[int], v: list[int], *args: Any, out_shape: Any, **kwargs: Any
+) -> int:
     return sdpa_backward_flop_count(grad, q, k, v)
 
 

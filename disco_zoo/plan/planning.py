@@ -93,11 +93,19 @@ def _work(recipe: Recipe, options: PlanOptions, facts: DataFacts, counted: StepC
     finds_bags = METHODS[recipe.method["name"]].takes_companions and not recipe.method.get("bags")
     before = facts.images if finds_bags or (views > 0 and not in_steps) else 0
     return Work(
-        facts.images, total_steps(recipe, facts.images), recipe.optim.epochs, recipe.optim.batch_size, options.devices,
-        flops if in_steps else replace(flops, teacher=0), in_steps, views, per_view, before,
+        facts.images,
+        total_steps(recipe, facts.images),
+        recipe.optim.epochs,
+        recipe.optim.batch_size,
+        options.devices,
+        flops if in_steps else replace(flops, teacher=0),
+        in_steps,
+        views,
+        per_view,
+        before,
         student_slowdown=DEPTHWISE_SLOWDOWN if counted.student_is_depthwise else 1.0,
         teacher_slowdown=DEPTHWISE_SLOWDOWN if counted.teacher_is_depthwise else 1.0,
-    )  # fmt: skip
+    )
 
 
 def _cache(recipe: Recipe, work: Work, target_width: int) -> CachePlan | None:

@@ -97,10 +97,14 @@ def step_cost(recipe: Recipe, source: ImageSource, images: int) -> StepCost:
         flops = counted.result()
     memory.peak["teacher"] += _folded_bytes(parts.teacher) if parts.teacher else 0
     return StepCost(
-        flops, _parameters(parts, twins), memory.peak, counted.teacher_rows / images,
+        flops,
+        _parameters(parts, twins),
+        memory.peak,
+        counted.teacher_rows / images,
         parts.teacher.embed_dim if parts.teacher else 0,
-        _is_depthwise(parts.student), teacher is not None and _is_depthwise(teacher),
-    )  # fmt: skip
+        _is_depthwise(parts.student),
+        teacher is not None and _is_depthwise(teacher),
+    )
 
 
 def _folded_bytes(teacher: Teacher) -> int:
@@ -164,8 +168,10 @@ def _name_what_stays(
     if parts.teacher is not None:
         memory.own("teacher", _tensors(parts.teacher.encoder))
     memory.own("method", _tensors(parts.method))
-    memory.own("optimiser", (value for state in optimizer.state.values() for value in state.values()
-                             if isinstance(value, Tensor)))  # fmt: skip
+    memory.own(
+        "optimiser",
+        (value for state in optimizer.state.values() for value in state.values() if isinstance(value, Tensor)),
+    )
     memory.own("views", batch.views)
 
 

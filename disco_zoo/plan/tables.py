@@ -97,9 +97,10 @@ def _disk(plan: Plan) -> Table:
     table.add_row("packed shards (data pack, 256 px)", words.size(packed), f"{each} an image")
     if plan.cache is not None:
         table.add_row(
-            "cache of the teacher", words.size(plan.cache.size_bytes),
+            "cache of the teacher",
+            words.size(plan.cache.size_bytes),
             f"{words.count(plan.work.images)} x {plan.cache.slots} views x {plan.target_width} numbers, fp16",
-        )  # fmt: skip
+        )
     return table
 
 

@@ -58,8 +58,9 @@ def weightless_teacher(name: str) -> LoadedTeacher:
     if name in catalog.teachers:
         return _from_catalog(catalog.teachers[name], catalog.network_of(catalog.teachers[name]))
     if name.startswith("hf-hub:"):
-        raise BadTeacher(f"plan downloads nothing, and only the Hub knows {name}. Name its network: "
-                         "--set teacher.source=TIMM_NAME")  # fmt: skip
+        raise BadTeacher(
+            f"plan downloads nothing, and only the Hub knows {name}. Name its network: --set teacher.source=TIMM_NAME"
+        )
     path = Path(name).expanduser()
     if not path.exists():
         return load_teacher_source(name, pretrained=False)

@@ -139,9 +139,14 @@ def scatter(axis: Any, points: Tensor, choice: Choice, kind: str) -> None:
         rows = position // len(COLOURS) == number
         colours = [COLOURS[place % len(COLOURS)] for place in position[rows].tolist()]
         axis.scatter(
-            points[rows, 0].tolist(), points[rows, 1].tolist(),
-            s=size, c=colours or None, marker=marker, alpha=0.8, linewidths=0,
-        )  # fmt: skip
+            points[rows, 0].tolist(),
+            points[rows, 1].tolist(),
+            s=size,
+            c=colours or None,
+            marker=marker,
+            alpha=0.8,
+            linewidths=0,
+        )
 
 
 def add_class_legend(figure: Any, choice: Choice, class_names: Sequence[str] | None) -> None:
@@ -151,11 +156,14 @@ def add_class_legend(figure: Any, choice: Choice, class_names: Sequence[str] | N
     lines = require("matplotlib.lines", "train")
     handles = [
         lines.Line2D(
-            [], [], linestyle="none", markersize=7,
+            [],
+            [],
+            linestyle="none",
+            markersize=7,
             marker=MARKERS[place // len(COLOURS)],
             color=COLOURS[place % len(COLOURS)],
             label=textwrap.shorten(class_names[label] if class_names else str(label), 22, placeholder="…"),
         )
         for place, label in enumerate(choice.classes)
-    ]  # fmt: skip
+    ]
     figure.legend(handles=handles, loc="outside right center", frameon=False, title="class")

@@ -17,15 +17,33 @@ from disco_zoo.core.files import require_folder, write_whole
 from disco_zoo.errors import BadData, CannotWrite, require
 
 # Sizes in points; nothing is smaller than 9.
-STYLE = {"font.size": 10, "axes.titlesize": 11, "figure.titlesize": 12, "legend.fontsize": 10,
-         "xtick.labelsize": 9, "ytick.labelsize": 9, "savefig.dpi": 120, "axes.spines.top": False,
-         "axes.spines.right": False, "svg.hashsalt": "disco-zoo", "svg.fonttype": "none",
-         "text.parse_math": False}  # fmt: skip  # a $ in a file's or class's name is a $
+STYLE = {
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "figure.titlesize": 12,
+    "legend.fontsize": 10,
+    "xtick.labelsize": 9,
+    "ytick.labelsize": 9,
+    "savefig.dpi": 120,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.hashsalt": "disco-zoo",
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+}
 # Okabe and Ito's colour-blind-safe set, its faint yellow darkened, then grey and two dark tones.
 COLOURS = (
-    "#0072b2", "#e69f00", "#009e73", "#d55e00", "#56b4e9",
-    "#cc79a7", "#000000", "#b8a900", "#8a8a8a", "#7a3b10",
-)  # fmt: skip
+    "#0072b2",
+    "#e69f00",
+    "#009e73",
+    "#d55e00",
+    "#56b4e9",
+    "#cc79a7",
+    "#000000",
+    "#b8a900",
+    "#8a8a8a",
+    "#7a3b10",
+)
 SUFFIXES = (".png", ".svg")
 NOT_DRAWN = ("step", "epoch")
 RANK, AGREEMENT = "effective rank", "agreement with the teacher"

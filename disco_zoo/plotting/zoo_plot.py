@@ -66,11 +66,16 @@ def fingerprint(drawn: Sequence[Checkpoint], catalog: Catalog) -> str:
     for row in drawn:
         reported, measured = _reported(row), row.figure("student", METRIC)
         size = catalog.architectures[row.architecture].params_millions
-        facts.append([
-            row.data, row.method, row.architecture, size,
-            None if reported is None else [reported.value, reported.verified],
-            None if measured is None else [measured.mean, measured.std],
-        ])  # fmt: skip
+        facts.append(
+            [
+                row.data,
+                row.method,
+                row.architecture,
+                size,
+                None if reported is None else [reported.value, reported.verified],
+                None if measured is None else [measured.mean, measured.std],
+            ]
+        )
     return f"figures sha256 {hashlib.sha256(json.dumps(facts).encode()).hexdigest()}"
 
 

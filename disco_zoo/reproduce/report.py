@@ -41,9 +41,13 @@ def write_reproduction(rep: Reproduction, command: str) -> None:
     write_curves(folder, rep.checkpoint.name)
     start, student = rep.test_features["start"], rep.test_features["student"]
     plot_embedding_pair(
-        start.features, student.features, student.labels, rep.data.train.class_names,
-        folder.figures / "embedding_map.png", f"{rep.checkpoint.name}: test features before and after training",
-    )  # fmt: skip
+        start.features,
+        student.features,
+        student.labels,
+        rep.data.train.class_names,
+        folder.figures / "embedding_map.png",
+        f"{rep.checkpoint.name}: test features before and after training",
+    )
     measured = _measured(rep, command)
     folder.write_json("results.json", rep.as_json())
     card = render_card(

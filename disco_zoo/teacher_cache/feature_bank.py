@@ -79,17 +79,19 @@ class FeatureBank:
 def bank_key(teacher: Teacher, source: ImageSource, kind: FeatureKind, resize_size: int | None) -> CacheKey:
     """All that decides the rows."""
     encoder = teacher.encoder
-    return CacheKey({
-        "teacher": teacher_key(teacher),
-        "features": "backbone" if teacher.headless else kind,  # without a head both kinds are the same
-        "data": source.fingerprint(),
-        "images": len(source),
-        "image_size": encoder.image_size,
-        "resize_size": resize_size or eval_resize_size(encoder.image_size),
-        "mean": list(encoder.mean),
-        "std": list(encoder.std),
-        "row_type": ROW_TYPE,
-    })  # fmt: skip
+    return CacheKey(
+        {
+            "teacher": teacher_key(teacher),
+            "features": "backbone" if teacher.headless else kind,  # without a head both kinds are the same
+            "data": source.fingerprint(),
+            "images": len(source),
+            "image_size": encoder.image_size,
+            "resize_size": resize_size or eval_resize_size(encoder.image_size),
+            "mean": list(encoder.mean),
+            "std": list(encoder.std),
+            "row_type": ROW_TYPE,
+        }
+    )
 
 
 def teacher_bank(
@@ -113,20 +115,32 @@ def teacher_bank(
     network = encoder.backbone if features == "backbone" else nn.Sequential(encoder.backbone, encoder.head)
     cache = CacheFolder(preparation.folder / FOLDER / f"{features}_{key.id}", "choose another --out")
     facts = {
-        "key": key.values, "images": len(source), "title": teacher.title, "data": source.name,
+        "key": key.values,
+        "images": len(source),
+        "title": teacher.title,
+        "data": source.name,
         "width": feature_dim_of(teacher.backbone) if features == "backbone" else teacher.embed_dim,
-    }  # fmt: skip
+    }
 
     def rows_of(images: Tensor) -> Tensor:
         seen = normalise(images.to(preparation.device), encoder.mean, encoder.std)
         return F.normalize(pooled(network, seen), dim=1)
 
     with frozen(encoder, preparation.device):
-        build_cache(cache, 1, Building(
-            "teacher's features", SlotViews(source, _Eval(eval_transform(size, key.values["resize_size"])), size),
-            rows_of, facts, max_unreadable_images=unreadable_limit(len(source)), workers=preparation.workers,
-            unit="images", instead="Use another teacher",
-        ))  # fmt: skip
+        build_cache(
+            cache,
+            1,
+            Building(
+                "teacher's features",
+                SlotViews(source, _Eval(eval_transform(size, key.values["resize_size"])), size),
+                rows_of,
+                facts,
+                max_unreadable_images=unreadable_limit(len(source)),
+                workers=preparation.workers,
+                unit="images",
+                instead="Use another teacher",
+            ),
+        )
     return FeatureBank(cache.rows()[0], cache.journal.unreadable(), cache.path, key.values)
 
 

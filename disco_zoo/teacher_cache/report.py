@@ -32,10 +32,15 @@ def print_caches(states: Sequence[CacheState], as_json: bool) -> None:
     for state in states:
         key = state.facts["key"]
         table.add_row(
-            state.id, state.facts["title"], f"{state.facts['images']} of {state.facts['data']}", views_text(state),
-            f"{state.size_bytes / 1e6:.1f}", f"{key['view']['recipe']} {key['view_size']} px", str(key["seed"]),
+            state.id,
+            state.facts["title"],
+            f"{state.facts['images']} of {state.facts['data']}",
+            views_text(state),
+            f"{state.size_bytes / 1e6:.1f}",
+            f"{key['view']['recipe']} {key['view_size']} px",
+            str(key["seed"]),
             state.facts["created"][:10],
-        )  # fmt: skip
+        )
     Console(highlight=False, width=None if Console().is_terminal else 140).print(table)
 
 

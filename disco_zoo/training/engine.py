@@ -124,14 +124,18 @@ class Trainer:
             metrics.close()
         seconds = max(position.seconds, 1e-9)
         return TrainResult(
-            position.step, self.total_steps, seconds, position.step * batch_size / seconds,
-            position.data_wait_seconds / seconds, len(position.unreadable),
-        )  # fmt: skip
+            position.step,
+            self.total_steps,
+            seconds,
+            position.step * batch_size / seconds,
+            position.data_wait_seconds / seconds,
+            len(position.unreadable),
+        )
 
     def _prepare(self) -> None:
         preparation = Preparation(
             self.source, self.folder.path, self.recipe.seed, self.accelerator.device, self.workers
-        )  # fmt: skip
+        )
         try:
             self.plain_method.prepare(preparation)
         except KeyboardInterrupt as error:
@@ -209,10 +213,17 @@ class Trainer:
     def _loader(self, epoch: int, start_step: int) -> Iterable[dict[str, Any]]:
         """The rest of an epoch, in micro-batches of this process."""
         return epoch_loader(
-            self.recipe, self.source, self.plain_method,
-            epoch=epoch, start_step=start_step, workers=self.workers, device=self.accelerator.device,
-            rank=self.accelerator.process_index, num_processes=self.accelerator.num_processes, replay=self.replay,
-        )  # fmt: skip
+            self.recipe,
+            self.source,
+            self.plain_method,
+            epoch=epoch,
+            start_step=start_step,
+            workers=self.workers,
+            device=self.accelerator.device,
+            rank=self.accelerator.process_index,
+            num_processes=self.accelerator.num_processes,
+            replay=self.replay,
+        )
 
     def _after_step(self, losses: dict[str, Tensor], epoch: int, last_step: int) -> None:
         step = self.position.step

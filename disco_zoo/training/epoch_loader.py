@@ -50,10 +50,16 @@ def epoch_loader(
         plan = view_plan(recipe.views, recipe.view_size, method.num_views)
         if isinstance(source, StreamSource):
             return stream_batches(
-                recipe, source, plan,
-                epoch=epoch, start_step=start_step, workers=workers, device=device,
-                rank=rank, num_processes=num_processes,
-            )  # fmt: skip
+                recipe,
+                source,
+                plan,
+                epoch=epoch,
+                start_step=start_step,
+                workers=workers,
+                device=device,
+                rank=rank,
+                num_processes=num_processes,
+            )
         dataset = ViewDataset(source, plan, seed=recipe.seed, epoch=epoch, companions=method.companions)
     share = BatchShare(
         len(source),

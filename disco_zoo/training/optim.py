@@ -50,7 +50,7 @@ def build_optimizer(parameters: Iterable[nn.Parameter], optim: OptimSection, lr:
 def _sgd(parameters: list[nn.Parameter], lr: float, optim: OptimSection, fused: bool) -> torch.optim.SGD:
     optimizer = torch.optim.SGD(
         parameters, lr=lr, momentum=optim.momentum, weight_decay=optim.weight_decay, fused=fused
-    )  # fmt: skip
+    )
     if fused and optim.momentum:
         # m·0 + g is the g that PyTorch starts with. The fused kernel cannot start a tensor later than the others, as
         # SwAV's frozen prototypes do.

@@ -44,9 +44,12 @@ def finish_training(run: Run) -> dict[str, Any] | None:
         facts["figures"] = measurement.figures
         run.folder.write_json("run.json", facts)
         plot_embedding_map(
-            measurement.test_features.features, measurement.test_features.labels, run.data.train.class_names,
-            run.folder.figures / "embedding_map.png", f"{run.recipe.name}: test features",
-        )  # fmt: skip
+            measurement.test_features.features,
+            measurement.test_features.labels,
+            run.data.train.class_names,
+            run.folder.figures / "embedding_map.png",
+            f"{run.recipe.name}: test features",
+        )
         lines += ["", "| metric | top-1, % |", "|---|---:|"]
         lines += [f"| {metric} | {value:.2f} |" for metric, value in measurement.figures.items()]
         lines += ["", f"Protocol: {protocol}.", "", "![map](figures/embedding_map.png)"]

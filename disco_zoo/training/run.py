@@ -141,9 +141,16 @@ class Run:
             self.parts: Parts = build_parts(recipe, data.trained_on, accelerator.device)
             health = OnlineHealth(recipe, data.trained_on, data.test) if recipe.log.health_images else None
             self.trainer = Trainer(
-                recipe, self.parts, data.trained_on, self.folder, accelerator=accelerator,
-                knn=self._online_knn(), health=health, workers=options.workers, label=label,
-            )  # fmt: skip
+                recipe,
+                self.parts,
+                data.trained_on,
+                self.folder,
+                accelerator=accelerator,
+                knn=self._online_knn(),
+                health=health,
+                workers=options.workers,
+                label=label,
+            )
         except BaseException:
             self.folder.close()
             raise
@@ -166,15 +173,19 @@ class Run:
             console.print(
                 f"{self.data.train.name} is a stream: no kNN on the way and no figures at the end. To measure the "
                 "student on labelled images: disco-zoo evaluate knn --help",
-                soft_wrap=True, markup=False,
-            )  # fmt: skip
+                soft_wrap=True,
+                markup=False,
+            )
         if self.data.test is None or not self.data.has_labels or not self.recipe.log.knn_every_epochs:
             return None
         return OnlineKnn(
-            self.data.train, self.data.test,
-            num_images=self.recipe.log.knn_bank_images, seed=self.recipe.seed,
-            image_size=self.recipe.eval_size, resize_size=self.recipe.eval.resize_size,
-        )  # fmt: skip
+            self.data.train,
+            self.data.test,
+            num_images=self.recipe.log.knn_bank_images,
+            seed=self.recipe.seed,
+            image_size=self.recipe.eval_size,
+            resize_size=self.recipe.eval.resize_size,
+        )
 
     def _export(self, result: TrainResult) -> None:
         """Write the student as fp16 and put exactly those values back, so that figures are of the exported file."""
@@ -210,7 +221,9 @@ class Run:
                 "fingerprint": self.data.train.fingerprint(),
             },
             "extra_data": self._extra_facts(),
-            "teacher": None if parts.teacher is None else {
+            "teacher": None
+            if parts.teacher is None
+            else {
                 "title": parts.teacher.title,
                 "sha256": parts.teacher.loaded.sha256,
                 "supervised": parts.teacher.loaded.supervised,
@@ -231,7 +244,7 @@ class Run:
             },
             "versions": versions(),
             "hardware": hardware(),
-        }  # fmt: skip
+        }
 
     def _extra_facts(self) -> dict[str, Any] | None:
         """What was trained on beside the main data."""

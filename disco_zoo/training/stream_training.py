@@ -73,9 +73,17 @@ def require_streams(recipe: Recipe, source: ImageSource, num_processes: int) -> 
 
 
 def stream_batches(
-    recipe: Recipe, source: StreamSource, plan: ViewPlan, *, epoch: int, start_step: int, workers: int,
-    device: torch.device, rank: int, num_processes: int,
-) -> StreamBatches:  # fmt: skip
+    recipe: Recipe,
+    source: StreamSource,
+    plan: ViewPlan,
+    *,
+    epoch: int,
+    start_step: int,
+    workers: int,
+    device: torch.device,
+    rank: int,
+    num_processes: int,
+) -> StreamBatches:
     """The rest of an epoch in micro-batches of one process; see `epoch_loader`."""
     assert source.shards is not None  # `prepare_stream` has been called
     optim = recipe.optim
@@ -85,8 +93,11 @@ def stream_batches(
         rows=optim.batch_size // optim.accumulation_steps // recipe.data.streams,
         num_batches=len(source) // optim.batch_size * optim.accumulation_steps,
         start_batch=start_step * optim.accumulation_steps,
-        seed=recipe.seed, epoch=epoch, rank=rank, num_processes=num_processes,
-    )  # fmt: skip
+        seed=recipe.seed,
+        epoch=epoch,
+        rank=rank,
+        num_processes=num_processes,
+    )
     return StreamBatches(StreamParts(source.name, source.shards, share, plan), workers, device)
 
 
@@ -95,9 +106,14 @@ def shuffled_images(recipe: Recipe, source: StreamSource, number: int) -> Iterat
     assert source.shards is not None
     shards, streams = source.shards, min(recipe.data.streams, source.shards.num_shards)
     share = StreamShare(
-        streams=streams, shuffle_buffer=recipe.data.shuffle_buffer, rows=math.ceil(number / streams), num_batches=1,
-        start_batch=0, seed=recipe.seed, epoch=0,
-    )  # fmt: skip
+        streams=streams,
+        shuffle_buffer=recipe.data.shuffle_buffer,
+        rows=math.ceil(number / streams),
+        num_batches=1,
+        start_batch=0,
+        seed=recipe.seed,
+        epoch=0,
+    )
     waiting = [Waiting(source.name, share.open(shards, stream)) for stream in share.own_streams]
     for stream in itertools.islice(itertools.cycle(waiting), min(number, len(source))):
         yield stream.next(lambda image, _: image.rgb())[0]

@@ -173,6 +173,9 @@ def _turned(pixels: Planes, turns: float) -> Planes:
 
 
 _JITTER = {
-    "brightness": color.brightened, "contrast": color.contrasted, "saturation": color.saturated, "hue": _turned,
-}  # fmt: skip
+    "brightness": color.brightened,
+    "contrast": color.contrasted,
+    "saturation": color.saturated,
+    "hue": _turned,
+}
 JITTERS = tuple(_JITTER)

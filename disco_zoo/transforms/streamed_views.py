@@ -49,9 +49,13 @@ class StreamShare:
     def open(self, shards: StreamShards, stream: int) -> LogicalStream:
         """A logical stream where the share begins; what was seen before is passed by and not decoded."""
         opened = LogicalStream(
-            shards, stream, self.streams,
-            capacity=max(1, self.shuffle_buffer // self.streams), seed=self.seed, epoch=self.epoch,
-        )  # fmt: skip
+            shards,
+            stream,
+            self.streams,
+            capacity=max(1, self.shuffle_buffer // self.streams),
+            seed=self.seed,
+            epoch=self.epoch,
+        )
         for _ in range(self.start_batch * self.rows):
             opened.advance()
         return opened

@@ -132,9 +132,12 @@ def _fetch_golden(entry: Checkpoint | Teacher) -> None:
     weights = entry.weights
     if weights.golden_sha256:
         fetch_from_hub(
-            entry.name, repo=weights.repo or "", revision=weights.revision or "", file=HUB_GOLDEN,
+            entry.name,
+            repo=weights.repo or "",
+            revision=weights.revision or "",
+            file=HUB_GOLDEN,
             sha256=weights.golden_sha256,
-        )  # fmt: skip
+        )
 
 
 def _install_official(catalog: Catalog, entry: Checkpoint | Teacher, force: bool) -> Path:

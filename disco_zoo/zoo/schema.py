@@ -13,16 +13,51 @@ from typing import Annotated, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field
 
 # Quantile 0.995 of Student's t for 1, 2, 3 ... 20 degrees of freedom; the tests compare them with scipy.
-T_995 = (63.657, 9.925, 5.841, 4.604, 4.032, 3.707, 3.499, 3.355, 3.250, 3.169,
-         3.106, 3.055, 3.012, 2.977, 2.947, 2.921, 2.898, 2.878, 2.861, 2.845)  # fmt: skip
+T_995 = (
+    63.657,
+    9.925,
+    5.841,
+    4.604,
+    4.032,
+    3.707,
+    3.499,
+    3.355,
+    3.250,
+    3.169,
+    3.106,
+    3.055,
+    3.012,
+    2.977,
+    2.947,
+    2.921,
+    2.898,
+    2.878,
+    2.861,
+    2.845,
+)
 MIN_SEEDS_FOR_A_VERDICT = 3
 MIN_ALLOWED_DIFFERENCE_POINTS = 0.5
 
 # The names of `disco_zoo.methods.METHODS`, which needs torch, and `compress`: the authors' files do not say which.
 Method = Literal[
-    "bingo", "compress", "compress_1q", "compress_2q", "compress_2q_momentum", "coss", "crd", "disco", "disco_swav",
-    "feature", "kd_mse", "moco_v2", "rkd", "seed", "simclr", "ssl_small", "swav",
-]  # fmt: skip
+    "bingo",
+    "compress",
+    "compress_1q",
+    "compress_2q",
+    "compress_2q_momentum",
+    "coss",
+    "crd",
+    "disco",
+    "disco_swav",
+    "feature",
+    "kd_mse",
+    "moco_v2",
+    "rkd",
+    "seed",
+    "simclr",
+    "ssl_small",
+    "swav",
+]
 WeightsSource = Literal["bundled", "hub", "official", "none"]
 METHODS: tuple[str, ...] = get_args(Method)
 SOURCES: tuple[str, ...] = get_args(WeightsSource)

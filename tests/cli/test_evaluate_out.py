@@ -49,9 +49,13 @@ def test_the_start_of_a_recipe_is_no_student(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("stopped_in", "message"), [(0, "nothing was kept"), (2, "are kept.*--resume")])
 def test_ctrl_c_says_what_is_kept_and_resume_ends_as_if_undisturbed(
-    stopped_in: int, message: str, tmp_path: Path, data: str, monkeypatch: pytest.MonkeyPatch,
+    stopped_in: int,
+    message: str,
+    tmp_path: Path,
+    data: str,
+    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+) -> None:
     begin = linear_sgd._Layer.begin
 
     def interrupted(layer: linear_sgd._Layer, epoch: int) -> None:

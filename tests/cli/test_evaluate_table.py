@@ -15,15 +15,28 @@ from disco_zoo.evaluation.table import as_markdown, read_results, result_tables
 from disco_zoo.zoo.facts import metric_title
 
 
-def result(model: str = "a", *, task: str = "linear", mode: str = "frozen", preset: str = "fast", top1: float = 50.0,
-           seed: int = 0, **changes: Any) -> dict[str, Any]:  # fmt: skip
+def result(
+    model: str = "a",
+    *,
+    task: str = "linear",
+    mode: str = "frozen",
+    preset: str = "fast",
+    top1: float = 50.0,
+    seed: int = 0,
+    **changes: Any,
+) -> dict[str, Any]:
     values: dict[str, Any] = {
         "task": task,
         "preset": preset,
         "protocol": f"{task} {mode}: {preset}, 64 px of 64",
         "model": {"name": model, "untrained": False, "backbone_sha256": f"sha of {model}"},
-        "data": {"train": "x.parquet", "test": "x.parquet", "num_train": 50_000, "num_test": 10_000,
-                 "test_fingerprint": "f"},
+        "data": {
+            "train": "x.parquet",
+            "test": "x.parquet",
+            "num_train": 50_000,
+            "num_test": 10_000,
+            "test_fingerprint": "f",
+        },
         "figures": {f"{task}_top1": top1},
         "intervals": {f"{task}_top1": [top1 - 1, top1 + 1]},
         "num_scored": 10_000,
@@ -31,7 +44,7 @@ def result(model: str = "a", *, task: str = "linear", mode: str = "frozen", pres
         "seed": seed,
         "command": f"disco-zoo evaluate {task} {model} --seed {seed}",
         "details": {"mode": mode},
-    }  # fmt: skip
+    }
     for path, value in changes.items():
         *parents, key = path.split("__")
         place = values
@@ -50,9 +63,13 @@ def write(folder: Path, *results: dict[str, Any]) -> list[Path]:
 
 def test_models_are_columns_and_protocols_rows() -> None:
     (table,) = result_tables(
-        [result("a", top1=50.0), result("b", top1=60.0), result("b", preset="moco", top1=55.0),
-         result("b", top1=10.0, model__untrained=True)]
-    )  # fmt: skip
+        [
+            result("a", top1=50.0),
+            result("b", top1=60.0),
+            result("b", preset="moco", top1=55.0),
+            result("b", top1=10.0, model__untrained=True),
+        ]
+    )
     assert table.title == "Linear probe, frozen backbone"
     assert table.header == ("protocol", "figure", "a", "b", "b, random weights")
     title = metric_title("linear_top1")
@@ -79,8 +96,9 @@ def test_what_does_not_compare_gets_a_table_of_its_own(other: dict[str, Any]) ->
 
 
 def test_shares_of_the_labels_stand_in_one_table() -> None:
-    results = [result(task="semi", preset=preset, data__num_train=number)
-               for preset, number in (("1 %", 500), ("10 %", 5000))]  # fmt: skip
+    results = [
+        result(task="semi", preset=preset, data__num_train=number) for preset, number in (("1 %", 500), ("10 %", 5000))
+    ]
     (table,) = result_tables(results)
     assert [row[0] for row in table.rows] == ["1 %", "10 %"]
 

@@ -49,8 +49,12 @@ def test_look_resume_and_json(run: Path, data: Path, capsys: pytest.CaptureFixtu
     assert printed == json.loads((run / "run.json").read_text())
     assert (printed["steps"], printed["finished"]) == (6, True)
     assert printed["data"] | {"fingerprint": ""} == {
-        "name": "toy_train.parquet", "train_images": 23, "held_out_images": 3, "test_images": 12, "fingerprint": "",
-    }  # fmt: skip
+        "name": "toy_train.parquet",
+        "train_images": 23,
+        "held_out_images": 3,
+        "test_images": 12,
+        "fingerprint": "",
+    }
     assert (run / "model/config.json").is_file()
     assert "disco-zoo" in (run / "model/README.md").read_text()
 
@@ -131,8 +135,22 @@ def test_folder_in_use_and_folder_with_a_run_are_told(fails: Fails, run: Path, d
 
 @pytest.mark.slow
 def test_comparison_from_the_command_line(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["finetune", "disco_effb0", "--data", str(data), "--few", "2", "--few", "4", "--seeds", "0,1",
-                 "--compare-untrained", "--out", str(tmp_path / "few"), *SMALL]  # fmt: skip
+    arguments = [
+        "finetune",
+        "disco_effb0",
+        "--data",
+        str(data),
+        "--few",
+        "2",
+        "--few",
+        "4",
+        "--seeds",
+        "0,1",
+        "--compare-untrained",
+        "--out",
+        str(tmp_path / "few"),
+        *SMALL,
+    ]
     assert main(arguments) == 0
     printed = capsys.readouterr().out
     assert "pretrained minus random" in printed

@@ -42,8 +42,23 @@ def test_train_leaves_student_facts_report_and_pictures(
 ) -> None:
     recipe = toy_recipe_file(tmp_path, "disco", optim__epochs=1, log__knn_every_epochs=1.0)
     out = tmp_path / "run"
-    code = main(["train", str(recipe), "--data", str(data), "--out", str(out), "--device", "cpu", "--workers", "0",
-                 "--seed", "3", "--json"])  # fmt: skip
+    code = main(
+        [
+            "train",
+            str(recipe),
+            "--data",
+            str(data),
+            "--out",
+            str(out),
+            "--device",
+            "cpu",
+            "--workers",
+            "0",
+            "--seed",
+            "3",
+            "--json",
+        ]
+    )
     printed = capsys.readouterr()
     assert code == 0
     facts = json.loads(printed.out)
@@ -108,9 +123,15 @@ def test_student_of_a_run_can_start_and_teach_another(data: Path, tmp_path: Path
     common = ["--data", str(data), "--device", "cpu", "--workers", "0"]
     first = tmp_path / "first"
     assert main(["train", str(recipe), *common, "--out", str(first), "--steps", "2"]) == 0
-    second = toy_recipe_file(tmp_path, "disco", optim__base_lr=1e-12, teacher={"source": str(first)},
-                             student__init="checkpoint", student__init_from=str(first / "student.safetensors"),
-                             student__head="none")  # fmt: skip
+    second = toy_recipe_file(
+        tmp_path,
+        "disco",
+        optim__base_lr=1e-12,
+        teacher={"source": str(first)},
+        student__init="checkpoint",
+        student__init_from=str(first / "student.safetensors"),
+        student__head="none",
+    )
     assert main(["train", str(second), *common, "--out", str(tmp_path / "second"), "--steps", "1"]) == 0
     facts = json.loads((tmp_path / "second" / "run.json").read_text())
     assert facts["teacher"]["sha256"] == json.loads((first / "run.json").read_text())["student"]["sha256"]
@@ -129,8 +150,10 @@ def test_start_only_is_the_start_that_a_resumed_run_trains_from(data: Path, tmp_
     assert "figures" not in facts
     torch.manual_seed(1)  # the start is the recipe's, whatever was drawn before
     parts = build_parts(load_recipe(str(recipe)), open_data(load_recipe(str(recipe)), str(data), None).train, "cpu")
-    built = {name: value.half() if value.is_floating_point() else value
-             for name, value in parts.student.backbone.state_dict().items()}  # fmt: skip
+    built = {
+        name: value.half() if value.is_floating_point() else value
+        for name, value in parts.student.backbone.state_dict().items()
+    }
     assert differences(load_file(start / "student.safetensors"), built) == []
     assert main([*common, "--out", str(start), "--resume"]) == 0
     assert main([*common, "--out", str(tmp_path / "whole")]) == 0

@@ -42,13 +42,16 @@ def test_a_scale_is_all_its_recipes_of_one_student() -> None:
     assert {recipe.method["name"] for recipe in recipes.values()} == set(METHODS)
 
 
-@pytest.mark.parametrize(("names", "student", "overrides", "words"), [
-    (BOTH[:1], "disco_r18", [], "needs two recipes"),
-    (["pocket"], "disco_r34", [], "has no recipes of disco_r34"),
-    (["pokcet"], "disco_r18", [], "Did you mean 'pocket'"),
-    ([BOTH[0], "pocket/disco_effb0.disco_lite0_fmnist"], "", [], "student.model is disco_r18 in"),
-    ([*BOTH, "cifar10/disco_r18.disco_lite0_cifar10"], "", [], "Type: --set"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("names", "student", "overrides", "words"),
+    [
+        (BOTH[:1], "disco_r18", [], "needs two recipes"),
+        (["pocket"], "disco_r34", [], "has no recipes of disco_r34"),
+        (["pokcet"], "disco_r18", [], "Did you mean 'pocket'"),
+        ([BOTH[0], "pocket/disco_effb0.disco_lite0_fmnist"], "", [], "student.model is disco_r18 in"),
+        ([*BOTH, "cifar10/disco_r18.disco_lite0_cifar10"], "", [], "Type: --set"),
+    ],
+)
 def test_what_is_no_comparison_is_refused(names: list[str], student: str, overrides: list[str], words: str) -> None:
     with pytest.raises((BadRecipe, UnknownName), match=words):
         load_compared(names, student, overrides)

@@ -30,14 +30,27 @@ def comparison(*, timed: bool = True) -> Comparison:
         row("disco", better, base, speed=speeds[1], teacher="lite0"),
     ]
     return Comparison(
-        title="disco_r18 by 2 methods", baseline="mocov2", rows=rows,
+        title="disco_r18 by 2 methods",
+        baseline="mocov2",
+        rows=rows,
         beside={"untrained start": {KNN: 25.0, LINEAR: 30.0}, "teacher, 64 px": {KNN: 80.0, LINEAR: 85.0}},
-        protocol="kNN", budget={"student": "disco_r18", "image_size": 32, "init": "random", "steps": 10,
-                                "batch_size": 64, "shortened": False, "optimizer": "adamw"},
-        data={"name": "toy", "train_images": 640, "test_images": 100}, seeds=[0, 1, 2],
-        command="disco-zoo compare pocket", measured="2026-01-02T00:00:00",
-        hardware={"accelerators": [], "cpu_cores": 2, "cpu": "a CPU"}, versions={"torch": "2"},
-    )  # fmt: skip
+        protocol="kNN",
+        budget={
+            "student": "disco_r18",
+            "image_size": 32,
+            "init": "random",
+            "steps": 10,
+            "batch_size": 64,
+            "shortened": False,
+            "optimizer": "adamw",
+        },
+        data={"name": "toy", "train_images": 640, "test_images": 100},
+        seeds=[0, 1, 2],
+        command="disco-zoo compare pocket",
+        measured="2026-01-02T00:00:00",
+        hardware={"accelerators": [], "cpu_cores": 2, "cpu": "a CPU"},
+        versions={"torch": "2"},
+    )
 
 
 def test_rows_by_knn_with_mean_deviation_and_paired_differences() -> None:

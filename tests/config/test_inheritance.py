@@ -23,11 +23,15 @@ BASE: dict[str, Any] = {
     "views": {"recipe": "moco_v2", "blur_probability": 0.1},
     "method": {"name": "disco", "queue_size": 64, "distill_weight": 3.0},
     "optim": {
-        "optimizer": "sgd", "batch_size": 64, "base_lr": 0.03, "weight_decay": 1e-4, "schedule": "cosine_epoch",
+        "optimizer": "sgd",
+        "batch_size": 64,
+        "base_lr": 0.03,
+        "weight_decay": 1e-4,
+        "schedule": "cosine_epoch",
         "epochs": 2,
     },
     "log": {"log_every_steps": 3},
-}  # fmt: skip
+}
 
 
 def write(path: Path, content: dict[str, Any] | str) -> str:
@@ -65,9 +69,12 @@ def message(path: str, *overrides: str) -> str:
 def test_sections_are_merged_key_by_key_and_the_files_own_values_win(tmp_path: Path, base: str) -> None:
     path = child(tmp_path, optim={"epochs": 7}, views={"blur_probability": 0.9, "recipe": "moco_v2"}, seed=3)
     written = {
-        **BASE, "name": "child", "seed": 3, "optim": {**BASE["optim"], "epochs": 7},
+        **BASE,
+        "name": "child",
+        "seed": 3,
+        "optim": {**BASE["optim"], "epochs": 7},
         "views": {"recipe": "moco_v2", "blur_probability": 0.9},
-    }  # fmt: skip
+    }
     recipe, same = load_recipe(path), load_recipe(write(tmp_path / "written.yaml", written))
     assert recipe == same
     assert recipe.digest() == same.digest()
@@ -198,9 +205,13 @@ def test_a_missing_part_suggests_the_nearest(bundle: Path, tmp_path: Path) -> No
 
 def test_faults_name_the_file_that_holds_them_and_come_all_together(bundle: Path, tmp_path: Path) -> None:
     part = {
-        **BASE, "optim": {**BASE["optim"], "epochs": "many"}, "studnet": 1, "data": {"id": "cifar11"},
-        "views": {"recipe": "moco_v2", "blur_sgima": [0.1, 2.0]}, "student": {**BASE["student"], "std": [0.5, 0.5, 0]},
-    }  # fmt: skip
+        **BASE,
+        "optim": {**BASE["optim"], "epochs": "many"},
+        "studnet": 1,
+        "data": {"id": "cifar11"},
+        "views": {"recipe": "moco_v2", "blur_sgima": [0.1, 2.0]},
+        "student": {**BASE["student"], "std": [0.5, 0.5, 0]},
+    }
     write(bundle / "parts" / "base.yaml", yaml.safe_dump(part) + "seed: 1\nseed: 2\n")
     found = message(child(tmp_path, method={"queue_size": 0}, log={"knn_every_epochs": -1}), "optim.base_lr=0")
     for fault in (

@@ -226,9 +226,14 @@ def test_digest_changes_with_what_decides_the_weights_and_not_with_words_or_logs
     for silent in ("log.log_every_steps=7", "target=other", "cost=other", "reference=other", "log.knn_every_epochs=0"):
         assert load_recipe(POCKET, [silent]).digest() == digest, silent
     for decisive in (
-        "seed=1", "optim.base_lr=1e-3", "views.crop_scale=[0.3, 1.0]", "method.temperature=0.1",
-        "teacher.image_size=64", "student.init=random", "optim.batch_size=32",
-    ):  # fmt: skip
+        "seed=1",
+        "optim.base_lr=1e-3",
+        "views.crop_scale=[0.3, 1.0]",
+        "method.temperature=0.1",
+        "teacher.image_size=64",
+        "student.init=random",
+        "optim.batch_size=32",
+    ):
         assert load_recipe(POCKET, [decisive]).digest() != digest, decisive
 
 
@@ -258,9 +263,16 @@ def test_resolved_recipe_is_complete_and_readable_again_from_a_file(tmp_path: Pa
     assert load_recipe(write(tmp_path, recipe.as_yaml())) == recipe
     assert recipe.target == "1e-4"
     assert set(method_options(recipe)) == {
-        "temperature", "queue_size", "momentum", "contrast_weight", "distill_weight", "distill_reduction",
-        "centre_teacher", "centre_momentum", "queue_init",
-    }  # fmt: skip
+        "temperature",
+        "queue_size",
+        "momentum",
+        "contrast_weight",
+        "distill_weight",
+        "distill_reduction",
+        "centre_teacher",
+        "centre_momentum",
+        "queue_init",
+    }
 
 
 def test_view_size_is_the_larger_of_what_student_and_teacher_look_at() -> None:

@@ -18,14 +18,26 @@ from disco_zoo.methods import METHODS
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 PAPER = "in1k/disco_effb0.disco_mocov2_r50_in1k"
-SMALL = ["student.image_size=32", "student.image_sizes={}", "eval.image_size=null", "data.extra_source=null",
-         "optim.batch_size=4", "log.knn_every_epochs=0", "optim.accumulation_steps=1",
-         "student.recalibration_images=8", "eval.resize_size=32"]  # fmt: skip
+SMALL = [
+    "student.image_size=32",
+    "student.image_sizes={}",
+    "eval.image_size=null",
+    "data.extra_source=null",
+    "optim.batch_size=4",
+    "log.knn_every_epochs=0",
+    "optim.accumulation_steps=1",
+    "student.recalibration_images=8",
+    "eval.resize_size=32",
+]
 # Of the method's keys that make a run large, those that a recipe has.
 SMALL_METHOD = {"queue_size": 16, "num_prototypes": 8, "negatives": 8, "bag_size": 2}
 # These take their two steps with their own networks, and inherit their start; the others with tiny ones.
-OWN_NETWORKS = ("pocket/disco_effb0.disco_lite0_fmnist", "pocket/disco_effb0.mocov2_fmnist",
-                "pocket/disco_r18.disco_lite0_fmnist", "cifar10/disco_effb0.disco_lite0_cifar10")  # fmt: skip
+OWN_NETWORKS = (
+    "pocket/disco_effb0.disco_lite0_fmnist",
+    "pocket/disco_effb0.mocov2_fmnist",
+    "pocket/disco_r18.disco_lite0_fmnist",
+    "cifar10/disco_effb0.disco_lite0_cifar10",
+)
 TINY = "test_efficientnet"
 
 
@@ -94,8 +106,23 @@ def test_official_preset_of_the_paper_takes_two_steps(
     """With the teacher's own queue as the first negatives."""
     overrides = [*SMALL, "method.queue_size=64", f"teacher.source={moco_file}", "preset=official"]
     arguments = [part for override in overrides for part in ("--set", override)]
-    code = main(["train", PAPER, "--data", str(data), "--out", str(tmp_path), "--device", "cpu", "--workers", "0",
-                 "--steps", "2", *arguments])  # fmt: skip
+    code = main(
+        [
+            "train",
+            PAPER,
+            "--data",
+            str(data),
+            "--out",
+            str(tmp_path),
+            "--device",
+            "cpu",
+            "--workers",
+            "0",
+            "--steps",
+            "2",
+            *arguments,
+        ]
+    )
     assert code == 0, capsys.readouterr().err
     rows = checkpoint_of(tmp_path)["method"]["contrast.queue.rows"]
     stored = torch.load(moco_file, weights_only=True)["state_dict"]["module.queue"].T
@@ -116,6 +143,4 @@ def test_baseline_starts_where_the_student_starts_and_takes_as_many_steps(name: 
     assert recipe.teacher is not None
     for field in ("model", "image_size", "image_sizes", "mean", "std", "init", "recalibration_images"):
         assert getattr(baseline.student, field) == getattr(recipe.student, field), field
-    assert (baseline.student.init_from or recipe.teacher.source) == (
-        recipe.student.init_from or recipe.teacher.source
-    )  # fmt: skip
+    assert (baseline.student.init_from or recipe.teacher.source) == (recipe.student.init_from or recipe.teacher.source)

@@ -37,11 +37,17 @@ def test_paper_recipe_has_the_values_of_the_paper() -> None:
     assert recipe.teacher is not None
     assert (recipe.teacher.features, recipe.teacher.bn_mode, recipe.teacher.image_size) == (None, "eval", None)
     assert {key: value for key, value in recipe.views.items() if "small" not in key} == {
-        "recipe": "moco_v2", "size": None, "crop_scale": [0.2, 1.0], "crop_ratio": [3 / 4, 4 / 3],
+        "recipe": "moco_v2",
+        "size": None,
+        "crop_scale": [0.2, 1.0],
+        "crop_ratio": [3 / 4, 4 / 3],
         "jitter": [0.4, 0.4, 0.4, 0.1],
-        "jitter_probability": 0.8, "gray_probability": 0.2, "blur_probability": 0.5, "blur_sigma": [0.1, 2.0],
+        "jitter_probability": 0.8,
+        "gray_probability": 0.2,
+        "blur_probability": 0.5,
+        "blur_sigma": [0.1, 2.0],
         "flip_probability": 0.5,
-    }  # fmt: skip
+    }
     assert (recipe.eval.linear, recipe.eval.resize_size) == ("disco", 256)
     assert recipe.data.id == "in1k"
 
@@ -94,7 +100,7 @@ def test_seed_has_the_values_of_its_paper(student: str, teacher: str) -> None:
     assert recipe.student.head_dropout == (0.2 if student == "mobv3" else 0)
     assert (views["recipe"], views["crop_scale"][0], views["small_views"]) == (
         ("moco_v2", 0.14, 6) if small else ("moco_v2", 0.2, 0)
-    )  # fmt: skip
+    )
     if small:
         assert (views["small_size"], views["small_crop_scale"]) == (96, [0.05, 0.14])
 

@@ -68,14 +68,19 @@ def typed(work: Path, out: Path) -> list[str]:
 def test_the_other_process_says_so_and_does_not_wait(how: str, work: Path, tmp_path: Path) -> None:
     common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     begun = time.monotonic()
-    results = finish([
-        subprocess.Popen(
-            [sys.executable, "-c", VICTIM, how, *typed(work, tmp_path / "run")], cwd=work, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            env={**subprocess_environment(), **common, "RANK": str(n), "LOCAL_RANK": str(n)},
-        )
-        for n in range(2)
-    ])  # fmt: skip
+    results = finish(
+        [
+            subprocess.Popen(
+                [sys.executable, "-c", VICTIM, how, *typed(work, tmp_path / "run")],
+                cwd=work,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env={**subprocess_environment(), **common, "RANK": str(n), "LOCAL_RANK": str(n)},
+            )
+            for n in range(2)
+        ]
+    )
     assert time.monotonic() - begun < SECONDS_TO_NOTICE
     (first, _, first_err), (second, _, second_err) = results
     assert first == 2, first_err
@@ -97,9 +102,14 @@ def torchrun(work: Path, how: str, out: Path) -> subprocess.CompletedProcess[str
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     launcher += ["--max-restarts", "2", str(script), how]
     return subprocess.run(
-        [*launcher, *typed(work, out)], cwd=work, capture_output=True, text=True, timeout=300, check=False,
+        [*launcher, *typed(work, out)],
+        cwd=work,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
         env={**subprocess_environment(), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(
@@ -118,9 +128,14 @@ def test_a_mistake_that_all_processes_make_is_reported_once(mistake: list[str], 
     )
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "3"]
     done = subprocess.run(
-        [*launcher, str(script), "train", *mistake, "--data", "toy_train.parquet"], cwd=work,
-        capture_output=True, text=True, timeout=120, env=subprocess_environment(), check=False,
-    )  # fmt: skip
+        [*launcher, str(script), "train", *mistake, "--data", "toy_train.parquet"],
+        cwd=work,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=subprocess_environment(),
+        check=False,
+    )
     assert done.returncode != 0
     lines = [line for line in done.stderr.splitlines() if line.startswith("Error: ")]
     assert len(lines) == 1, done.stderr

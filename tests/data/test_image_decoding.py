@@ -44,10 +44,17 @@ def test_colour_modes_become_rgb() -> None:
 
 @pytest.mark.parametrize(
     ("mode", "kind", "settings"),
-    [("P", "PNG", {"transparency": b"\x00\xff"}), ("P", "GIF", {"transparency": 0}), ("CMYK", "JPEG", {}),
-     ("L", "JPEG", {}), ("LA", "PNG", {}), ("RGBA", "PNG", {}), ("I;16", "PNG", {}), 
-     ("RGB", "PNG", {"transparency": (0, 0, 0)})],
-)  # fmt: skip
+    [
+        ("P", "PNG", {"transparency": b"\x00\xff"}),
+        ("P", "GIF", {"transparency": 0}),
+        ("CMYK", "JPEG", {}),
+        ("L", "JPEG", {}),
+        ("LA", "PNG", {}),
+        ("RGBA", "PNG", {}),
+        ("I;16", "PNG", {}),
+        ("RGB", "PNG", {"transparency": (0, 0, 0)}),
+    ],
+)
 def test_odd_files_are_read_without_a_warning(tmp_path: Path, mode: str, kind: str, settings: dict[str, Any]) -> None:
     Image.new(mode, (8, 8)).save(tmp_path / "a.png", kind, **settings)
     image = open_source(tmp_path).image(0)

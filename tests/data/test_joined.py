@@ -67,8 +67,11 @@ def test_extra_images_are_trained_on_and_not_measured_with(data: Path, tmp_path:
     assert facts["data"]["images"] == NUM_TRAIN
     extra = open_source(str(data.parent / "more"))
     assert facts["extra_data"] == {
-        "id": "custom", "images": NUM_EXTRA, "repeats": REPEATS, "fingerprint": extra.fingerprint(),
-    }  # fmt: skip
+        "id": "custom",
+        "images": NUM_EXTRA,
+        "repeats": REPEATS,
+        "fingerprint": extra.fingerprint(),
+    }
 
 
 def test_fingerprints_tell_extra_images_and_repeats_apart(data: Path) -> None:

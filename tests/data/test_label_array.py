@@ -93,7 +93,8 @@ def test_no_source_keeps_a_python_object_for_each_image(kind: str, tmp_path: Pat
     makers = {"folder": make_folder, "tar": make_class_tar, "parquet": make_parquet}
     source = open_source(makers[kind](tmp_path / f"pets.{kind}" if kind != "folder" else tmp_path / "pets"))
     per_row = [
-        name for name, value in vars(source).items()
+        name
+        for name, value in vars(source).items()
         if isinstance(value, (list, tuple, dict)) and len(value) == len(source)
-    ]  # fmt: skip
+    ]
     assert per_row == []

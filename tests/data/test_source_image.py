@@ -30,8 +30,12 @@ def test_odd_jpegs_are_reduced_and_become_rgb(mode: str) -> None:
 def test_only_a_jpeg_is_reduced_and_by_its_own_factors(tmp_path: Path) -> None:
     source = SourceImage(jpeg(LARGE))
     assert [tuple(source.pixels(n).shape[:2]) for n in (1, 2, 3, 5, 100)] == [
-        (900, 1200), (450, 600), (450, 600), (225, 300), (113, 150),
-    ]  # fmt: skip
+        (900, 1200),
+        (450, 600),
+        (450, 600),
+        (225, 300),
+        (113, 150),
+    ]
     LARGE.save(tmp_path / "a.png")
     assert SourceImage((tmp_path / "a.png").read_bytes()).pixels(4).shape == (900, 1200, 3)
     assert SourceImage(LARGE).pixels(4).shape == (900, 1200, 3)

@@ -18,9 +18,16 @@ from disco_zoo.zoo.model_card import render_card
 
 
 def result(value: float, *, seed: int = 0, model: str = "disco_effb0", **changes: Any) -> dict[str, Any]:
-    row = {"subject": "student", "metric": "linear_top1", "values": [value], "seeds": [seed], "hardware": "2 cores",
-           "protocol": "linear probe: fast, 64 px of 64", "command": f"disco-zoo … --seed {seed}",
-           "date": f"2026-11-2{seed}"}  # fmt: skip
+    row = {
+        "subject": "student",
+        "metric": "linear_top1",
+        "values": [value],
+        "seeds": [seed],
+        "hardware": "2 cores",
+        "protocol": "linear probe: fast, 64 px of 64",
+        "command": f"disco-zoo … --seed {seed}",
+        "date": f"2026-11-2{seed}",
+    }
     return {"model": {"name": model}, "measured": [row | changes]}
 
 
@@ -56,9 +63,17 @@ def test_looks_and_random_weights_have_no_place() -> None:
 
 
 def test_the_printed_rows_make_a_card(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    whole = {"task": "linear", "preset": "fast", "protocol": "p", "figures": {"linear_top1": 50.0}, "num_scored": 10,
-             "intervals": {"linear_top1": [1, 99]}, "look": False, "command": "c",
-             "data": {"train": "x", "test": "x", "num_train": 9, "num_test": 10, "test_fingerprint": "f"}}  # fmt: skip
+    whole = {
+        "task": "linear",
+        "preset": "fast",
+        "protocol": "p",
+        "figures": {"linear_top1": 50.0},
+        "num_scored": 10,
+        "intervals": {"linear_top1": [1, 99]},
+        "look": False,
+        "command": "c",
+        "data": {"train": "x", "test": "x", "num_train": 9, "num_test": 10, "test_fingerprint": "f"},
+    }
     model = {"name": "disco_effb0", "untrained": False, "backbone_sha256": "s"}
     files = [tmp_path / f"{seed}.json" for seed in (0, 1)]
     for seed, file in enumerate(files):

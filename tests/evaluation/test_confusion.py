@@ -90,8 +90,9 @@ def test_a_name_is_no_formula(tmp_path: Path) -> None:
 
 
 def test_many_classes_are_drawn_without_numbers_and_in_bounds(tmp_path: Path) -> None:
-    plot_confusion(torch.eye(200, dtype=torch.int64), [f"a long class name {i}" for i in range(200)],
-                   tmp_path / "many.png", "many")  # fmt: skip
+    plot_confusion(
+        torch.eye(200, dtype=torch.int64), [f"a long class name {i}" for i in range(200)], tmp_path / "many.png", "many"
+    )
     drawn = pixels(tmp_path / "many.png")
     assert max(drawn.shape) < 1600
     assert drawn.min() < 100

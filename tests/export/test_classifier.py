@@ -76,9 +76,13 @@ def test_the_loss_is_the_classifiers_own_accuracy(subject: Subject, tmp_path: Pa
     from disco_zoo.evaluation.features import extract_features
 
     scores = extract_features(
-        network, source, image_size=subject.image_size, resize_size=subject.resize_size, mean=subject.named.mean,
+        network,
+        source,
+        image_size=subject.image_size,
+        resize_size=subject.resize_size,
+        mean=subject.named.mean,
         std=subject.named.std,
-    )  # fmt: skip
+    )
     truth = torch.tensor([[2, 0, 1][label] for label in source.labels or ()])
     right = 100 * (scores.features.argmax(dim=1) == truth).double().mean().item()
     assert found.top1 == pytest.approx((right, right))

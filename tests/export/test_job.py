@@ -147,17 +147,20 @@ def test_the_models_modes_and_weights_stay(tmp_path):
     assert backbone_fingerprint(named.backbone) == before
 
 
-@pytest.mark.parametrize(("arguments", "words"), [
-    (("resnet18", "--out", "m.pt2", "--format", "onnx"), "must end in .onnx"),
-    (("resnet18", "--out", "m.pt2", "--int8", "static", "--data", "sample"), "--format onnx"),
-    (("resnet18", "--int8", "static"), "Add --data DATA"),
-    (("resnet18", "--int8", "dynamic", "--data", "nowhere"), "there is no data at nowhere"),
-    (("resnet19",), "Did you mean 'resnet18'"),
-    (("resnet18", "--out", "file/m.onnx"), "Cannot write file/m.onnx"),
-    (("resnet18", "--out", "there.onnx"), "--yes"),
-    (("resnet18", "--out", "folder.onnx", "--yes"), "folder.onnx is a folder"),
-    (("--table", "test_resnet", "resnet19"), "Did you mean 'resnet18'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("resnet18", "--out", "m.pt2", "--format", "onnx"), "must end in .onnx"),
+        (("resnet18", "--out", "m.pt2", "--int8", "static", "--data", "sample"), "--format onnx"),
+        (("resnet18", "--int8", "static"), "Add --data DATA"),
+        (("resnet18", "--int8", "dynamic", "--data", "nowhere"), "there is no data at nowhere"),
+        (("resnet19",), "Did you mean 'resnet18'"),
+        (("resnet18", "--out", "file/m.onnx"), "Cannot write file/m.onnx"),
+        (("resnet18", "--out", "there.onnx"), "--yes"),
+        (("resnet18", "--out", "folder.onnx", "--yes"), "folder.onnx is a folder"),
+        (("--table", "test_resnet", "resnet19"), "Did you mean 'resnet18'"),
+    ],
+)
 def test_mistakes_are_one_line_before_anything_is_loaded(arguments, words, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "file").write_text("no folder")

@@ -28,9 +28,14 @@ def toy_data(folder: Path, **options: Any) -> LabelledData:
 
 
 def run_finetune(
-    settings: FinetuneSettings, data: LabelledData, path: Path, *, steps: int | None = None, resume: bool = False,
+    settings: FinetuneSettings,
+    data: LabelledData,
+    path: Path,
+    *,
+    steps: int | None = None,
+    resume: bool = False,
     workers: int = 0,
-) -> dict[str, Any]:  # fmt: skip
+) -> dict[str, Any]:
     return finetune(settings, data, path, RunOptions(workers=workers, resume=resume, max_steps=steps, command="toy"))
 
 
@@ -47,9 +52,14 @@ def make_trainer(
 
 
 def train(
-    settings: FinetuneSettings, data: LabelledData, path: Path, *, steps: int | None = None, resume: bool = False,
+    settings: FinetuneSettings,
+    data: LabelledData,
+    path: Path,
+    *,
+    steps: int | None = None,
+    resume: bool = False,
     workers: int = 0,
-) -> FinetuneTrainer:  # fmt: skip
+) -> FinetuneTrainer:
     """The training alone, without scores and pictures."""
     trainer = make_trainer(settings, data, path, resume=resume, workers=workers)
     trainer.train(resume=resume, max_steps=steps)

@@ -103,8 +103,20 @@ def record_use(folder: Path) -> dict[str, Any]:
             json.loads(run("evaluate", "linear", model, *common, "--protocol", protocol, *limit))
         )
     tuned = folder / "tuned"
-    run("finetune", model, "--data", str(data), "--out", str(tuned), "--workers", "0",
-        "--set", "epochs=2", "--set", "batch_size=8")  # fmt: skip
+    run(
+        "finetune",
+        model,
+        "--data",
+        str(data),
+        "--out",
+        str(tuned),
+        "--workers",
+        "0",
+        "--set",
+        "epochs=2",
+        "--set",
+        "batch_size=8",
+    )
     found["finetune"] = tensors(next(tuned.rglob("*.safetensors")))
     run("embed", str(data), "--model", model, "--out", str(folder / "rows.npy"), "--workers", "0")
     found["embed"] = digest(np.load(folder / "rows.npy").tobytes())

@@ -40,8 +40,12 @@ def peak_of_training(
     """MiB that real steps take above what a toy run has taken, in a process of its own."""
     result = subprocess.run(
         [sys.executable, __file__, folder, student, str(image_size), str(batch_size), method],
-        env={**subprocess_environment(), **environment}, capture_output=True, text=True, check=True, timeout=280,
-    )  # fmt: skip
+        env={**subprocess_environment(), **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=280,
+    )
     peaks = json.loads(result.stdout.splitlines()[-1])
     return float(peaks["peak_mib"] - peaks["baseline_mib"])
 

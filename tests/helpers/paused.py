@@ -51,10 +51,14 @@ def start_until(
 ) -> subprocess.Popen[str]:
     """Run a script until it pauses at point `number`; a line on its standard input lets it go on."""
     process = subprocess.Popen(
-        [sys.executable, "-c", script, *map(str, arguments)], cwd=folder, text=True, stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        [sys.executable, "-c", script, *map(str, arguments)],
+        cwd=folder,
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         env={**(environment or subprocess_environment()), "PAUSE_AT": str(number)},
-    )  # fmt: skip
+    )
     assert process.stdout is not None
     while line := process.stdout.readline():
         if line == _PAUSED:

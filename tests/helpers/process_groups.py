@@ -11,9 +11,12 @@ from tiny_runs import command, subprocess_environment
 
 # LayerNorm alone: with BatchNorm each process normalises over its own half, so weights would differ in earnest.
 NORM_FREE: dict[str, Any] = {
-    "student__model": "test_convnext", "teacher__source": "test_convnext",
-    "log__knn_every_epochs": 1.0, "log__log_every_steps": 1, "optim__base_lr": 0.3,
-}  # fmt: skip
+    "student__model": "test_convnext",
+    "teacher__source": "test_convnext",
+    "log__knn_every_epochs": 1.0,
+    "log__log_every_steps": 1,
+    "optim__base_lr": 0.3,
+}
 
 
 def free_port() -> int:

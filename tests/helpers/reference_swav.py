@@ -19,9 +19,13 @@ from disco_zoo.training.optim import build_optimizer
 SMALL = SmallViews(count=2, student_size=8, teacher_size=8)
 # A step is an epoch here. A queue of 9 is 8 at a batch of 4, opens at epoch 1, is full after 2, is used from epoch 3.
 SWAV_OPTIONS = {
-    "temperature": 0.2, "num_prototypes": 7, "epsilon": 0.1, "queue_size": 9, "queue_start_epoch": 1,
+    "temperature": 0.2,
+    "num_prototypes": 7,
+    "epsilon": 0.1,
+    "queue_size": 9,
+    "queue_start_epoch": 1,
     "freeze_prototypes_steps": 2,
-}  # fmt: skip
+}
 
 
 def multi_crop_batches(num_steps: int, num_small: int = 2, batch: int = 4) -> list[list[Tensor]]:

@@ -69,8 +69,17 @@ def coco_split(images: Path, number: int, first_seed: int, size: int = SIZE) -> 
             x1, y1, x2, y2 = box_of(outline)
             flat = [round(value, 2) for point in outline for value in point]
             box = [x1, y1, x2 - x1, y2 - y1]
-            rows.append({"id": len(rows) + 1, "image_id": 1000 + place, "category_id": CATEGORY_IDS[label], "bbox": box,
-                         "area": box[2] * box[3], "iscrowd": 0, "segmentation": [flat]})  # fmt: skip
+            rows.append(
+                {
+                    "id": len(rows) + 1,
+                    "image_id": 1000 + place,
+                    "category_id": CATEGORY_IDS[label],
+                    "bbox": box,
+                    "area": box[2] * box[3],
+                    "iscrowd": 0,
+                    "segmentation": [flat],
+                }
+            )
     categories = [{"id": CATEGORY_IDS[label], "name": name} for label, name in enumerate(SHAPES)]
     return {"images": files, "annotations": rows, "categories": categories[::-1]}
 

@@ -11,10 +11,19 @@ from disco_zoo.tasks.detection.network import build_detector
 from disco_zoo.tasks.detection.settings import DetectionSettings, detection_settings
 
 TINY = (
-    "sizes=[64]", "channels=16", "head_width=16", "regions=16", "proposals_before_nms=50", "proposals=20",
-    "test_proposals_before_nms=50", "test_proposals=20", "batch_size=2", "anchor_sizes=[8, 16, 32, 64, 128]",
-    "eval_every=0", "warmup_steps=0",
-)  # fmt: skip
+    "sizes=[64]",
+    "channels=16",
+    "head_width=16",
+    "regions=16",
+    "proposals_before_nms=50",
+    "proposals=20",
+    "test_proposals_before_nms=50",
+    "test_proposals=20",
+    "batch_size=2",
+    "anchor_sizes=[8, 16, 32, 64, 128]",
+    "eval_every=0",
+    "warmup_steps=0",
+)
 
 
 def tiny_settings(*changes: str) -> DetectionSettings:

@@ -71,11 +71,15 @@ def toy_values(method: str = "disco", **changes: Any) -> dict[str, Any]:
         "views": {"recipe": "moco_v2"},
         "method": {"name": method, "queue_size": 20, "momentum": 0.9},
         "optim": {
-            "optimizer": "sgd", "batch_size": BATCH_SIZE, "base_lr": 1.0, "weight_decay": 1e-4,
-            "schedule": "cosine_step", "epochs": 2,
+            "optimizer": "sgd",
+            "batch_size": BATCH_SIZE,
+            "base_lr": 1.0,
+            "weight_decay": 1e-4,
+            "schedule": "cosine_step",
+            "epochs": 2,
         },
         "log": {"log_every_steps": 1, "checkpoint_every_steps": 100, "knn_every_epochs": 0},
-    }  # fmt: skip
+    }
     if method == "disco":
         values["teacher"] = {"source": "test_resnet", "pretrained": False, "image_size": 32}
         values["method"]["centre_teacher"] = True

@@ -51,8 +51,9 @@ def test_finetune_on_your_folder(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     photo = next((photos / "test" / "Bag").iterdir())
-    run_example("finetune_on_your_folder.py", photos, "--photo", photo, "--epochs", 6,
-                monkeypatch=monkeypatch, folder=tmp_path)  # fmt: skip
+    run_example(
+        "finetune_on_your_folder.py", photos, "--photo", photo, "--epochs", 6, monkeypatch=monkeypatch, folder=tmp_path
+    )
     ranked = re.findall(r"^ *([\d.]+)%  (\w+)$", capsys.readouterr().out, re.MULTILINE)
     assert ranked[0][1] == "Bag"
     assert {name for _, name in ranked} == set(CLASSES)
@@ -80,8 +81,18 @@ def test_search_your_photos(
 def test_distil_your_own_student(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    run_example("distil_your_own_student.py", photos, "--epochs", 1, "--image-size", 48, "--batch-size", 32,
-                monkeypatch=monkeypatch, folder=tmp_path)  # fmt: skip
+    run_example(
+        "distil_your_own_student.py",
+        photos,
+        "--epochs",
+        1,
+        "--image-size",
+        48,
+        "--batch-size",
+        32,
+        monkeypatch=monkeypatch,
+        folder=tmp_path,
+    )
     printed = capsys.readouterr().out
     assert "4.01 M parameters" in printed
     lines = dict(line.split(": ", 1) for line in printed.splitlines() if line.startswith(("start: ", "student: ")))

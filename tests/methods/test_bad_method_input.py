@@ -86,8 +86,10 @@ def test_a_temperature_must_be_above_zero(method: str, key: str, value: str, ref
 
 def test_every_method_that_divides_by_a_temperature_is_among_these() -> None:
     assert {name for name, keys in KEYS.items() if not any("temperature" in key for key in keys)} == {
-        "coss", "feature", "kd_mse"
-    }  # fmt: skip
+        "coss",
+        "feature",
+        "kd_mse",
+    }
 
 
 @pytest.mark.parametrize("method", [name for name, keys in KEYS.items() if "queue_size" in keys])

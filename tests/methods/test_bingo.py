@@ -60,10 +60,13 @@ def plain_bingo(
     total = 0.0
     for image, companion, mixed, own, other in zip(*students, *keys, strict=True):
         terms = [
-            (image, own, weights[0]), (image, other, weights[1]),
-            (companion, other, weights[0]), (companion, own, weights[1]),
-            (mixed, own, kept), (mixed, other, 1 - kept),
-        ]  # fmt: skip
+            (image, own, weights[0]),
+            (image, other, weights[1]),
+            (companion, other, weights[0]),
+            (companion, own, weights[1]),
+            (mixed, own, kept),
+            (mixed, other, 1 - kept),
+        ]
         total += sum(weight * info_nce(anchor, key, queue, temperature) for anchor, key, weight in terms)
     return total / 3 / len(students[0])
 
@@ -171,10 +174,13 @@ def reference_bingo(method: BINGO, batches: list[list[Tensor]], weights: list[tu
         own, others = weights[step], (kept, 1 - kept)
         anchors = [embed(*query, view) for view in (image, other, mixed)]
         pairs = [
-            (anchors[0], keys[0], own[0]), (anchors[0], keys[1], own[1]),
-            (anchors[1], keys[1], own[0]), (anchors[1], keys[0], own[1]),
-            (anchors[2], keys[0], others[0]), (anchors[2], keys[1], others[1]),
-        ]  # fmt: skip
+            (anchors[0], keys[0], own[0]),
+            (anchors[0], keys[1], own[1]),
+            (anchors[1], keys[1], own[0]),
+            (anchors[1], keys[0], own[1]),
+            (anchors[2], keys[0], others[0]),
+            (anchors[2], keys[1], others[1]),
+        ]
         loss = torch.zeros(())
         for anchor, positive, weight in pairs:
             for a, c in zip(anchor, positive, strict=True):

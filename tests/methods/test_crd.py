@@ -121,9 +121,11 @@ def reference(method: CRD, batches: list[list[Tensor]]) -> Any:
         loss = torch.zeros(())
         for side, (rows, memory) in enumerate(((students, of_teacher), (teachers, of_student))):
             exps = torch.stack(
-                [torch.stack([(v @ memory[j] / TEMPERATURE).exp() for j in numbers])
-                 for v, numbers in zip(rows, drawn, strict=True)]
-            )  # fmt: skip
+                [
+                    torch.stack([(v @ memory[j] / TEMPERATURE).exp() for j in numbers])
+                    for v, numbers in zip(rows, drawn, strict=True)
+                ]
+            )
             if step == 0:
                 normalisers.append(NUM_IMAGES * exps.mean().item())
             noise = NEGATIVES / NUM_IMAGES

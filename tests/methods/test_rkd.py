@@ -152,11 +152,14 @@ def test_chunks_of_differences_change_neither_loss_nor_gradient(
     assert torch.allclose(torch.autograd.grad(chunked, student)[0], gradient, atol=1e-12)
 
 
-@pytest.mark.parametrize(("loss", "limit", "value", "least", "most"), [
-    (angle_loss, "MAX_ANGLES", 2 * 24**2, 2 * 24**3, 24**2),
-    (angle_loss, "MAX_DIFFERENCES", 2 * 24 * 5, 3 * 24**2 * 5, 24**2),
-    (distance_loss, "MAX_DIFFERENCES", 2 * 24 * 5, 24**2 * 5, 6 * 24**2),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("loss", "limit", "value", "least", "most"),
+    [
+        (angle_loss, "MAX_ANGLES", 2 * 24**2, 2 * 24**3, 24**2),
+        (angle_loss, "MAX_DIFFERENCES", 2 * 24 * 5, 3 * 24**2 * 5, 24**2),
+        (distance_loss, "MAX_DIFFERENCES", 2 * 24 * 5, 24**2 * 5, 6 * 24**2),
+    ],
+)
 def test_chunks_bound_what_is_kept_for_the_backward_pass(
     loss: Any, limit: str, value: int, least: int, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -27,8 +27,10 @@ def test_five_training_steps_equal_an_independent_moco_loop() -> None:
 def test_defaults_are_the_papers() -> None:
     parameters = inspect.signature(SslSmall).parameters
     assert {key: parameters[key].default for key in ("temperature", "queue_size", "momentum")} == {
-        "temperature": 0.1, "queue_size": 65536, "momentum": 0.999,
-    }  # fmt: skip
+        "temperature": 0.1,
+        "queue_size": 65536,
+        "momentum": 0.999,
+    }
 
 
 def test_no_teacher_takes_part() -> None:

@@ -135,9 +135,16 @@ def test_mlp_bn_is_swavs_head() -> None:
     features = torch.randn(6, 8)
     state = student.head.state_dict()
     assert {*state} == {
-        "0.weight", "0.bias", "1.weight", "1.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked",
-        "3.weight", "3.bias",
-    }  # fmt: skip
+        "0.weight",
+        "0.bias",
+        "1.weight",
+        "1.bias",
+        "1.running_mean",
+        "1.running_var",
+        "1.num_batches_tracked",
+        "3.weight",
+        "3.bias",
+    }
     hidden = features @ state["0.weight"].T + state["0.bias"]
     hidden = (hidden - hidden.mean(dim=0)) / (hidden.var(dim=0, correction=0) + 1e-5).sqrt()
     expected = hidden.clamp(min=0) @ state["3.weight"].T + state["3.bias"]
@@ -190,9 +197,13 @@ def test_unknown_options_are_refused_in_one_line(name: str) -> None:
 
 def test_students_of_a_recipe_are_built_with_its_head_and_options(tmp_path: Path) -> None:
     recipe = toy_recipe(
-        "moco_v2", student__head="mlp_bn", student__head_hidden_dim=None, student__head_hidden_ratio=2.0,
-        student__head_dropout=0.1, student__options={"drop_path_rate": 0.2, "bn_momentum": 0.01},
-    )  # fmt: skip
+        "moco_v2",
+        student__head="mlp_bn",
+        student__head_hidden_dim=None,
+        student__head_hidden_ratio=2.0,
+        student__head_dropout=0.1,
+        student__options={"drop_path_rate": 0.2, "bn_momentum": 0.01},
+    )
     student = build_parts(recipe, TinySource()).student
     assert isinstance(student.head, nn.Sequential)
     drop, head = student.head

@@ -235,9 +235,7 @@ def test_an_installed_teacher_teaches_by_its_name(own_home: Path, monkeypatch: p
         monkeypatch.setattr(f"disco_zoo.{module}.load_catalog", lambda: changed)
     converted = read_checkpoint(swav_file(own_home / "swav.pth.tar"))
     tensors = converted.backbone | containers.prefixed("projection_head.", converted.head)
-    store.install(
-        "swav_r50", "resnet18", lambda path: save_file(tensors, path), {}, lambda path: path.write_bytes(b"")
-    )  # fmt: skip
+    store.install("swav_r50", "resnet18", lambda path: save_file(tensors, path), {}, lambda path: path.write_bytes(b""))
     loaded = load_teacher_source("swav_r50")
     assert (loaded.title, loaded.embed_dim, loaded.supervised) == (row.title, 128, False)
     assert (loaded.mean, loaded.std) == (tuple(row.input.mean), tuple(row.input.std))

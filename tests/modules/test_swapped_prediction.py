@@ -18,9 +18,15 @@ from disco_zoo.modules.swapped_prediction import SwappedPrediction, swapped_pred
 def make_swapped(**changes: Any) -> SwappedPrediction:
     torch.manual_seed(0)
     options: dict[str, Any] = {
-        "num_prototypes": 6, "num_assigned": 2, "temperature": 0.1, "epsilon": 0.05, "sinkhorn_iterations": 3,
-        "queue_size": 0, "queue_start_epoch": 0, "freeze_prototypes_steps": 0,
-    }  # fmt: skip
+        "num_prototypes": 6,
+        "num_assigned": 2,
+        "temperature": 0.1,
+        "epsilon": 0.05,
+        "sinkhorn_iterations": 3,
+        "queue_size": 0,
+        "queue_start_epoch": 0,
+        "freeze_prototypes_steps": 0,
+    }
     return SwappedPrediction(4, **{**options, **changes})
 
 
@@ -109,8 +115,10 @@ def test_frozen_prototypes_feel_neither_gradient_nor_decay_nor_momentum(optimize
         weight.copy_(F.normalize(weight, dim=1))
     start = weight.detach().clone()
     options = {"lr": 0.1, "weight_decay": 0.1}
-    kinds = {"sgd": lambda: torch.optim.SGD([weight], momentum=0.9, **options),
-             "adamw": lambda: torch.optim.AdamW([weight], **options)}  # fmt: skip
+    kinds = {
+        "sgd": lambda: torch.optim.SGD([weight], momentum=0.9, **options),
+        "adamw": lambda: torch.optim.AdamW([weight], **options),
+    }
     steps = kinds[optimizer]()
     views = [unit_rows(4, seed).requires_grad_() for seed in range(2)]
     for number in range(4):

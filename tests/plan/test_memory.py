@@ -110,5 +110,7 @@ def test_prediction_is_within_15_percent_of_a_real_training(
         tmp_path / "returned", student, image_size, batch_size, "moco_v2", MALLOC_MMAP_THRESHOLD_="131072"
     )
     assert predicted.tensors_bytes / MIB == pytest.approx(returned, rel=0.12)
-    print(f"{student} {image_size} px, batch {batch_size}: tensors {predicted.tensors_bytes / MIB:.0f} (measured "
-          f"{returned:.0f}), resident {predicted.resident_bytes / MIB:.0f} (measured {measured:.0f}) MiB")  # fmt: skip
+    print(
+        f"{student} {image_size} px, batch {batch_size}: tensors {predicted.tensors_bytes / MIB:.0f} (measured "
+        f"{returned:.0f}), resident {predicted.resident_bytes / MIB:.0f} (measured {measured:.0f}) MiB"
+    )

@@ -44,9 +44,17 @@ from disco_zoo.plan.weightless import build_weightless, without_weights
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 WORK = Work(
-    images=1000, steps=400, epochs=40, batch_size=100, devices=2, flops=Flops(10, 20, 5, 60, 5),
-    teacher_in_steps=True, teacher_views=2, teacher_view_flops=0.3, views_before=0,
-)  # fmt: skip
+    images=1000,
+    steps=400,
+    epochs=40,
+    batch_size=100,
+    devices=2,
+    flops=Flops(10, 20, 5, 60, 5),
+    teacher_in_steps=True,
+    teacher_views=2,
+    teacher_view_flops=0.3,
+    views_before=0,
+)
 
 
 @pytest.fixture(autouse=True)
@@ -113,9 +121,16 @@ def test_tables_fit_100_columns_and_name_what_they_assume(planned: Callable[...,
     assert max(map(len, shown.splitlines())) <= 100
     text = " ".join(shown.split())
     for expected in (
-        "50.0 k (the catalog's CIFAR-10)", "4 images on each of 2 device(s)", "student, backward", "EMA twin",
-        "buckets of gradients", "19.5 TFLOP/s a device", "50%", "4 cores draw views", "one multiply-add is two",
-    ):  # fmt: skip
+        "50.0 k (the catalog's CIFAR-10)",
+        "4 images on each of 2 device(s)",
+        "student, backward",
+        "EMA twin",
+        "buckets of gradients",
+        "19.5 TFLOP/s a device",
+        "50%",
+        "4 cores draw views",
+        "one multiply-add is two",
+    ):
         assert expected in text, expected
 
 
@@ -270,13 +285,22 @@ def test_stated_speeds_name_their_source() -> None:
 @pytest.mark.parametrize(
     ("shown", "expected"),
     [
-        (words.flops(6.64e10), "66.4 GFLOPs"), (words.flops(9.996e11), "1.00 TFLOPs"), (words.flops(12), "12.0 FLOPs"),
-        (words.count(1281167), "1.28 M"), (words.count(5004), "5,004"), (words.count(2.56e8), "256 M"),
-        (words.size(1536), "1.50 KiB"), (words.size(3 * 2**30), "3.00 GiB"), (words.size(12), "12 bytes"),
-        (words.time(0.0381), "38.1 ms"), (words.time(40), "40.0 s"), (words.time(420), "7 min"),
-        (words.time(7500), "2 h 05 min"), (words.time(3 * 86400 + 4 * 3600), "3 d 4 h"),
+        (words.flops(6.64e10), "66.4 GFLOPs"),
+        (words.flops(9.996e11), "1.00 TFLOPs"),
+        (words.flops(12), "12.0 FLOPs"),
+        (words.count(1281167), "1.28 M"),
+        (words.count(5004), "5,004"),
+        (words.count(2.56e8), "256 M"),
+        (words.size(1536), "1.50 KiB"),
+        (words.size(3 * 2**30), "3.00 GiB"),
+        (words.size(12), "12 bytes"),
+        (words.time(0.0381), "38.1 ms"),
+        (words.time(40), "40.0 s"),
+        (words.time(420), "7 min"),
+        (words.time(7500), "2 h 05 min"),
+        (words.time(3 * 86400 + 4 * 3600), "3 d 4 h"),
     ],
-)  # fmt: skip
+)
 def test_numbers_for_people(shown: str, expected: str) -> None:
     assert shown == expected
 
@@ -300,9 +324,12 @@ def test_numbers_for_people(shown: str, expected: str) -> None:
     ],
 )
 def test_bad_input_is_one_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, arguments: list[str],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
     expected: str,
-) -> None:  # fmt: skip
+) -> None:
     monkeypatch.chdir(tmp_path)
     Path("toy.yaml").write_text(dump_yaml(method_values("disco")), encoding="utf-8")
     assert main(["plan", *arguments]) == 2
@@ -322,10 +349,13 @@ def test_a_calibration_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPa
 
 def test_checkpointed_gradients_cost_less_memory_and_more_work(planned: Callable[..., str]) -> None:
     plain, spared = (
-        json.loads(planned("moco_v2", "--images", 64, "--json", student__model="resnet18",
-                           student__gradient_checkpointing=wanted))
+        json.loads(
+            planned(
+                "moco_v2", "--images", 64, "--json", student__model="resnet18", student__gradient_checkpointing=wanted
+            )
+        )
         for wanted in (False, True)
-    )  # fmt: skip
+    )
     parts = [plan["memory"]["parts_bytes"]["activations"] for plan in (plain, spared)]
     assert parts[1] < 0.8 * parts[0]
     again = spared["flops"]["student_backward"] - plain["flops"]["student_backward"]

@@ -105,7 +105,10 @@ def test_the_picture_of_the_readme_is_of_this_catalog() -> None:
     catalog = load_catalog()
     with Image.open(Path(__file__).parents[2] / "docs" / "zoo.png") as picture:
         written = picture.info["Description"]
-    drawn = [row for row in catalog.matching(None) if row.figure("student", "linear_top1")
-             or any(figure.metric == "linear_top1" for figure in row.reported)]  # fmt: skip
+    drawn = [
+        row
+        for row in catalog.matching(None)
+        if row.figure("student", "linear_top1") or any(figure.metric == "linear_top1" for figure in row.reported)
+    ]
     assert written == fingerprint(drawn, catalog), "stale; type: disco-zoo list --plot docs/zoo.png"
     assert written != fingerprint(drawn[:-1], catalog)

@@ -25,9 +25,15 @@ T_QUANTILE = {3: 9.9248, 4: 5.8409, 5: 4.6041, 10: 3.2498}
 
 def measured(metric: str, *values: float, subject: str = "student") -> Measured:
     return Measured(
-        subject=subject, metric=metric, values=list(values), seeds=[*range(len(values))], protocol="p",  # type: ignore[arg-type]
-        command="c", hardware="h", date=datetime.date(2025, 1, 1),
-    )  # fmt: skip
+        subject=subject,
+        metric=metric,
+        values=list(values),
+        seeds=[*range(len(values))],
+        protocol="p",  # type: ignore[arg-type]
+        command="c",
+        hardware="h",
+        date=datetime.date(2025, 1, 1),
+    )
 
 
 def checkpoint(*entries: Measured) -> Checkpoint:
@@ -35,9 +41,15 @@ def checkpoint(*entries: Measured) -> Checkpoint:
     return row.model_copy(update={"measured": list(entries)})
 
 
-@pytest.mark.parametrize("values", [
-    (70.0, 72.0, 71.5), (60.1, 61.9, 60.7, 62.3), (80.0, 81.0, 82.5, 79.0, 80.5), (*range(50, 60),),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "values",
+    [
+        (70.0, 72.0, 71.5),
+        (60.1, 61.9, 60.7, 62.3),
+        (80.0, 81.0, 82.5, 79.0, 80.5),
+        (*range(50, 60),),
+    ],
+)
 def test_allowed_difference_is_the_99_percent_prediction_interval(values: tuple[float, ...]) -> None:
     n = len(values)
     expected = T_QUANTILE[n] * statistics.stdev(values) * math.sqrt(1 + 1 / n)
@@ -57,10 +69,17 @@ def test_fewer_than_three_seeds_do_not_judge(values: tuple[float, ...]) -> None:
     assert "three seeds" in verdict.why
 
 
-@pytest.mark.parametrize(("value", "outcome", "exit_code"), [
-    (70.5, "reproduced", 0), (69.5, "reproduced", 0), (70.0, "reproduced", 0),
-    (70.6, "not reproduced", 1), (69.4, "not reproduced", 1), (float("nan"), "not reproduced", 1),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("value", "outcome", "exit_code"),
+    [
+        (70.5, "reproduced", 0),
+        (69.5, "reproduced", 0),
+        (70.0, "reproduced", 0),
+        (70.6, "not reproduced", 1),
+        (69.4, "not reproduced", 1),
+        (float("nan"), "not reproduced", 1),
+    ],
+)
 def test_outcome_and_exit_code_at_the_edges_of_half_a_point(value: float, outcome: str, exit_code: int) -> None:
     verdict = judge(checkpoint(measured("knn20_top1", 70.0, 70.0, 70.0)), {"student": {"knn20_top1": value}})
     assert (verdict.outcome, verdict.exit_code) == (outcome, exit_code)
@@ -80,11 +99,14 @@ def test_only_the_student_decides() -> None:
     assert judge(row, figures).outcome == "reproduced"
 
 
-@pytest.mark.parametrize(("overrides", "options", "why"), [
-    ([], {"max_steps": 20}, "shortened to 20 steps"),
-    (["optim.epochs=2"], {}, "the recipe was changed (optim.epochs=2)"),
-    ([], {}, ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("overrides", "options", "why"),
+    [
+        ([], {"max_steps": 20}, "shortened to 20 steps"),
+        (["optim.epochs=2"], {}, "the recipe was changed (optim.epochs=2)"),
+        ([], {}, ""),
+    ],
+)
 def test_shortened_and_changed_runs_are_not_judged(overrides: list[str], options: dict[str, Any], why: str) -> None:
     reason = _why_not(checkpoint(), RECIPE, SAMPLE, overrides, RunOptions(**options))
     assert reason.startswith(why)

@@ -210,9 +210,12 @@ CHANGES: list[tuple[dict[str, Any], str | None]] = [
 
 @pytest.mark.parametrize(("change", "words"), CHANGES)
 def test_a_run_says_why_it_makes_a_new_cache(
-    change: dict[str, Any], words: str | None, photos: Path, capsys: pytest.CaptureFixture[str],
+    change: dict[str, Any],
+    words: str | None,
+    photos: Path,
+    capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
+) -> None:
     first = cache_of(build(RECIPE, photos)).path.name
     monkeypatch.setattr(console, "quiet", False)
     capsys.readouterr()

@@ -58,9 +58,13 @@ sys.exit(main(sys.argv[1:]))
 
 def stop_while_extracting(arguments: list[object], folder: Path, kind: signal.Signals) -> tuple[int, str, str]:
     process = subprocess.Popen(
-        [sys.executable, "-c", SLOW_TEACHER, *map(str, arguments)], env=subprocess_environment(), text=True,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
-    )  # fmt: skip
+        [sys.executable, "-c", SLOW_TEACHER, *map(str, arguments)],
+        env=subprocess_environment(),
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
     deadline = time.monotonic() + 60
     while not [*(folder / FOLDER).glob("*/done-0.jsonl")] and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()

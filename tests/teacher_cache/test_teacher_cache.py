@@ -102,10 +102,13 @@ def test_resume_of_a_cached_run_to_the_bit(method: str, few: Path, tmp_path: Pat
 def test_one_cache_serves_methods_students_and_fewer_views(few: Path, tmp_path: Path, own_caches: Path) -> None:
     build(cached_recipe(4), few)
     before = content(inventory.caches()[0])
-    for number, recipe in enumerate((
-        cached_recipe(2), cached_recipe(4, student__model="test_vit"),
-        method_recipe("kd_mse", optim__epochs=3, teacher__cache_views=3),
-    )):  # fmt: skip
+    for number, recipe in enumerate(
+        (
+            cached_recipe(2),
+            cached_recipe(4, student__model="test_vit"),
+            method_recipe("kd_mse", optim__epochs=3, teacher__cache_views=3),
+        )
+    ):
         train(recipe, few, tmp_path / f"run{number}", steps=1)
     assert len(inventory.caches()) == 1
     assert content(inventory.caches()[0]) == before

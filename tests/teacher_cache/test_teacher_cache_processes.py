@@ -56,11 +56,15 @@ def build(work: Path, caches: Path, processes: int = 1) -> CacheFolder:
     common = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     started = [
         subprocess.Popen(
-            build_command(work), cwd=work, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            build_command(work),
+            cwd=work,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             env=environment(caches, **(common | {"RANK": str(n), "LOCAL_RANK": str(n)} if processes > 1 else {})),
         )
         for n in range(processes)
-    ]  # fmt: skip
+    ]
     results = finish(started)
     assert [code for code, _, _ in results] == [0] * processes, results
     return only_cache(caches)
@@ -189,9 +193,13 @@ sys.exit(main(sys.argv[2:]))
 def test_no_room_is_one_line_and_nothing_is_lost(when: str, work: Path, whole: Any) -> None:
     caches = work / f"no_room_{when}"
     found = subprocess.run(
-        [sys.executable, "-c", LIMITED, when, *build_command(work)[3:]], cwd=work, env=environment(caches),
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", LIMITED, when, *build_command(work)[3:]],
+        cwd=work,
+        env=environment(caches),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert found.returncode == 2, found.stderr
     (line,) = [line for line in found.stderr.splitlines() if "teacher's views" not in line]
     assert line.startswith("Error: cannot write the teacher cache in ")
@@ -220,11 +228,15 @@ def test_a_process_that_fails_ends_all_with_its_message(work: Path) -> None:
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     started = [
         subprocess.Popen(
-            [sys.executable, "-c", FAILING, *build_command(work)[3:]], cwd=work, text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, env=environment(work / "failing", **common, RANK=str(n), LOCAL_RANK=str(n)),
+            [sys.executable, "-c", FAILING, *build_command(work)[3:]],
+            cwd=work,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=environment(work / "failing", **common, RANK=str(n), LOCAL_RANK=str(n)),
         )
         for n in range(2)
-    ]  # fmt: skip
+    ]
     (first, _, first_err), (second, _, second_err) = finish(started)
     assert (first, second) == (2, 2)
     assert first_err.splitlines()[-1] == "Error: process 1 stopped: no room at the second process"
@@ -235,9 +247,13 @@ def test_a_second_build_waits_for_the_first(work: Path, whole: Any) -> None:
     first = CacheFolder(work / "shared" / "teacher_views" / whole[0])
     with first.claimed():
         second = subprocess.Popen(
-            build_command(work), cwd=work, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+            build_command(work),
+            cwd=work,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
             env=environment(work / "shared"),
-        )  # fmt: skip
+        )
         assert second.stderr is not None
         line = second.stderr.readline()
     assert line == f"teacher cache {whole[0]}: another process is building it; waiting\n"
@@ -254,14 +270,19 @@ def test_two_processes_train_from_a_cache_as_one_does(
     one = train(load_recipe(str(recipe)), work / "toy_train.parquet", tmp_path / "one", steps=4)
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     arguments = ("train", recipe, "--data", work / "toy_train.parquet", "--steps", 4, "--out", tmp_path / "two")
-    results = finish([
-        subprocess.Popen(
-            command(*arguments, "--device", "cpu", "--workers", 0), cwd=tmp_path, text=True, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(tmp_path / "caches2", **common, RANK=str(n), LOCAL_RANK=str(n), LOCAL_WORLD_SIZE="2"),
-        )
-        for n in range(2)
-    ])  # fmt: skip
+    results = finish(
+        [
+            subprocess.Popen(
+                command(*arguments, "--device", "cpu", "--workers", 0),
+                cwd=tmp_path,
+                text=True,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                env=environment(tmp_path / "caches2", **common, RANK=str(n), LOCAL_RANK=str(n), LOCAL_WORLD_SIZE="2"),
+            )
+            for n in range(2)
+        ]
+    )
     assert [code for code, _, _ in results] == [0, 0], results
     two = torch.load(tmp_path / "two" / "checkpoint.pt", weights_only=True)
     for key, value in one["method"].items():
@@ -290,9 +311,13 @@ sys.exit(main(sys.argv[1:]))
 @pytest.mark.timeout(1200)
 def test_cached_runs_killed_at_random_moments_end_as_an_undisturbed_one(work: Path, tmp_path: Path) -> None:
     recipe = toy_recipe_file(
-        tmp_path, "disco", optim__epochs=3, teacher__cache_views=4, log__checkpoint_every_steps=3,
+        tmp_path,
+        "disco",
+        optim__epochs=3,
+        teacher__cache_views=4,
+        log__checkpoint_every_steps=3,
         student__model="dropping_student",
-    )  # fmt: skip
+    )
     straight, killed = tmp_path / "straight", tmp_path / "killed"
     all_steps = train(load_recipe(str(recipe)), work / "toy_train.parquet", straight, workers=1)["position"]["step"]
     arguments = ["train", recipe, "--data", work / "toy_train.parquet", "--out", killed, "--workers", 1]
@@ -308,10 +333,19 @@ def test_cached_runs_killed_at_random_moments_end_as_an_undisturbed_one(work: Pa
     assert len(set(resumed_from)) >= 5, "too few kills met a run that goes on"
     assert max(resumed_from) < all_steps
     last = subprocess.run(
-        [sys.executable, "-c", "import sys, tiny_runs; from disco_zoo.cli import main; sys.exit(main(sys.argv[1:]))",
-         *map(str, arguments), "--resume"],
-        cwd=tmp_path, capture_output=True, text=True, check=False, env=environment(tmp_path / "caches"),
-    )  # fmt: skip
+        [
+            sys.executable,
+            "-c",
+            "import sys, tiny_runs; from disco_zoo.cli import main; sys.exit(main(sys.argv[1:]))",
+            *map(str, arguments),
+            "--resume",
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment(tmp_path / "caches"),
+    )
     assert last.returncode == 0, last.stderr
     assert differences(checkpoint_of(straight), checkpoint_of(killed)) == []
     students = [load_file(out / "student.safetensors") for out in (straight, killed)]

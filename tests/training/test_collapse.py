@@ -29,15 +29,18 @@ def looks(*ranks: float, first: int = 50) -> list[dict[str, Any]]:
     return [{"step": first + 50 * i, "embedding_rank": rank, "settled": True} for i, rank in enumerate(ranks)]
 
 
-@pytest.mark.parametrize(("rank", "earlier", "fallen"), [
-    (1.49, [], True),
-    (1.51, [], False),
-    (3.1, looks(40.0, 41.0, 12.0), False),
-    (2.9, looks(40.0, 41.0, 12.0), True),
-    (1.04, looks(1.05, first=0), False),  # no BatchNorm, waiting for warm-up
-    (1.02, looks(1.05, first=0), True),
-    (1.45, looks(2.5, 3.0, first=0), True),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("rank", "earlier", "fallen"),
+    [
+        (1.49, [], True),
+        (1.51, [], False),
+        (3.1, looks(40.0, 41.0, 12.0), False),
+        (2.9, looks(40.0, 41.0, 12.0), True),
+        (1.04, looks(1.05, first=0), False),  # no BatchNorm, waiting for warm-up
+        (1.02, looks(1.05, first=0), True),
+        (1.45, looks(2.5, 3.0, first=0), True),
+    ],
+)
 def test_what_is_called_collapsed(rank: float, earlier: list[dict[str, Any]], fallen: bool) -> None:
     assert collapsed({"embedding_rank": rank, "settled": True}, earlier) == ["embedding_rank"] * fallen
     unsettled = [{"step": 0, "embedding_rank": 300.0, "settled": False}, *earlier]
@@ -92,9 +95,13 @@ def long_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize(("kind", "fallen"), [(Shrinking, "embedding_rank"), (Dying, "student_rank")])
 def test_a_collapse_is_said_once_within_a_hundred_steps(
-    kind: type[MoCoV2], fallen: str, long_data: Path, tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str],
-) -> None:  # fmt: skip
+    kind: type[MoCoV2],
+    fallen: str,
+    long_data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     monkeypatch.setitem(METHODS, "moco_v2", kind)
     changes = {"optim__epochs": 1, "optim__base_lr": 6.0, "optim__schedule": "constant", "log__log_every_steps": 50}
     finish(toy_recipe("moco_v2", **changes), str(long_data), tmp_path / "run", None)

@@ -38,8 +38,12 @@ def pair(base: Path) -> list[tuple[int, str, str]]:
     assert [code for code, _, _ in results] == [0, 0], results
     single = subprocess.run(
         command("train", *arguments, "--device", "cpu", "--workers", 0, "--out", base / "one"),
-        env=subprocess_environment(), cwd=base, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+        env=subprocess_environment(),
+        cwd=base,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert single.returncode == 0, single.stderr
     return results
 

@@ -27,9 +27,16 @@ def test_only_batches_for_a_gpu_are_pinned(device: str, data: Path) -> None:
     recipe = toy_recipe("moco_v2")
     source = open_data(recipe, str(data)).train
     loader = epoch_loader(
-        recipe, source, build_parts(recipe, source).method,
-        epoch=0, start_step=0, workers=0, device=torch.device(device), rank=0, num_processes=1,
-    )  # fmt: skip
+        recipe,
+        source,
+        build_parts(recipe, source).method,
+        epoch=0,
+        start_step=0,
+        workers=0,
+        device=torch.device(device),
+        rank=0,
+        num_processes=1,
+    )
     assert loader.pin_memory == (device == "cuda")
 
 

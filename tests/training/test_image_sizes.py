@@ -151,11 +151,14 @@ FAULTS = {
     "not a map": ([16, 32], {}, "student.image_sizes: input should be an object"),
     "small crops": (
         {"0": 16, "1": 32},
-        {"method": {"name": "seed", "queue_size": 20}, "views__small_views": 2,
-         "teacher": {"source": "test_resnet", "pretrained": False}},
+        {
+            "method": {"name": "seed", "queue_size": 20},
+            "views__small_views": 2,
+            "teacher": {"source": "test_resnet", "pretrained": False},
+        },
         "student.image_sizes: not together with views.small_views",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(("schedule", "changes", "message"), FAULTS.values(), ids=FAULTS)
@@ -181,9 +184,19 @@ def test_too_few_steps_for_a_size_are_said_before_the_first_step(data: Path, tmp
 def test_the_schedule_may_be_typed_on_the_command_line(data: Path, tmp_path: Path) -> None:
     recipe = toy_recipe_file(tmp_path, "moco_v2")
     typed = command(
-        "train", recipe, "--data", data, "--out", tmp_path / "run", "--device", "cpu", "--workers", 0,
-        "--set", "student.image_sizes={0: 16, 1.5: [16, 32]}",
-    )  # fmt: skip
+        "train",
+        recipe,
+        "--data",
+        data,
+        "--out",
+        tmp_path / "run",
+        "--device",
+        "cpu",
+        "--workers",
+        0,
+        "--set",
+        "student.image_sizes={0: 16, 1.5: [16, 32]}",
+    )
     result = subprocess.run(typed, env=subprocess_environment(), capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
     written = load_recipe(str(tmp_path / "run" / "recipe.yaml"))

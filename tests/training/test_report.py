@@ -66,10 +66,20 @@ def captured(arguments: list[str]) -> tuple[int, str, str]:
 
 def test_every_file_of_the_run_folder_is_there(reproduced: Reproduced) -> None:
     expected = {
-        "run.json", "results.json", "recipe.yaml", "metrics.jsonl", "report.md", "model_card.md", "checkpoint.pt",
-        "student.safetensors", "figures/curves.png", "figures/embedding_map.png", "baseline/run.json",
-        "baseline/student.safetensors", "baseline/metrics.jsonl",
-    }  # fmt: skip
+        "run.json",
+        "results.json",
+        "recipe.yaml",
+        "metrics.jsonl",
+        "report.md",
+        "model_card.md",
+        "checkpoint.pt",
+        "student.safetensors",
+        "figures/curves.png",
+        "figures/embedding_map.png",
+        "baseline/run.json",
+        "baseline/student.safetensors",
+        "baseline/metrics.jsonl",
+    }
     found = {p.relative_to(reproduced.out).as_posix() for p in reproduced.out.rglob("*") if p.is_file()}
     assert expected <= found
     assert not [name for name in found if name.endswith(".partial")]
@@ -94,9 +104,12 @@ def test_every_figure_of_the_report_comes_from_results(reproduced: Reproduced) -
     report, figures = (reproduced.out / "report.md").read_text(), reproduced.results["figures"]
     rows = table_of(report)
     titles = {
-        "start": "untrained start (random)", "baseline": "MoCo-v2 baseline", "student": "DisCo student",
-        "teacher": "teacher, 32 px", "teacher_own_size": "teacher, 48 px",
-    }  # fmt: skip
+        "start": "untrained start (random)",
+        "baseline": "MoCo-v2 baseline",
+        "student": "DisCo student",
+        "teacher": "teacher, 32 px",
+        "teacher_own_size": "teacher, 48 px",
+    }
     for subject, title in titles.items():
         assert rows[title][0] == f"{figures[subject]['knn20_top1']:.1f}"
         assert rows[title][2] == f"{figures[subject]['linear_top1']:.1f}"

@@ -86,11 +86,15 @@ def test_dropout_matters_in_these_runs(data: Path, straight: dict[str, Path], tm
     assert differences(train(recipe, data, tmp_path, resume=True), checkpoint_of(straight["moco_v2"])) != []
 
 
-@pytest.mark.parametrize("changes", [
-    {"optim__optimizer": "adamw", "optim__base_lr": 0.1, "optim__warmup_epochs": 0.5},
-    {"optim__accumulation_steps": 2, "optim__schedule": "cosine_epoch"},
-    {"optim__precision": "bf16"},
-], ids=["adamw_warmup", "accumulation", "bf16"])  # fmt: skip
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optim__optimizer": "adamw", "optim__base_lr": 0.1, "optim__warmup_epochs": 0.5},
+        {"optim__accumulation_steps": 2, "optim__schedule": "cosine_epoch"},
+        {"optim__precision": "bf16"},
+    ],
+    ids=["adamw_warmup", "accumulation", "bf16"],
+)
 def test_resume_is_exact_with_other_optimisers(changes: dict[str, Any], data: Path, tmp_path: Path) -> None:
     recipe = toy_recipe("disco", **changes)
     whole = train(recipe, data, tmp_path / "whole")
@@ -177,9 +181,14 @@ def test_ctrl_c_of_the_command_exits_130_and_resume_reaches_the_same_bits(
     recipe = toy_recipe_file(tmp_path, "moco_v2", optim__epochs=400)
     arguments = ["train", recipe, "--data", data, "--device", "cpu", "--out", tmp_path / "run"]
     process = subprocess.Popen(
-        command(*arguments, "--workers", 1), env=subprocess_environment(), cwd=tmp_path,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True,
-    )  # fmt: skip
+        command(*arguments, "--workers", 1),
+        env=subprocess_environment(),
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
     metrics = tmp_path / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while not (metrics.is_file() and metrics.stat().st_size) and time.monotonic() < deadline:

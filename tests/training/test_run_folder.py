@@ -45,9 +45,12 @@ def test_folder_in_use_by_another_process_is_refused(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     with subprocess.Popen(
-        [sys.executable, "-c", HOLD, str(folder)], env=subprocess_environment(), text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    ) as holder:  # fmt: skip
+        [sys.executable, "-c", HOLD, str(folder)],
+        env=subprocess_environment(),
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    ) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(BadRunFolder, match=r"is in use by another run.*--out"):

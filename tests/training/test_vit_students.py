@@ -71,13 +71,22 @@ def parts_of(recipe: Any, data: Path) -> Any:
     return build_parts(recipe, open_data(recipe, str(data)).train)
 
 
-@pytest.mark.parametrize(("student", "teacher", "small_size", "words"), [
-    (VIT, CONV_TEACHER, 40, r"test_vit cannot look at small crops of 40 pixels .*small_size=(32|48)$"),
-    (CONV, VIT_TEACHER, 50, r"test_vit \(random weights\) cannot look at small crops of 50 pixels .*small_size=48$"),
-    # Drawn in proportion: 64 of the student's 96 pixels are 107 of the teacher's 160.
-    (VIT, {**VIT_TEACHER, "image_size": 160}, 107, r"small crops of 107 pixels .*small_size=80$"),
-    (CONV, FIXED_TEACHER, 96, r"mixer_s16_224 .* small crops of 96 pixels .*views.small_views=0$"),
-], ids=["student", "teacher", "proportion", "never"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("student", "teacher", "small_size", "words"),
+    [
+        (VIT, CONV_TEACHER, 40, r"test_vit cannot look at small crops of 40 pixels .*small_size=(32|48)$"),
+        (
+            CONV,
+            VIT_TEACHER,
+            50,
+            r"test_vit \(random weights\) cannot look at small crops of 50 pixels .*small_size=48$",
+        ),
+        # Drawn in proportion: 64 of the student's 96 pixels are 107 of the teacher's 160.
+        (VIT, {**VIT_TEACHER, "image_size": 160}, 107, r"small crops of 107 pixels .*small_size=80$"),
+        (CONV, FIXED_TEACHER, 96, r"mixer_s16_224 .* small crops of 96 pixels .*views.small_views=0$"),
+    ],
+    ids=["student", "teacher", "proportion", "never"],
+)
 def test_small_crops_that_a_network_cannot_look_at_are_refused_with_a_size_that_it_can(
     student: dict[str, Any], teacher: dict[str, Any], small_size: int, words: str, data: Path
 ) -> None:

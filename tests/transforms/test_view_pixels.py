@@ -47,15 +47,24 @@ def test_draws_are_those_of_torch() -> None:
         with drawing_from("draws", seed):
             draws = Draws()
             ours = [
-                draws.uniform(0.2, 1.0), *draws.order(4), draws.below(77), draws.happens(0.5), draws.uniform(-1.0, 1.0),
-                *draws.order(30), draws.uniform(0.1, 2.0),
-            ]  # fmt: skip
+                draws.uniform(0.2, 1.0),
+                *draws.order(4),
+                draws.below(77),
+                draws.happens(0.5),
+                draws.uniform(-1.0, 1.0),
+                *draws.order(30),
+                draws.uniform(0.1, 2.0),
+            ]
         with drawing_from("draws", seed):
             expected = [
-                torch.empty(1).uniform_(0.2, 1.0).item(), *torch.randperm(4).tolist(), torch.randint(77, (1,)).item(),
-                torch.rand(1).item() < 0.5, torch.empty(1).uniform_(-1.0, 1.0).item(), *torch.randperm(30).tolist(),
+                torch.empty(1).uniform_(0.2, 1.0).item(),
+                *torch.randperm(4).tolist(),
+                torch.randint(77, (1,)).item(),
+                torch.rand(1).item() < 0.5,
+                torch.empty(1).uniform_(-1.0, 1.0).item(),
+                *torch.randperm(30).tolist(),
                 torch.empty(1).uniform_(0.1, 2.0).item(),
-            ]  # fmt: skip
+            ]
         assert ours == pytest.approx(expected, abs=1e-6)
 
 

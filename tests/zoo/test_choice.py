@@ -26,14 +26,17 @@ def test_first_line_says_that_it_is_pocket_scale_and_how_to_run_the_real_one() -
     assert why.endswith(f"disco-zoo reproduce {real} --data DATA")
 
 
-@pytest.mark.parametrize(("data", "expected"), [
-    ("cifar10_train.parquet", "disco_effb0.disco_lite0_cifar10"),
-    ("/photos/CIFAR-10/train", "disco_effb0.disco_lite0_cifar10"),
-    ("hfds/uoft-cs/cifar10", "disco_effb0.disco_lite0_cifar10"),
-    ("/data/imagenet", "disco_effb0.disco_mocov2_r50_in1k"),
-    ("hfds/ILSVRC/imagenet-1k", "disco_effb0.disco_mocov2_r50_in1k"),
-    ("fashion-mnist/", "disco_effb0.disco_lite0_fmnist"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("data", "expected"),
+    [
+        ("cifar10_train.parquet", "disco_effb0.disco_lite0_cifar10"),
+        ("/photos/CIFAR-10/train", "disco_effb0.disco_lite0_cifar10"),
+        ("hfds/uoft-cs/cifar10", "disco_effb0.disco_lite0_cifar10"),
+        ("/data/imagenet", "disco_effb0.disco_mocov2_r50_in1k"),
+        ("hfds/ILSVRC/imagenet-1k", "disco_effb0.disco_mocov2_r50_in1k"),
+        ("fashion-mnist/", "disco_effb0.disco_lite0_fmnist"),
+    ],
+)
 def test_short_name_with_data_means_the_recipe_for_that_data(data: str, expected: str) -> None:
     choice = choose_checkpoint("effb0", data)
     assert choice.checkpoint.name == expected
@@ -73,12 +76,15 @@ def test_short_name_never_means_a_baseline() -> None:
             assert choose_checkpoint(name, data).checkpoint.method == "disco"
 
 
-@pytest.mark.parametrize(("name", "message"), [
-    ("efb0", "Did you mean 'effb0'"),
-    ("disco_effb0.disco_lite0_cifar1", "Did you mean 'disco_effb0.disco_lite0_cifar10'"),
-    ("mobv3", "no recipe of mobv3"),
-    ("disco_r50.seed_swav_r50w4_in1k", "has no recipe to reproduce it with"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("efb0", "Did you mean 'effb0'"),
+        ("disco_effb0.disco_lite0_cifar1", "Did you mean 'disco_effb0.disco_lite0_cifar10'"),
+        ("mobv3", "no recipe of mobv3"),
+        ("disco_r50.seed_swav_r50w4_in1k", "has no recipe to reproduce it with"),
+    ],
+)
 def test_name_without_recipe_is_refused_in_words(name: str, message: str) -> None:
     with pytest.raises(UnknownName, match=message):
         choose_checkpoint(name, None)

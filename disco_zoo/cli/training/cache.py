@@ -25,7 +25,7 @@ _BUILD_OPTIONS = with_options(
         DEVICE,
         VIEW_WORKERS,
     ]
-)  # fmt: skip
+)
 
 
 @click.group("cache")
@@ -40,9 +40,14 @@ def command() -> None:
 @command.command("build")
 @_BUILD_OPTIONS
 def build(
-    recipe: str, views: int | None, overrides: tuple[str, ...], seed: int | None, data: str | None, device: str,
+    recipe: str,
+    views: int | None,
+    overrides: tuple[str, ...],
+    seed: int | None,
+    data: str | None,
+    device: str,
     workers: int | None,
-) -> None:  # fmt: skip
+) -> None:
     """Run the teacher over M views of every image of RECIPE's data; go on where a former build stopped.
 
     \b
@@ -78,9 +83,12 @@ def build(
     teacher, source = seeded_teacher(loaded, accelerator.device), open_training_images(loaded, data)
     with peers(lambda: "What is finished is kept; to go on, repeat the command"):
         replay = replay_for(
-            loaded, teacher, source,
-            accelerator=accelerator, workers=default_workers() if workers is None else workers,
-        )  # fmt: skip
+            loaded,
+            teacher,
+            source,
+            accelerator=accelerator,
+            workers=default_workers() if workers is None else workers,
+        )
     if accelerator.is_main_process and replay is not None:
         for kind in replay.kinds:
             cache = kind.rows.cache

@@ -32,10 +32,22 @@ if TYPE_CHECKING:
 @click.option("--workers", type=click.IntRange(min=0), help="Processes of each training that draw views.")
 @JSON
 def command(
-    recipes: tuple[str, ...], student: str, seeds: str, data: str | None, eval_data: str | None, out: Path | None,
-    report: Path | None, jobs: int, timing_rounds: int, steps: int | None, resume: bool, overrides: tuple[str, ...],
-    device: str, workers: int | None, as_json: bool,
-) -> None:  # fmt: skip
+    recipes: tuple[str, ...],
+    student: str,
+    seeds: str,
+    data: str | None,
+    eval_data: str | None,
+    out: Path | None,
+    report: Path | None,
+    jobs: int,
+    timing_rounds: int,
+    steps: int | None,
+    resume: bool,
+    overrides: tuple[str, ...],
+    device: str,
+    workers: int | None,
+    as_json: bool,
+) -> None:
     """Train RECIPES from one start on one budget, and lay kNN, linear, images/s and memory side by side.
 
     RECIPES are names or paths of recipes, or a scale, which stands for all its recipes of one student. What must be
@@ -66,9 +78,7 @@ def command(
         resume=resume,
         command=command_line(),
     )
-    found = compare(
-        recipes, student=student, data=data, eval_data=eval_data, overrides=overrides, options=options
-    )  # fmt: skip
+    found = compare(recipes, student=student, data=data, eval_data=eval_data, overrides=overrides, options=options)
     write_comparison(found, options.report)
     if as_json:
         click.echo(json.dumps(found.as_json()))

@@ -18,13 +18,17 @@ from disco_zoo.plan.device_speeds import DEFAULT_UTILISATION, DEVICE_SPEEDS
 @click.option("--devices", type=click.IntRange(min=1), default=1, show_default=True, help="That share each batch.")
 @click.option("--calibrate", type=click.IntRange(min=1), metavar="STEPS", help="Time so many real steps here.")
 @click.option(
-    "--device-tflops", metavar="SPEED",
+    "--device-tflops",
+    metavar="SPEED",
     help=f"TFLOP/s of a device, or its name for the peak its maker states ({', '.join(DEVICE_SPEEDS)}).",
-)  # fmt: skip
+)
 @click.option(
-    "--utilisation", type=click.FloatRange(min=0, min_open=True, max=1), default=DEFAULT_UTILISATION, show_default=True,
+    "--utilisation",
+    type=click.FloatRange(min=0, min_open=True, max=1),
+    default=DEFAULT_UTILISATION,
+    show_default=True,
     help="Share of --device-tflops that dense networks reach; depthwise ones are taken to reach a seventh of it.",
-)  # fmt: skip
+)
 @click.option("--cores", type=click.IntRange(min=1), help="That draw views: hours are then the slower of both.")
 @DEVICE
 @JSON

@@ -30,9 +30,19 @@ def command(name: str, **given: Any) -> int:
 
 
 def _reproduce(
-    name: str, *, data: str | None, eval_data: str | None, out: Path | None, steps: int | None, resume: bool,
-    overrides: tuple[str, ...], seed: int | None, device: str, workers: int | None, as_json: bool,
-) -> int:  # fmt: skip
+    name: str,
+    *,
+    data: str | None,
+    eval_data: str | None,
+    out: Path | None,
+    steps: int | None,
+    resume: bool,
+    overrides: tuple[str, ...],
+    seed: int | None,
+    device: str,
+    workers: int | None,
+    as_json: bool,
+) -> int:
     from disco_zoo.core.launcher import num_launched
     from disco_zoo.data.open_source import open_source
     from disco_zoo.errors import DiscoZooError, UnknownName

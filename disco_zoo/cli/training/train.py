@@ -48,9 +48,18 @@ def command(recipe: str, print_only: bool, overrides: tuple[str, ...], seed: int
 
 
 def _train(
-    recipe: Any, *, data: str | None, eval_data: str | None, out: Path | None, steps: int | None, resume: bool,
-    device: str, workers: int | None, as_json: bool, start_only: bool,
-) -> None:  # fmt: skip
+    recipe: Any,
+    *,
+    data: str | None,
+    eval_data: str | None,
+    out: Path | None,
+    steps: int | None,
+    resume: bool,
+    device: str,
+    workers: int | None,
+    as_json: bool,
+    start_only: bool,
+) -> None:
     import json
 
     from disco_zoo.core.distributed import peers

@@ -34,9 +34,16 @@ command.add_command(data_index.command)
 @READ_WORKERS
 @JSON
 def pack(
-    source: str, out: Path, size: int, quality: int, shard_mb: int, max_unreadable: int | None, resume: bool,
-    workers: int | None, as_json: bool,
-) -> None:  # fmt: skip
+    source: str,
+    out: Path,
+    size: int,
+    quality: int,
+    shard_mb: int,
+    max_unreadable: int | None,
+    resume: bool,
+    workers: int | None,
+    as_json: bool,
+) -> None:
     """Pack SOURCE, with its test split if it has one, into parquet shards of images resized once.
 
     No image is enlarged; one that is small enough already is stored as it is. SOURCE is anything that --data takes.

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
 @click.command("index")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option(
-    "--out", type=click.Path(path_type=Path), metavar="FOLDER",
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="FOLDER",
     help="Folder of the index, to give as --data.  [default: disco_index/ in FOLDER, which is found from there]",
-)  # fmt: skip
+)
 def command(folder: Path, out: Path | None) -> None:
     """Index the .tar shards in FOLDER, so that training finds their images by number.
 

@@ -21,24 +21,43 @@ _OPTIONS: list[Any] = [
     OUT,
     STEPS,
     RESUME,
-    click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
-                 help="Change one key of the preset, e.g. sizes=[320] or lr=0.001; a run's settings.json lists them "
-                 "all. Repeatable."),
-    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
-                 help="Of the new layers, order and mirroring."),
+    click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Change one key of the preset, e.g. sizes=[320] or lr=0.001; a run's settings.json lists them "
+        "all. Repeatable.",
+    ),
+    click.option(
+        "--seed",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="Of the new layers, order and mirroring.",
+    ),
     DEVICE,
     READ_WORKERS,
     JSON,
-]  # fmt: skip
+]
 
 
 @click.command("detect")
 @click.argument("model")
 @with_options(_OPTIONS)
 def command(
-    model: str, preset: str, neck: str | None, overrides: tuple[str, ...], out: Path | None, steps: int | None,
-    resume: bool, device: str, workers: int | None, as_json: bool, **given: Any,
-) -> None:  # fmt: skip
+    model: str,
+    preset: str,
+    neck: str | None,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    steps: int | None,
+    resume: bool,
+    device: str,
+    workers: int | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Train a detector on MODEL, a zoo or timm name, a run folder or an authors' file, and measure it.
 
     \b

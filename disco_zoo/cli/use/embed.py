@@ -52,11 +52,21 @@ def command(images: tuple[str, ...], as_json: bool, **given: Any) -> None:
     for message in list((facts.unreadable or {}).values()):
         console.print(f"No row for {message}", soft_wrap=True, markup=False)
     if as_json:
-        click.echo(json.dumps({
-            "out": str(made.path), "rows": made.num_rows, "dims": facts.dims, "model": facts.model,
-            "weights_sha256": facts.weights_sha256, "unreadable": list((facts.unreadable or {}).values()),
-            "seconds": round(made.seconds, 3), "images_per_s": made.images_per_s, "rows_before": made.num_before,
-        }))  # fmt: skip
+        click.echo(
+            json.dumps(
+                {
+                    "out": str(made.path),
+                    "rows": made.num_rows,
+                    "dims": facts.dims,
+                    "model": facts.model,
+                    "weights_sha256": facts.weights_sha256,
+                    "unreadable": list((facts.unreadable or {}).values()),
+                    "seconds": round(made.seconds, 3),
+                    "images_per_s": made.images_per_s,
+                    "rows_before": made.num_before,
+                }
+            )
+        )
         return
     speed = "nothing left to do" if made.images_per_s is None else f"{made.images_per_s:.0f} images/s"
     lost = f", {len(facts.unreadable)} unreadable" if facts.unreadable else ""
@@ -82,14 +92,26 @@ def _job(images: tuple[str, ...], given: dict[str, Any]) -> Any:
     source = open_images(images, given["split"])
     named = load_named_model(given["model"])
     facts = facts_of(
-        named, source, data=data_of(images, source), split=given["split"], normalised=given["normalise"],
-        half=given["half"], image_size=given["image_size"], resize_size=given["resize_size"],
-    )  # fmt: skip
+        named,
+        source,
+        data=data_of(images, source),
+        split=given["split"],
+        normalised=given["normalise"],
+        half=given["half"],
+        image_size=given["image_size"],
+        resize_size=given["resize_size"],
+    )
     if facts.resize_size < facts.image_size:
         raise BadData(f"--resize-size {facts.resize_size} is smaller than the crop of {facts.image_size} pixels")
     fit_to(named.backbone, facts.image_size, given["model"])  # the fingerprint is of the weights as they came
     workers = given["workers"]
     return EmbedJob(
-        named, source, facts, given["out"], batch_size=given["batch_size"], device=chosen_device(given["device"]),
-        workers=default_workers() if workers is None else workers, limit=given["max_unreadable"],
-    )  # fmt: skip
+        named,
+        source,
+        facts,
+        given["out"],
+        batch_size=given["batch_size"],
+        device=chosen_device(given["device"]),
+        workers=default_workers() if workers is None else workers,
+        limit=given["max_unreadable"],
+    )

@@ -28,28 +28,41 @@ if TYPE_CHECKING:
 
 _COMMON = [
     click.argument("model"),
-    click.option("--data", required=True,
-                 help="Labelled images: a folder with a subfolder a class, .tar, .parquet, hfds/NAME, or 'sample'."),
+    click.option(
+        "--data",
+        required=True,
+        help="Labelled images: a folder with a subfolder a class, .tar, .parquet, hfds/NAME, or 'sample'.",
+    ),
     EVAL_DATA,
     click.option("--untrained", is_flag=True, help="Random weights, drawn by --seed, to compare."),
     click.option("--image-size", type=click.IntRange(min=16), help="Crop in pixels.  [default: the model's]"),
     click.option("--resize-size", type=click.IntRange(min=16), help="Shorter side before it.  [default: the model's]"),
-    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True,
-                 help="Of random weights, splits, order and crops."),
+    click.option(
+        "--seed",
+        type=click.IntRange(min=0),
+        default=0,
+        show_default=True,
+        help="Of random weights, splits, order and crops.",
+    ),
     click.option("--steps", type=click.IntRange(min=1), help="A look: so many batches of 256 images of each split."),
     click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the result as JSON, too."),
     click.option("--yes", is_flag=True, help="Write over a file that is there."),
     DEVICE,
     READ_WORKERS,
     JSON,
-]  # fmt: skip
+]
 _PROBE = [
     click.option("--epochs", type=click.IntRange(min=1), help="[default: the protocol's]"),
-    click.option("--lr", "lrs", type=float, multiple=True,
-                 help="For a batch of 256. Repeatable: a sweep in one run.  [default: the protocol's]"),
+    click.option(
+        "--lr",
+        "lrs",
+        type=float,
+        multiple=True,
+        help="For a batch of 256. Repeatable: a sweep in one run.  [default: the protocol's]",
+    ),
     click.option("--batch-size", type=click.IntRange(min=2), default=256, show_default=True, help="Images a step."),
     click.option("--resume", is_flag=True, help="Go on with the probe beside --out, after its last whole epoch."),
-]  # fmt: skip
+]
 _MODE = click.option("--mode", type=click.Choice(["frozen", "finetune"]), help="[default: what the protocol does]")
 
 

@@ -10,9 +10,23 @@ import click
 from disco_zoo.cli.options import DEVICE, EVAL_DATA, JSON, OUT, RESUME, STEPS, VIEW_WORKERS, how_to_run, with_options
 
 _PLACES = (
-    "model", "untrained", "new_head", "head_only", "val_fraction", "image_size", "augment", "mixup", "cutmix",
-    "class_weights", "epochs", "batch_size", "lr", "layer_decay", "patience", "seed",
-)  # fmt: skip
+    "model",
+    "untrained",
+    "new_head",
+    "head_only",
+    "val_fraction",
+    "image_size",
+    "augment",
+    "mixup",
+    "cutmix",
+    "class_weights",
+    "epochs",
+    "batch_size",
+    "lr",
+    "layer_decay",
+    "patience",
+    "seed",
+)
 _OPTIONS: list[Any] = [
     click.argument("model"),
     click.option(
@@ -34,25 +48,34 @@ _OPTIONS: list[Any] = [
     click.option("--class-weights", type=click.Choice(["none", "balanced"]), help="balanced: rare classes weigh more."),
     click.option("--image-size", type=click.IntRange(min=16), help="Pixels.  [default: the model's]"),
     click.option(
-        "--val-fraction", type=float,
+        "--val-fraction",
+        type=float,
         help="Training images held out to choose the best epoch.  [default: 0.1; with --few none, and the last counts]",
     ),
     click.option("--patience", type=click.IntRange(min=1), help="Stop after this many epochs without a better one."),
     click.option(
-        "--few", "fews", type=click.IntRange(min=1), multiple=True,
+        "--few",
+        "fews",
+        type=click.IntRange(min=1),
+        multiple=True,
         help="Train on this many images of each class. Repeatable: a comparison.",
     ),
     click.option("--seeds", help="Repeat for each of these seeds, e.g. 0,1,2: mean ± standard deviation."),
     click.option("--compare-untrained", is_flag=True, help="Also from random weights, on the same images."),
     STEPS,
     RESUME,
-    click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
-                 help="Any other key of finetune.yaml, e.g. weight_decay=0.01. Repeatable."),
+    click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Any other key of finetune.yaml, e.g. weight_decay=0.01. Repeatable.",
+    ),
     click.option("--seed", type=int, help="Of random weights, split, head, order and views.  [default: 0]"),
     DEVICE,
     VIEW_WORKERS,
     JSON,
-]  # fmt: skip
+]
 
 
 @click.command("finetune")
@@ -73,10 +96,21 @@ def command(**given: Any) -> None:
 
 
 def _finetune(
-    *, data: str | None, eval_data: str | None, out: Path | None, steps: int | None, resume: bool,
-    overrides: tuple[str, ...], device: str, workers: int | None, as_json: bool, fews: tuple[int, ...],
-    seeds: str | None, compare_untrained: bool, **given: Any,
-) -> None:  # fmt: skip
+    *,
+    data: str | None,
+    eval_data: str | None,
+    out: Path | None,
+    steps: int | None,
+    resume: bool,
+    overrides: tuple[str, ...],
+    device: str,
+    workers: int | None,
+    as_json: bool,
+    fews: tuple[int, ...],
+    seeds: str | None,
+    compare_untrained: bool,
+    **given: Any,
+) -> None:
     from disco_zoo.errors import BadData, BadRecipe
     from disco_zoo.tasks.finetune.few_labels import make_plan
     from disco_zoo.tasks.finetune.settings import read_settings
@@ -99,9 +133,7 @@ def _finetune(
         _several(plan, data, eval_data, folder, options, as_json)
 
 
-def _one(
-    settings: Any, data: str, eval_data: str | None, folder: Path, options: Any, as_json: bool
-) -> None:  # fmt: skip
+def _one(settings: Any, data: str, eval_data: str | None, folder: Path, options: Any, as_json: bool) -> None:
     import json
 
     from disco_zoo.tasks.finetune.report import summary_lines
@@ -111,9 +143,7 @@ def _one(
     click.echo(json.dumps(facts) if as_json else "\n".join(summary_lines(facts, str(folder))))
 
 
-def _several(
-    plan: Any, data: str, eval_data: str | None, folder: Path, options: Any, as_json: bool
-) -> None:  # fmt: skip
+def _several(plan: Any, data: str, eval_data: str | None, folder: Path, options: Any, as_json: bool) -> None:
     import json
 
     from rich.console import Console

@@ -51,9 +51,18 @@ def command(embedding: Path, out: Path | None, method: Any, max_points: int, tit
     made = draw_map(file, out, method=method, max_points=max_points, title=title)
     choice = made.choice
     if as_json:
-        click.echo(json.dumps({
-            "png": str(made.png), "svg": str(made.svg), "method": made.method, "points": len(choice.indices),
-            "images": choice.num_images, "classes_shown": len(choice.classes), "classes": choice.num_classes,
-        }))  # fmt: skip
+        click.echo(
+            json.dumps(
+                {
+                    "png": str(made.png),
+                    "svg": str(made.svg),
+                    "method": made.method,
+                    "points": len(choice.indices),
+                    "images": choice.num_images,
+                    "classes_shown": len(choice.classes),
+                    "classes": choice.num_classes,
+                }
+            )
+        )
         return
     click.echo(f"{made.png} and {made.svg.name}: {made.method} of {choice}")

@@ -18,23 +18,36 @@ _OPTIONS: list[Any] = [
     OUT,
     STEPS,
     RESUME,
-    click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE",
-                 help="Change one key of the preset, e.g. maps=all or image_size=384; a run's settings.json lists them "
-                 "all. Repeatable."),
+    click.option(
+        "--set",
+        "overrides",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Change one key of the preset, e.g. maps=all or image_size=384; a run's settings.json lists them "
+        "all. Repeatable.",
+    ),
     click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of head, order and crops."),
     DEVICE,
     READ_WORKERS,
     JSON,
-]  # fmt: skip
+]
 
 
 @click.command("segment")
 @click.argument("model")
 @with_options(_OPTIONS)
 def command(
-    model: str, preset: str, overrides: tuple[str, ...], out: Path | None, steps: int | None, resume: bool,
-    device: str, workers: int | None, as_json: bool, **given: Any,
-) -> None:  # fmt: skip
+    model: str,
+    preset: str,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    steps: int | None,
+    resume: bool,
+    device: str,
+    workers: int | None,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Train a linear segmentation head on the frozen MODEL and measure its mIoU.
 
     \b

@@ -42,7 +42,7 @@ def command(name: str, org: str | None, dry_run: bool, yes: bool, as_json: bool,
       disco-zoo publish effb0 --to my-lab --dry-run
       disco-zoo publish effb0 --to my-lab
       disco-zoo publish disco_r18.disco_lite0_cifar10 --to my-lab --weights runs/r18 --private
-    """  # fmt: skip
+    """
     from disco_zoo.weights.publish.job import prepare, send
 
     publication = prepare(name, org, **options)

@@ -19,9 +19,18 @@ from disco_zoo.errors import BadData, require
 # Most wanted first.
 IMAGE_COLUMNS = ("image", "img", "images", "picture", "photo", "jpg", "jpeg", "png", "webp", "bytes")
 LABEL_COLUMNS = (
-    "label", "labels", "target", "targets", "class", "class_id", "class_label", "fine_label", "category", "y",
+    "label",
+    "labels",
+    "target",
+    "targets",
+    "class",
+    "class_id",
+    "class_label",
+    "fine_label",
+    "category",
+    "y",
     "coarse_label",
-)  # fmt: skip
+)
 
 
 def features(schema: Any) -> dict[str, Any]:

@@ -128,9 +128,12 @@ class PackJob:
     def _key(self) -> dict[str, Any]:
         sources = {source.split: source.fingerprint() for source in self.sources}
         return {
-            "images": sources, "size": self.settings.size, "quality": self.settings.quality, "shard_mb": self.shard_mb,
+            "images": sources,
+            "size": self.settings.size,
+            "quality": self.settings.quality,
+            "shard_mb": self.shard_mb,
             "pillow": pillow_version,
-        }  # fmt: skip
+        }
 
     def _pack_split(self, folder: PackFolder, record: dict[str, Any], source: ImageSource) -> None:
         shards = _SplitShards(folder, record, source)

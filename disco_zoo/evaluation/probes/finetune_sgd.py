@@ -72,9 +72,17 @@ def finetune_probe(
     labels = [require_labels(source, "fine-tuning") for source in (train, test)]
     num_classes = check_classes(torch.tensor(labels[0]), torch.tensor(labels[1]), train.class_names)
     settings = probe_settings(
-        protocol, image_size=image_size, resize_size=resize_size, mean=mean, std=std, batch_size=batch_size,
-        epochs=epochs, seed=seed, device=device, workers=workers,
-    )  # fmt: skip
+        protocol,
+        image_size=image_size,
+        resize_size=resize_size,
+        mean=mean,
+        std=std,
+        batch_size=batch_size,
+        epochs=epochs,
+        seed=seed,
+        device=device,
+        workers=workers,
+    )
     record = {f"protocol_{key}": value for key, value in asdict(protocol).items()}
     record |= asdict(settings) | {"device": str(device), "rates": list(rates), "share": share}
     record |= {"num_train": len(train), "num_test": len(test)}

@@ -119,9 +119,17 @@ def linear_probe(
     labels = [require_labels(source, "a linear probe") for source in (train_source, test_source)]
     check_classes(torch.tensor(labels[0]), torch.tensor(labels[1]), train_source.class_names)
     settings = probe_settings(
-        preset, image_size=image_size, resize_size=resize_size, mean=mean, std=std, batch_size=batch_size,
-        epochs=epochs, seed=seed, device=device, workers=workers,
-    )  # fmt: skip
+        preset,
+        image_size=image_size,
+        resize_size=resize_size,
+        mean=mean,
+        std=std,
+        batch_size=batch_size,
+        epochs=epochs,
+        seed=seed,
+        device=device,
+        workers=workers,
+    )
     before = backbone_fingerprint(backbone)
     probe = _Probe(backbone, feature_dim, train_source, test_source, preset, settings, progress)
     if preset.solver == "lbfgs":
@@ -204,18 +212,28 @@ class _Probe:
         kept = None if checkpoint is None else (checkpoint, self._key(record, fingerprint))
         report = self.progress
         by_lr = train_linear_layers(
-            self.backbone, transform, self.train, require_labels(self.train, "a linear probe"), test,
-            self.protocol, self.settings, base_lrs,
-            lambda done: None if report is None else report(cached + done, total), kept,
-        )  # fmt: skip
+            self.backbone,
+            transform,
+            self.train,
+            require_labels(self.train, "a linear probe"),
+            test,
+            self.protocol,
+            self.settings,
+            base_lrs,
+            lambda done: None if report is None else report(cached + done, total),
+            kept,
+        )
         whole = [number for number, scores in enumerate(by_lr) if len(scores) == self.settings.epochs]
         best = max(whole, key=lambda number: max(top1 for top1, _ in by_lr[number]))
         label = self.protocol.label(self.settings.epochs, base_lrs[best], base_lrs)
         sweep = {f"{lr:g}": tuple(top1 for top1, _ in scores) for lr, scores in zip(base_lrs, by_lr, strict=True)}
         return from_epochs(
-            label, by_lr[best], record | {"base_lr": base_lrs[best]},
-            top1_per_epoch_by_lr=sweep if len(sweep) > 1 else {}, unreadable=test.unreadable,
-        )  # fmt: skip
+            label,
+            by_lr[best],
+            record | {"base_lr": base_lrs[best]},
+            top1_per_epoch_by_lr=sweep if len(sweep) > 1 else {},
+            unreadable=test.unreadable,
+        )
 
     def _features(self, source: ImageSource, first: int, total: int) -> Features:
         """EVAL features of a source, of the expected width."""

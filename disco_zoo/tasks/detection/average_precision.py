@@ -91,9 +91,13 @@ def _truth(annotated: AnnotatedSet, kind: str) -> dict[str, Any]:
         for instance in image.instances:
             x1, y1, x2, y2 = instance.box
             row: dict[str, Any] = {
-                "id": len(rows) + 1, "image_id": number, "category_id": instance.label + 1,
-                "bbox": [x1, y1, x2 - x1, y2 - y1], "area": instance.area, "iscrowd": int(instance.ignore),
-            }  # fmt: skip
+                "id": len(rows) + 1,
+                "image_id": number,
+                "category_id": instance.label + 1,
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "area": instance.area,
+                "iscrowd": int(instance.ignore),
+            }
             if kind == "mask":
                 row["segmentation"] = rle_of(instance.outline, image.height, image.width)
             rows.append(row)

@@ -109,10 +109,14 @@ def load_detector(folder: str | Path, device: torch.device | str = "cpu") -> Det
     own = {key: value for key, value in settings.items() if key in DetectionSettings.model_fields}
     with torch.random.fork_rng(devices=[]):  # the first values are drawn, and then replaced
         network = build_detector(
-            create_for_any_size(facts["network"], pretrained=False, num_classes=0), len(facts["class_names"]),
-            DetectionSettings.model_validate_json(json.dumps(own)), mean=facts["mean"], std=facts["std"],
-            masks=settings["masks"], title=facts["network"],
-        )  # fmt: skip
+            create_for_any_size(facts["network"], pretrained=False, num_classes=0),
+            len(facts["class_names"]),
+            DetectionSettings.model_validate_json(json.dumps(own)),
+            mean=facts["mean"],
+            std=facts["std"],
+            masks=settings["masks"],
+            title=facts["network"],
+        )
     try:
         network.load_state_dict(load_file(folder / DETECTOR), strict=True)
     except (OSError, SafetensorError, RuntimeError) as error:

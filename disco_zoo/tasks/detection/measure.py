@@ -69,5 +69,5 @@ def measure_detector(
     """Average precisions in percent, and the detections they came from."""
     detections = detect(
         detector, annotated, device=device, workers=workers, precision=settings.precision, progress=progress
-    )  # fmt: skip
+    )
     return average_precision(annotated, detections, masks=masks, points=settings.ap_points), detections

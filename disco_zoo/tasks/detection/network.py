@@ -56,17 +56,22 @@ def build_detector(
         DiscoZooError: the backbone gives no such feature maps.
     """
     fixed: dict[str, Any] = {
-        "title": title, "frozen": freeze, "freeze_batch_norm": settings.batch_norm == "frozen",
-    }  # fmt: skip
+        "title": title,
+        "frozen": freeze,
+        "freeze_batch_norm": settings.batch_norm == "frozen",
+    }
     if settings.neck == "c4":
         parts = _c4_parts(backbone, num_classes, settings, masks, fixed)
     else:
         parts = _fpn_parts(backbone, num_classes, settings, masks, fixed)
     detector = (MaskRCNN if masks else FasterRCNN)(
-        rpn_pre_nms_top_n_train=settings.proposals_before_nms, rpn_post_nms_top_n_train=settings.proposals,
-        rpn_pre_nms_top_n_test=settings.test_proposals_before_nms, rpn_post_nms_top_n_test=settings.test_proposals,
-        box_batch_size_per_image=settings.regions, **parts,
-    )  # fmt: skip
+        rpn_pre_nms_top_n_train=settings.proposals_before_nms,
+        rpn_post_nms_top_n_train=settings.proposals,
+        rpn_pre_nms_top_n_test=settings.test_proposals_before_nms,
+        rpn_post_nms_top_n_test=settings.test_proposals,
+        box_batch_size_per_image=settings.regions,
+        **parts,
+    )
     detector.transform = SmoothTransform(settings.sizes, settings.max_size, list(mean), list(std))
     return detector.to(memory_format=torch.channels_last)
 

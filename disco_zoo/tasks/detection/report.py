@@ -11,8 +11,14 @@ from disco_zoo.training.monitoring.metric_logger import read_metrics
 from disco_zoo.training.task_folder import TaskFolder
 from disco_zoo.training.task_trainer import curve_rows
 
-SHOWN = {"ap": "AP", "ap50": "AP50", "ap75": "AP75", "ap_small": "AP small", "ap_medium": "AP medium",
-         "ap_large": "AP large"}  # fmt: skip
+SHOWN = {
+    "ap": "AP",
+    "ap50": "AP50",
+    "ap75": "AP75",
+    "ap_small": "AP small",
+    "ap_medium": "AP medium",
+    "ap_large": "AP large",
+}
 
 
 def figure_lines(figures: Mapping[str, Any]) -> list[str]:

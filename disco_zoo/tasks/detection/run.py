@@ -57,9 +57,14 @@ class DetectionJob:
     def as_dict(self) -> dict[str, Any]:
         """All that decides the outcome, but for the images."""
         return {
-            "model": self.model, "pretrained": self.pretrained, "preset": self.preset, "masks": self.masks,
-            "freeze": self.freeze, "seed": self.seed, **self.settings.model_dump(mode="json"),
-        }  # fmt: skip
+            "model": self.model,
+            "pretrained": self.pretrained,
+            "preset": self.preset,
+            "masks": self.masks,
+            "freeze": self.freeze,
+            "seed": self.seed,
+            **self.settings.model_dump(mode="json"),
+        }
 
     def notes(self) -> list[str]:
         """What was mended or left out, and what may cost accuracy, for people."""
@@ -75,8 +80,12 @@ class DetectionJob:
         for module in ("faster_coco_eval", "matplotlib"):
             require(module, EXTRA)
         for annotated in (self.train, self.test) if self.masks else ():
-            without = [image for image in annotated.images for instance in image.instances
-                       if not has_outline(instance.outline, image.height, image.width)]  # fmt: skip
+            without = [
+                image
+                for image in annotated.images
+                for instance in image.instances
+                if not has_outline(instance.outline, image.height, image.width)
+            ]
             if without:
                 raise BadData(
                     f"{annotated.name} has {len(without)} objects without an outline, the first in "
@@ -99,9 +108,15 @@ def run_detection(job: DetectionJob, out: Path, options: RunOptions) -> dict[str
     # New layers and the training draw the same whatever the backbone has drawn: a random start compares with ours.
     torch.manual_seed(stream_seed("detection", job.seed))
     detector = build_detector(
-        named.backbone, len(job.train.class_names), job.settings,
-        mean=named.mean, std=named.std, masks=job.masks, freeze=job.freeze, title=job.model,
-    ).to(options.device)  # fmt: skip
+        named.backbone,
+        len(job.train.class_names),
+        job.settings,
+        mean=named.mean,
+        std=named.std,
+        masks=job.masks,
+        freeze=job.freeze,
+        title=job.model,
+    ).to(options.device)
     folder = TaskFolder(out, job.as_dict(), resume=options.resume)
     for note in job.notes():
         console.print(f"Note: {note}", soft_wrap=True)
@@ -155,13 +170,19 @@ def _trainer(
     def measure() -> dict[str, float]:
         figures, _ = measure_detector(
             detector, job.test, job.settings, masks=job.masks, device=options.device, workers=options.workers
-        )  # fmt: skip
+        )
         return _curve_figures(figures)
 
     return detector_trainer(
-        detector, images, job.settings, folder, fingerprint=job.train.fingerprint() + job.test.fingerprint() + sha256,
-        device=options.device, workers=options.workers, measure=measure if job.settings.eval_every else None,
-    )  # fmt: skip
+        detector,
+        images,
+        job.settings,
+        folder,
+        fingerprint=job.train.fingerprint() + job.test.fingerprint() + sha256,
+        device=options.device,
+        workers=options.workers,
+        measure=measure if job.settings.eval_every else None,
+    )
 
 
 def _finish(
@@ -175,9 +196,14 @@ def _finish(
     write_atomically(path, lambda partial: save_tensors(detector.state_dict(), partial, network))
     with StepProgress("measuring", len(job.test)) as progress:
         figures, detections = measure_detector(
-            detector, job.test, job.settings,
-            masks=job.masks, device=options.device, workers=options.workers, progress=progress.update,
-        )  # fmt: skip
+            detector,
+            job.test,
+            job.settings,
+            masks=job.masks,
+            device=options.device,
+            workers=options.workers,
+            progress=progress.update,
+        )
     log_once(folder, job.settings.steps, _curve_figures(figures))
     heading = f"{job.model} on {job.test.name}\n{LEGEND}"
     draw_sheet(job.test, detections, folder.figures / "detections.png", heading)

@@ -59,20 +59,42 @@ VOC = DetectionSettings(neck="c4", ap_points=11)
 # FPN's own number of proposals is detectron2's: 2000 and 1000 on all levels.
 PRESETS = {
     "fast": DetectionSettings(
-        neck="fpn", optimizer="adamw", batch_size=4, lr=5e-4, weight_decay=1e-2, steps=600, decay_at=(450, 550),
-        warmup_steps=20, clip_norm=10.0, sizes=(256, 288, 320), anchor_sizes=(16, 32, 64, 128, 256), channels=128,
-        head_width=256, regions=128, proposals_before_nms=1000, proposals=500, test_proposals_before_nms=1000,
-        test_proposals=300, batch_norm="frozen", precise_bn_batches=0, eval_every=100, checkpoint_every=100,
+        neck="fpn",
+        optimizer="adamw",
+        batch_size=4,
+        lr=5e-4,
+        weight_decay=1e-2,
+        steps=600,
+        decay_at=(450, 550),
+        warmup_steps=20,
+        clip_norm=10.0,
+        sizes=(256, 288, 320),
+        anchor_sizes=(16, 32, 64, 128, 256),
+        channels=128,
+        head_width=256,
+        regions=128,
+        proposals_before_nms=1000,
+        proposals=500,
+        test_proposals_before_nms=1000,
+        test_proposals=300,
+        batch_norm="frozen",
+        precise_bn_batches=0,
+        eval_every=100,
+        checkpoint_every=100,
     ),
     "voc": VOC,
     "voc_disco": VOC.model_copy(
         update={"batch_size": 32, "lr": 0.01, "steps": 48_000, "warmup_steps": 200, "sizes": (400, *VOC_SIZES)}
     ),
     "coco_2x": DetectionSettings(
-        neck="c4", steps=180_000, decay_at=(120_000, 160_000), warmup_steps=1000, sizes=COCO_SIZES,
+        neck="c4",
+        steps=180_000,
+        decay_at=(120_000, 160_000),
+        warmup_steps=1000,
+        sizes=COCO_SIZES,
         checkpoint_every=2000,
     ),
-}  # fmt: skip
+}
 
 
 def detection_settings(preset: str, neck: str | None = None, overrides: Iterable[str] = ()) -> DetectionSettings:

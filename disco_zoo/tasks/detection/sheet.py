@@ -71,9 +71,15 @@ def _draw(axis: Any, image: AnnotatedImage, found: Mapping[str, Any], names: Seq
         colour = COLOURS[label % len(COLOURS)]
         _rectangle(axis, box, colour, "-")
         axis.text(
-            box[0], box[1], f"{names[label]} {float(found['scores'][number]):.2f}", fontsize=9, color="white",
-            verticalalignment="bottom", clip_on=True, bbox={"facecolor": colour, "edgecolor": "none", "pad": 1},
-        )  # fmt: skip
+            box[0],
+            box[1],
+            f"{names[label]} {float(found['scores'][number]):.2f}",
+            fontsize=9,
+            color="white",
+            verticalalignment="bottom",
+            clip_on=True,
+            bbox={"facecolor": colour, "edgecolor": "none", "pad": 1},
+        )
 
 
 def _rectangle(axis: Any, box: Sequence[float], colour: str, style: str) -> None:

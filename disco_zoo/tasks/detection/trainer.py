@@ -36,16 +36,27 @@ def detector_trainer(
         workers: processes that read images; 0 reads in this one. The batches are the same.
     """
     plan = TaskPlan(
-        "detector", len(images), fingerprint, settings.steps, settings.batch_size, settings.lr,
-        functools.partial(lr_factor, settings=settings), settings.checkpoint_every, settings.eval_every,
+        "detector",
+        len(images),
+        fingerprint,
+        settings.steps,
+        settings.batch_size,
+        settings.lr,
+        functools.partial(lr_factor, settings=settings),
+        settings.checkpoint_every,
+        settings.eval_every,
         settings.clip_norm,
-    )  # fmt: skip
+    )
     return TaskTrainer(
-        detector, detector, detector_optimizer(detector, settings), plan, folder,
+        detector,
+        detector,
+        detector_optimizer(detector, settings),
+        plan,
+        folder,
         loader=lambda first, last: train_loader(images, settings.batch_size, first, last, workers),
         losses=lambda batch: detector_losses(detector, batch, device, settings.precision),
         measure=measure,
-    )  # fmt: skip
+    )
 
 
 def measure_precisely(

@@ -77,9 +77,7 @@ class Plan:
         return self.settings.model_copy(update={"few": few, "seed": seed, "untrained": start == RANDOM})
 
 
-def make_plan(
-    settings: FinetuneSettings, fews: Sequence[int], seeds: Sequence[int], compare_untrained: bool
-) -> Plan:  # fmt: skip
+def make_plan(settings: FinetuneSettings, fews: Sequence[int], seeds: Sequence[int], compare_untrained: bool) -> Plan:
     """Check a comparison before its first run.
 
     Raises:

@@ -17,9 +17,7 @@ from disco_zoo.tasks.finetune.run import LabelledData, shown_model
 HEADER = ("images a class", "start", "top-1, %", "training a run")
 
 
-def write_comparison(
-    cells: Sequence[Cell], plan: Plan, data: LabelledData, out: Path, command: str
-) -> dict[str, Any]:  # fmt: skip
+def write_comparison(cells: Sequence[Cell], plan: Plan, data: LabelledData, out: Path, command: str) -> dict[str, Any]:
     """Write few_labels.json, report.md and the picture into `out`; return what the JSON holds."""
     facts = {
         "model": shown_model(plan.settings.model),
@@ -28,10 +26,8 @@ def write_comparison(
         "measured_on": "test" if data.test is not None else "held-out",
         "classes": len(data.names),
         "cells": [cell.as_json() for cell in cells],
-        "differences": [
-            {"few": few, "mean": mean, "sd": sd} for few, (mean, sd) in _differences(cells).items()
-        ],
-    }  # fmt: skip
+        "differences": [{"few": few, "mean": mean, "sd": sd} for few, (mean, sd) in _differences(cells).items()],
+    }
     write_json(out / "few_labels.json", facts)
     figures = out / "figures"
     figures.mkdir(exist_ok=True)

@@ -47,8 +47,13 @@ def model_card(facts: dict[str, Any]) -> str:
     settings, data, model = facts["settings"], facts["data"], facts["model"]
     ours = "import disco_zoo  # registers the network\n" if model["architecture"].startswith("disco_") else ""
     lines = [
-        "---", "library_name: timm", "pipeline_tag: image-classification",
-        "tags:", "- timm", "- image-classification", "---",
+        "---",
+        "library_name: timm",
+        "pipeline_tag: image-classification",
+        "tags:",
+        "- timm",
+        "- image-classification",
+        "---",
         f"# {_title(facts)}",
         "",
         f"{model['architecture']}, {model['parameters'] / 1e6:.2f} M parameters, {model['image_size']} px, "
@@ -72,7 +77,7 @@ def model_card(facts: dict[str, Any]) -> str:
         "",
         "To publish it: `hf upload ORG/NAME PATH_OF_THIS_FOLDER`. Trained with disco-zoo; all settings are in "
         "`config.json` under `disco_zoo`. Name a licence before you publish: the data's terms decide it, too.",
-    ]  # fmt: skip
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -100,10 +105,12 @@ def _report(facts: dict[str, Any], scores: Scores | None) -> str:
         lines += _pair_lines(most_confused(scores.matrix, facts["model"]["classes"], SHOWN_PAIRS))
         lines += ["", "![confusion matrix](figures/confusion.png)"]
     lines += [
-        "", "![training curves](figures/curves.png)", "",
+        "",
+        "![training curves](figures/curves.png)",
+        "",
         f"The classifier is `{MODEL_FOLDER}/`; its README says how to load it. `run.json` holds all facts, "
         "`finetune.yaml` all settings, `metrics.jsonl` the curves, `confusion.json` the counts.",
-    ]  # fmt: skip
+    ]
     return "\n".join(lines) + "\n"
 
 
@@ -146,5 +153,11 @@ def _pair_lines(pairs: list[Confusion]) -> list[str]:
     if not pairs:
         return []
     rows = [f"| {pair.truth} | {pair.taken_for} | {pair.count} | {pair.share:.1f} |" for pair in pairs]
-    return ["", "Most often confused:", "", "| class | taken for | images | share of the class, % |",
-            "|---|---|---:|---:|", *rows]  # fmt: skip
+    return [
+        "",
+        "Most often confused:",
+        "",
+        "| class | taken for | images | share of the class, % |",
+        "|---|---|---:|---:|",
+        *rows,
+    ]

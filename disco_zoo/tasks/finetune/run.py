@@ -71,9 +71,15 @@ def finetune(settings: FinetuneSettings, data: LabelledData, path: Path, options
     folder = FinetuneFolder(path, settings, resume=options.resume)
     try:
         trainer = FinetuneTrainer(
-            start.classifier, train, held_out, settings, folder, device=options.device, workers=options.workers,
+            start.classifier,
+            train,
+            held_out,
+            settings,
+            folder,
+            device=options.device,
+            workers=options.workers,
             label=f"fine-tuning {settings.model}",
-        )  # fmt: skip
+        )
         require_storable(folder.path, start.classifier, settings.model)
         started = folder.read_json("run.json").get("started", now())
         resume = options.resume and folder.checkpoint.is_file()
@@ -106,9 +112,7 @@ def training_split(settings: FinetuneSettings, data: LabelledData) -> tuple[Imag
 
 def _scored(trainer: FinetuneTrainer, source: ImageSource) -> Scores:
     with StepProgress("scoring", len(source)) as bar:
-        return score(
-            trainer.classifier, source, device=trainer.device, workers=trainer.workers, progress=bar.update
-        )  # fmt: skip
+        return score(trainer.classifier, source, device=trainer.device, workers=trainer.workers, progress=bar.update)
 
 
 def _leave(folder: FinetuneFolder, trainer: FinetuneTrainer, facts: dict[str, Any], scores: Scores | None) -> None:
@@ -116,18 +120,26 @@ def _leave(folder: FinetuneFolder, trainer: FinetuneTrainer, facts: dict[str, An
     provenance = {key: facts[key] for key in ("name", "settings", "data", "figures", "versions")}
     provenance["settings"] = {**facts["settings"], "model": facts["name"]}  # a path here is nobody else's business
     write_classifier(
-        folder.model, trainer.classifier, facts=provenance, card=model_card(facts),
+        folder.model,
+        trainer.classifier,
+        facts=provenance,
+        card=model_card(facts),
         description=f"{facts['name']} fine-tuned on {facts['data']['name']}",
-    )  # fmt: skip
+    )
     facts["model"]["sha256"] = sha256_of(folder.model / WEIGHTS)
     folder.write_json("run.json", facts)
     write_report(folder, facts, scores)
 
 
 def _facts(
-    trainer: FinetuneTrainer, start: Start, data: LabelledData, test: ImageSource | None, scores: Scores | None,
-    options: RunOptions, started: str,
-) -> dict[str, Any]:  # fmt: skip
+    trainer: FinetuneTrainer,
+    start: Start,
+    data: LabelledData,
+    test: ImageSource | None,
+    scores: Scores | None,
+    options: RunOptions,
+    started: str,
+) -> dict[str, Any]:
     progress, settings = trainer.progress, trainer.settings
     peak = peak_memory_mib(torch.device(trainer.device))
     return {

@@ -45,9 +45,14 @@ class Scores:
     def as_json(self) -> dict[str, Any]:
         top5 = {} if self.top5 is None else {"top5": self.top5}
         return {
-            "top1": self.top1, **top5, "top1_interval": list(self.interval), "mean_recall": self.mean_recall,
-            "loss": self.loss, "num_images": self.num_images, "unreadable_images": len(self.unreadable),
-        }  # fmt: skip
+            "top1": self.top1,
+            **top5,
+            "top1_interval": list(self.interval),
+            "mean_recall": self.mean_recall,
+            "loss": self.loss,
+            "num_images": self.num_images,
+            "unreadable_images": len(self.unreadable),
+        }
 
 
 def scores_of(logits: Tensor, labels: Tensor, unreadable: tuple[str, ...] = ()) -> Scores:
@@ -59,18 +64,30 @@ def scores_of(logits: Tensor, labels: Tensor, unreadable: tuple[str, ...] = ()) 
 
 
 def score(
-    classifier: Classifier, source: ImageSource, *, device: torch.device | str, workers: int, batch_size: int = 128,
+    classifier: Classifier,
+    source: ImageSource,
+    *,
+    device: torch.device | str,
+    workers: int,
+    batch_size: int = 128,
     progress: Progress | None = None,
-) -> Scores:  # fmt: skip
+) -> Scores:
     """Classify the images of a source in evaluation mode; the network's modes are as before afterwards.
 
     Raises:
         BadData: no image, or too many that cannot be read.
     """
     logits = extract_features(
-        classifier.network, source, image_size=classifier.image_size, resize_size=classifier.resize_size,
-        mean=classifier.mean, std=classifier.std, batch_size=batch_size, device=device, workers=workers,
+        classifier.network,
+        source,
+        image_size=classifier.image_size,
+        resize_size=classifier.resize_size,
+        mean=classifier.mean,
+        std=classifier.std,
+        batch_size=batch_size,
+        device=device,
+        workers=workers,
         progress=progress,
-    )  # fmt: skip
+    )
     assert logits.labels is not None
     return scores_of(logits.features, logits.labels, logits.unreadable)

@@ -79,9 +79,14 @@ class FinetuneSettings(Section):
         assert self.epochs is not None
         assert self.lr is not None
         return OptimSection(
-            optimizer="adamw", batch_size=self.batch_size, base_lr=self.lr, weight_decay=self.weight_decay,
-            schedule="cosine_step", warmup_epochs=self.warmup * self.epochs, epochs=self.epochs,
-        )  # fmt: skip
+            optimizer="adamw",
+            batch_size=self.batch_size,
+            base_lr=self.lr,
+            weight_decay=self.weight_decay,
+            schedule="cosine_step",
+            warmup_epochs=self.warmup * self.epochs,
+            epochs=self.epochs,
+        )
 
     def as_dict(self) -> dict[str, Any]:
         return self.model_dump(mode="json")

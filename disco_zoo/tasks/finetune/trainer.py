@@ -63,9 +63,17 @@ class FinetuneTrainer:
     """
 
     def __init__(
-        self, classifier: Classifier, train: ImageSource, held_out: ImageSource | None, settings: FinetuneSettings,
-        folder: FinetuneFolder, *, device: torch.device | str = "cpu", workers: int = 0, label: str = "fine-tuning",
-    ) -> None:  # fmt: skip
+        self,
+        classifier: Classifier,
+        train: ImageSource,
+        held_out: ImageSource | None,
+        settings: FinetuneSettings,
+        folder: FinetuneFolder,
+        *,
+        device: torch.device | str = "cpu",
+        workers: int = 0,
+        label: str = "fine-tuning",
+    ) -> None:
         assert settings.epochs is not None
         assert train.labels is not None
         self.classifier, self.train_source, self.held_out = classifier, train, held_out
@@ -114,7 +122,7 @@ class FinetuneTrainer:
         view = training_view(settings.augment, classifier.image_size, classifier.resize_size)
         batches = StepBatches(
             len(self.train_source), settings.batch_size, seed=settings.seed, first=self.progress.step, last=last_step
-        )  # fmt: skip
+        )
         loader = training_loader(TrainingViews(self.train_source, view, settings.seed), batches, self.workers)
         every = max(1, self.total_steps // LOGGED_STEPS)
         clock = time.monotonic()
@@ -156,9 +164,14 @@ class FinetuneTrainer:
         set_modes(classifier.network, settings)
         set_rate(self.optimiser, self.lr)
         inputs, shares = mixed(
-            normalise(images, classifier.mean, classifier.std), labels, self.num_classes,
-            mixup=settings.mixup, cutmix=settings.cutmix, seed=settings.seed, step=self.progress.step,
-        )  # fmt: skip
+            normalise(images, classifier.mean, classifier.std),
+            labels,
+            self.num_classes,
+            mixup=settings.mixup,
+            cutmix=settings.cutmix,
+            seed=settings.seed,
+            step=self.progress.step,
+        )
         half = torch.autocast(self.device.type, torch.bfloat16, enabled=settings.precision == "bf16")
         with half:
             scores = classifier.network(inputs)

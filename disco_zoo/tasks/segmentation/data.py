@@ -23,9 +23,28 @@ TRAIN_NAMES, TEST_NAMES = ("train", "training"), ("val", "valid", "validation", 
 IMAGE_FOLDERS, MASK_FOLDERS = ("images", "image"), ("masks", "annotations", "labels", "mask")
 # Pascal VOC 2012, by number.
 VOC_CLASSES = (
-    "background", "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow",
-    "dining table", "dog", "horse", "motorbike", "person", "potted plant", "sheep", "sofa", "train", "tv monitor",
-)  # fmt: skip
+    "background",
+    "aeroplane",
+    "bicycle",
+    "bird",
+    "boat",
+    "bottle",
+    "bus",
+    "car",
+    "cat",
+    "chair",
+    "cow",
+    "dining table",
+    "dog",
+    "horse",
+    "motorbike",
+    "person",
+    "potted plant",
+    "sheep",
+    "sofa",
+    "train",
+    "tv monitor",
+)
 LAYOUTS = "images + masks, train/images + train/masks, images/train + masks/train, or VOC's SegmentationClass"
 _INDEX_MODES = ("P", "L", "1", "I", "I;16")
 

@@ -55,8 +55,13 @@ class SegmentationJob:
 
     def as_dict(self) -> dict[str, Any]:
         """All that decides the outcome, but for the images."""
-        return {"model": self.model, "pretrained": self.pretrained, "preset": self.preset, "seed": self.seed,
-                **self.settings.model_dump(mode="json")}  # fmt: skip
+        return {
+            "model": self.model,
+            "pretrained": self.pretrained,
+            "preset": self.preset,
+            "seed": self.seed,
+            **self.settings.model_dump(mode="json"),
+        }
 
 
 def run_segmentation(job: SegmentationJob, out: Path, options: RunOptions) -> dict[str, Any]:
@@ -81,7 +86,7 @@ def run_segmentation(job: SegmentationJob, out: Path, options: RunOptions) -> di
         before = backbone_fingerprint(segmenter.maps)
         done = _trainer(job, segmenter, folder, options, sha256).train(
             resume=options.resume, max_steps=options.max_steps
-        )  # fmt: skip
+        )
         if backbone_fingerprint(segmenter.maps) != before:
             raise RuntimeError("training changed the frozen backbone")  # a bug of ours, not of the user's
         facts = {
@@ -127,19 +132,29 @@ def _trainer(
     settings = job.settings
     images = CroppedImages(job.train, settings, job.seed)
     plan = TaskPlan(
-        "segmentation head", len(images), job.train.fingerprint() + job.test.fingerprint() + sha256, settings.steps,
-        settings.batch_size, settings.lr, lambda step: 0.5 * (1 + math.cos(math.pi * step / settings.steps)),
+        "segmentation head",
+        len(images),
+        job.train.fingerprint() + job.test.fingerprint() + sha256,
+        settings.steps,
+        settings.batch_size,
+        settings.lr,
+        lambda step: 0.5 * (1 + math.cos(math.pi * step / settings.steps)),
         settings.checkpoint_every,
-    )  # fmt: skip
+    )
     optimizer = torch.optim.AdamW(segmenter.head.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
 
     def losses(batch: Batch) -> dict[str, Tensor]:
         return {"loss_pixels": pixel_loss(segmenter, batch, options.device)}
 
     return TaskTrainer(
-        segmenter, segmenter.head, optimizer, plan, folder,
-        loader=lambda first, last: train_loader(images, first, last, options.workers), losses=losses,
-    )  # fmt: skip
+        segmenter,
+        segmenter.head,
+        optimizer,
+        plan,
+        folder,
+        loader=lambda first, last: train_loader(images, first, last, options.workers),
+        losses=losses,
+    )
 
 
 def pixel_loss(segmenter: LinearSegmenter, batch: Batch, device: torch.device | str) -> Tensor:
@@ -159,7 +174,7 @@ def _finish(
     with StepProgress("measuring", len(job.test)) as progress:
         figures = measure_segmenter(
             segmenter, job.test, image_size=size, device=options.device, progress=progress.update
-        )  # fmt: skip
+        )
     log_once(folder, job.settings.steps, {"miou": figures["miou"]})
     draw_masks(segmenter, job.test, size, folder.figures / "masks.png", f"{job.model} on {job.test.name}")
     return figures

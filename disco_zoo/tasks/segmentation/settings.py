@@ -32,10 +32,11 @@ class SegmentationSettings(Section):
 
 
 PRESETS = {
-    "fast": SegmentationSettings(image_size=256, scales=(0.75, 1.5), batch_size=8, lr=1e-2, steps=500,
-                                 checkpoint_every=100),
+    "fast": SegmentationSettings(
+        image_size=256, scales=(0.75, 1.5), batch_size=8, lr=1e-2, steps=500, checkpoint_every=100
+    ),
     "linear": SegmentationSettings(),
-}  # fmt: skip
+}
 
 
 def segmentation_settings(preset: str, overrides: Iterable[str] = ()) -> SegmentationSettings:

@@ -43,11 +43,17 @@ class OnlineKnn:
         """Top-1 in percent; leaves the student's mode and all random state as they were."""
         bank, queries = (
             shared_features(
-                student.backbone, source, image_size=self.image_size, resize_size=self.resize_size,
-                mean=student.mean, std=student.std, device=device, indices=indices,
+                student.backbone,
+                source,
+                image_size=self.image_size,
+                resize_size=self.resize_size,
+                mean=student.mean,
+                std=student.std,
+                device=device,
+                indices=indices,
             )
             for source, indices in ((self.train, self.train_indices), (self.test, self.test_indices))
-        )  # fmt: skip
+        )
         assert bank.labels is not None
         assert queries.labels is not None
         k = min(K, len(bank))

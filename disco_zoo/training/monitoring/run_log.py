@@ -45,9 +45,16 @@ class RunLog:
         share = self._data_wait_share()
         size = {} if image_size is None else {"image_size": image_size}
         self.metrics.log(
-            {"step": position.step, "epoch": epoch, **values, "lr": lr, **size, "images_per_s": speed,
-             "data_wait_share": share}
-        )  # fmt: skip
+            {
+                "step": position.step,
+                "epoch": epoch,
+                **values,
+                "lr": lr,
+                **size,
+                "images_per_s": speed,
+                "data_wait_share": share,
+            }
+        )
         waiting = f", {share:.0%} waiting for data" if share > WORTH_A_WORD else ""
         self._figures = f"{speed:.0f} images/s, loss {values['loss']:.3f}{waiting}"
         self._show()

@@ -97,17 +97,28 @@ def replay_for(
         key = cache_key(recipe, teacher, source, kind, crops, engine)
         cache = CacheFolder(caches_home() / key.id)
         facts = {
-            "key": key.values, "images": len(source), "width": teacher.embed_dim, "title": teacher.title,
-            "data": source.name, "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        }  # fmt: skip
+            "key": key.values,
+            "images": len(source),
+            "width": teacher.embed_dim,
+            "title": teacher.title,
+            "data": source.name,
+            "created": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        }
         if why := why_new(cache, facts):
             console.print(why, soft_wrap=True)
         draw = SlotDraw(view, recipe.cache_seed, kind)
-        build_cache(cache, slots, Building(
-            "teacher's views", SlotViews(source, draw, key.values["view_size"]),
-            _Rows(teacher, key.values["teacher_size"], accelerator, engine), facts,
-            max_unreadable_images=recipe.data.max_unreadable_images, workers=workers,
-        ))  # fmt: skip
+        build_cache(
+            cache,
+            slots,
+            Building(
+                "teacher's views",
+                SlotViews(source, draw, key.values["view_size"]),
+                _Rows(teacher, key.values["teacher_size"], accelerator, engine),
+                facts,
+                max_unreadable_images=recipe.data.max_unreadable_images,
+                workers=workers,
+            ),
+        )
         kinds.append(ReplayedKind(draw, num_views, CachedRows(cache, slots)))
     teacher.make_room()
     return Replay(source, tuple(kinds), recipe.seed)

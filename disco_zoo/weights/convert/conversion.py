@@ -100,18 +100,22 @@ def _converted(path: Path, contents: Contents, wanted: str | None) -> Converted:
     if contents.queue is not None:
         _check_values({"queue": contents.queue}, origin)
     return Converted(
-        path.name, layout.name, network, _complete(network, backbone, origin), head,
-        None if contents.queue is None else contents.queue.contiguous(), contents.dropped + left_out, sha256_of(path),
-    )  # fmt: skip
+        path.name,
+        layout.name,
+        network,
+        _complete(network, backbone, origin),
+        head,
+        None if contents.queue is None else contents.queue.contiguous(),
+        contents.dropped + left_out,
+        sha256_of(path),
+    )
 
 
 def _head(
     contents: Contents, naming: Naming, on_top: Sequence[str], origin: str
 ) -> tuple[dict[str, Tensor], tuple[str, ...]]:
     """The self-supervised head among what lies on top of the backbone, and what else lay there."""
-    parts = {
-        part: [key for key in on_top if key.startswith(part)] for part in (*naming.heads, *naming.classifiers)
-    }  # fmt: skip
+    parts = {part: [key for key in on_top if key.startswith(part)] for part in (*naming.heads, *naming.classifiers)}
     parts = {part: keys for part, keys in parts.items() if keys}
     chosen = None
     if contents.layout.has_head and contents.layout.head is None:

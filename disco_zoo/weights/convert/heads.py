@@ -67,9 +67,11 @@ def _mlp(head: Mapping[str, Tensor]) -> nn.Module:
 def _mlp_with_norm(head: Mapping[str, Tensor]) -> nn.Module:
     hidden, in_features = head["0.weight"].shape
     return nn.Sequential(
-        nn.Linear(in_features, hidden), nn.BatchNorm1d(hidden), nn.ReLU(inplace=True),
+        nn.Linear(in_features, hidden),
+        nn.BatchNorm1d(hidden),
+        nn.ReLU(inplace=True),
         nn.Linear(hidden, head["3.weight"].shape[0]),
-    )  # fmt: skip
+    )
 
 
 def _simclr(head: Mapping[str, Tensor]) -> nn.Module:
@@ -77,10 +79,13 @@ def _simclr(head: Mapping[str, Tensor]) -> nn.Module:
     width = head["fc2.weight"].shape[0]
     return nn.Sequential(
         OrderedDict(
-            fc1=nn.Linear(in_features, hidden, bias=False), bn1=nn.BatchNorm1d(hidden), relu1=nn.ReLU(inplace=True),
-            fc2=nn.Linear(hidden, width, bias=False), bn2=nn.BatchNorm1d(width),
+            fc1=nn.Linear(in_features, hidden, bias=False),
+            bn1=nn.BatchNorm1d(hidden),
+            relu1=nn.ReLU(inplace=True),
+            fc2=nn.Linear(hidden, width, bias=False),
+            bn2=nn.BatchNorm1d(width),
         )
-    )  # fmt: skip
+    )
 
 
 _BUILDERS: dict[frozenset[str], Callable[[Mapping[str, Tensor]], nn.Module]] = {

@@ -75,9 +75,15 @@ def _renamed(tensors: Mapping[str, Tensor], timm_name: Callable[[str], str | Non
 def _efficientnet_pytorch(tensors: Tensors, origin: str) -> Tensors:
     top = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
     parts = {
-        "_expand_conv": "conv_pw", "_bn0": "bn1", "_depthwise_conv": "conv_dw", "_bn1": "bn2",
-        "_se_reduce": "se.conv_reduce", "_se_expand": "se.conv_expand", "_project_conv": "conv_pwl", "_bn2": "bn3",
-    }  # fmt: skip
+        "_expand_conv": "conv_pw",
+        "_bn0": "bn1",
+        "_depthwise_conv": "conv_dw",
+        "_bn1": "bn2",
+        "_se_reduce": "se.conv_reduce",
+        "_se_expand": "se.conv_expand",
+        "_project_conv": "conv_pwl",
+        "_bn2": "bn3",
+    }
     # The blocks of stage 0 do not expand.
     first = {**parts, "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2", "_expand_conv": "", "_bn0": ""}
     numbers = {int(found[1]) for key in tensors if (found := re.match(r"_blocks\.(\d+)\.", key))}
@@ -98,14 +104,23 @@ def _efficientnet_pytorch(tensors: Tensors, origin: str) -> Tensors:
 
 def _seed_mobilenetv3(tensors: Tensors, origin: str) -> Tensors:
     top = {
-        "features.0.0": "conv_stem", "features.0.1": "bn1",
-        "conv.0": "blocks.6.0.conv", "conv.1": "blocks.6.0.bn1", "classifier.0": "conv_head",
-    }  # fmt: skip
+        "features.0.0": "conv_stem",
+        "features.0.1": "bn1",
+        "conv.0": "blocks.6.0.conv",
+        "conv.1": "blocks.6.0.bn1",
+        "classifier.0": "conv_head",
+    }
     first = {"0": "conv_dw", "1": "bn1", "4": "conv_pw", "5": "bn2"}
     parts = {
-        "0": "conv_pw", "1": "bn1", "3": "conv_dw", "4": "bn2", "7": "conv_pwl", "8": "bn3",
-        "5.fc.0": "se.conv_reduce", "5.fc.2": "se.conv_expand",
-    }  # fmt: skip
+        "0": "conv_pw",
+        "1": "bn1",
+        "3": "conv_dw",
+        "4": "bn2",
+        "7": "conv_pwl",
+        "8": "bn3",
+        "5.fc.0": "se.conv_reduce",
+        "5.fc.2": "se.conv_expand",
+    }
 
     def timm_name(key: str) -> str | None:
         module, _, leaf = key.rpartition(".")
@@ -160,9 +175,11 @@ RESNET = Naming("ResNet", ("layer1.", "layer2.", "layer3.", "layer4."), ("fc.", 
 XCIT = Naming("XCiT", ("cls_attn_blocks.", "pos_embeder.", "patch_embed.proj.0."), ("head.", "fc."), _xcit)
 VIT = Naming("ViT", ("patch_embed.", "blocks.0.attn.", "blocks.0.mlp."), ("head.", "fc."), _as_they_are)
 TIMM_EFFICIENTNET = Naming(
-    "timm's EfficientNets and MobileNets", ("conv_stem.", "blocks.0.0."), ("classifier.", "projection_head."),
+    "timm's EfficientNets and MobileNets",
+    ("conv_stem.", "blocks.0.0."),
+    ("classifier.", "projection_head."),
     _as_they_are,
-)  # fmt: skip
+)
 EFFICIENTNET_PYTORCH = Naming(
     "efficientnet_pytorch", ("_conv_stem.", "_blocks."), ("fc.", "projection_head."), _efficientnet_pytorch, ("_fc.",)
 )

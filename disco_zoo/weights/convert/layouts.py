@@ -18,10 +18,20 @@ from disco_zoo.weights.convert.key_maps import listed, naming_of
 from disco_zoo.weights.convert.reading import shown
 
 TITLES = {
-    "disco": "DisCo", "moco": "MoCo", "seed": "SEED", "ssl_small": "ssl-small", "bingo": "BINGO",
-    "compress": "CompRess", "swav": "SwAV", "simclr_seed": "SimCLR", "simclr": "SimCLR", "run": "disco-zoo run",
-    "plain": "timm or torchvision", "dino": "DINO", "moco_v3": "MoCo-v3",
-}  # fmt: skip
+    "disco": "DisCo",
+    "moco": "MoCo",
+    "seed": "SEED",
+    "ssl_small": "ssl-small",
+    "bingo": "BINGO",
+    "compress": "CompRess",
+    "swav": "SwAV",
+    "simclr_seed": "SimCLR",
+    "simclr": "SimCLR",
+    "run": "disco-zoo run",
+    "plain": "timm or torchvision",
+    "dino": "DINO",
+    "moco_v3": "MoCo-v3",
+}
 _STATE_KEYS = ("state_dict", "model")
 # Entries that hold tensors, but none of a network.
 _NO_NETWORK = ("optimizer", "amp", "scaler", "fp16_scaler", "scheduler", "dino_loss")

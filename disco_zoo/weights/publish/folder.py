@@ -147,8 +147,9 @@ def _fill(folder: Path, row: Checkpoint, catalog: Catalog, weights: WeightsFile,
     text = json.dumps(config(row, catalog, weights, model), indent=2, ensure_ascii=False)
     (folder / CONFIG).write_text(text + "\n", encoding="utf-8")
     # The commit is not known before the upload, and a card that named it would need a second one.
-    published = Weights(source="hub", repo=repo, file=MODEL, sha256=weights.sha256,
-                        size_bytes=(folder / MODEL).stat().st_size)  # fmt: skip
+    published = Weights(
+        source="hub", repo=repo, file=MODEL, sha256=weights.sha256, size_bytes=(folder / MODEL).stat().st_size
+    )
     card = render_card(row.model_copy(update={"weights": published}), catalog)
     (folder / CARD).write_text(card, encoding="utf-8")
     for name in FILES:

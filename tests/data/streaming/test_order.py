@@ -49,9 +49,17 @@ class CountedShards(StreamShards):
 
 def share(**options: int) -> StreamShare:
     return StreamShare(
-        **{"streams": 4, "shuffle_buffer": 40, "rows": 2, "num_batches": 10, "start_batch": 0, "seed": 3, "epoch": 1,
-           **options}
-    )  # fmt: skip
+        **{
+            "streams": 4,
+            "shuffle_buffer": 40,
+            "rows": 2,
+            "num_batches": 10,
+            "start_batch": 0,
+            "seed": 3,
+            "epoch": 1,
+            **options,
+        }
+    )
 
 
 def batches(shards: StreamShards, workers: int = 0, **options: int) -> list[dict[str, torch.Tensor]]:

@@ -70,9 +70,14 @@ def test_one_tar_of_class_folders_is_as_without_an_index(tmp_path: Path) -> None
 
 def test_what_counts_as_an_image(tmp_path: Path) -> None:
     content = {
-        "a/1.jpg": b"1", "a/1.seg.png": b"side", "a/1.cls": b"0", "a/photo.7.JPEG": b"2", "a/note.txt": b"no",
-        "b/1.webp": b"3", "b/" + "long" * 40 + ".png": b"4",
-    }  # fmt: skip
+        "a/1.jpg": b"1",
+        "a/1.seg.png": b"side",
+        "a/1.cls": b"0",
+        "a/photo.7.JPEG": b"2",
+        "a/note.txt": b"no",
+        "b/1.webp": b"3",
+        "b/" + "long" * 40 + ".png": b"4",
+    }
     found = [sample.image for sample in samples(make_tar(tmp_path / "s.tar", content))]
     assert [image.name for image in found] == ["a/1.jpg", "a/photo.7.JPEG", "b/1.webp", "b/" + "long" * 40 + ".png"]
     raw = (tmp_path / "s.tar").read_bytes()

@@ -67,9 +67,15 @@ def test_seed_warms_up_from_the_unscaled_rate():
 def test_epochs_and_weight_decay_of_the_presets():
     table = {name: (p.epochs, p.weight_decay) for name, p in LINEAR_PROTOCOLS.items() if p.solver == "sgd"}
     assert table == {
-        "moco": (100, 0), "disco": (100, 0), "seed": (100, 0), "bingo_r": (120, 0), "bingo_eff": (120, 0),
-        "compress": (40, 1e-4), "swav": (100, 1e-6), "ssl_small": (100, 0),
-    }  # fmt: skip
+        "moco": (100, 0),
+        "disco": (100, 0),
+        "seed": (100, 0),
+        "bingo_r": (120, 0),
+        "bingo_eff": (120, 0),
+        "compress": (40, 1e-4),
+        "swav": (100, 1e-6),
+        "ssl_small": (100, 0),
+    }
     assert all(name == preset.name for name, preset in LINEAR_PROTOCOLS.items())
 
 

@@ -90,14 +90,24 @@ def test_a_probe_that_was_stopped_ends_as_an_undisturbed_one(tmp_path: Path, pro
 
     with pytest.raises(Stop):
         probe(
-            train=noisy, test=test, protocol=protocol, epochs=5, base_lrs=sweep, progress=cut,
+            train=noisy,
+            test=test,
+            protocol=protocol,
+            epochs=5,
+            base_lrs=sweep,
+            progress=cut,
             checkpoint=ProbeCheckpoint(file, resume=False),
-        )  # fmt: skip
+        )
     seen: list[int] = []
     again = probe(
-        train=noisy, test=test, protocol=protocol, epochs=5, base_lrs=sweep,
-        progress=lambda done, _: seen.append(done), checkpoint=ProbeCheckpoint(file, resume=True),
-    )  # fmt: skip
+        train=noisy,
+        test=test,
+        protocol=protocol,
+        epochs=5,
+        base_lrs=sweep,
+        progress=lambda done, _: seen.append(done),
+        checkpoint=ProbeCheckpoint(file, resume=True),
+    )
     assert again == whole
     assert not any(cached < done <= cached + 3 * 24 for done in seen)  # three epochs were not run again
 

@@ -109,71 +109,107 @@ B0, B1, MOBV3 = "efficientnet_b0", "efficientnet_b1", "mobilenetv3_large_100"
 TF_B0, PAD2, SE_FIRST = "tf_efficientnet_b0", "disco_effb1_pad2", "disco_mobv3_se_first"
 VIT, XCIT = "vit_tiny_patch16_224", "xcit_tiny_12_p16_224"
 CASES: dict[str, Case] = {
-    "MoCo-v2 ResNet-50": Case(
-        "moco", "resnet50", "resnet50", lambda: containers.moco(topped("resnet50", 2048, 64))),
+    "MoCo-v2 ResNet-50": Case("moco", "resnet50", "resnet50", lambda: containers.moco(topped("resnet50", 2048, 64))),
     "MoCo-v1 ResNet-18": Case(
-        "moco", "resnet18", "resnet18", lambda: containers.moco(net("resnet18") | linear(128, 512)), (224,)),
+        "moco", "resnet18", "resnet18", lambda: containers.moco(net("resnet18") | linear(128, 512)), (224,)
+    ),
     "MoCo-v2 Eff-B0 (DisCo's baseline)": Case(
-        "moco", B0, "timm-b0", lambda: containers.moco(topped("timm-b0", 1280, 1280, top="classifier.")), (224,)),
+        "moco", B0, "timm-b0", lambda: containers.moco(topped("timm-b0", 1280, 1280, top="classifier.")), (224,)
+    ),
     "DisCo Eff-B0": Case(
-        "disco", B0, "timm-b0", lambda: containers.disco(topped("timm-b0", 1280, 2048, top="classifier."), teacher())),
+        "disco", B0, "timm-b0", lambda: containers.disco(topped("timm-b0", 1280, 2048, top="classifier."), teacher())
+    ),
     "DisCo Eff-B1": Case(
-        "disco", B1, "timm-b1", lambda: containers.disco(topped("timm-b1", 1280, 2048, top="classifier."), teacher())),
+        "disco", B1, "timm-b1", lambda: containers.disco(topped("timm-b1", 1280, 2048, top="classifier."), teacher())
+    ),
     "DisCo MobileNetV3": Case(
-        "disco", MOBV3, "timm-mobv3",
-        lambda: containers.disco(topped("timm-mobv3", 1280, 2048, top="classifier."), teacher())),
+        "disco",
+        MOBV3,
+        "timm-mobv3",
+        lambda: containers.disco(topped("timm-mobv3", 1280, 2048, top="classifier."), teacher()),
+    ),
     "DisCo ResNet-18": Case(
-        "disco", "resnet18", "resnet18", lambda: containers.disco(topped("resnet18", 512, 2048), teacher())),
+        "disco", "resnet18", "resnet18", lambda: containers.disco(topped("resnet18", 512, 2048), teacher())
+    ),
     "DisCo ResNet-34": Case(
-        "disco", "resnet34", "resnet34", lambda: containers.disco(topped("resnet34", 512, 2048), teacher())),
+        "disco", "resnet34", "resnet34", lambda: containers.disco(topped("resnet34", 512, 2048), teacher())
+    ),
     "DisCo-SwAV Eff-B0": Case(
-        "swav", B0, "timm-b0", lambda: {"epoch": 1, "state_dict": disco_swav_student(), "optimizer": {}, "amp": {}},
-        (224,)),
+        "swav",
+        B0,
+        "timm-b0",
+        lambda: {"epoch": 1, "state_dict": disco_swav_student(), "optimizer": {}, "amp": {}},
+        (224,),
+    ),
     "SwAV ResNet-50": Case("swav", "resnet50", "swav", lambda: containers.swav_teacher(net("swav"))),
     "SwAV ResNet-50 w2": Case("swav", "disco_r50w2", "swav-w2", lambda: containers.swav_teacher(net("swav-w2")), (96,)),
     "SEED Eff-B0, small patch": Case(
-        "seed", TF_B0, "seed-b0",
-        lambda: containers.seed(topped("seed-b0", 1280, 1280), teacher(), small_queue=True)),
+        "seed", TF_B0, "seed-b0", lambda: containers.seed(topped("seed-b0", 1280, 1280), teacher(), small_queue=True)
+    ),
     "SEED Eff-B1": Case(
-        "seed", PAD2, "seed-b1", lambda: containers.seed(topped("seed-b1", 1280, 1280), teacher()), (224, 96, 240)),
+        "seed", PAD2, "seed-b1", lambda: containers.seed(topped("seed-b1", 1280, 1280), teacher()), (224, 96, 240)
+    ),
     "SEED MobileNetV3": Case(
-        "seed", SE_FIRST, "seed-mobv3", lambda: containers.seed(topped("seed-mobv3", 1280, 1280), teacher())),
+        "seed", SE_FIRST, "seed-mobv3", lambda: containers.seed(topped("seed-mobv3", 1280, 1280), teacher())
+    ),
     "SEED ResNet-18, torch < 1.6": Case(
-        "seed", "resnet18", "resnet18", lambda: containers.seed(topped("resnet18", 512, 512), teacher()), (224,),
-        legacy=True),
+        "seed",
+        "resnet18",
+        "resnet18",
+        lambda: containers.seed(topped("resnet18", 512, 512), teacher()),
+        (224,),
+        legacy=True,
+    ),
     "SEED ResNet-18, encoder_q": Case(
-        "seed", "resnet18", "resnet18", lambda: containers.bingo(topped("resnet18", 512, 512), teacher()), (224,)),
+        "seed", "resnet18", "resnet18", lambda: containers.bingo(topped("resnet18", 512, 512), teacher()), (224,)
+    ),
     "BINGO ResNet-18": Case(
-        "bingo", "resnet18", "resnet18", lambda: containers.bingo(topped("resnet18", 512, 2048), teacher()), (224,)),
-    "BINGO Eff-B0": Case(
-        "bingo", TF_B0, "seed-b0", lambda: containers.bingo(topped("seed-b0", 1280, 2048), teacher())),
+        "bingo", "resnet18", "resnet18", lambda: containers.bingo(topped("resnet18", 512, 2048), teacher()), (224,)
+    ),
+    "BINGO Eff-B0": Case("bingo", TF_B0, "seed-b0", lambda: containers.bingo(topped("seed-b0", 1280, 2048), teacher())),
     "ssl-small Eff-B0": Case(
-        "ssl_small", TF_B0, "seed-b0", lambda: containers.ssl_small(topped("seed-b0", 1280, 2560))),
+        "ssl_small", TF_B0, "seed-b0", lambda: containers.ssl_small(topped("seed-b0", 1280, 2560))
+    ),
     "ssl-small MobileNetV3": Case(
-        "ssl_small", SE_FIRST, "seed-mobv3",
-        lambda: containers.ssl_small(topped("seed-mobv3", 1280, 2560), kept_student=teacher())),
+        "ssl_small",
+        SE_FIRST,
+        "seed-mobv3",
+        lambda: containers.ssl_small(topped("seed-mobv3", 1280, 2560), kept_student=teacher()),
+    ),
     "SimCLR ResNet-50 of SEED's list": Case(
-        "simclr_seed", "resnet50", "resnet50",
-        lambda: containers.simclr_of_seeds_list(net("resnet50") | prefixed("fc.", mlp(2048, 64, norm=True))), (96,)),
+        "simclr_seed",
+        "resnet50",
+        "resnet50",
+        lambda: containers.simclr_of_seeds_list(net("resnet50") | prefixed("fc.", mlp(2048, 64, norm=True))),
+        (96,),
+    ),
     "SimCLR ResNet-50": Case(
-        "simclr", "resnet50", "resnet50", lambda: containers.simclr(net("resnet50"), simclr_head()), (96,)),
+        "simclr", "resnet50", "resnet50", lambda: containers.simclr(net("resnet50"), simclr_head()), (96,)
+    ),
     "CompRess ResNet-18, 2q": Case("compress", "resnet18", "resnet18", lambda: containers.compress(net("resnet18"))),
     "CompRess ResNet-18, 1q": Case(
-        "compress", "resnet18", "resnet18", lambda: containers.compress(net("resnet18") | linear(2048, 512)), (224,)),
+        "compress", "resnet18", "resnet18", lambda: containers.compress(net("resnet18") | linear(2048, 512)), (224,)
+    ),
     "CompRess MobileNetV2": Case(
-        "compress", "mobilenetv2_100", "mobilenetv2", lambda: containers.compress(net("mobilenetv2"))),
+        "compress", "mobilenetv2_100", "mobilenetv2", lambda: containers.compress(net("mobilenetv2"))
+    ),
     "DINO-like ViT-Tiny": Case("dino", VIT, "vit", lambda: containers.dino(zeroed(net("vit")), net("vit")), (224,)),
     "DINO-like XCiT-Tiny": Case("dino", XCIT, "xcit", lambda: containers.dino(zeroed(net("xcit")), net("xcit"))),
     "DINO-like XCiT-Tiny, frozen teacher": Case(
-        "dino", XCIT, "xcit", lambda: containers.dino(net("xcit"), teacher()), (224,)),
+        "dino", XCIT, "xcit", lambda: containers.dino(net("xcit"), teacher()), (224,)
+    ),
     "MoCo-v3-like ViT-Tiny": Case("moco_v3", VIT, "vit", lambda: containers.moco_v3(net("vit")), (224,)),
     "torchvision ResNet-34": Case("plain", "resnet34", "resnet34", lambda: net("resnet34") | linear(10, 512), (224,)),
     "torchvision MobileNetV2": Case(
-        "plain", "mobilenetv2_100", "mobilenetv2",
-        lambda: {"state_dict": net("mobilenetv2") | linear(10, 1280, "classifier.1.")}, (224,)),
+        "plain",
+        "mobilenetv2_100",
+        "mobilenetv2",
+        lambda: {"state_dict": net("mobilenetv2") | linear(10, 1280, "classifier.1.")},
+        (224,),
+    ),
     "XCiT's own": Case("plain", XCIT, "xcit", lambda: {"model": net("xcit") | linear(10, 192, "head.")}, (224,)),
     "efficientnet_pytorch Eff-B0": Case("plain", TF_B0, "seed-b0", lambda: net("seed-b0") | linear(10, 1280, "_fc.")),
     "efficientnet_pytorch Eff-B1": Case("plain", PAD2, "seed-b1", lambda: net("seed-b1"), (240,)),
     "safetensors ViT-Tiny": Case("plain", VIT, "vit", None, (224,), write_into=as_safetensors),
     "run folder ResNet-18": Case("run", "resnet18", "resnet18", None, (224,), write_into=as_run_folder),
-}  # fmt: skip
+}

@@ -63,9 +63,7 @@ def seed(student: State, teacher: State, small_queue: bool = False) -> dict[str,
 
 def bingo(student: State, teacher: State) -> dict[str, Any]:
     """Also older files of SEED."""
-    return training_file(
-        prefixed("module.encoder_q.", student) | prefixed("module.encoder_k.", teacher) | queue_of()
-    )  # fmt: skip
+    return training_file(prefixed("module.encoder_q.", student) | prefixed("module.encoder_k.", teacher) | queue_of())
 
 
 def ssl_small(encoder: State, kept_student: State | None = None) -> dict[str, Any]:

@@ -67,7 +67,7 @@ def official(name: str) -> Official:
         "swav-w2": lambda: of_swav(2, 64, sizes=(64,)),  # a narrow head: the file is large enough
         "vit": lambda: of_module(randomise(VitTiny(), sizes=(224,))),
         "xcit": lambda: of_module(randomise(XcitTiny())),
-    }  # fmt: skip
+    }
     return makers[name]()
 
 

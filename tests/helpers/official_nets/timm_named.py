@@ -34,9 +34,14 @@ def _conv(state: State, name: str, x: Tensor, stride: int = 1) -> Tensor:
 
 
 def _block(
-    state: State, name: str, x: Tensor, stride: int, act: Callable[[Tensor], Tensor],
-    squeeze: Callable[[Tensor], Tensor], gate: Callable[[Tensor], Tensor],
-) -> Tensor:  # fmt: skip
+    state: State,
+    name: str,
+    x: Tensor,
+    stride: int,
+    act: Callable[[Tensor], Tensor],
+    squeeze: Callable[[Tensor], Tensor],
+    gate: Callable[[Tensor], Tensor],
+) -> Tensor:
     y, expands = x, f"{name}.conv_pwl.weight" in state
     if expands:
         y = act(_norm(state, f"{name}.bn1", _conv(state, f"{name}.conv_pw", y)))

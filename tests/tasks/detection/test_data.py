@@ -46,10 +46,16 @@ def test_coco_boxes_classes_and_images(coco: Path) -> None:
     assert SHAPES[first.instances[0].label] == {c["id"]: c["name"] for c in document["categories"]}[row["category_id"]]
 
 
-@pytest.mark.parametrize(("annotations", "images"), [
-    ("train/_annotations.coco.json", "train"), ("train.json", "images"), ("annotations/train.json", "images"),
-    ("annotations/train.json", "train"), ("train/labels.json", "train/images"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("annotations", "images"),
+    [
+        ("train/_annotations.coco.json", "train"),
+        ("train.json", "images"),
+        ("annotations/train.json", "images"),
+        ("annotations/train.json", "train"),
+        ("train/labels.json", "train/images"),
+    ],
+)
 def test_layouts_of_exports(annotations: str, images: str, tmp_path: Path) -> None:
     write_instances(tmp_path / annotations, coco_split(tmp_path / images, 2, 0, SIZE))
     test = tmp_path / annotations.replace("train", "valid")
@@ -120,27 +126,38 @@ def only_discs(document: dict[str, Any]) -> None:
         row["category_id"] = 3
 
 
-@pytest.mark.parametrize(("split", "change", "expected"), [
-    ("train2017", lambda d: d.update(annotations=[]), "has no boxes to learn"),
-    ("train2017", lambda d: d.update(images=[], annotations=[]), "lists no images"),
-    ("train2017", outside, r"boxes are empty or outside their image .*500\.0"),
-    ("val2017", flat, "1 of .* boxes are empty"),
-    ("train2017", only_discs, "has no box of square, triangle, which .*val2017.json asks for"),
-    ("val2017", lambda d: d["categories"][0].update(name="star"), "annotation . .* is of 'star', which no training"),
-    ("train2017", lambda d: d["annotations"][0].update(category_id=4), "annotation 1 has category_id 4, which no"),
-    ("train2017", lambda d: d["annotations"][0].update(image_id=4), "annotation 1 has image_id 4, which no"),
-    ("train2017", lambda d: d["annotations"][0].update(bbox=[0, 0, float("nan"), 3]), "is no COCO .* bbox"),
-    ("train2017", lambda d: d["annotations"][0].pop("bbox"), "annotation 1 has no 'bbox'"),
-    ("train2017", lambda d: d["annotations"][0].update(bbox=[]), r"annotation 1 has bbox \[\], which should be"),
-    ("train2017", lambda d: d["images"][1].update(id=1000), "two images have the same id"),
-    ("train2017", lambda d: d["categories"][1].update(id=3), "two categories have the same id"),
-    ("train2017", fractions, "the boxes are fractions of the image"),
-    ("train2017", corners, r"boxes reach beyond their image. Does the file hold corners"),
-    ("train2017", lambda d: d["images"].append({**d["images"][0], "id": 5}), "lists an image twice"),
-    ("train2017", lambda d: d["images"][0].update(width=65), "64 × 64 pixels, its annotation says 65 × 64"),
-    ("val2017", lambda d: d["images"][1].update(file_name="x.png"), "1 of 5 image files are unfit. First: .*missing"),
-    ("train2017", lambda d: d.clear(), "is no COCO instances file: it has no list 'categories'"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("split", "change", "expected"),
+    [
+        ("train2017", lambda d: d.update(annotations=[]), "has no boxes to learn"),
+        ("train2017", lambda d: d.update(images=[], annotations=[]), "lists no images"),
+        ("train2017", outside, r"boxes are empty or outside their image .*500\.0"),
+        ("val2017", flat, "1 of .* boxes are empty"),
+        ("train2017", only_discs, "has no box of square, triangle, which .*val2017.json asks for"),
+        (
+            "val2017",
+            lambda d: d["categories"][0].update(name="star"),
+            "annotation . .* is of 'star', which no training",
+        ),
+        ("train2017", lambda d: d["annotations"][0].update(category_id=4), "annotation 1 has category_id 4, which no"),
+        ("train2017", lambda d: d["annotations"][0].update(image_id=4), "annotation 1 has image_id 4, which no"),
+        ("train2017", lambda d: d["annotations"][0].update(bbox=[0, 0, float("nan"), 3]), "is no COCO .* bbox"),
+        ("train2017", lambda d: d["annotations"][0].pop("bbox"), "annotation 1 has no 'bbox'"),
+        ("train2017", lambda d: d["annotations"][0].update(bbox=[]), r"annotation 1 has bbox \[\], which should be"),
+        ("train2017", lambda d: d["images"][1].update(id=1000), "two images have the same id"),
+        ("train2017", lambda d: d["categories"][1].update(id=3), "two categories have the same id"),
+        ("train2017", fractions, "the boxes are fractions of the image"),
+        ("train2017", corners, r"boxes reach beyond their image. Does the file hold corners"),
+        ("train2017", lambda d: d["images"].append({**d["images"][0], "id": 5}), "lists an image twice"),
+        ("train2017", lambda d: d["images"][0].update(width=65), "64 × 64 pixels, its annotation says 65 × 64"),
+        (
+            "val2017",
+            lambda d: d["images"][1].update(file_name="x.png"),
+            "1 of 5 image files are unfit. First: .*missing",
+        ),
+        ("train2017", lambda d: d.clear(), "is no COCO instances file: it has no list 'categories'"),
+    ],
+)
 def test_faults_of_coco_files(split: str, change: Any, expected: str, copied: Path) -> None:
     edit(copied, split, change)
     with pytest.raises(BadData, match=expected) as caught:

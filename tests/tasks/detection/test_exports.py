@@ -124,10 +124,15 @@ def test_images_without_boxes_are_left_out_of_training_and_count_in_measuring(co
     assert test.images[0].instances == ()
 
 
-@pytest.mark.parametrize("spelling", [
-    lambda name: f"day 1/{name}", lambda name: f"day 1\\{name}",
-    lambda name: f"C:\\Users\\me\\{name}", lambda name: f"../../data/upload/{name}",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        lambda name: f"day 1/{name}",
+        lambda name: f"day 1\\{name}",
+        lambda name: f"C:\\Users\\me\\{name}",
+        lambda name: f"../../data/upload/{name}",
+    ],
+)
 def test_file_names_with_folders(spelling: Callable[[str], str], coco: Path) -> None:
     def change(document: Document) -> None:
         for row in document["images"]:
@@ -216,9 +221,15 @@ def test_the_last_image_of_a_class_is_never_held_out(tmp_path: Path) -> None:
         held_out(type(train)("one", SHAPES, tuple(one_each)))
 
 
-@pytest.mark.parametrize("move", [
-    {}, {"JPEGImages": "images"}, {"JPEGImages": "Annotations"}, {"JPEGImages": ".", "Annotations": "."},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "move",
+    [
+        {},
+        {"JPEGImages": "images"},
+        {"JPEGImages": "Annotations"},
+        {"JPEGImages": ".", "Annotations": "."},
+    ],
+)
 def test_voc_annotations_without_lists_and_sizes(move: dict[str, str], tmp_path: Path) -> None:
     folder = make_voc(tmp_path / "voc", {"all": 20}, SIZE)
     shutil.rmtree(folder / "ImageSets")

@@ -30,9 +30,15 @@ def targets(masks: bool = False) -> list[dict[str, Any]]:
     return [{**one, "masks": mask} if masks else dict(one) for mask in drawn]
 
 
-@pytest.mark.parametrize(("model", "neck"), [
-    ("test_resnet", "fpn"), ("test_resnet", "c4"), ("test_efficientnet", "fpn"), ("test_vit", "fpn"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("model", "neck"),
+    [
+        ("test_resnet", "fpn"),
+        ("test_resnet", "c4"),
+        ("test_efficientnet", "fpn"),
+        ("test_vit", "fpn"),
+    ],
+)
 @pytest.mark.parametrize("masks", [False, True])
 def test_every_part_learns_and_the_backbone_with_it(model: str, neck: str, masks: bool) -> None:
     detector = tiny_detector(tiny_settings(f"neck={neck}"), model=model, masks=masks).train()
@@ -168,15 +174,18 @@ def test_other_steps_move_the_decays_unless_they_are_given() -> None:
     assert detection_settings("voc", "fpn", []).neck == "fpn"
 
 
-@pytest.mark.parametrize(("preset", "overrides", "error", "message"), [
-    ("vco", [], UnknownName, "there is no preset 'vco'. Did you mean 'voc'"),
-    ("voc", ["step=3"], BadRecipe, "unknown key 'step'. Did you mean 'steps'"),
-    ("voc", ["lr=fast", "steps=0"], BadRecipe, "steps: input should be greater"),
-    ("voc", ["steps"], BadRecipe, "write --set key=value"),
-    ("voc", ["sizes=[16]"], BadRecipe, "sizes: from 32 pixels"),
-    ("voc", ["sizes=[1400]"], BadRecipe, "up to max_size 1333"),
-    ("voc", ["decay_at=[9, 8]"], BadRecipe, "decay_at: must rise"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("preset", "overrides", "error", "message"),
+    [
+        ("vco", [], UnknownName, "there is no preset 'vco'. Did you mean 'voc'"),
+        ("voc", ["step=3"], BadRecipe, "unknown key 'step'. Did you mean 'steps'"),
+        ("voc", ["lr=fast", "steps=0"], BadRecipe, "steps: input should be greater"),
+        ("voc", ["steps"], BadRecipe, "write --set key=value"),
+        ("voc", ["sizes=[16]"], BadRecipe, "sizes: from 32 pixels"),
+        ("voc", ["sizes=[1400]"], BadRecipe, "up to max_size 1333"),
+        ("voc", ["decay_at=[9, 8]"], BadRecipe, "decay_at: must rise"),
+    ],
+)
 def test_settings_that_cannot_be(preset: str, overrides: list[str], error: type[Exception], message: str) -> None:
     with pytest.raises(error) as caught:
         detection_settings(preset, None, overrides)

@@ -60,8 +60,18 @@ def test_a_run_leaves_detector_figures_pictures_and_report(
 
 @pytest.mark.parametrize("neck", ["fpn", "c4"])
 def test_steps_then_resume_is_the_whole_run(neck: str, coco: Path, tmp_path: Path) -> None:
-    changes = ("--neck", neck, "--set", "steps=4", "--set", "sizes=[48, 64]", "--set", "batch_norm=train",
-               "--set", "precise_bn_batches=2")  # fmt: skip
+    changes = (
+        "--neck",
+        neck,
+        "--set",
+        "steps=4",
+        "--set",
+        "sizes=[48, 64]",
+        "--set",
+        "batch_norm=train",
+        "--set",
+        "precise_bn_batches=2",
+    )
     assert detect(coco, tmp_path / "whole", *changes) == 0
     assert detect(coco, tmp_path / "parts", *changes, "--steps", "3") == 0
     assert "figures" not in json.loads((tmp_path / "parts" / "run.json").read_text())
@@ -94,8 +104,9 @@ def test_a_seed_fixes_random_starts_and_new_layers_are_those_of_our_weights(coco
     ours, random = tensors(tmp_path / "ours"), tensors(tmp_path / "random")
     new = [key for key in ours if not key.startswith("backbone.maps")]
     assert all(torch.allclose(ours[key], random[key], rtol=0, atol=1e-20) for key in new)  # after a step of 1e-30
-    assert not torch.equal(ours["backbone.maps.getter.model.conv_stem.weight"],
-                           random["backbone.maps.getter.model.conv_stem.weight"])  # fmt: skip
+    assert not torch.equal(
+        ours["backbone.maps.getter.model.conv_stem.weight"], random["backbone.maps.getter.model.conv_stem.weight"]
+    )
 
 
 def test_a_finished_run_resumed_is_the_same_and_its_test_images_too(
@@ -204,8 +215,20 @@ def test_divergence_and_too_many_damaged_images(coco: Path, tmp_path: Path, caps
 def test_a_detector_learns_shapes_in_minutes(tmp_path: Path) -> None:
     """On this repository's bundled weights; the untrained detector finds nothing."""
     data = make_coco(tmp_path / "coco", 200, 40, 128)
-    arguments = ["--data", str(data), "--device", "cpu", "--workers", "0", "--set", "sizes=[128]", "--set",
-                 "anchor_sizes=[8, 16, 32, 64, 128]", "--set", "eval_every=50"]  # fmt: skip
+    arguments = [
+        "--data",
+        str(data),
+        "--device",
+        "cpu",
+        "--workers",
+        "0",
+        "--set",
+        "sizes=[128]",
+        "--set",
+        "anchor_sizes=[8, 16, 32, 64, 128]",
+        "--set",
+        "eval_every=50",
+    ]
     assert main(["detect", "disco_effb0", *arguments, "--out", str(tmp_path / "run"), "--set", "steps=100"]) == 0
     assert main(["detect", "disco_effb0", *arguments, "--out", str(tmp_path / "none"), "--set", "steps=1"]) == 0
     learnt, untrained = (

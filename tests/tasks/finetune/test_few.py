@@ -54,9 +54,7 @@ def test_table_and_lines_say_the_figures() -> None:
 
 def test_plan_lists_every_run_with_the_fewest_labels_first() -> None:
     plan = make_plan(toy_settings(untrained=False), [100, 10], [0, 1], True)
-    assert plan.runs() == [
-        (few, start, seed) for few in (10, 100) for start in (PRETRAINED, RANDOM) for seed in (0, 1)
-    ]  # fmt: skip
+    assert plan.runs() == [(few, start, seed) for few in (10, 100) for start in (PRETRAINED, RANDOM) for seed in (0, 1)]
     settings = plan.settings_of(10, RANDOM, 1)
     assert (settings.few, settings.untrained, settings.seed) == (10, True, 1)
 
@@ -89,10 +87,12 @@ class Fake:
         self.asked.append(key)
         self.images[key] = train.fingerprint()
         facts = {
-            "finished": True, "figures": {"top1": 50.0 + settings.seed - 20 * settings.untrained},
-            "training_seconds": 2.0, "settings": settings.resolved(len(train)).as_dict(),
+            "finished": True,
+            "figures": {"top1": 50.0 + settings.seed - 20 * settings.untrained},
+            "training_seconds": 2.0,
+            "settings": settings.resolved(len(train)).as_dict(),
             "data": {"fingerprint": train.fingerprint()},
-        }  # fmt: skip
+        }
         folder.mkdir(parents=True)
         (folder / "finetune.yaml").write_text("")
         (folder / "run.json").write_text(json.dumps(facts))
@@ -119,9 +119,11 @@ def test_both_starts_see_the_same_images_and_each_seed_others(fake: Fake, data: 
             assert fake.images[few, False, seed] == fake.images[few, True, seed]
         assert fake.images[few, False, 0] != fake.images[few, False, 1]
     assert [(cell.few, cell.start, cell.top1) for cell in cells] == [
-        (2, PRETRAINED, (50.0, 51.0)), (2, RANDOM, (30.0, 31.0)),
-        (4, PRETRAINED, (50.0, 51.0)), (4, RANDOM, (30.0, 31.0)),
-    ]  # fmt: skip
+        (2, PRETRAINED, (50.0, 51.0)),
+        (2, RANDOM, (30.0, 31.0)),
+        (4, PRETRAINED, (50.0, 51.0)),
+        (4, RANDOM, (30.0, 31.0)),
+    ]
 
 
 def test_resume_makes_only_the_missing_runs_and_refuses_other_settings(

@@ -181,8 +181,9 @@ def test_other_classes_need_a_new_head_which_keeps_the_backbone(folder: Path) ->
     assert not begun.continues
     assert begun.classifier.label_names == ("cat", "dog", "fox", "hen")
     found, former = tensors_of(begun.classifier), tensors_of(make())
-    assert {key for key in former if former[key].shape != found[key].shape or not torch.equal(former[key], found[key])
-            } == {"classifier.weight", "classifier.bias"}  # fmt: skip
+    assert {
+        key for key in former if former[key].shape != found[key].shape or not torch.equal(former[key], found[key])
+    } == {"classifier.weight", "classifier.bias"}
 
 
 def test_random_weights_of_a_folder_are_refused(folder: Path) -> None:

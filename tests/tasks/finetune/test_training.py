@@ -87,7 +87,7 @@ def plain_training(settings: Any, data: LabelledData) -> tuple[dict[str, torch.T
 def test_training_equals_a_plain_loop(data: LabelledData, tmp_path: Path) -> None:
     settings = toy_settings(
         augment="none", layer_decay=0.5, class_weights="balanced", label_smoothing=0.2, lr=0.003, warmup=0.25
-    )  # fmt: skip
+    )
     trainer = make_trainer(settings, data, tmp_path)
     begun = tensors_of(trainer.classifier)
     trainer.train()

@@ -119,21 +119,24 @@ def grey(path: Path, value: int, size: tuple[int, int] = (SIZE, SIZE)) -> None:
     Image.new("L", size, value).save(path)
 
 
-@pytest.mark.parametrize(("change", "expected"), [
-    (lambda d: [grey(p, 0) for p in (d / "train/masks").iterdir()], "have 1 class: at least two are needed"),
-    (lambda d: [grey(p, 255) for p in (d / "train/masks").iterdir()], "have 0 class"),
-    (lambda d: grey(d / "train/masks/3.png", 9), "have class 9, but only 4 classes have a name"),
-    (lambda d: ((d / "classes.txt").unlink(), grey(d / "val/masks/1.png", 9)), "have class 9, which those of"),
-    (lambda d: grey(d / "train/masks/3.png", 0, (10, 12)), "has 64 × 64 pixels, .*3.png 10 × 12"),
-    (lambda d: (d / "train/masks/3.png").unlink(), "has no mask for 1 of 12 images. First: 3.png"),
-    (lambda d: Image.new("RGB", (SIZE, SIZE)).save(d / "train/masks/3.png"), "is a picture in colours .RGB."),
-    (lambda d: (d / "val/masks/1.png").write_text("x"), "1.png is unreadable"),
-    (lambda d: (d / "train/images/1.png").write_text("x"), "1.png is unreadable"),
-    (lambda d: [p.unlink() for p in (d / "train/images").iterdir()], "holds no images"),
-    (lambda d: (d / "train").rename(d / "trian"), "has no images with masks. Expected: images . masks"),
-    (lambda d: Image.new("L", (SIZE, SIZE)).save(d / "train/masks/3.png", format="JPEG"), "is a JPEG, which blurs"),
-    (lambda d: [grey(p, 255 * (n % 2)) for n, p in enumerate((d / "train/masks").iterdir())], "write it as 1"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda d: [grey(p, 0) for p in (d / "train/masks").iterdir()], "have 1 class: at least two are needed"),
+        (lambda d: [grey(p, 255) for p in (d / "train/masks").iterdir()], "have 0 class"),
+        (lambda d: grey(d / "train/masks/3.png", 9), "have class 9, but only 4 classes have a name"),
+        (lambda d: ((d / "classes.txt").unlink(), grey(d / "val/masks/1.png", 9)), "have class 9, which those of"),
+        (lambda d: grey(d / "train/masks/3.png", 0, (10, 12)), "has 64 × 64 pixels, .*3.png 10 × 12"),
+        (lambda d: (d / "train/masks/3.png").unlink(), "has no mask for 1 of 12 images. First: 3.png"),
+        (lambda d: Image.new("RGB", (SIZE, SIZE)).save(d / "train/masks/3.png"), "is a picture in colours .RGB."),
+        (lambda d: (d / "val/masks/1.png").write_text("x"), "1.png is unreadable"),
+        (lambda d: (d / "train/images/1.png").write_text("x"), "1.png is unreadable"),
+        (lambda d: [p.unlink() for p in (d / "train/images").iterdir()], "holds no images"),
+        (lambda d: (d / "train").rename(d / "trian"), "has no images with masks. Expected: images . masks"),
+        (lambda d: Image.new("L", (SIZE, SIZE)).save(d / "train/masks/3.png", format="JPEG"), "is a JPEG, which blurs"),
+        (lambda d: [grey(p, 255 * (n % 2)) for n, p in enumerate((d / "train/masks").iterdir())], "write it as 1"),
+    ],
+)
 def test_faults_are_found_before_the_training(change: Callable[[Path], Any], expected: str, data: Path) -> None:
     change(data)
     with pytest.raises(BadData, match=expected) as caught:
@@ -148,10 +151,15 @@ def segmenter(*changes: str, model: str = "test_resnet") -> LinearSegmenter:
     return LinearSegmenter(backbone, 4, settings, mean=(0.5,) * 3, std=(0.5,) * 3, title=model)
 
 
-@pytest.mark.parametrize(("model", "changes", "strides"), [
-    ("test_resnet", ["maps=last"], (32,)), ("test_resnet", ["maps=all"], (8, 16, 32)),
-    ("test_resnet", ["maps=all", "stride=4"], (4, 8, 16, 32)), ("test_vit", ["maps=all"], (16,)),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("model", "changes", "strides"),
+    [
+        ("test_resnet", ["maps=last"], (32,)),
+        ("test_resnet", ["maps=all"], (8, 16, 32)),
+        ("test_resnet", ["maps=all", "stride=4"], (4, 8, 16, 32)),
+        ("test_vit", ["maps=all"], (16,)),
+    ],
+)
 def test_the_head_is_linear_in_the_maps_and_alone_learns(
     model: str, changes: list[str], strides: tuple[int, ...]
 ) -> None:
@@ -259,10 +267,12 @@ def test_mistakes_cost_one_line_and_leave_no_folder(
     data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     for arguments, expected in (
-        (("--preset", "fst"), "Did you mean 'fast'"), (("--set", "map=all"), "Did you mean 'maps'"),
-        (("--set", "scales=[2, 1]"), "scales: two rising numbers"), (("--set", "maps=some"), "maps: "),
+        (("--preset", "fst"), "Did you mean 'fast'"),
+        (("--set", "map=all"), "Did you mean 'maps'"),
+        (("--set", "scales=[2, 1]"), "scales: two rising numbers"),
+        (("--set", "maps=some"), "maps: "),
         (("--eval-data", "nowhere"), "there is no folder nowhere"),
-    ):  # fmt: skip
+    ):
         assert segment(data, tmp_path / "run", "--untrained", *arguments) == 2
         printed = capsys.readouterr()
         assert printed.out == ""

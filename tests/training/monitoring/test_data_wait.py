@@ -113,8 +113,11 @@ def test_the_share_is_since_the_last_record_and_above_a_tenth_people_are_told_on
     shown = capsys.readouterr().err.splitlines()
     lines = [line for line in shown if line.startswith("toy: ")]
     assert [line.rpartition(", ")[2] for line in lines] == [
-        "95% waiting for data", "loss 1.000", "30% waiting for data", "45% waiting for data"
-    ]  # fmt: skip
+        "95% waiting for data",
+        "loss 1.000",
+        "30% waiting for data",
+        "45% waiting for data",
+    ]
     hints = [line for line in shown if "Type:" in line]
     assert hints == ["30% of the time is spent waiting for data. Type: --workers 3"]
 

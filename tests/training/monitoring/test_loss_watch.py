@@ -62,9 +62,13 @@ def test_on_a_cpu_each_loss_is_read_at_once() -> None:
 
 @pytest.mark.parametrize(("log_every", "checkpoint_every"), [(100, 2), (2, 100), (100, 100)])
 def test_a_loss_that_was_bad_for_one_step_never_reaches_a_checkpoint(
-    log_every: int, checkpoint_every: int, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    log_every: int,
+    checkpoint_every: int,
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
     as_on_an_accelerator: None,
-) -> None:  # fmt: skip
+) -> None:
     recipe = toy_recipe(
         "moco_v2", log__log_every_steps=log_every, log__checkpoint_every_steps=checkpoint_every, optim__epochs=4
     )

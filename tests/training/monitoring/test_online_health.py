@@ -59,11 +59,13 @@ def test_figures_are_of_the_test_images_under_eval(data: Path) -> None:
         "student_rank": pytest.approx(effective_rank(features), rel=1e-3),
         "embedding_rank": pytest.approx(effective_rank(embeddings), rel=1e-3),
         "teacher_rank": pytest.approx(effective_rank(targets), rel=1e-3),
-        "student_rank_bound": 12, "embedding_rank_bound": 12, "teacher_rank_bound": 12,
+        "student_rank_bound": 12,
+        "embedding_rank_bound": 12,
+        "teacher_rank_bound": 12,
         "cka": pytest.approx(linear_cka(features, targets), abs=1e-3),
         "cosine": pytest.approx(centred_cosine(embeddings, targets), abs=1e-3),
         "settled": False,
-    }  # fmt: skip
+    }
 
 
 def test_as_many_images_as_asked_for_drawn_by_the_seed(data: Path) -> None:
@@ -82,9 +84,17 @@ def test_without_test_images_they_are_training_images_and_unreadable_ones_are_re
     health, parts = health_of(toy_recipe("moco_v2"), folder)
     assert health.images == {"images": 16, "split": "train"}
     assert health._images.shape == (16, 3, 32, 32)
-    assert {"student_rank", "embedding_rank"} <= health(parts.method, 0).keys() <= {
-        "student_rank", "embedding_rank", "student_rank_bound", "embedding_rank_bound", "settled",
-    }  # fmt: skip
+    assert (
+        {"student_rank", "embedding_rank"}
+        <= health(parts.method, 0).keys()
+        <= {
+            "student_rank",
+            "embedding_rank",
+            "student_rank_bound",
+            "embedding_rank_bound",
+            "settled",
+        }
+    )
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -169,12 +179,15 @@ def test_a_resumed_run_has_the_records_of_one_that_was_not(data: Path, tmp_path:
     assert differences(checkpoint_of(tmp_path / "parts"), checkpoint_of(tmp_path / "straight")) == []
 
 
-@pytest.mark.parametrize(("knn", "images", "steps"), [
-    (1.0, 8 * 300, [0, 25, 50, 100, 300, 600, 700]),
-    (0.25, 8 * 1000, [0, 25, 50, 100, 250, 500, 700]),
-    (0.0, 8 * 300, [0, 25, 50, 100, 300, 600, 700]),
-    (1.0, 8 * 30, [0, 25, 50, 100, 120, 240, 360, 480, 600, 700]),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("knn", "images", "steps"),
+    [
+        (1.0, 8 * 300, [0, 25, 50, 100, 300, 600, 700]),
+        (0.25, 8 * 1000, [0, 25, 50, 100, 250, 500, 700]),
+        (0.0, 8 * 300, [0, 25, 50, 100, 300, 600, 700]),
+        (1.0, 8 * 30, [0, 25, 50, 100, 120, 240, 360, 480, 600, 700]),
+    ],
+)
 def test_when_it_looks(knn: float, images: int, steps: list[int]) -> None:
     health = OnlineHealth(toy_recipe(log__knn_every_epochs=knn), Numbered(images), None)
     assert [step for step in range(701) if health.is_due(step, 700)] == steps

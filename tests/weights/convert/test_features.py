@@ -160,9 +160,7 @@ def test_dinos_moving_average_is_taken_unless_it_is_another_network(folder: Path
     assert torch.equal(frozen.backbone["norm.weight"], other["norm.weight"])
     only = containers.dino(other, vit)
     del only["student"]
-    assert torch.equal(
-        read_checkpoint(write(folder / "only.pth", only)).backbone["norm.weight"], vit["norm.weight"]
-    )  # fmt: skip
+    assert torch.equal(read_checkpoint(write(folder / "only.pth", only)).backbone["norm.weight"], vit["norm.weight"])
 
 
 def test_a_teacher_inside_the_file_is_never_taken(folder: Path) -> None:

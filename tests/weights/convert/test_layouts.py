@@ -94,8 +94,10 @@ def test_what_is_left_out_is_said(name: str, dropped: list[str], tmp_path: Path)
 # --- the network, from shapes alone ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("network", ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152",
-                                     "disco_r50w2", "disco_r50w4", "disco_r50w5"])  # fmt: skip
+@pytest.mark.parametrize(
+    "network",
+    ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "disco_r50w2", "disco_r50w4", "disco_r50w5"],
+)
 def test_resnets_are_told_apart(network: str) -> None:
     tensors = {key: torch.empty(shape, device="meta") for key, shape in backbone_shapes(network).items()}
     assert recognise_network(key_maps.RESNET, "moco", tensors, None, "x") == network
@@ -169,8 +171,11 @@ def test_the_backbone_is_checked_strictly(kind: str, name: str, tmp_path: Path) 
     assert case.container is not None
     container = case.container()
     states = [container[key] for key in ("state_dict", "teacher", "student") if key in container]
-    probe = {"resnet18": "layer2.0.conv1.weight", "disco_mobv3_se_first": "features.4.conv.0.weight",
-             "xcit_tiny_12_p16_224": "blocks.3.attn.qkv.weight"}[case.network]  # fmt: skip
+    probe = {
+        "resnet18": "layer2.0.conv1.weight",
+        "disco_mobv3_se_first": "features.4.conv.0.weight",
+        "xcit_tiny_12_p16_224": "blocks.3.attn.qkv.weight",
+    }[case.network]
     for held in states:
         for key in [key for key in held if key.endswith(probe)]:
             if kind == "missing":

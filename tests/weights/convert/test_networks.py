@@ -63,15 +63,35 @@ def test_se_first_gates_before_it_activates() -> None:
     block = model.blocks[2][1]
     x = torch.randn(2, 40, 14, 14)
     with torch.inference_mode():
-        inner = F.relu(F.batch_norm(block.conv_pw(x), block.bn1.running_mean, block.bn1.running_var,
-                                    block.bn1.weight, block.bn1.bias, eps=block.bn1.eps))  # fmt: skip
-        inner = F.batch_norm(block.conv_dw(inner), block.bn2.running_mean, block.bn2.running_var,
-                             block.bn2.weight, block.bn2.bias, eps=block.bn2.eps)  # fmt: skip
+        inner = F.relu(
+            F.batch_norm(
+                block.conv_pw(x),
+                block.bn1.running_mean,
+                block.bn1.running_var,
+                block.bn1.weight,
+                block.bn1.bias,
+                eps=block.bn1.eps,
+            )
+        )
+        inner = F.batch_norm(
+            block.conv_dw(inner),
+            block.bn2.running_mean,
+            block.bn2.running_var,
+            block.bn2.weight,
+            block.bn2.bias,
+            eps=block.bn2.eps,
+        )
         pooled = inner.mean((2, 3), keepdim=True)
         gate = F.hardsigmoid(block.se.conv_expand(F.relu(block.se.conv_reduce(pooled))))
         inner = F.relu(inner * gate)
-        expected = x + F.batch_norm(block.conv_pwl(inner), block.bn3.running_mean, block.bn3.running_var,
-                                    block.bn3.weight, block.bn3.bias, eps=block.bn3.eps)  # fmt: skip
+        expected = x + F.batch_norm(
+            block.conv_pwl(inner),
+            block.bn3.running_mean,
+            block.bn3.running_var,
+            block.bn3.weight,
+            block.bn3.bias,
+            eps=block.bn3.eps,
+        )
         torch.testing.assert_close(block(x), expected)
 
 

@@ -417,8 +417,11 @@ def test_a_row_that_cannot_be_rewritten_is_refused_before_the_upload(
     text = catalog_file.read_text(encoding="utf-8")
     at = text.index("    weights:", text.index(f"  {NAME}:\n"))
     text = text[:at] + text[at:].replace("    weights:", "    weights: &shared", 1)
-    catalog_file.write_text(text + "  disco_r18.like:\n    <<: *disco_official\n    teacher: mocov2_r50\n"
-                            "    summary: S\n    weights: *shared\n", encoding="utf-8")  # fmt: skip
+    catalog_file.write_text(
+        text + "  disco_r18.like:\n    <<: *disco_official\n    teacher: mocov2_r50\n"
+        "    summary: S\n    weights: *shared\n",
+        encoding="utf-8",
+    )
     with pytest.raises(Exception, match="cannot be rewritten"):
         publish_weights(NAME, "org", out=tmp_path / "out")
     assert online.requests == []

@@ -114,9 +114,13 @@ def _instance(row: Mapping[str, Any], label: int, title: str) -> Instance:
     x, y, width, height = map(float, box)
     crowd = bool(row.get("iscrowd", 0))
     return Instance(
-        (x, y, x + width, y + height), label, ignore=crowd, learn=not crowd, area=float(row.get("area") or 0.0),
+        (x, y, x + width, y + height),
+        label,
+        ignore=crowd,
+        learn=not crowd,
+        area=float(row.get("area") or 0.0),
         outline=_outline(row.get("segmentation")),
-    )  # fmt: skip
+    )
 
 
 def _outline(value: Any) -> Any:
@@ -138,8 +142,16 @@ def _found_files(path: Path, files: list[str]) -> list[Path]:
     """Where the images lie, judged by the first one; beside the annotation file when it lies nowhere."""
     split = path.stem.rpartition("_")[2]  # instances_train2017 -> train2017
     top = path.parent.parent
-    folders = [path.parent, path.parent / "images", top / split, top / "images" / split, top / "images", top,
-               path.parent / split, path.parent / path.stem]  # fmt: skip
+    folders = [
+        path.parent,
+        path.parent / "images",
+        top / split,
+        top / "images" / split,
+        top / "images",
+        top,
+        path.parent / split,
+        path.parent / path.stem,
+    ]
     # As written; with another system's separators; without the folders of another machine.
     spellings = (files, [file.replace("\\", "/") for file in files], [PureWindowsPath(file).name for file in files])
     for spelling in spellings:

@@ -14,8 +14,13 @@ from disco_zoo.tasks.detection.data.voc_format import read_voc, voc_splits, with
 TRAIN_NAMES, TEST_NAMES = ("train",), ("val", "valid", "test")
 VOC_TRAIN, VOC_TEST = ("trainval", "train"), ("test", "val")
 LAYOUTS = "annotations/instances_train*.json, train/_annotations.coco.json, one .json, or VOC's Annotations/*.xml"
-_PATTERNS = ("annotations/instances_{}*.json", "{}/_annotations.coco.json", "annotations/{}*.json", "{}*.json",
-             "{}/*.json")  # fmt: skip
+_PATTERNS = (
+    "annotations/instances_{}*.json",
+    "{}/_annotations.coco.json",
+    "annotations/{}*.json",
+    "{}*.json",
+    "{}/*.json",
+)
 
 
 def open_annotated_pair(data: str, eval_data: str | None = None) -> tuple[AnnotatedSet, AnnotatedSet]:
