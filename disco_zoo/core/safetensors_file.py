@@ -17,7 +17,7 @@ _LENGTH_BYTES = 8
 def save_tensors(tensors: Mapping[str, Tensor], path: Path, network: str) -> None:
     """Write tensors with the timm name of their network in the header.
 
-    Names and shapes alone do not tell look-alike networks apart (`methods.md` 7): whoever converts or publishes the
+    Names and shapes alone do not tell look-alike networks apart (spec 7): whoever converts or publishes the
     file again learns it from here.
     """
     # Views of one storage (a queue, a fused matrix) are refused by safetensors.

@@ -1,4 +1,4 @@
-"""Which training images keep their labels in a semi-supervised evaluation (`methods.md` 4.3)."""
+"""Which training images keep their labels in a semi-supervised evaluation (spec 4.3)."""
 
 from __future__ import annotations
 

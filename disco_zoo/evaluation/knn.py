@@ -1,4 +1,4 @@
-"""Nearest-neighbour classification of frozen features (`methods.md` 4.2).
+"""Nearest-neighbour classification of frozen features (spec 4.2).
 
 The k nearest training images of every test image vote. Similarities are computed block by block, so memory grows
 with the block and never with N × N: beside the features, less than 1 GB for 1.28 M × 50 k.

@@ -1,6 +1,6 @@
 """BINGO (Xu et al. 2022, arXiv:2107.01691): an image and its neighbour in the teacher's eyes pull each other close.
 
-`methods.md` 2.6. Bags come from the teacher's features under EVAL (`bingo_bags.py`); the "key encoder" is the frozen
+spec 2.6. Bags come from the teacher's features under EVAL (`bingo_bags.py`); the "key encoder" is the frozen
 teacher, so there is no EMA.
 """
 
@@ -64,7 +64,7 @@ def bingo_loss(
     weights: tuple[float, float],
     temperature: float,
 ) -> Tensor:
-    """(L_i + L_j + L_m) / 3 of `methods.md` 2.6, a mean over rows.
+    """(L_i + L_j + L_m) / 3 of spec 2.6, a mean over rows.
 
     Args:
         students: embeddings (b, D) of the image's query view, its companion's, and the mixed one.
@@ -107,7 +107,7 @@ class BINGO(Method):
     needs_index: ClassVar[bool] = True
     OFFICIAL: ClassVar[dict[str, Any]] = {
         "teacher.bn_mode": "train",  # Q1: nothing calls eval; with shuffle-BN
-        "method.cutmix_box": "process",  # methods.md 2.6: one λ and one box for each process's batch
+        "method.cutmix_box": "process",  # spec 2.6: one λ and one box for each process's batch
     }
 
     step: Tensor

@@ -1,6 +1,6 @@
 """CompRess (Abbasi Koohpayegani, Tejankar, Pirsiavash 2020, arXiv:2010.14713): keep the teacher's similarities.
 
-`methods.md` 2.7: student and teacher compare the same view with a memory, each in its own space, and the student
+spec 2.7: student and teacher compare the same view with a memory, each in its own space, and the student
 learns the teacher's distribution over it. Three ways to fill the student's memory are three methods here.
 """
 

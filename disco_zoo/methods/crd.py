@@ -1,6 +1,6 @@
 """CRD (Tian, Krishnan, Isola 2020, arXiv:1910.10699) without labels, as a baseline of self-supervised distillation.
 
-`methods.md` 2.8. The authors draw negatives from other classes, which needs labels; here they are uniform over all
+spec 2.8. The authors draw negatives from other classes, which needs labels; here they are uniform over all
 images (quirk Q22), and neither the label loss nor the KD loss exists.
 """
 
@@ -33,7 +33,7 @@ EPSILON = 1e-7
 def noise_contrastive_loss(
     scores: Tensor, log_normaliser: Tensor | float, num_images: int, temperature: float
 ) -> Tensor:
-    """h of `methods.md` 2.8: −Σ log of "drawn from the data or from noise", a mean over rows.
+    """h of spec 2.8: −Σ log of "drawn from the data or from noise", a mean over rows.
 
     With g = exp(score/T)/Z and the noise's m·p = m/N, row i contributes
     log[g₀/(g₀ + m/N + ε)] + Σⱼ log[(m/N)/(gⱼ + m/N + ε)] over its m negatives.
@@ -121,7 +121,7 @@ class CRD(Method):
     needs_teacher: ClassVar[bool] = True
     needs_index: ClassVar[bool] = True
     OFFICIAL: ClassVar[dict[str, Any]] = {
-        "method.distill_weight": 0.8  # β of the CRD row (methods.md 2.8); Q22's labels have no place here
+        "method.distill_weight": 0.8  # β of the CRD row (spec 2.8); Q22's labels have no place here
     }
 
     step: Tensor

@@ -1,6 +1,6 @@
 """DisCo (Gao et al. 2021, arXiv:2104.09124): MoCo-v2 plus embeddings that stay close to a frozen teacher's.
 
-`methods.md` 2.2, with the decisions it recommends: a per-sample mean with an explicit weight, a fresh queue,
+spec 2.2, with the decisions it recommends: a per-sample mean with an explicit weight, a fresh queue,
 a teacher in eval mode. `preset: official` repeats the authors' code instead.
 """
 

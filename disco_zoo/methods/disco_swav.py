@@ -1,6 +1,6 @@
 """DisCo on SwAV (Gao et al. 2021, arXiv:2104.09124, table 5): SwAV plus embeddings close to a SwAV teacher's.
 
-`methods.md` 2.10, with the decision it recommends (quirk Q7). The SwAV part is
+spec 2.10, with the decision it recommends (quirk Q7). The SwAV part is
 `disco_zoo.modules.swapped_prediction.swapped_prediction_loss`. `preset: official` repeats the authors' code instead.
 """
 

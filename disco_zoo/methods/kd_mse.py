@@ -2,7 +2,7 @@
 
 The baselines of CompRess (Abbasi Koohpayegani et al. 2020, arXiv:2010.14713): the student's features, one linear
 layer to the teacher's width, mean squared error. Its code has no script for them, so there is nothing official to
-repeat; `methods.md` section 8 has the figures.
+repeat; CompRess gives figures.
 """
 
 from __future__ import annotations

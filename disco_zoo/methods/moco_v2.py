@@ -1,6 +1,6 @@
 """MoCo-v2 (Chen, Fan, Girshick, He 2020, arXiv:2003.04297): the baseline without a teacher.
 
-The loss is `disco_zoo.modules.momentum_contrast.contrastive_loss`; `methods.md` 1.1 and 2.1.
+The loss is `disco_zoo.modules.momentum_contrast.contrastive_loss`; spec 1.1 and 2.1.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """RKD (Park et al. 2019, arXiv:1904.05068) beside momentum contrast, as in DisCo's ablation; alone or with DisCo.
 
-`methods.md` 2.3. The relations between the rows of a batch follow the teacher's: distances of pairs, angles of triples.
+spec 2.3. The relations between the rows of a batch follow the teacher's: distances of pairs, angles of triples.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """SEED (Fang et al. 2021, arXiv:2101.04731): the student's similarities to a queue follow the teacher's.
 
-`methods.md` 2.4 and 2.5. One view of each image goes through both networks; the queue holds teacher embeddings.
+spec 2.4 and 2.5. One view of each image goes through both networks; the queue holds teacher embeddings.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """SimCLR (Chen, Kornblith, Norouzi, Hinton 2020, arXiv:2002.05709): contrast within the joint batch; no teacher.
 
-`methods.md` 2.11.
+spec 2.11.
 """
 
 from __future__ import annotations

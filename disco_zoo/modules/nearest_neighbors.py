@@ -1,7 +1,7 @@
 """The nearest neighbours of every row of a feature bank, by faiss, without the row itself.
 
 The row itself is left out by its number and not by its rank: among duplicates it need not come first
-(`methods.md`, Q18). The distances of one block of queries exist at a time, never all N².
+(spec Q18). The distances of one block of queries exist at a time, never all N².
 """
 
 from __future__ import annotations

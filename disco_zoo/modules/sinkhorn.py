@@ -14,7 +14,7 @@ from disco_zoo.core.precision import at_least_float32
 
 @torch.no_grad()
 def sinkhorn(scores: Tensor, *, epsilon: float, iterations: int) -> Tensor:
-    """Soft assignments that spread the joint batch evenly over the prototypes (`methods.md` 2.9).
+    """Soft assignments that spread the joint batch evenly over the prototypes (spec 2.9).
 
     Q = exp(scores/ε) is scaled `iterations` times: first each prototype's total over the samples of all
     processes to 1/P, then each sample's total over the prototypes to 1/B. Times B, each sample's row sums to 1.

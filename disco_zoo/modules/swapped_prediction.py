@@ -18,7 +18,7 @@ from disco_zoo.modules.sinkhorn import sinkhorn
 
 
 def swapped_prediction_loss(scores: Sequence[Tensor], assignments: Sequence[Tensor], temperature: float) -> Tensor:
-    """Predict a view's assignment from the other views (SwAV, equation 2; `methods.md` 2.9).
+    """Predict a view's assignment from the other views (SwAV, equation 2; spec 2.9).
 
     L = mean over assigned views c of the mean over the other views v ≠ c of
         −(1/b) Σ_i Σ_p q_c[i, p] · log softmax(scores_v[i] / T)[p]

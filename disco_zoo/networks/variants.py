@@ -1,7 +1,7 @@
 """The networks that the authors' weights need and timm does not have, registered in timm under names of ours.
 
 A checkpoint of SEED's EfficientNet-B1 or MobileNetV3 loads strictly into timm's network of the same keys and
-computes something else (`methods.md` 7). Each such network is therefore a name of its own, so that weights and
+computes something else (spec 7). Each such network is therefore a name of its own, so that weights and
 network cannot be mixed. The wide ResNets are SwAV's teachers. (As in `disco_students.py`, timm takes the file
 name for the name of a model family.)
 """

@@ -1,4 +1,4 @@
-"""Fine-tuning all of a network on labelled images, as the papers evaluate it (`methods.md` 4.3 and 4.4).
+"""Fine-tuning all of a network on labelled images, as the papers evaluate it (spec 4.3 and 4.4).
 
 These are measurements; for a classifier to use, `disco-zoo finetune` has the better recipe.
 """

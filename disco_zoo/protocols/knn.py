@@ -1,4 +1,4 @@
-"""The kNN protocols of the papers (`methods.md` 4.2), and ours."""
+"""The kNN protocols of the papers (spec 4.2), and ours."""
 
 from __future__ import annotations
 

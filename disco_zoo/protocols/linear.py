@@ -1,6 +1,6 @@
 """The linear-probe protocols of the papers, and `fast` for cached features.
 
-For the data that a model is pretrained on (`methods.md` 4.1), with few labels (4.3), and for other data (4.4).
+For the data that a model is pretrained on (spec 4.1), with few labels (4.3), and for other data (4.4).
 """
 
 from __future__ import annotations

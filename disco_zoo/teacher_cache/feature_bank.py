@@ -1,6 +1,6 @@
 """The teacher's features of a whole training set, computed once and kept in the run folder.
 
-BINGO's bags and CompRess's cached teacher (`methods.md` 2.6, 2.7) both come from here: images under EVAL, the
+BINGO's bags and CompRess's cached teacher (spec 2.6, 2.7) both come from here: images under EVAL, the
 network in eval mode, rows L2-normalised. A bank is a teacher cache of one view an image, so it is built by all
 processes, goes on after a crash, and is never used for another teacher, other images or another transform.
 """

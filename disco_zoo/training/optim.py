@@ -81,7 +81,7 @@ def lr_at(step: int, *, peak_lr: float, steps_per_epoch: int, optim: OptimSectio
     - `cosine_step`: the same curve with fractions. Both end at `final_lr_fraction` of the peak;
     - `multistep`: the peak times `gamma` for each milestone that has as many finished epochs behind it;
     - `constant`: the peak;
-    - `seed_official`: what SEED's code does in place of a warm-up (`methods.md`, quirk Q10).
+    - `seed_official`: what SEED's code does in place of a warm-up (spec Q10).
     """
     epoch, whole_epoch = step / steps_per_epoch, step // steps_per_epoch
     if epoch < optim.warmup_epochs:

@@ -1,6 +1,6 @@
 """Views: the random augmentations of the papers, each fixed by (seed, epoch, index, view).
 
-Recipes of `methods.md` 1.2 with every parameter as an argument. A view is a uint8 tensor (3, S, S): each
+Recipes of spec 1.2 with every parameter as an argument. A view is a uint8 tensor (3, S, S): each
 network applies its own normalisation to the shared view, because a teacher's mean and std need not be the
 student's.
 """

@@ -55,7 +55,7 @@ def convert_checkpoint(
     """Convert an authors' file, a run folder or a timm file to the weights of `name`.
 
     Args:
-        file: in any layout of `methods.md` 6; recognised by keys and shapes.
+        file: in any layout of spec 6; recognised by keys and shapes.
         name: a checkpoint or teacher of the catalog; the tensors must fit its network exactly.
         install: put it into the store, where `timm.create_model(name, pretrained=True)` finds it.
         out: where to write it when it is not installed; None for `NAME.safetensors` here.

@@ -21,7 +21,7 @@ SEED_EFF = {"bn_momentum": 0.01, "drop_rate": 0.2, "drop_path_rate": 0.2}  # Q14
 
 
 def test_paper_recipe_has_the_values_of_the_paper() -> None:
-    """methods.md, 1.2 to 1.4 and 2.2."""
+    """spec 1.2 to 1.4 and 2.2."""
     recipe = load_recipe(PAPER)
     optim, method = recipe.optim, recipe.method
     assert (optim.optimizer, optim.momentum, optim.weight_decay) == ("sgd", 0.9, 1e-4)
@@ -87,7 +87,7 @@ def test_cells_of_disco_differ_from_the_paper_in_student_and_teacher_only(studen
 @pytest.mark.parametrize("student", STUDENTS)
 @pytest.mark.parametrize("teacher", TEACHERS)
 def test_seed_has_the_values_of_its_paper(student: str, teacher: str) -> None:
-    """methods.md, 1.2 to 1.4, 2.4, 2.5, Q9, Q10 and Q14."""
+    """spec 1.2 to 1.4, 2.4, 2.5, Q9, Q10 and Q14."""
     (recipe,), small = family(f"disco_{student}.seed_{teacher}"), teacher.startswith("swav")
     optim, method, views = recipe.optim, recipe.method, recipe.views
     assert recipe.teacher is not None
@@ -107,7 +107,7 @@ def test_seed_has_the_values_of_its_paper(student: str, teacher: str) -> None:
 
 @pytest.mark.parametrize("student", STUDENTS)
 def test_baselines_have_the_values_of_moco(student: str) -> None:
-    """methods.md, 1.3, 1.4 and Q5."""
+    """spec 1.3, 1.4 and Q5."""
     (recipe,), paper = family(f"disco_{student}.mocov2"), load_recipe(PAPER)
     assert (recipe.optim, recipe.views, recipe.eval) == (paper.optim, paper.views, paper.eval)
     assert recipe.method == {"name": "moco_v2", "temperature": 0.2, "queue_size": 65536, "momentum": 0.999}
@@ -118,7 +118,7 @@ def test_baselines_have_the_values_of_moco(student: str) -> None:
 
 
 def test_bingo_has_the_values_of_its_paper() -> None:
-    """methods.md, 1.4 and 2.6."""
+    """spec 1.4 and 2.6."""
     teachers = ("mocov2_r50", "mocov2_r50_800ep", "mocov2_r152", "swav_r50w2")
     resnets = family(*(f"disco_{student}.bingo_{teacher}" for student in ("r18", "r34") for teacher in teachers))
     own = family("disco_effb0.bingo_swav_r50w2", "disco_mobv3.bingo_swav_r50w2")
@@ -134,7 +134,7 @@ def test_bingo_has_the_values_of_its_paper() -> None:
 
 
 def test_compress_has_the_values_of_its_paper() -> None:
-    """methods.md, 1.4 and 2.7."""
+    """spec 1.4 and 2.7."""
     one = family(
         "disco_r18.compress_1q_mocov2_r50", "disco_mobv2.compress_1q_mocov2_r50", "disco_r18.compress_swav_r50"
     )
@@ -154,7 +154,7 @@ def test_compress_has_the_values_of_its_paper() -> None:
 
 
 def test_swav_pair_has_the_values_of_the_code() -> None:
-    """methods.md, 1.4, 2.9 and 2.10."""
+    """spec 1.4, 2.9 and 2.10."""
     pair = family("disco_effb0.swav", "disco_effb0.disco_swav_swav_r50")
     for recipe in pair:
         optim, method = recipe.optim, recipe.method

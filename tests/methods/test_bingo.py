@@ -56,7 +56,7 @@ def plain_bingo(
     weights: tuple[float, float],
     temperature: float = 0.2,
 ) -> float:
-    """`methods.md` 2.6, number by number."""
+    """spec 2.6, number by number."""
     total = 0.0
     for image, companion, mixed, own, other in zip(*students, *keys, strict=True):
         terms = [

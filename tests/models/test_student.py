@@ -130,7 +130,7 @@ def test_heads_have_the_widths_that_were_asked_for() -> None:
 
 
 def test_mlp_bn_is_swavs_head() -> None:
-    """Linear, BatchNorm, ReLU, Linear, all with bias (methods.md 1.3), under the names in SwAV's files."""
+    """Linear, BatchNorm, ReLU, Linear, all with bias (spec 1.3), under the names in SwAV's files."""
     student = build("mlp_bn").train()
     features = torch.randn(6, 8)
     state = student.head.state_dict()
@@ -168,7 +168,7 @@ def test_dropout_in_front_of_the_head_acts_in_training_alone() -> None:
 
 
 def test_options_reach_the_model() -> None:
-    """SEED's EfficientNet-B0: BatchNorm's momentum 0.01, drop-path 0.2 · i / 16 in block i (methods.md, quirk Q14)."""
+    """SEED's EfficientNet-B0: BatchNorm's momentum 0.01, drop-path 0.2 · i / 16 in block i (spec Q14)."""
     options = {"bn_momentum": 0.01, "drop_rate": 0.2, "drop_path_rate": 0.2}
     model = create_backbone("tf_efficientnet_b0", options)
     assert {m.momentum for m in model.modules() if isinstance(m, nn.BatchNorm2d)} == {0.01}

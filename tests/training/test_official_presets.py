@@ -153,7 +153,7 @@ def check_one_hot_teacher(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def check_box_of_each_process(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`methods.md` 2.6: one box and one λ for each process's batch."""
+    """spec 2.6: one box and one λ for each process's batch."""
     kept = {}
     for preset in ("official", "fixed"):
         for process in (0, 1):

@@ -61,7 +61,7 @@ def test_constant_stays() -> None:
 
 
 def test_warm_up_can_start_at_a_share_of_the_peak_as_swavs_does() -> None:
-    """SwAV's teacher: 0.3 to 4.8 over 10 epochs, both ends included, then a cosine down to 0.0048 (methods.md 2.9)."""
+    """SwAV's teacher: 0.3 to 4.8 over 10 epochs, both ends included, then a cosine down to 0.0048 (spec 2.9)."""
     section = optim_section(
         schedule="cosine_step", epochs=800, warmup_epochs=10.0, warmup_start_fraction=0.3 / 4.8, final_lr_fraction=1e-3
     )
@@ -89,7 +89,7 @@ def test_cosine_can_end_above_zero() -> None:
 
 
 def test_multistep_multiplies_once_for_each_milestone_passed() -> None:
-    """CompRess: x 0.2 after 90 and 120 finished epochs (methods.md 1.4)."""
+    """CompRess: x 0.2 after 90 and 120 finished epochs (spec 1.4)."""
     section = optim_section(schedule="multistep", epochs=130, milestones_epochs=(90, 120), gamma=0.2)
     found = [lr_at(step, peak_lr=0.01, steps_per_epoch=3, optim=section) for step in range(130 * 3)]
     assert found == pytest.approx([0.01] * 270 + [0.002] * 90 + [0.0004] * 30, rel=1e-12)
@@ -103,7 +103,7 @@ def test_multistep_counts_epochs_from_the_start_and_not_from_the_warm_up() -> No
 
 @pytest.mark.parametrize("batch_size", [16, 256, 512])
 def test_seeds_official_schedule_is_quirk_q10(batch_size: int) -> None:
-    """From the unscaled rate in five steps of an epoch, then the cosine of the absolute epoch (methods.md 5)."""
+    """From the unscaled rate in five steps of an epoch, then the cosine of the absolute epoch (spec 5)."""
     section = optim_section(schedule="seed_official", base_lr=0.03, batch_size=batch_size, epochs=200)
     scaled = 0.03 * batch_size / 256
     found = [lr_at(step, peak_lr=scaled, steps_per_epoch=2, optim=section) for step in range(400)]

@@ -209,7 +209,7 @@ def test_a_link_is_fetched_converted_and_installed_in_one_go(
 
 
 def test_a_link_to_another_network_says_so(tmp_path: Path, linked: Callable[..., None], own_home: Path) -> None:
-    """SEED's EfficientNet-B1 link leads to the ResNet-18 file (`methods.md` Q27)."""
+    """SEED's EfficientNet-B1 link leads to the ResNet-18 file (spec Q27)."""
     name = "disco_effb1.seed_swav_r152_in1k"
     write_moco_checkpoint(tmp_path / "site" / "b1.pth.tar", seed_state())
     linked(name, "b1.pth.tar")

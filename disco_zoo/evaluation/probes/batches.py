@@ -20,7 +20,7 @@ from disco_zoo.transforms.view_recipes import RandomView, View, draw_view
 
 
 def probe_view(size: int, crop_scale: tuple[float, float], interpolation: Interpolation) -> View:
-    """A-plain of `methods.md` 1.2, uint8 (3, size, size): random resized crop of 3/4 to 4/3, horizontal flip."""
+    """A-plain of spec 1.2, uint8 (3, size, size): random resized crop of 3/4 to 4/3, horizontal flip."""
     crop = RandomCrop(size, crop_scale, (3 / 4, 4 / 3), interpolation)
     return RandomView(crop, (RandomFlip(0.5),))
 

@@ -1,4 +1,4 @@
-"""Linear probes: how well one linear layer on frozen features classifies (`methods.md` 4.1, 4.3, 4.4).
+"""Linear probes: how well one linear layer on frozen features classifies (spec 4.1, 4.3, 4.4).
 
 `linear_probe_on_features` solves the `fast` protocol on cached features. `linear_probe` runs any protocol
 on a backbone and proves that the backbone did not change.

@@ -1,1 +1,1 @@
-"""Object detection and instance segmentation with the backbones of the zoo (`methods.md` 4.5)."""
+"""Object detection and instance segmentation with the backbones of the zoo (spec 4.5)."""

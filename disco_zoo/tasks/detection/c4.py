@@ -1,6 +1,6 @@
 """The C4 detector of the papers: regions of ResNet's stride-16 map go through its last stage, then a BatchNorm.
 
-As MoCo's detectron2 file describes it (`methods.md` 4.5): the BatchNorm behind the last stage is extra, because the
+As MoCo's detectron2 file describes it (spec 4.5): the BatchNorm behind the last stage is extra, because the
 pre-trained network ends in average pooling instead of the fixed scale that detection heads were made for.
 """
 

@@ -1,6 +1,6 @@
-"""All that decides a detector besides its backbone and data, and the papers' values as presets (`methods.md` 4.5).
+"""All that decides a detector besides its backbone and data, and the papers' values as presets (spec 4.5).
 
-What the table of `methods.md` leaves open is detectron2's default: momentum 0.9, weight decay 1e-4 but none on
+What the table of spec 4.5 leaves open is detectron2's default: momentum 0.9, weight decay 1e-4 but none on
 normalisation layers, decay ×0.1, warm-up from a thousandth (COCO: over 1000 steps), 256 anchors and 512 regions an
 image, difficult objects of VOC among what is learnt.
 """

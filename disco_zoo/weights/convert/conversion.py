@@ -54,7 +54,7 @@ class Converted:
 
 
 def read_checkpoint(path: Path, network: str | None = None) -> Converted:
-    """Read a checkpoint of any layout of `methods.md` 6, or a run folder of ours.
+    """Read a checkpoint of any layout of spec 6, or a run folder of ours.
 
     Args:
         path: of the file or folder.

@@ -1,4 +1,4 @@
-"""The self-supervised heads found in checkpoints, as modules (`methods.md` 1.3 and 6)."""
+"""The self-supervised heads found in checkpoints, as modules (spec 1.3 and 6)."""
 
 from __future__ import annotations
 

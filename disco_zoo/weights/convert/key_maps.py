@@ -1,4 +1,4 @@
-"""Tensor names of the authors' networks, and how they become timm's (`methods.md` 7.2, 7.4, 7.5)."""
+"""Tensor names of the authors' networks, and how they become timm's (spec 7.2, 7.4, 7.5)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a container holds: the layouts of `methods.md` 6, recognised by keys and shapes, never by the file's name.
+"""What a container holds: the layouts of spec 6, recognised by keys and shapes, never by the file's name.
 
 Every tensor is accounted for: it belongs to the encoder that is taken, or to a part that this layout is known to
 have and that is left out. Anything else is an error.

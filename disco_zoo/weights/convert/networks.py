@@ -26,7 +26,7 @@ _SAME_TENSORS = {
     (*key_maps.MOBILENETV3_STAGES, 1): ("mobilenetv3_large_100", disco_networks.MOBV3_SE_FIRST),
     key_maps.MOBILENETV2_STAGES: ("mobilenetv2_100",),
 }
-# Their EfficientNets and MobileNets are timm's own where the names are timm's (`methods.md` 7).
+# Their EfficientNets and MobileNets are timm's own where the names are timm's (spec 7).
 _LAYOUTS_OF_TIMMS_NETWORKS = ("moco", "disco", "swav")
 
 

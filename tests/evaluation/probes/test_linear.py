@@ -31,7 +31,7 @@ class Counting(MeanColour):
         return super().forward(images)
 
 
-# --- presets of methods.md 4.1 ---
+# --- presets of spec 4.1 ---
 
 
 @pytest.mark.parametrize(

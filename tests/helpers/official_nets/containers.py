@@ -1,4 +1,4 @@
-"""Files as the authors' code saves them: each layout of `methods.md` 6 around given networks."""
+"""Files as the authors' code saves them: each layout of spec 6 around given networks."""
 
 from __future__ import annotations
 

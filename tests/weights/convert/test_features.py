@@ -104,7 +104,7 @@ def test_the_padding_of_seeds_b1_matters_off_its_own_240_pixels_only(folder: Pat
 
 
 def test_seeds_b0_is_frozen_for_224_pixels(folder: Path) -> None:
-    """At 240 pixels timm pads as TensorFlow would, and the authors' network does not (`methods.md` 7.3)."""
+    """At 240 pixels timm pads as TensorFlow would, and the authors' network does not (spec 7.3)."""
     backbone = read_checkpoint(CASES["SEED Eff-B0, small patch"].write(folder)).backbone
     assert difference("tf_efficientnet_b0", backbone, "seed-b0", 240) > SILENTLY_WRONG
 
