@@ -3,18 +3,16 @@
     import disco_zoo, timm
     model = timm.create_model("disco_effb0", pretrained=True)
 
-Importing this package registers the students in timm, which imports torch and takes seconds. In the command line
-(`disco-zoo`, `python -m disco_zoo`) it does not: `--help` and `list` must answer at once, and a command that needs
-models registers them itself by importing `disco_zoo.models.disco_students`. For the same reason the public names below
-are imported on first use (PEP 562).
+Importing this package imports neither torch nor timm: the students are registered when timm is imported, before or
+after it, and the public names below are imported on first use (PEP 562). So `disco-zoo list` answers at once.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
-import sys
 from typing import Any
+
+from disco_zoo.models.registration import register_with_timm
 
 _PUBLIC = {
     "Catalog": "disco_zoo.zoo.catalog",
@@ -47,12 +45,4 @@ def __dir__() -> list[str]:
     return sorted({*globals(), *__all__})
 
 
-def _is_command_line() -> bool:
-    program = sys.argv[0] if getattr(sys, "argv", None) else ""
-    if program == "-m":  # Python still looks for the module that it shall start: this one, or one that imports it
-        return sys.orig_argv[-len(sys.argv)].removeprefix("-m") == __name__
-    return os.path.basename(program) in ("disco-zoo", "disco-zoo.exe")
-
-
-if not _is_command_line():
-    from disco_zoo.models import disco_students as disco_students
+register_with_timm()

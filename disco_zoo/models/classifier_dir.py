@@ -22,7 +22,6 @@ from safetensors.torch import load_file, save_file
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
-import disco_zoo.networks.variants  # noqa: F401  registers the networks that timm does not have
 from disco_zoo.core.files import why_not_written
 from disco_zoo.errors import BadCheckpoint, BadRunFolder, DiscoZooError, shown
 from disco_zoo.models.frozen import frozen

@@ -84,7 +84,6 @@ def _require_pretrained(model: str, pretrained: bool) -> None:
 
 
 def _of_timm(model: str, pretrained: bool) -> NamedModel:
-    import disco_zoo.models.disco_students  # noqa: F401  registers the zoo's names
 
     name = model if model.startswith(HUB_PREFIX) or timm.is_model(model) else _zoo_name(model)
     backbone = _create(name, pretrained)

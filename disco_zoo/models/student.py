@@ -44,7 +44,6 @@ def create_backbone(model: str, options: Mapping[str, Any] | None = None) -> nn.
         UnknownName: timm does not know the model.
         BadRecipe: the model does not take the options.
     """
-    import disco_zoo.models.disco_students  # noqa: F401  registers the zoo's names
 
     if not timm.is_model(model):
         raise UnknownName(f"student.model '{model}' is unknown to timm.{did_you_mean(model, timm.list_models())}")

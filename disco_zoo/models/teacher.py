@@ -266,7 +266,6 @@ def _networks(converted: convert.Converted) -> tuple[nn.Module, nn.Module, int]:
 
 
 def _load_timm(name: str, pretrained: bool) -> LoadedTeacher:
-    import disco_zoo.models.disco_students  # noqa: F401  our own students can teach, too
 
     if not name.startswith("hf-hub:") and not timm.is_model(name):
         hint = did_you_mean(name.split(".")[0], [*load_catalog().teachers, *timm.list_models()])

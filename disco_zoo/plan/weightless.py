@@ -9,7 +9,6 @@ from typing import Any
 import torch
 from torch import nn
 
-import disco_zoo.models.disco_students  # noqa: F401  registers the zoo's names
 from disco_zoo.config.recipe import Recipe
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.errors import BadTeacher

@@ -21,7 +21,6 @@ import timm
 from filelock import FileLock
 from torch import Tensor, nn
 
-import disco_zoo.networks.variants  # noqa: F401  registers the networks that timm does not have
 from disco_zoo.core.files import sha256_of, why_not_written, write_out
 from disco_zoo.core.safetensors_file import save_tensors
 from disco_zoo.errors import BadCheckpoint, Busy, CacheNotWritable, Damaged, NotPublished, WeightsError

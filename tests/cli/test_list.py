@@ -85,13 +85,6 @@ def test_python_m_is_the_command_line_and_as_light(start: list[str], tmp_path: P
     assert "torch" not in done.stderr
 
 
-def test_python_m_of_a_package_that_imports_this_one_registers_the_models(tmp_path: Path) -> None:
-    (tmp_path / "users").mkdir()
-    (tmp_path / "users" / "__init__.py").write_text("import disco_zoo")
-    (tmp_path / "users" / "__main__.py").write_text("import timm; print(timm.list_models('disco_r34'))")
-    assert "disco_r34" in python("-m", "users", "disco_zoo", cwd=tmp_path).stdout
-
-
 def test_help_shows_every_verb_without_importing_it(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

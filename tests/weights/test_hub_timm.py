@@ -16,7 +16,6 @@ from hub_store import HubStore
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
 
-import disco_zoo.models.disco_students  # noqa: F401  registers the students
 from disco_zoo.errors import (
     AccessDenied,
     Damaged,

@@ -100,7 +100,6 @@ def load_detector(folder: str | Path, device: torch.device | str = "cpu") -> Det
         BadRunFolder: the folder holds no trained detector.
         BadCheckpoint: the weights are damaged.
     """
-    import disco_zoo.models.disco_students  # noqa: F401  registers the zoo's names
 
     folder = Path(folder).expanduser()
     facts, settings = read_settings(folder, "run.json"), read_settings(folder, SETTINGS)
