@@ -15,17 +15,30 @@ from typing import Any
 from disco_zoo.models.registration import register_with_timm
 
 _PUBLIC = {
-    "Catalog": "disco_zoo.zoo.catalog",
-    "Checkpoint": "disco_zoo.zoo.catalog",
-    "DiscoZooError": "disco_zoo.errors",
-    "convert_checkpoint": "disco_zoo.weights.official",
-    "download_weights": "disco_zoo.weights.official",
-    "list_models": "disco_zoo.zoo.catalog",
-    "load_catalog": "disco_zoo.zoo.catalog",
-    "publish_weights": "disco_zoo.weights.publish.job",
-    "render_card": "disco_zoo.zoo.model_card",
-    "verify_all": "disco_zoo.weights.verify",
-    "verify_weights": "disco_zoo.weights.verify",
+    "Catalog": "zoo.catalog",
+    "Checkpoint": "zoo.catalog",
+    "DiscoZooError": "errors",
+    "METHODS": "methods",
+    "convert_checkpoint": "weights.official",
+    "download_weights": "weights.official",
+    "embed": "embedding.embed",
+    "evaluate": "evaluation.evaluate",
+    "export": "exporting.export",
+    "extract_features": "embedding.embed",
+    "finetune": "tasks.finetune.finetune",
+    "list_models": "zoo.catalog",
+    "load_catalog": "zoo.catalog",
+    "load_detector": "tasks.detection.load",
+    "load_model": "models.load",
+    "load_recipe": "config.recipe",
+    "load_segmenter": "tasks.segmentation.load",
+    "publish_weights": "weights.publish.job",
+    "render_card": "zoo.model_card",
+    "reproduce": "reproduction.reproduce",
+    "search": "embedding.search",
+    "train": "training.train",
+    "verify_all": "weights.verify",
+    "verify_weights": "weights.verify",
 }
 
 __all__ = ["__version__", *sorted(_PUBLIC)]
@@ -37,7 +50,7 @@ def __getattr__(name: str) -> Any:
 
         return package_version()
     if name in _PUBLIC:
-        return getattr(importlib.import_module(_PUBLIC[name]), name)
+        return getattr(importlib.import_module(f"disco_zoo.{_PUBLIC[name]}"), name)
     raise AttributeError(f"module 'disco_zoo' has no attribute '{name}'")
 
 

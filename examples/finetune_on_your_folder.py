@@ -15,17 +15,13 @@ import timm
 import torch
 from PIL import Image
 
-from disco_zoo.tasks.finetune.report import summary_lines
-from disco_zoo.tasks.finetune.run import finetune, open_labelled
-from disco_zoo.tasks.finetune.settings import FinetuneSettings
-from disco_zoo.training.run import RunOptions
+import disco_zoo
 
 
 def train_classifier(data: str, out: Path, epochs: int | None) -> Path:
     """Train, print the figures, and return the folder of the classifier in timm's Hub format."""
-    settings = FinetuneSettings(model="disco_effb0", epochs=epochs, class_weights="balanced")
-    facts = finetune(settings, open_labelled(data), out, RunOptions())
-    print("\n".join(summary_lines(facts, str(out))))
+    facts = disco_zoo.finetune("disco_effb0", data, out, epochs=epochs, class_weights="balanced")
+    print(", ".join(f"{name} {value}" for name, value in facts["figures"].items()))
     return out / "model"
 
 

@@ -12,32 +12,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-import numpy as np
-
-from disco_zoo.data.image_list import open_images
-from disco_zoo.embed.embedding_file import EmbeddingFile
-from disco_zoo.embed.facts import facts_of
-from disco_zoo.embed.job import EmbedJob
-from disco_zoo.embed.query import Pictures, resolve_queries
-from disco_zoo.embed.results import Found, as_page, as_table
-from disco_zoo.embed.search import search
-from disco_zoo.models.load import load_named_model
-
-
-def embed_folder(photos: str, out: Path) -> EmbeddingFile:
-    """One row a photo; goes on after an interruption, and does nothing where `out` is finished and of these photos."""
-    named = load_named_model("disco_effb0")
-    source = open_images([photos])
-    facts = facts_of(named, source, data=photos, split=None, normalised=True, half=True)
-    EmbedJob(named, source, facts, out).run(resume=out.exists())
-    return EmbeddingFile(out)
-
-
-def nearest(file: EmbeddingFile, picture: str, count: int) -> Found:
-    """The photos most like `picture`, which need not be one of them."""
-    (query,) = resolve_queries([picture], file, pictures=Pictures(file))
-    (hits,) = search(file, np.stack([query.vector]), count, [query.own_row])
-    return Found(query, hits)
+import disco_zoo
 
 
 def main() -> None:
@@ -48,10 +23,12 @@ def main() -> None:
     parser.add_argument("--page", type=Path, default=Path("found.html"))
     parser.add_argument("--count", type=int, default=12)
     args = parser.parse_args()
-    file = embed_folder(args.photos, args.embedding)
-    found = nearest(file, args.picture, args.count)
-    print(as_table(file, [found]))
-    args.page.write_text(as_page(file, [found], Pictures(file)), encoding="utf-8")
+    # One row a photo; goes on after an interruption, and does nothing where the file is finished and of these photos.
+    file = disco_zoo.embed(
+        args.photos, "disco_effb0", args.embedding, normalise=True, half=True, resume=args.embedding.exists()
+    )
+    found = disco_zoo.search(args.picture, file, args.count, page=args.page)
+    print(found.as_table())
     print(f"Open {args.page} in a browser.")
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from disco_zoo.core.launcher import is_first_process, own_cores
+from disco_zoo.core.launcher import is_first_process
 
 if TYPE_CHECKING:
     from disco_zoo.training.run import RunOptions
@@ -73,42 +73,13 @@ def with_options(options: Sequence[Any]) -> Callable[[Any], Any]:
 run_options = with_options(_OPTIONS)  # of the commands that train from a recipe
 
 
-def chosen_device(device: str) -> str:
-    """`auto` is the accelerator torch sees, or the CPU.
-
-    Raises:
-        DiscoZooError: torch sees none of this kind.
-    """
-    if device == "cpu":
-        return device
-    import torch
-
-    from disco_zoo.errors import DiscoZooError
-
-    found = [name for name, there in (("cuda", torch.cuda), ("mps", torch.backends.mps)) if there.is_available()]
-    if device != "auto" and device not in found:
-        raise DiscoZooError(f"--device {device}: torch {torch.__version__} sees none here. Type: --device auto")
-    return next(iter(found), "cpu") if device == "auto" else device
-
-
-def default_workers() -> int:
-    """Of each process: the cores are shared with those beside it."""
-    return max(1, min(8, own_cores() - 1))
-
-
 def how_to_run(*, device: str, workers: int | None, resume: bool, steps: int | None) -> RunOptions:
     """The options of a command that trains, with what the user typed for the record."""
     from disco_zoo.core.console import console
-    from disco_zoo.training.run import RunOptions
+    from disco_zoo.training.run import run_options
 
     console.quiet = not is_first_process()
-    return RunOptions(
-        device=chosen_device(device),
-        workers=default_workers() if workers is None else workers,
-        resume=resume,
-        max_steps=steps,
-        command=command_line(),
-    )
+    return run_options(device, workers, resume, steps, command_line())
 
 
 def command_line() -> str:

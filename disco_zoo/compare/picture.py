@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from disco_zoo.compare.comparison import KNN, LINEAR, Comparison, Row
-from disco_zoo.plotting.style import COLOURS, drawing
+from disco_zoo.plotting.style import COLORS, drawing
 
 
 def draw_comparison(comparison: Comparison, path: str | Path) -> None:
@@ -28,18 +28,18 @@ def draw_comparison(comparison: Comparison, path: str | Path) -> None:
         axes = figure.subplots(1, len(widths), sharey=True, squeeze=False, width_ratios=widths).flatten()
         _accuracy(axes[0], rows, comparison)
         if timed:
-            _bars(axes[1], [row.speed.images_per_s for row in rows if row.speed], "images per second", COLOURS[4])
+            _bars(axes[1], [row.speed.images_per_s for row in rows if row.speed], "images per second", COLORS[4])
         if counted:
-            _bars(axes[-1], [row.peak_memory_mib or 0.0 for row in rows], "peak memory (MiB)", COLOURS[8])
+            _bars(axes[-1], [row.peak_memory_mib or 0.0 for row in rows], "peak memory (MiB)", COLORS[8])
         axes[0].set_yticks(range(len(rows)), [_name(row) for row in rows])
         figure.legend(loc="outside lower left", frameon=False, ncols=4)
 
 
 def _accuracy(axis: Any, rows: list[Row], comparison: Comparison) -> None:
     """kNN and linear with their spread over seeds, between the start and the teacher at the size it teaches at."""
-    for metric, title, colour, marker, shift in (
-        (KNN, "kNN, k = 20", COLOURS[0], "o", 0.12),
-        (LINEAR, "linear", COLOURS[3], "D", -0.12),
+    for metric, title, color, marker, shift in (
+        (KNN, "kNN, k = 20", COLORS[0], "o", 0.12),
+        (LINEAR, "linear", COLORS[3], "D", -0.12),
     ):
         axis.errorbar(
             [row.mean(metric) for row in rows],
@@ -48,21 +48,21 @@ def _accuracy(axis: Any, rows: list[Row], comparison: Comparison) -> None:
             linestyle="none",
             marker=marker,
             markersize=5,
-            color=colour,
+            color=color,
             capsize=2,
             label=title,
         )
     lines = {"untrained start": ":", **dict.fromkeys(list(comparison.beside)[1:][-1:], "--")}
     for title, style in lines.items():
         axis.axvline(
-            comparison.beside[title][KNN], color=COLOURS[6], linestyle=style, linewidth=1, label=f"kNN, {title}"
+            comparison.beside[title][KNN], color=COLORS[6], linestyle=style, linewidth=1, label=f"kNN, {title}"
         )
     axis.set(xlabel="top-1 accuracy (%)")
     axis.grid(axis="x", alpha=0.3)
 
 
-def _bars(axis: Any, values: list[float], label: str, colour: str) -> None:
-    axis.barh(range(len(values)), values, height=0.55, color=colour)
+def _bars(axis: Any, values: list[float], label: str, color: str) -> None:
+    axis.barh(range(len(values)), values, height=0.55, color=color)
     for place, value in enumerate(values):
         axis.text(value, place, f" {value:.0f}", va="center", ha="left", fontsize=9)
     axis.set(xlabel=label, xlim=(0, 1.22 * max(values)))

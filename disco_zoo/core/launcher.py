@@ -6,8 +6,12 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from disco_zoo.errors import LostProcess
+
+if TYPE_CHECKING:
+    pass
 
 # A launcher ends the other processes of a machine within a second of the first failure.
 GIVE_WAY_SECONDS = 3.0
@@ -95,3 +99,26 @@ def _meets_in_launchers_store() -> bool:
 
 def _whole(text: str | None) -> int:
     return int(text) if text is not None and text.isdecimal() else 0
+
+
+def chosen_device(device: str) -> str:
+    """`auto` is the accelerator torch sees, or the CPU.
+
+    Raises:
+        DiscoZooError: torch sees none of this kind.
+    """
+    if device == "cpu":
+        return device
+    import torch
+
+    from disco_zoo.errors import DiscoZooError
+
+    found = [name for name, there in (("cuda", torch.cuda), ("mps", torch.backends.mps)) if there.is_available()]
+    if device != "auto" and device not in found:
+        raise DiscoZooError(f"--device {device}: torch {torch.__version__} sees none here. Type: --device auto")
+    return next(iter(found), "cpu") if device == "auto" else device
+
+
+def default_workers() -> int:
+    """Of each process: the cores are shared with those beside it."""
+    return max(1, min(8, own_cores() - 1))

@@ -7,7 +7,7 @@ from disco_zoo.data.open_source import open_source
 from disco_zoo.errors import NoTestImages
 
 
-def open_labelled_pair(data: str, eval_data: str | None = None) -> tuple[ImageSource, ImageSource]:
+def open_labeled_pair(data: str, eval_data: str | None = None) -> tuple[ImageSource, ImageSource]:
     """Open training images and the test images to measure on.
 
     Args:

@@ -120,5 +120,5 @@ def _number_cells(axis: Any, shares: list[list[float]]) -> None:
     for row, cells in enumerate(shares):
         for column, share in enumerate(cells):
             if share >= 0.005:
-                colour = "white" if share > DARK else "black"
-                axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=colour, fontsize=9)
+                color = "white" if share > DARK else "black"
+                axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=color, fontsize=9)

@@ -21,13 +21,13 @@ from disco_zoo.core.ranges import Interpolation
 from disco_zoo.data.unreadable import UnreadableTally, unreadable_limit
 from disco_zoo.errors import BadData, UnreadableImage
 from disco_zoo.models.frozen import frozen, pooled
-from disco_zoo.transforms.eval import eval_transform, normalise
+from disco_zoo.transforms.eval import eval_transform, normalize
 
 Progress = Callable[[int, int], None]
 """Called with (images done, images in total)."""
 
 
-class LabelledImages(Protocol):
+class LabeledImages(Protocol):
     """What evaluation needs of a data source."""
 
     name: str
@@ -66,7 +66,7 @@ class _EvalImages(Dataset[_Item]):
     """Item i: (uint8 (3, S, S), index, "") or, for an image that cannot be read, (None, index, message)."""
 
     def __init__(
-        self, source: LabelledImages, indices: Sequence[int], transform: Callable[[Image.Image], Tensor]
+        self, source: LabeledImages, indices: Sequence[int], transform: Callable[[Image.Image], Tensor]
     ) -> None:
         self.source, self.indices, self.transform = source, indices, transform
 
@@ -91,7 +91,7 @@ def _collate(items: list[_Item]) -> tuple[Tensor | None, list[int], dict[int, st
 
 def extract_features(
     backbone: nn.Module,
-    source: LabelledImages,
+    source: LabeledImages,
     *,
     image_size: int,
     mean: Sequence[float],
@@ -141,7 +141,7 @@ def extract_features(
                 tally.add(index, message)
             tally.check()
             if images is not None:
-                features = pooled(backbone, normalise(images.to(device), mean, std)).cpu()
+                features = pooled(backbone, normalize(images.to(device), mean, std)).cpu()
                 rows = torch.empty(len(chosen), features.shape[1]) if rows is None else rows
                 rows[len(kept) : len(kept) + len(features)] = features
                 kept += image_indices

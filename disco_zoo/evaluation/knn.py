@@ -69,7 +69,7 @@ def knn_accuracies(
     _check_labels("training", train, train_labels)
     _check_labels("test", test, test_labels)
     ks = sorted(protocol.ks)
-    check_neighbours(ks, len(train))
+    check_neighbors(ks, len(train))
     num_classes = int(train_labels.max()) + 1 if len(train_labels) else 0
     right = {k: [0, 0] for k in ks}
     search = _Search(train, test, ks[-1], protocol.metric)
@@ -124,7 +124,7 @@ def neighbours(
     return torch.cat(similarities), torch.cat(indices)
 
 
-def check_neighbours(ks: Sequence[int], num_train: int) -> None:
+def check_neighbors(ks: Sequence[int], num_train: int) -> None:
     """Refuse numbers of neighbours that there are not.
 
     Raises:
@@ -201,7 +201,7 @@ def _row_norms(rows: Tensor, middle: Tensor) -> Tensor:
 
 
 def _check_features(bank: Tensor, queries: Tensor, k: int) -> None:
-    check_neighbours([k], len(bank))
+    check_neighbors([k], len(bank))
     if len(queries) == 0:
         raise BadData("kNN needs at least one test image, there is none.")
     if bank.shape[1] != queries.shape[1]:

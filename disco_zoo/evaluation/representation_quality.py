@@ -45,13 +45,13 @@ def linear_cka(x: Tensor, y: Tensor) -> float:
         x: (N, D), N images.
         y: (N, D'), of the same images; another width is fine.
     """
-    (own, varies), (other, varies_too) = _centred_gram(x), _centred_gram(y)
+    (own, varies), (other, varies_too) = _centered_gram(x), _centered_gram(y)
     if not (varies and varies_too):
         return 0.0
     return float((own * other).sum() / (own.norm() * other.norm()))
 
 
-def centred_cosine(x: Tensor, y: Tensor) -> float:
+def centered_cosine(x: Tensor, y: Tensor) -> float:
     """Mean over rows of cos(x_i − x̄, y_i − ȳ), from −1 to 1: what all images have in common does not count.
 
     Args:
@@ -61,9 +61,9 @@ def centred_cosine(x: Tensor, y: Tensor) -> float:
     return float(F.cosine_similarity(x, y, dim=1).mean())
 
 
-def _centred_gram(rows: Tensor) -> tuple[Tensor, bool]:
+def _centered_gram(rows: Tensor) -> tuple[Tensor, bool]:
     """The Gram matrix (N, N) of centred rows, and whether they vary at all."""
     rows = rows.double()
-    centred = rows - rows.mean(dim=0)
-    varies = centred.norm() > ROUNDING * rows.norm()
-    return centred @ centred.T, bool(varies)
+    centered = rows - rows.mean(dim=0)
+    varies = centered.norm() > ROUNDING * rows.norm()
+    return centered @ centered.T, bool(varies)

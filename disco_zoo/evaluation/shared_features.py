@@ -9,10 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from disco_zoo.core.distributed import copy_buffers_from_first, gather_on_first, num_processes, rank
-from disco_zoo.evaluation.features import Features, LabelledImages, extract_features
+from disco_zoo.evaluation.features import Features, LabeledImages, extract_features
 
 
-def shared_features(backbone: nn.Module, source: LabelledImages, *, indices: Sequence[int], **options: Any) -> Features:
+def shared_features(backbone: nn.Module, source: LabeledImages, *, indices: Sequence[int], **options: Any) -> Features:
     """As `extract_features`, for all processes to call together: each computes a part, and the first gets the whole.
 
     The whole is in the order of `indices`, whatever the number of processes: some probes split rows by their place.

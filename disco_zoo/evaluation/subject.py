@@ -10,16 +10,16 @@ from torch import nn
 
 from disco_zoo.core.console import StepProgress
 from disco_zoo.data.dataset import ImageSource, require_index, require_labels
-from disco_zoo.data.pairing import open_labelled_pair
+from disco_zoo.data.pairing import open_labeled_pair
 from disco_zoo.data.subsets import SubsetSource
 from disco_zoo.errors import DiscoZooError
 from disco_zoo.evaluation.features import Features, extract_features
 from disco_zoo.evaluation.few_labels import balanced_indices
-from disco_zoo.evaluation.knn import check_neighbours
+from disco_zoo.evaluation.knn import check_neighbors
 from disco_zoo.evaluation.measure import Bench
 from disco_zoo.models.encoder import feature_dim_of
 from disco_zoo.models.frozen import backbone_fingerprint
-from disco_zoo.models.load import load_named_model
+from disco_zoo.models.load import load_model
 from disco_zoo.networks.input_size import fit_input_size
 from disco_zoo.transforms.eval import eval_resize_size
 
@@ -121,7 +121,7 @@ def load_subject(
     device: str = "cpu",
     workers: int = 0,
 ) -> Subject:
-    """Load what `load_named_model` knows, and its labelled data, checked.
+    """Load what `load_model` knows, and its labelled data, checked.
 
     Args:
         untrained: random weights, drawn by `seed`.
@@ -135,11 +135,11 @@ def load_subject(
         WeightsError: the model's weights cannot be had.
         DiscoZooError: the model cannot look at this size.
     """
-    train, test = (_part(source, max_batches) for source in open_labelled_pair(data, eval_data))
+    train, test = (_part(source, max_batches) for source in open_labeled_pair(data, eval_data))
     bench = Bench(train, test, image_size or 0, resize_size, device=device, workers=workers)
     bench.check(ks=())
-    check_neighbours(ks, len(train))
-    named = load_named_model(model, pretrained=not untrained, seed=seed)
+    check_neighbors(ks, len(train))
+    named = load_model(model, pretrained=not untrained, seed=seed)
     if image_size is None:
         bench = replace(bench, image_size=named.image_size, resize_size=resize_size or named.resize_size)
     if (bench.resize_size or eval_resize_size(bench.image_size)) < bench.image_size:

@@ -20,7 +20,7 @@ from disco_zoo.core.rank_zero_first import Heartbeat, on_first_process
 from disco_zoo.errors import BadRecipe, BadRunFolder
 from disco_zoo.models.encoder import feature_dim_of
 from disco_zoo.models.teacher import Teacher, teacher_key
-from disco_zoo.modules.nearest_neighbors import FLAT_LIMIT, nearest_neighbours
+from disco_zoo.modules.nearest_neighbors import FLAT_LIMIT, nearest_neighbors
 from disco_zoo.teacher_cache.feature_bank import FOLDER, FeatureBank, teacher_bank
 
 if TYPE_CHECKING:  # the methods import this file
@@ -55,7 +55,7 @@ def teacher_bags(
 
     Raises:
         BadRecipe: fewer images than a bag needs.
-        BadData, BadRunFolder, MissingExtra: see `teacher_bank` and `nearest_neighbours`.
+        BadData, BadRunFolder, MissingExtra: see `teacher_bank` and `nearest_neighbors`.
     """
     bank = teacher_bank(teacher, preparation, kind="backbone", resize_size=resize_size)
     key = {**bank.key, "width": bank.width, "bag_size": bag_size}
@@ -113,7 +113,7 @@ def _write_bags(path: Path, bank: FeatureBank, bag_size: int, beat: Heartbeat) -
             progress.update(done, total)
             beat()
 
-        found = nearest_neighbours(bank.rows, bag_size, numbers, progress=show)
+        found = nearest_neighbors(bank.rows, bag_size, numbers, progress=show)
     bags = np.repeat(np.arange(len(bank.rows), dtype=np.int32)[:, None], bag_size, axis=1)
     bags[numbers] = found
     with path.open("wb") as file:

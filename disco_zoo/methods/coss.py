@@ -22,7 +22,7 @@ from disco_zoo.methods.teacher_targets import require_width, teacher_rows
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.modules.cosine import row_cosine_loss
-from disco_zoo.modules.momentum_contrast import RunningCentre
+from disco_zoo.modules.momentum_contrast import RunningCenter
 
 _SMALLEST_SQUARE = 1e-16  # a dimension that is zero over the batch has the cosine 0 and no gradient
 
@@ -72,7 +72,7 @@ class CoSS(Method):
         super().__init__(student, teacher, embed_dim, num_images)
         require_width(self.require_teacher(), embed_dim)
         self.space_weight = space_weight
-        self.centre = RunningCentre(embed_dim, centre_momentum) if centre_teacher else None
+        self.centre = RunningCenter(embed_dim, centre_momentum) if centre_teacher else None
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         targets = teacher_rows(self.require_teacher(), batch, (0,), self.centre)[0]

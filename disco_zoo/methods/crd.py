@@ -91,13 +91,13 @@ class ContrastSide(nn.Module):
             embeddings = at_least_float32(embeddings)
             # All N scores take less memory than the rows of m negatives of each image, which are D times as many.
             scores = (embeddings @ self.memory.snapshot().to(embeddings.dtype).T).gather(1, candidates)
-            self._set_normaliser(scores.detach())
+            self._set_normalizer(scores.detach())
         return noise_contrastive_loss(scores, self.log_normaliser, self.num_images, self.temperature)
 
     def remember(self, index: Tensor, embeddings: Tensor) -> None:
         self.memory.update(index, embeddings.detach())
 
-    def _set_normaliser(self, scores: Tensor) -> None:
+    def _set_normalizer(self, scores: Tensor) -> None:
         """Z = N · mean(exp(score/T)) of the first joint batch, for good."""
         if self.log_normaliser.isnan():
             mean = mean_over_processes(torch.exp(scores / self.temperature).mean())

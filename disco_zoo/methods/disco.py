@@ -19,7 +19,7 @@ from disco_zoo.methods.batch import Batch
 from disco_zoo.methods.teacher_targets import require_width, start_with_teachers_queue, teacher_rows
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher
-from disco_zoo.modules.momentum_contrast import MomentumContrast, RunningCentre
+from disco_zoo.modules.momentum_contrast import MomentumContrast, RunningCenter
 
 
 def consistency_loss(student: Tensor, teacher: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:
@@ -83,7 +83,7 @@ class DisCo(Method):
         )
         self.contrast_weight, self.distill_weight = contrast_weight, distill_weight
         self.distill_reduction: Literal["mean", "sum"] = distill_reduction
-        self.centre = RunningCentre(embed_dim, centre_momentum) if centre_teacher else None
+        self.centre = RunningCenter(embed_dim, centre_momentum) if centre_teacher else None
         if queue_init == "teacher":
             start_with_teachers_queue(self.contrast.queue, self.require_teacher())
 

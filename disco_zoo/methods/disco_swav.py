@@ -21,7 +21,7 @@ from disco_zoo.methods.batch import Batch
 from disco_zoo.methods.teacher_targets import require_width
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher
-from disco_zoo.modules.momentum_contrast import RunningCentre
+from disco_zoo.modules.momentum_contrast import RunningCenter
 from disco_zoo.modules.multi_crop import embed_views
 from disco_zoo.modules.swapped_prediction import SwappedPrediction
 
@@ -100,7 +100,7 @@ class DisCoSwAV(Method):
         )
         self.distill_weight, self.normalise_teacher = distill_weight, normalise_teacher
         self.distill_reduction: Reduction = distill_reduction
-        self.centre = RunningCentre(embed_dim, centre_momentum) if centre_teacher else None
+        self.centre = RunningCenter(embed_dim, centre_momentum) if centre_teacher else None
         require_width(self.require_teacher(), embed_dim)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:

@@ -20,7 +20,7 @@ from disco_zoo.methods.teacher_targets import teacher_rows
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.modules.cosine import row_cosine_loss
-from disco_zoo.modules.standardize import RunningStandardiser
+from disco_zoo.modules.standardize import RunningStandardizer
 
 
 def mlp(in_features: int, hidden_features: int, out_features: int, layers: int) -> nn.Sequential:
@@ -62,7 +62,7 @@ class FeatureDistillation(Method):
         super().__init__(student, teacher, embed_dim, num_images)
         width = self.require_teacher().embed_dim
         self.adapter = mlp(embed_dim, adapter_hidden_dim or width, width, adapter_layers)
-        self.standardise = RunningStandardiser(width, standardise_momentum)
+        self.standardise = RunningStandardizer(width, standardise_momentum)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         targets = teacher_rows(self.require_teacher(), batch, (0,))[0]

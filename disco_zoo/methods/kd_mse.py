@@ -21,8 +21,8 @@ from disco_zoo.methods.batch import Batch
 from disco_zoo.methods.teacher_targets import require_two_images, require_width, teacher_rows
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher
-from disco_zoo.modules.momentum_contrast import RunningCentre
-from disco_zoo.modules.standardize import standardise_batch
+from disco_zoo.modules.momentum_contrast import RunningCenter
+from disco_zoo.modules.standardize import standardize_batch
 
 
 def regression_loss(student: Tensor, teacher: Tensor) -> Tensor:
@@ -37,7 +37,7 @@ def regression_loss(student: Tensor, teacher: Tensor) -> Tensor:
         return (at_least_float32(student) - targets).pow(2).sum(dim=1).mean()
 
 
-def standardised_regression_loss(student: Tensor, teacher: Tensor) -> Tensor:
+def standardized_regression_loss(student: Tensor, teacher: Tensor) -> Tensor:
     """‖ŝ_i − t̂_i‖² / D, a mean over rows; ŝ and t̂ have mean 0 and variance 1 in each dimension of the joint batch.
 
     The division by D gives the rows an expected length of 1, so that both losses are of one scale.
@@ -47,7 +47,7 @@ def standardised_regression_loss(student: Tensor, teacher: Tensor) -> Tensor:
         teacher: (b, D); no gradient flows into it.
     """
     with torch.autocast(student.device.type, enabled=False):
-        return (standardise_batch(student) - standardise_batch(teacher.detach())).pow(2).mean(dim=1).mean()
+        return (standardize_batch(student) - standardize_batch(teacher.detach())).pow(2).mean(dim=1).mean()
 
 
 class KdMse(Method):
@@ -79,7 +79,7 @@ class KdMse(Method):
         super().__init__(student, teacher, embed_dim, num_images)
         require_width(self.require_teacher(), embed_dim)
         self.batch_norm = batch_norm
-        self.centre = RunningCentre(embed_dim, centre_momentum) if centre_teacher else None
+        self.centre = RunningCenter(embed_dim, centre_momentum) if centre_teacher else None
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         targets = teacher_rows(self.require_teacher(), batch, (0,), self.centre)[0]
@@ -87,4 +87,4 @@ class KdMse(Method):
         if not self.batch_norm:
             return {"loss": regression_loss(outputs, targets)}
         require_two_images(len(batch.index) * num_processes())
-        return {"loss": standardised_regression_loss(outputs, targets)}
+        return {"loss": standardized_regression_loss(outputs, targets)}

@@ -25,7 +25,7 @@ from disco_zoo.methods.disco import consistency_loss
 from disco_zoo.methods.teacher_targets import require_two_images, require_width, start_with_teachers_queue, teacher_rows
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher
-from disco_zoo.modules.momentum_contrast import MomentumContrast, RunningCentre
+from disco_zoo.modules.momentum_contrast import MomentumContrast, RunningCenter
 
 SHORTEST = 1e-6  # distance below which two rows count as one: sqrt of the official code's clamp at 1e-12
 MAX_ANGLES = 2**24  # angles computed at once, 64 MiB in float32
@@ -170,7 +170,7 @@ class RKD(Method):
         self.distance_weight, self.angle_weight = distance_weight, angle_weight
         self.distill_reduction: Literal["mean", "sum"] = distill_reduction
         self.relations: Literal["joint", "local"] = relations
-        self.centre = RunningCentre(embed_dim, centre_momentum) if centre_teacher else None
+        self.centre = RunningCenter(embed_dim, centre_momentum) if centre_teacher else None
         if queue_init == "teacher":
             start_with_teachers_queue(self.contrast.queue, self.require_teacher())
 

@@ -20,7 +20,7 @@ from disco_zoo.methods.batch import Batch
 from disco_zoo.methods.teacher_targets import joint_teacher_rows, require_width
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher
-from disco_zoo.modules.momentum_contrast import FeatureQueue, RunningCentre
+from disco_zoo.modules.momentum_contrast import FeatureQueue, RunningCenter
 
 
 def similarity_distillation_loss(
@@ -52,7 +52,7 @@ class _Anchors(nn.Module):
     def __init__(self, queue_size: int, embed_dim: int, centre_momentum: float | None) -> None:
         super().__init__()
         self.queue = FeatureQueue(queue_size, embed_dim)
-        self.centre = None if centre_momentum is None else RunningCentre(embed_dim, centre_momentum)
+        self.centre = None if centre_momentum is None else RunningCenter(embed_dim, centre_momentum)
 
 
 class SEED(Method):

@@ -11,7 +11,7 @@ from disco_zoo.core.precision import at_least_float32
 from disco_zoo.errors import BadRecipe
 from disco_zoo.methods.batch import Batch
 from disco_zoo.models.teacher import Teacher
-from disco_zoo.modules.momentum_contrast import FeatureQueue, RunningCentre
+from disco_zoo.modules.momentum_contrast import FeatureQueue, RunningCenter
 
 
 def require_width(teacher: Teacher, embed_dim: int) -> Teacher:
@@ -41,7 +41,7 @@ def require_two_images(num_images: int) -> None:
 
 
 def teacher_rows(
-    teacher: Teacher, batch: Batch, numbers: Sequence[int], centre: RunningCentre | None = None
+    teacher: Teacher, batch: Batch, numbers: Sequence[int], centre: RunningCenter | None = None
 ) -> list[Tensor]:
     """Un-normalised targets (b, D) of each of the views `numbers`, at least float32; a forward a view if not cached.
 
@@ -56,7 +56,7 @@ def teacher_rows(
 
 
 def joint_teacher_rows(
-    teacher: Teacher, batch: Batch, numbers: Sequence[int], centre: RunningCentre | None, size: int | None
+    teacher: Teacher, batch: Batch, numbers: Sequence[int], centre: RunningCenter | None, size: int | None
 ) -> Tensor:
     """As `teacher_rows`, of all views in one tensor (n·b, D) from one forward.
 

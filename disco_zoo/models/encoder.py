@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from disco_zoo.core.precision import at_least_float32
-from disco_zoo.transforms.eval import normalise
+from disco_zoo.transforms.eval import normalize
 
 LARGEST_CONTIGUOUS_SIZE = 64  # pixels
 DENSE_SHARE = 0.75  # of a network's weights in convolutions over space and all channels: 0.98 in ResNet-18, 0.48 in -50
@@ -37,7 +37,7 @@ class Encoder(nn.Module):
 
     def features(self, views: Tensor, size: int | None = None) -> Tensor:
         """Pooled backbone features (B, feature_dim) of uint8 views (B, 3, S', S'), seen at side `size`, default S."""
-        return self.backbone(normalise(resized(views, size or self.image_size), self.mean, self.std))
+        return self.backbone(normalize(resized(views, size or self.image_size), self.mean, self.std))
 
     def forward(self, views: Tensor, size: int | None = None) -> Tensor:
         """L2-normalised embeddings (B, D) of uint8 views (B, 3, S', S'), seen at side `size`, default S."""

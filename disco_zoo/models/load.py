@@ -47,7 +47,7 @@ class NamedModel:
         return feature_dim_of(self.backbone)
 
 
-def load_named_model(model: str, *, pretrained: bool = True, seed: int = 0) -> NamedModel:
+def load_model(model: str, *, pretrained: bool = True, seed: int = 0) -> NamedModel:
     """Load a zoo or timm model, also `hf-hub:`; a run folder; a catalog teacher such as lite0; or an authors' file.
 
     Whatever is drawn comes from a stream of its own: the global generator stays as it is.

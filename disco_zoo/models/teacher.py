@@ -33,7 +33,7 @@ BatchNormMode = Literal["eval", "train"]
 IMAGENET_MEAN, IMAGENET_STD = timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD
 # SimCLR looks at pixels in [0, 1] as they are. SwAV's own red std is .228, but DisCo and SEED feed its teachers with
 # ImageNet's .229 (spec Q24).
-_UNNORMALISED = ("simclr",)
+_UNNORMALIZED = ("simclr",)
 
 
 @dataclass(frozen=True)
@@ -215,7 +215,7 @@ def _load_file(path: Path) -> LoadedTeacher:
         raise BadTeacher(f"{path} does not exist. Give the teacher's file with --set teacher.source=PATH")
     converted = _read(path)
     backbone, head, embed_dim = _networks(converted)
-    mean, std = ((0.0,) * 3, (1.0,) * 3) if converted.layout in _UNNORMALISED else (IMAGENET_MEAN, IMAGENET_STD)
+    mean, std = ((0.0,) * 3, (1.0,) * 3) if converted.layout in _UNNORMALIZED else (IMAGENET_MEAN, IMAGENET_STD)
     headless = "" if converted.head else ", without a head"
     return LoadedTeacher(
         f"{converted.network} ({convert.TITLES[converted.layout]}{headless}, {converted.file})",

@@ -110,7 +110,7 @@ class MomentumContrast(nn.Module):
         ema_update(self.twin, encoder, self.momentum)
 
 
-class RunningCentre(nn.Module):
+class RunningCenter(nn.Module):
     """Subtract a running mean from feature rows (b, D), so that a shared component does not swamp differences.
 
     ImageNet classifiers pool features behind a ReLU: all of them point into one orthant, and two images

@@ -29,7 +29,7 @@ PROBES = 64  # 32 lose 9 of 100 neighbours there
 QUERY_BLOCK = 4096
 
 
-def nearest_neighbours(
+def nearest_neighbors(
     rows: np.ndarray,
     count: int,
     numbers: np.ndarray | None = None,

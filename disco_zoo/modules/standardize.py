@@ -10,7 +10,7 @@ from disco_zoo.core.distributed import mean_over_processes, num_processes
 from disco_zoo.core.precision import at_least_float32
 
 
-def standardise_batch(rows: Tensor, epsilon: float = 1e-5) -> Tensor:
+def standardize_batch(rows: Tensor, epsilon: float = 1e-5) -> Tensor:
     """Rows (b, D) with each dimension at mean 0 and variance 1 over the joint batch: BatchNorm without parameters.
 
     Args:
@@ -19,12 +19,12 @@ def standardise_batch(rows: Tensor, epsilon: float = 1e-5) -> Tensor:
     with torch.autocast(rows.device.type, enabled=False):
         rows = at_least_float32(rows)
         number = len(rows) * num_processes()
-        centred = rows - sum_over_processes_with_grad(rows.sum(dim=0)) / number
-        variance = sum_over_processes_with_grad(centred.pow(2).sum(dim=0)) / number
-        return centred * (variance + epsilon).rsqrt()
+        centered = rows - sum_over_processes_with_grad(rows.sum(dim=0)) / number
+        variance = sum_over_processes_with_grad(centered.pow(2).sum(dim=0)) / number
+        return centered * (variance + epsilon).rsqrt()
 
 
-class RunningStandardiser(nn.Module):
+class RunningStandardizer(nn.Module):
     """Standardise the dimensions of feature rows (b, D) with running statistics, for targets of a frozen network.
 
     A foundation model's dimensions differ in scale by orders of magnitude: without this a handful of them decides

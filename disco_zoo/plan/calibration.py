@@ -19,7 +19,7 @@ from disco_zoo.plan.noise_source import NoiseSource
 from disco_zoo.plan.step_cost import autocast
 from disco_zoo.plan.weightless import build_weightless
 from disco_zoo.training.build import Parts
-from disco_zoo.training.calibration import Neighbour, take_step
+from disco_zoo.training.calibration import Neighbor, take_step
 from disco_zoo.training.image_sizes import recipes_by_size
 from disco_zoo.training.optim import build_optimizer
 from disco_zoo.training.step_settings import apply_step_settings
@@ -130,7 +130,7 @@ def _clock(device: str) -> float:
 def _batch(recipe: Recipe, parts: Parts, facts: DataFacts, images: int, device: str) -> Batch:
     """Views of the first images, drawn before the clock starts."""
     method, source = parts.method, facts.sample
-    companions = Neighbour(len(source)) if method.takes_companions else None
+    companions = Neighbor(len(source)) if method.takes_companions else None
     plan = view_plan(recipe.views, recipe.view_size, method.num_views)
     dataset = ViewDataset(source, plan, seed=recipe.seed, epoch=0, companions=companions)
     return batch_on(device, collate_views([dataset[number % len(source)] for number in range(images)]))

@@ -11,7 +11,7 @@ from disco_zoo.errors import UnknownName, did_you_mean
 # pytorch-image-models at 5e7d47c, results/benchmark-*-amp-nhwc-pt112-cu113-rtx3090.csv) times FLOPs as counted here:
 # 0.42 for ResNet-50 forward and in training, 0.54 for ResNet-18 in training, 0.56 for ViT-B/16 forward; but 0.06 for
 # EfficientNet-B0 and 0.05 for MobileNetV3-L in training, 0.09 for EfficientNet-B0 forward.
-DEFAULT_UTILISATION = 0.4
+DEFAULT_UTILIZATION = 0.4
 DEPTHWISE_SLOWDOWN = 7.0  # of networks with depthwise convolutions, against that
 
 

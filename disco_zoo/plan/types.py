@@ -8,7 +8,7 @@ from typing import Any
 from disco_zoo.config.recipe import Recipe
 from disco_zoo.plan.calibration import StepSeconds
 from disco_zoo.plan.data_facts import DataFacts, ViewCost
-from disco_zoo.plan.device_speeds import DEFAULT_UTILISATION
+from disco_zoo.plan.device_speeds import DEFAULT_UTILIZATION
 from disco_zoo.plan.flops import Flops
 from disco_zoo.plan.hours import (
     CachePlan,
@@ -36,7 +36,7 @@ class PlanOptions:
     devices: int = 1
     calibrate_steps: int | None = None
     device_tflops: str | None = None
-    utilisation: float = DEFAULT_UTILISATION
+    utilisation: float = DEFAULT_UTILIZATION
     cores: int | None = None
     device: str = "cpu"
 

@@ -14,10 +14,10 @@ from torch import Tensor
 from disco_zoo.core.random_streams import stream_generator
 from disco_zoo.errors import BadData, require
 from disco_zoo.plotting.projection import project
-from disco_zoo.plotting.style import COLOURS, drawing
+from disco_zoo.plotting.style import COLORS, drawing
 
 MARKERS = ("o", "^")
-MAX_CLASSES = len(COLOURS) * len(MARKERS)
+MAX_CLASSES = len(COLORS) * len(MARKERS)
 
 
 def plot_embedding_map(
@@ -132,17 +132,17 @@ def scatter(axis: Any, points: Tensor, choice: Choice, kind: str) -> None:
     axis.set(xlabel=f"{kind} 1", ylabel=f"{kind} 2", xticks=[], yticks=[])
     size = min(40.0, max(10.0, 20_000 / len(points)))
     if choice.labels is None:
-        axis.scatter(points[:, 0].tolist(), points[:, 1].tolist(), s=size, color=COLOURS[0], alpha=0.7, linewidths=0)
+        axis.scatter(points[:, 0].tolist(), points[:, 1].tolist(), s=size, color=COLORS[0], alpha=0.7, linewidths=0)
         return
     position = torch.searchsorted(torch.tensor(choice.classes), choice.labels)
     for number, marker in enumerate(MARKERS):
-        rows = position // len(COLOURS) == number
-        colours = [COLOURS[place % len(COLOURS)] for place in position[rows].tolist()]
+        rows = position // len(COLORS) == number
+        colors = [COLORS[place % len(COLORS)] for place in position[rows].tolist()]
         axis.scatter(
             points[rows, 0].tolist(),
             points[rows, 1].tolist(),
             s=size,
-            c=colours or None,
+            c=colors or None,
             marker=marker,
             alpha=0.8,
             linewidths=0,
@@ -160,8 +160,8 @@ def add_class_legend(figure: Any, choice: Choice, class_names: Sequence[str] | N
             [],
             linestyle="none",
             markersize=7,
-            marker=MARKERS[place // len(COLOURS)],
-            color=COLOURS[place % len(COLOURS)],
+            marker=MARKERS[place // len(COLORS)],
+            color=COLORS[place % len(COLORS)],
             label=textwrap.shorten(class_names[label] if class_names else str(label), 22, placeholder="…"),
         )
         for place, label in enumerate(choice.classes)

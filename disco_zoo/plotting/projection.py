@@ -15,7 +15,7 @@ from disco_zoo.errors import BadData, require
 Method = Literal["auto", "pca", "tsne", "umap"]
 METHODS: tuple[Method, ...] = ("auto", "pca", "tsne", "umap")
 MINIMUM_POINTS = 3
-UMAP_NEIGHBOURS = 15
+UMAP_NEIGHBORS = 15
 COMPONENTS = 50  # principal components that t-SNE and UMAP look at
 
 
@@ -50,7 +50,7 @@ def project_by(features: Tensor, method: Method) -> tuple[Tensor, str]:
         return project(features)
     with one_thread():
         components = principal_components(F.normalize(features.double()), COMPONENTS).float()
-    if method == "pca" or len(features) <= UMAP_NEIGHBOURS:
+    if method == "pca" or len(features) <= UMAP_NEIGHBORS:
         return components[:, :2], "PCA"
     return _umap(components), "UMAP"
 
@@ -58,7 +58,7 @@ def project_by(features: Tensor, method: Method) -> tuple[Tensor, str]:
 def _umap(components: Tensor) -> Tensor:
     umap = require("umap", "map")
     with one_thread():  # also what makes it the same every time
-        found = umap.UMAP(n_neighbors=UMAP_NEIGHBOURS, metric="euclidean", random_state=0, n_jobs=1)
+        found = umap.UMAP(n_neighbors=UMAP_NEIGHBORS, metric="euclidean", random_state=0, n_jobs=1)
         return torch.from_numpy(found.fit_transform(components.numpy()))
 
 

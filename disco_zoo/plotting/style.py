@@ -32,7 +32,7 @@ STYLE = {
     "text.parse_math": False,
 }
 # Okabe and Ito's colour-blind-safe set, its faint yellow darkened, then grey and two dark tones.
-COLOURS = (
+COLORS = (
     "#0072b2",
     "#e69f00",
     "#009e73",
@@ -74,7 +74,7 @@ def plot_curves(metrics: Sequence[Mapping[str, Any]], path: str | Path, title: s
                 points = [(row["step"], row[key]) for row in metrics if _is_number(row.get(key))]
                 axis.plot(
                     *zip(*points, strict=True),
-                    color=COLOURS[number % len(COLOURS)],
+                    color=COLORS[number % len(COLORS)],
                     linestyle=("-", "--", ":", "-.")[number % 4],
                     linewidth=1.4,
                     marker="o" if len(points) <= 30 else None,

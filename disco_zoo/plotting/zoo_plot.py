@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from disco_zoo.errors import BadData
-from disco_zoo.plotting.style import COLOURS, drawing
+from disco_zoo.plotting.style import COLORS, drawing
 from disco_zoo.zoo.catalog import Catalog, Checkpoint
 from disco_zoo.zoo.papers import METHOD_TITLES
 
 METRIC, METRIC_TITLE = "linear_top1", "linear probe, top-1 (%)"
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "*", "<", ">", "p", "h")
 TICKS = (2, 4, 8, 16, 32, 64)
-GREY = "#555555"
+GRAY = "#555555"
 UNVERIFIED_ALPHA = 0.4
 INCHES_A_LINE = 0.215  # of the legend
 
@@ -111,7 +111,7 @@ class _Looks:
         known = [row for row in catalog.matching(None) if _has_figure(row)]
         methods = sorted({row.method for row in known})
         shapes = sorted({row.architecture for row in known}, key=lambda name: self._size(name))
-        self.colours = {method: COLOURS[place % len(COLOURS)] for place, method in enumerate(methods)}
+        self.colors = {method: COLORS[place % len(COLORS)] for place, method in enumerate(methods)}
         self.markers = {shape: MARKERS[place % len(MARKERS)] for place, shape in enumerate(shapes)}
 
     def _size(self, architecture: str) -> float:
@@ -119,14 +119,14 @@ class _Looks:
 
     def draw(self, axis: Any, row: Checkpoint) -> None:
         """Hollow for a paper's figure, faint where it was not read at its source; filled for ours, with its spread."""
-        x, colour = self._size(row.architecture), self.colours[row.method]
+        x, color = self._size(row.architecture), self.colors[row.method]
         style = {"marker": self.markers[row.architecture], "linestyle": "none", "markersize": 7}
         reported, measured = _reported(row), row.figure("student", METRIC)
         if reported is not None:
             faint = 1.0 if reported.verified else UNVERIFIED_ALPHA
-            axis.plot([x], [reported.value], markerfacecolor="none", markeredgecolor=colour, alpha=faint, **style)
+            axis.plot([x], [reported.value], markerfacecolor="none", markeredgecolor=color, alpha=faint, **style)
         if measured is not None:
-            axis.errorbar([x], [measured.mean], yerr=measured.std or 0.0, color=colour, capsize=2, **style)
+            axis.errorbar([x], [measured.mean], yerr=measured.std or 0.0, color=color, capsize=2, **style)
 
     def legend(self, drawn: Sequence[Checkpoint]) -> list[Any]:
         """Methods, architectures and kinds of figures, each below its heading."""
@@ -138,26 +138,26 @@ class _Looks:
             "reported, unverified": any(figure is not None and not figure.verified for figure in reported),
         }
         fills = {
-            "measured here": (GREY, 1.0),
+            "measured here": (GRAY, 1.0),
             "reported": ("none", 1.0),
             "reported, unverified": ("none", UNVERIFIED_ALPHA),
         }
         return [
-            _entry("method", "", GREY),
-            *(_entry(METHOD_TITLES[name], "o", colour) for name, colour in self.colours.items() if name in methods),
-            _entry("network", "", GREY),
+            _entry("method", "", GRAY),
+            *(_entry(METHOD_TITLES[name], "o", color) for name, color in self.colors.items() if name in methods),
+            _entry("network", "", GRAY),
             *(
-                _entry(self.catalog.architectures[name].paper_name, marker, GREY, "none")
+                _entry(self.catalog.architectures[name].paper_name, marker, GRAY, "none")
                 for name, marker in self.markers.items()
                 if name in shapes
             ),
-            _entry("figure", "", GREY),
-            *(_entry(name, "o", GREY, *fills[name]) for name, there in kinds.items() if there),
+            _entry("figure", "", GRAY),
+            *(_entry(name, "o", GRAY, *fills[name]) for name, there in kinds.items() if there),
         ]
 
 
-def _entry(label: str, marker: str, colour: str, fill: str | None = None, alpha: float = 1.0) -> Any:
+def _entry(label: str, marker: str, color: str, fill: str | None = None, alpha: float = 1.0) -> Any:
     from matplotlib.lines import Line2D
 
-    face = colour if fill is None else fill
-    return Line2D([], [], linestyle="none", marker=marker, color=colour, markerfacecolor=face, alpha=alpha, label=label)
+    face = color if fill is None else fill
+    return Line2D([], [], linestyle="none", marker=marker, color=color, markerfacecolor=face, alpha=alpha, label=label)

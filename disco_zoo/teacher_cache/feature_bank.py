@@ -30,7 +30,7 @@ from disco_zoo.teacher_cache.builder import Building, build_cache
 from disco_zoo.teacher_cache.cache_dir import CacheFolder
 from disco_zoo.teacher_cache.cache_key import ROW_TYPE, CacheKey
 from disco_zoo.teacher_cache.preparation import Preparation
-from disco_zoo.transforms.eval import eval_resize_size, eval_transform, normalise
+from disco_zoo.transforms.eval import eval_resize_size, eval_transform, normalize
 
 FeatureKind = Literal["backbone", "embedding"]
 
@@ -123,7 +123,7 @@ def teacher_bank(
     }
 
     def rows_of(images: Tensor) -> Tensor:
-        seen = normalise(images.to(preparation.device), encoder.mean, encoder.std)
+        seen = normalize(images.to(preparation.device), encoder.mean, encoder.std)
         return F.normalize(pooled(network, seen), dim=1)
 
     with frozen(encoder, preparation.device):

@@ -14,7 +14,7 @@ from disco_zoo.errors import BadCache, require
 from disco_zoo.models.encoder import resized
 from disco_zoo.models.onnx_network import runner, write_network
 from disco_zoo.models.teacher import Teacher
-from disco_zoo.transforms.eval import normalise
+from disco_zoo.transforms.eval import normalize
 
 SMALLEST_COSINE = 0.9999  # between a row of PyTorch's and of ONNX Runtime's, of the first views
 
@@ -56,7 +56,7 @@ class OnnxRows:
             BadCache: they differ.
         """
         encoder = self.teacher.encoder
-        rows = self._run(normalise(resized(views, self.size), encoder.mean, encoder.std))
+        rows = self._run(normalize(resized(views, self.size), encoder.mean, encoder.std))
         if not self._compared:
             found = F.cosine_similarity(rows, self.teacher(views, self.size)).min().item()
             if not found >= SMALLEST_COSINE:  # also where it is no number

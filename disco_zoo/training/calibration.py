@@ -38,7 +38,7 @@ def _seconds_at_size(recipe: Recipe, source: ImageSource, device: torch.device |
     method = parts.method
     optimizer = build_optimizer(method.parameters(), recipe.optim, lr=1e-9)
     plan = view_plan(recipe.views, recipe.view_size, method.num_views)
-    companions = Neighbour(len(source)) if method.takes_companions else None
+    companions = Neighbor(len(source)) if method.takes_companions else None
     dataset = ViewDataset(source, plan, seed=recipe.seed, epoch=0, companions=companions)
     size = min(recipe.optim.batch_size, len(source))
     timings = []
@@ -53,7 +53,7 @@ def _seconds_at_size(recipe: Recipe, source: ImageSource, device: torch.device |
     return min(timings[1:])
 
 
-class Neighbour:
+class Neighbor:
     """The next image as companion, for methods that show two images: which one it is costs nothing more or less."""
 
     def __init__(self, num_images: int) -> None:

@@ -15,7 +15,7 @@ from disco_zoo.core.console import console
 from disco_zoo.core.distributed import gather_objects
 from disco_zoo.core.environment import hardware, now, versions
 from disco_zoo.core.files import sha256_of
-from disco_zoo.core.launcher import meeting
+from disco_zoo.core.launcher import chosen_device, default_workers, meeting
 from disco_zoo.core.process import peak_memory_mib
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.joined import JoinedSource, with_extra
@@ -83,6 +83,23 @@ class RunOptions:
     resume: bool = False
     max_steps: int | None = None
     command: str = ""
+
+
+def run_options(
+    device: str = "auto",
+    workers: int | None = None,
+    resume: bool = False,
+    max_steps: int | None = None,
+    command: str = "",
+) -> RunOptions:
+    """The options of a run on this machine.
+
+    Args:
+        device: "auto" for the accelerator that torch sees, or the CPU.
+        workers: processes that draw views; None for the cores but one, at most 8.
+    """
+    workers = default_workers() if workers is None else workers
+    return RunOptions(chosen_device(device), workers, resume, max_steps, command)
 
 
 def open_data(recipe: Recipe, data: str | None = None, eval_data: str | None = None) -> Data:

@@ -22,10 +22,10 @@ def luma(pixels: Planes) -> NDArray[np.float32]:
     pixels = as_float(pixels)
     if len(pixels) == 1:
         return pixels
-    grey = pixels[:1] * np.float32(LUMA[0])
-    grey += pixels[1:2] * np.float32(LUMA[1])
-    grey += pixels[2:] * np.float32(LUMA[2])
-    return grey
+    gray = pixels[:1] * np.float32(LUMA[0])
+    gray += pixels[1:2] * np.float32(LUMA[1])
+    gray += pixels[2:] * np.float32(LUMA[2])
+    return gray
 
 
 def brightened(pixels: Planes, factor: float) -> NDArray[np.float32]:
@@ -50,10 +50,10 @@ def saturated(pixels: Planes, factor: float) -> Planes:
     if len(pixels) == 1:
         return pixels
     pixels = as_float(pixels)
-    grey = luma(pixels)
-    grey *= np.float32(1 - factor)
+    gray = luma(pixels)
+    gray *= np.float32(1 - factor)
     pixels *= np.float32(factor)
-    pixels += grey
+    pixels += gray
     return _clipped(pixels, factor)
 
 

@@ -42,7 +42,7 @@ def eval_transform(
     )
 
 
-def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Map uint8 (B, 3, H, W) to float32 `(images/255 - mean) / std`; channels last on the CPU.
 
     Channels last makes the convolutions of small backbones 1.2 to 2.4 times faster on a CPU.

@@ -110,7 +110,7 @@ class RandomFlip:
 
 
 @dataclass(frozen=True)
-class RandomGrey:
+class RandomGray:
     """All colour taken away."""
 
     probability: float

@@ -20,7 +20,7 @@ from torch import Tensor
 from disco_zoo.core.random_streams import drawing_from
 from disco_zoo.core.ranges import Probability, Share
 from disco_zoo.data.source_image import SourceImage
-from disco_zoo.transforms.ops import Box, RandomBlur, RandomCrop, RandomFlip, RandomGrey, RandomJitter, Step
+from disco_zoo.transforms.ops import Box, RandomBlur, RandomCrop, RandomFlip, RandomGray, RandomJitter, Step
 from disco_zoo.transforms.torch_draws import Draws
 
 View = Callable[[SourceImage], Tensor]
@@ -91,7 +91,7 @@ def moco_v2_view(
         RandomCrop(size, crop_scale, crop_ratio),
         (
             RandomJitter(jitter, jitter_probability),
-            RandomGrey(gray_probability),
+            RandomGray(gray_probability),
             RandomBlur(blur_probability, blur_sigma),
             RandomFlip(flip_probability),
         ),
@@ -121,7 +121,7 @@ def moco_v1_view(
     """A-moco1 (MoCo-v1; SEED with a SimCLR teacher, quirk Q13): greyscale before a jitter that is always on."""
     return RandomView(
         RandomCrop(size, crop_scale, crop_ratio),
-        (RandomGrey(gray_probability), RandomJitter(jitter), RandomFlip(flip_probability)),
+        (RandomGray(gray_probability), RandomJitter(jitter), RandomFlip(flip_probability)),
     )
 
 
@@ -178,7 +178,7 @@ def _flipped_first(
         (
             RandomFlip(flip_probability),
             RandomJitter(jitter, jitter_probability),
-            RandomGrey(gray_probability),
+            RandomGray(gray_probability),
             RandomBlur(blur_probability, blur_sigma),
         ),
     )

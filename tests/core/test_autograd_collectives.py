@@ -13,9 +13,9 @@ from torch.nn import functional as F
 from disco_zoo.core.autograd_collectives import gather_rows_with_grad, sum_over_processes_with_grad
 from disco_zoo.core.distributed import gather_rows, rank
 from disco_zoo.methods.coss import column_cosine_loss
-from disco_zoo.methods.kd_mse import standardised_regression_loss
+from disco_zoo.methods.kd_mse import standardized_regression_loss
 from disco_zoo.methods.rkd import angle_loss, distance_loss
-from disco_zoo.modules.standardize import RunningStandardiser
+from disco_zoo.modules.standardize import RunningStandardizer
 
 B, D = 3, 4
 
@@ -33,7 +33,7 @@ def weighted_sum(student: Tensor, teacher: Tensor) -> Tensor:
 
 LOSSES = {
     "columns": column_cosine_loss,
-    "standardised": standardised_regression_loss,
+    "standardised": standardized_regression_loss,
     "relations": relations,
     "weighted_sum": weighted_sum,
 }
@@ -49,7 +49,7 @@ def work_on(inputs: Tensor, targets: Tensor) -> dict[str, Tensor]:
         loss.backward()
         for key, value in {"loss": loss, "weight": layer.weight.grad, "bias": layer.bias.grad}.items():
             found[f"{name} {key}"] = mean(value.detach())
-    standardise = RunningStandardiser(D, 0.9)
+    standardise = RunningStandardizer(D, 0.9)
     for _ in range(2):
         standardise.update(targets.float() + 5)
     return {**found, "mean": standardise.mean, "variance": standardise.variance}

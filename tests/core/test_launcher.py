@@ -16,9 +16,9 @@ from safetensors.torch import load_file
 from tiny_runs import checkpoint_of, command, differences, subprocess_environment, toy_parquet, toy_recipe_file
 
 from disco_zoo.cli import main
-from disco_zoo.cli.options import default_workers
 from disco_zoo.core import launcher as launch
 from disco_zoo.core.distributed import peers
+from disco_zoo.core.launcher import default_workers
 from disco_zoo.errors import LostProcess
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from disco_zoo.errors import BadData, DiscoZooError, UnreadableImage
 from disco_zoo.evaluation.features import extract_features
 from disco_zoo.models.frozen import backbone_fingerprint
-from disco_zoo.transforms.eval import eval_resize_size, eval_transform, normalise
+from disco_zoo.transforms.eval import eval_resize_size, eval_transform, normalize
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -54,8 +54,8 @@ def extract(backbone: nn.Module, source: GreySource, **options):
 def test_features_are_the_normalised_values_in_order_and_labels_follow_the_indices():
     source = GreySource([0, 51, 255, 102], labels=[3, 1, 2, 0])
     result = extract(MeanColour(), source, batch_size=2, indices=[2, 0, 1])
-    grey = torch.tensor([[1.0], [0.0], [0.2]])
-    expected = (grey - torch.tensor(MEAN)) / torch.tensor(STD) / (1 + 1e-5) ** 0.5
+    gray = torch.tensor([[1.0], [0.0], [0.2]])
+    expected = (gray - torch.tensor(MEAN)) / torch.tensor(STD) / (1 + 1e-5) ** 0.5
     torch.testing.assert_close(result.features, expected)
     assert result.labels.tolist() == [2, 3, 1]
     assert result.labels.dtype == torch.int64
@@ -186,7 +186,7 @@ def test_a_crop_larger_than_the_image_is_refused():
 
 def test_normalise_closed_form_and_layout():
     images = torch.tensor([0, 51, 255], dtype=torch.uint8).view(1, 3, 1, 1).expand(2, 3, 4, 4)
-    result = normalise(images, (0.0, 0.1, 0.5), (1.0, 0.5, 0.25))
+    result = normalize(images, (0.0, 0.1, 0.5), (1.0, 0.5, 0.25))
     torch.testing.assert_close(result[1, :, 2, 3], torch.tensor([0.0, 0.2, 2.0]))
     assert result.is_contiguous(memory_format=torch.channels_last)
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from disco_zoo.evaluation.representation_quality import centred_cosine, effective_rank, linear_cka, rank_bound
+from disco_zoo.evaluation.representation_quality import centered_cosine, effective_rank, linear_cka, rank_bound
 
 
 def gaussian(*shape: int, seed: int = 0) -> Tensor:
@@ -110,6 +110,6 @@ def test_centred_cosine_by_hand() -> None:
     x, y = gaussian(30, 6), gaussian(30, 6, seed=1)
     a, b = (rows.numpy() - rows.numpy().mean(axis=0) for rows in (x, y))
     expected = np.mean([i @ j / math.sqrt(i @ i * (j @ j)) for i, j in zip(a, b, strict=True)])
-    assert centred_cosine(x, y) == pytest.approx(expected, rel=1e-9)
-    assert centred_cosine(x + 100, 5 * x - 7) == pytest.approx(1.0, abs=1e-9)
-    assert centred_cosine(x, -x) == pytest.approx(-1.0, abs=1e-9)
+    assert centered_cosine(x, y) == pytest.approx(expected, rel=1e-9)
+    assert centered_cosine(x + 100, 5 * x - 7) == pytest.approx(1.0, abs=1e-9)
+    assert centered_cosine(x, -x) == pytest.approx(-1.0, abs=1e-9)

@@ -21,8 +21,8 @@ class ColourSource(ImageSource):
 
     def encoded(self, index: int) -> Image.Image:
         noise = np.random.default_rng(index).integers(0, 20, (16, 16, 3))
-        colour = np.array([[200, 30, 30], [30, 200, 30], [30, 30, 200]])[self.labels[index]]
-        return Image.fromarray((noise + colour).astype(np.uint8))
+        color = np.array([[200, 30, 30], [30, 200, 30], [30, 30, 200]])[self.labels[index]]
+        return Image.fromarray((noise + color).astype(np.uint8))
 
     def path(self, index: int) -> str:
         return f"{index}.png"

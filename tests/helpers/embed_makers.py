@@ -11,9 +11,9 @@ from tiny import MEAN, STD, TinyNet, TinySource
 from torch import nn
 
 from disco_zoo.data.dataset import ImageSource
-from disco_zoo.embed.embedding_file import EmbeddingFile, Piece, write_embedding
-from disco_zoo.embed.facts import EmbeddingFacts, facts_of
-from disco_zoo.embed.job import EmbedJob
+from disco_zoo.embedding.embedding_file import EmbeddingFile, Piece, write_embedding
+from disco_zoo.embedding.facts import EmbeddingFacts, facts_of
+from disco_zoo.embedding.job import EmbedJob
 from disco_zoo.models.load import NamedModel
 
 

@@ -10,7 +10,7 @@ from tiny_runs import toy_parquet
 
 from disco_zoo.models.classifier_dir import Classifier
 from disco_zoo.tasks.finetune.folder import FinetuneFolder
-from disco_zoo.tasks.finetune.run import LabelledData, finetune, open_labelled, training_split
+from disco_zoo.tasks.finetune.run import LabeledData, finetune_into, open_labeled, training_split
 from disco_zoo.tasks.finetune.settings import FinetuneSettings
 from disco_zoo.tasks.finetune.start import build_start
 from disco_zoo.tasks.finetune.trainer import FinetuneTrainer
@@ -23,24 +23,26 @@ def toy_settings(model: str = "test_efficientnet", **changes: Any) -> FinetuneSe
     return FinetuneSettings(model=model, **{**values, **changes})
 
 
-def toy_data(folder: Path, **options: Any) -> LabelledData:
-    return open_labelled(str(toy_parquet(folder, **options)))
+def toy_data(folder: Path, **options: Any) -> LabeledData:
+    return open_labeled(str(toy_parquet(folder, **options)))
 
 
 def run_finetune(
     settings: FinetuneSettings,
-    data: LabelledData,
+    data: LabeledData,
     path: Path,
     *,
     steps: int | None = None,
     resume: bool = False,
     workers: int = 0,
 ) -> dict[str, Any]:
-    return finetune(settings, data, path, RunOptions(workers=workers, resume=resume, max_steps=steps, command="toy"))
+    return finetune_into(
+        settings, data, path, RunOptions(workers=workers, resume=resume, max_steps=steps, command="toy")
+    )
 
 
 def make_trainer(
-    settings: FinetuneSettings, data: LabelledData, path: Path, *, resume: bool = False, workers: int = 0
+    settings: FinetuneSettings, data: LabeledData, path: Path, *, resume: bool = False, workers: int = 0
 ) -> FinetuneTrainer:
     """A trainer on toy data, not yet started; its folder is released at once."""
     train, held_out = training_split(settings, data)
@@ -53,7 +55,7 @@ def make_trainer(
 
 def train(
     settings: FinetuneSettings,
-    data: LabelledData,
+    data: LabeledData,
     path: Path,
     *,
     steps: int | None = None,

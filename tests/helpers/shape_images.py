@@ -27,8 +27,8 @@ def shape_image(seed: int, size: int = SIZE) -> tuple[Image.Image, list[Shape]]:
             continue
         label = int(draws.integers(len(SHAPES)))
         outline = _outline(label, x, y, radius)
-        colour = tuple(int(v) for v in np.where(draws.random(3) < 0.5, 20, 235))
-        pen.polygon(outline, fill=colour)
+        color = tuple(int(v) for v in np.where(draws.random(3) < 0.5, 20, 235))
+        pen.polygon(outline, fill=color)
         shapes.append((label, outline))
         taken.append((x, y, radius))
     return image, shapes

@@ -8,8 +8,10 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 
+import disco_zoo
 from disco_zoo.data.open_source import open_source
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -97,5 +99,14 @@ def test_distil_your_own_student(
     assert "4.01 M parameters" in printed
     lines = dict(line.split(": ", 1) for line in printed.splitlines() if line.startswith(("start: ", "student: ")))
     assert set(lines) == {"start", "student"}
-    assert lines["start"] != lines["student"]
-    assert load_file(tmp_path / "runs" / "my_student" / "student.safetensors")
+    student = load_file(tmp_path / "runs" / "my_student" / "student.safetensors")
+    start = load_file(tmp_path / "runs" / "my_student" / "start" / "student.safetensors")
+    assert student.keys() == start.keys()
+    assert not torch.equal(student["conv_head.weight"], start["conv_head.weight"])
+
+
+def test_examples_use_public_names_alone() -> None:
+    for script in EXAMPLES.glob("*.py"):
+        text = script.read_text(encoding="utf-8")
+        assert not re.findall(r"(?:from|import) disco_zoo\.", text), script
+        assert set(re.findall(r"\bdisco_zoo\.(\w+)", text.split('"""', 2)[2])) <= set(disco_zoo.__all__), script

@@ -32,8 +32,8 @@ def test_bags_hold_the_nearest_other_images_by_the_teachers_backbone(tmp_path: P
 def test_bags_are_built_once_and_anew_for_another_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = teacher_bags(tiny_teacher(), preparation(tmp_path), bag_size=3)
     searches = []
-    former = bags_module.nearest_neighbours
-    monkeypatch.setattr(bags_module, "nearest_neighbours", lambda *a, **o: searches.append(a[1]) or former(*a, **o))
+    former = bags_module.nearest_neighbors
+    monkeypatch.setattr(bags_module, "nearest_neighbors", lambda *a, **o: searches.append(a[1]) or former(*a, **o))
     assert np.array_equal(teacher_bags(tiny_teacher(), preparation(tmp_path), bag_size=3), first)
     assert searches == []
     assert teacher_bags(tiny_teacher(), preparation(tmp_path), bag_size=2).tolist() == first[:, :2].tolist()

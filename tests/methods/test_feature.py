@@ -16,7 +16,7 @@ from disco_zoo.methods.batch import Batch
 from disco_zoo.methods.feature import FeatureDistillation, mlp
 from disco_zoo.models.frozen import backbone_fingerprint
 from disco_zoo.models.teacher import Teacher, load_teacher_source
-from disco_zoo.modules.standardize import RunningStandardiser
+from disco_zoo.modules.standardize import RunningStandardizer
 
 
 def make_method(**options: Any) -> FeatureDistillation:
@@ -30,7 +30,7 @@ def batches_of_rows(number: int, scale: float = 1.0) -> list[Tensor]:
 
 
 def test_statistics_are_those_of_all_rows_while_the_average_is_young() -> None:
-    standardise, batches = RunningStandardiser(4, momentum=0.99), batches_of_rows(20)
+    standardise, batches = RunningStandardizer(4, momentum=0.99), batches_of_rows(20)
     for batch in batches:
         standardise.update(batch)
     joint = torch.cat(batches)
@@ -42,7 +42,7 @@ def test_statistics_are_those_of_all_rows_while_the_average_is_young() -> None:
 
 
 def test_statistics_are_those_of_an_exponential_mixture_afterwards() -> None:
-    standardise, batches = RunningStandardiser(4, momentum=0.75), batches_of_rows(12)
+    standardise, batches = RunningStandardizer(4, momentum=0.75), batches_of_rows(12)
     weights = torch.tensor([1.0])
     for step, batch in enumerate(batches):
         standardise.update(batch)
@@ -60,19 +60,19 @@ def test_dead_dimensions_stay_small_and_the_scale_of_all_does_not_matter() -> No
     for scale in (1e-3, 1.0, 1e3):
         batch = batches_of_rows(1, scale)[0]
         batch[:, 1] = scale * 1e-6 * torch.arange(6)
-        standardise = RunningStandardiser(4, momentum=0.9)
+        standardise = RunningStandardizer(4, momentum=0.9)
         standardise.update(batch)
         found.append(standardise(batch))
     assert found[1][:, 1].abs().max() < 1e-3
     assert torch.allclose(found[0], found[1], atol=1e-4)
     assert torch.allclose(found[2], found[1], atol=1e-4)
-    constant = RunningStandardiser(2, momentum=0.9)
+    constant = RunningStandardizer(2, momentum=0.9)
     constant.update(torch.ones(3, 2))
     assert torch.equal(constant(torch.ones(3, 2)), torch.zeros(3, 2))
 
 
 def test_statistics_are_saved_and_go_on_where_they_were() -> None:
-    first, second = RunningStandardiser(4, momentum=0.9), RunningStandardiser(4, momentum=0.9)
+    first, second = RunningStandardizer(4, momentum=0.9), RunningStandardizer(4, momentum=0.9)
     batches = batches_of_rows(4)
     for batch in batches[:3]:
         first.update(batch)

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from disco_zoo.errors import BadRecipe
 from disco_zoo.methods.batch import Batch
-from disco_zoo.methods.kd_mse import KdMse, regression_loss, standardised_regression_loss
+from disco_zoo.methods.kd_mse import KdMse, regression_loss, standardized_regression_loss
 from disco_zoo.models.frozen import backbone_fingerprint
-from disco_zoo.modules.standardize import standardise_batch
+from disco_zoo.modules.standardize import standardize_batch
 
 
 def make_method(**options: Any) -> KdMse:
@@ -43,7 +43,7 @@ def plain_standardised(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("loss", "plain"), [(regression_loss, plain_regression), (standardised_regression_loss, plain_standardised)]
+    ("loss", "plain"), [(regression_loss, plain_regression), (standardized_regression_loss, plain_standardised)]
 )
 def test_losses_equal_plain_loops_and_do_not_depend_on_the_order_of_rows(loss: Any, plain: Any) -> None:
     student, teacher = rows(7, 0), rows(7, 1)
@@ -65,10 +65,10 @@ def test_regression_does_not_see_the_teachers_lengths_but_the_students() -> None
 def test_standardised_regression_is_blind_to_scale_and_shift_of_a_dimension() -> None:
     student, teacher = rows(50, 0), rows(50, 1)
     scale, shift = torch.rand(5).double() + 0.5, rows(1, 3)
-    assert standardised_regression_loss(3 * teacher * scale + shift, teacher).item() == pytest.approx(0, abs=1e-6)
-    assert standardised_regression_loss(-teacher, teacher).item() == pytest.approx(4, abs=1e-3)
-    one = standardised_regression_loss(student, teacher).item()
-    assert standardised_regression_loss(student * scale + shift, teacher).item() == pytest.approx(one, abs=1e-4)
+    assert standardized_regression_loss(3 * teacher * scale + shift, teacher).item() == pytest.approx(0, abs=1e-6)
+    assert standardized_regression_loss(-teacher, teacher).item() == pytest.approx(4, abs=1e-3)
+    one = standardized_regression_loss(student, teacher).item()
+    assert standardized_regression_loss(student * scale + shift, teacher).item() == pytest.approx(one, abs=1e-4)
 
 
 def test_mean_over_halves_equals_the_joint_regression() -> None:
@@ -77,7 +77,7 @@ def test_mean_over_halves_equals_the_joint_regression() -> None:
     assert sum(halves) / 2 == pytest.approx(regression_loss(student, teacher).item(), abs=1e-12)
 
 
-@pytest.mark.parametrize("loss", [regression_loss, standardised_regression_loss])
+@pytest.mark.parametrize("loss", [regression_loss, standardized_regression_loss])
 def test_gradient_reaches_the_student_alone(loss: Any) -> None:
     student, teacher = rows(7, 0).requires_grad_(), rows(7, 1).requires_grad_()
     loss(student, teacher).backward()
@@ -90,7 +90,7 @@ def test_gradient_reaches_the_student_alone(loss: Any) -> None:
 def test_standardised_batch_is_batch_norm_without_parameters() -> None:
     norm = nn.BatchNorm1d(5, affine=False, track_running_stats=False).double().train()
     batch = rows(9, 4) * 3 + 2
-    assert torch.allclose(standardise_batch(batch), norm(batch), atol=1e-12)
+    assert torch.allclose(standardize_batch(batch), norm(batch), atol=1e-12)
 
 
 @pytest.mark.parametrize(("batch_norm", "plain"), [(True, plain_standardised), (False, plain_regression)])

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from disco_zoo.errors import BadTeacher, MissingExtra
 from disco_zoo.models import lite
-from disco_zoo.transforms.eval import eval_transform, normalise
+from disco_zoo.transforms.eval import eval_transform, normalize
 from disco_zoo.zoo import lite_wheels
 from disco_zoo.zoo.catalog import load_catalog
 from disco_zoo.zoo.lite_wheels import LITES, Lite
@@ -194,8 +194,8 @@ def test_photos_are_recognised_so_the_class_order_and_normalisation_are_right(
         images = seen(some, chosen.image_size)
         truth = torch.tensor([synsets.index(file.name[:9]) for file in some])
         with torch.no_grad():
-            own += int((network(normalise(images, lite.MEAN, lite.STD)).argmax(dim=1) == truth).sum())
-            imagenets += int((network(normalise(images, IMAGENET_MEAN, IMAGENET_STD)).argmax(dim=1) == truth).sum())
+            own += int((network(normalize(images, lite.MEAN, lite.STD)).argmax(dim=1) == truth).sum())
+            imagenets += int((network(normalize(images, IMAGENET_MEAN, IMAGENET_STD)).argmax(dim=1) == truth).sum())
     assert 100 * own / len(files) >= PHOTO_TOP1_FLOOR
     assert imagenets < own
 
@@ -205,7 +205,7 @@ def test_how_far_features_at_another_size_are_from_those_of_upstreams_padding(
     chosen: Lite, upstream: dict[str, Tensor], network: torch.nn.Module
 ) -> None:
     size, measured = OTHER_SIZES[chosen.name]
-    images = normalise(seen(photos()[::5], size), lite.MEAN, lite.STD)
+    images = normalize(seen(photos()[::5], size), lite.MEAN, lite.STD)
     with torch.no_grad():
         found = network.forward_features(images).mean(dim=(2, 3))
         frozen = plain_features(chosen, upstream, images, padded_for=chosen.image_size)

@@ -14,14 +14,14 @@ from disco_zoo.errors import DiscoZooError, HubUnreachable, NotPublished, Offlin
 from disco_zoo.evaluation.subject import load_subject
 from disco_zoo.models import load
 from disco_zoo.models.frozen import backbone_fingerprint
-from disco_zoo.models.load import load_named_model
+from disco_zoo.models.load import load_model
 from disco_zoo.tasks.finetune.start import build_start
 
 RANDOM = "test_efficientnet"
 
 
 def fingerprint(seed: int, name: str = RANDOM) -> str:
-    return backbone_fingerprint(load_named_model(name, pretrained=False, seed=seed).backbone)
+    return backbone_fingerprint(load_model(name, pretrained=False, seed=seed).backbone)
 
 
 def test_the_same_seed_gives_the_same_random_network_whatever_was_drawn_before() -> None:
@@ -34,7 +34,7 @@ def test_the_same_seed_gives_the_same_random_network_whatever_was_drawn_before()
 @pytest.mark.parametrize(("model", "pretrained"), [(RANDOM, False), ("disco_effb0", True), ("test_vit", False)])
 def test_loading_leaves_the_global_generator_as_it_was(model: str, pretrained: bool) -> None:
     before = torch.get_rng_state()
-    load_named_model(model, pretrained=pretrained)
+    load_model(model, pretrained=pretrained)
     assert torch.equal(torch.get_rng_state(), before)
 
 
@@ -50,7 +50,7 @@ def test_evaluate_and_finetune_start_from_one_random_network(tmp_path: Path) -> 
 
 
 def test_short_names_of_the_zoo() -> None:
-    found, full = load_named_model("effb0"), load_named_model("disco_effb0")
+    found, full = load_model("effb0"), load_model("disco_effb0")
     assert found.name == "effb0"
     assert backbone_fingerprint(found.backbone) == backbone_fingerprint(full.backbone)
 
@@ -67,7 +67,7 @@ def test_short_names_of_the_zoo() -> None:
 )
 def test_names_that_there_are_not(model: str, message: str) -> None:
     with pytest.raises(UnknownName) as error:
-        load_named_model(model)
+        load_model(model)
     assert message in str(error.value)
     assert "teacher.source" not in str(error.value)
 
@@ -75,14 +75,14 @@ def test_names_that_there_are_not(model: str, message: str) -> None:
 def test_a_missing_file_is_looked_for_beside(tmp_path: Path) -> None:
     (tmp_path / "student.safetensors").touch()
     with pytest.raises(UnknownName, match=r"Did you mean 'student\.safetensors'"):
-        load_named_model(str(tmp_path / "studnt.safetensors"))
+        load_model(str(tmp_path / "studnt.safetensors"))
 
 
 def test_a_tag_without_weights_still_has_random_ones() -> None:
     name = "disco_effb0.disco_mocov2_r50_in1k"
     with pytest.raises(NotPublished, match="disco-zoo download"):
-        load_named_model(name)
-    assert load_named_model(name, pretrained=False).network == name
+        load_model(name)
+    assert load_model(name, pretrained=False).network == name
 
 
 def unreachable() -> Exception:
@@ -107,5 +107,5 @@ def test_what_timm_and_the_hub_say_becomes_one_line(
 
     monkeypatch.setattr(load, "create_for_any_size", fail)
     with pytest.raises(kind, match=message) as error:
-        load_named_model("resnet18")
+        load_model("resnet18")
     assert "\n" not in str(error.value)

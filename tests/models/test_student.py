@@ -25,7 +25,7 @@ from disco_zoo.models.student import (
 )
 from disco_zoo.models.teacher import load_teacher_source
 from disco_zoo.training.build import build_parts
-from disco_zoo.transforms.eval import normalise
+from disco_zoo.transforms.eval import normalize
 from disco_zoo.weights.convert.heads import head_module
 
 
@@ -106,7 +106,7 @@ def test_recalibrated_statistics_are_the_plain_average_over_batches() -> None:
     weights = {name: parameter.clone() for name, parameter in student.named_parameters()}
     recalibrate_batch_norm(student, iter(batches))
     with torch.no_grad():
-        maps = [student.backbone.conv(normalise(batch, MEAN, STD)) for batch in batches]
+        maps = [student.backbone.conv(normalize(batch, MEAN, STD)) for batch in batches]
     means = torch.stack([rows.mean(dim=(0, 2, 3)) for rows in maps])
     variances = torch.stack([rows.transpose(0, 1).flatten(1).var(dim=1, correction=1) for rows in maps])
     assert torch.allclose(student.backbone.bn.running_mean, means.mean(dim=0), atol=1e-5)

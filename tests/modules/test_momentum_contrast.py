@@ -17,7 +17,7 @@ from disco_zoo.core.distributed import gather_objects, gather_rows, mean_over_pr
 from disco_zoo.modules.momentum_contrast import (
     FeatureQueue,
     MomentumContrast,
-    RunningCentre,
+    RunningCenter,
     contrastive_loss,
     ema_update,
     projection_head,
@@ -161,7 +161,7 @@ def test_twin_starts_as_an_exact_copy_and_stays_in_the_mode_of_its_owner() -> No
 
 
 def test_running_centre_starts_at_the_first_mean_and_then_averages() -> None:
-    centre = RunningCentre(3, 0.75)
+    centre = RunningCenter(3, 0.75)
     first, second = torch.randn(5, 3) + 4, torch.randn(7, 3)
     centre.update(first)
     assert torch.allclose(centre.mean, first.mean(dim=0))
@@ -169,7 +169,7 @@ def test_running_centre_starts_at_the_first_mean_and_then_averages() -> None:
     expected = 0.75 * first.mean(dim=0) + 0.25 * second.mean(dim=0)
     assert torch.allclose(centre.mean, expected, atol=1e-6)
     assert torch.allclose(centre(first), first - expected, atol=1e-6)
-    restored = RunningCentre(3, 0.75)
+    restored = RunningCenter(3, 0.75)
     restored.load_state_dict(centre.state_dict())
     restored.update(first)
     assert torch.allclose(restored.mean, 0.75 * expected + 0.25 * first.mean(dim=0), atol=1e-6)
@@ -196,7 +196,7 @@ class Normalised(nn.Module):
 
 def work_on(rows: Tensor, steps: int) -> dict[str, Any]:
     """What one process does in the test of two: its rows (steps, b, 4) are its share of each joint batch."""
-    contrast, centre = linear_contrast(), RunningCentre(4, 0.5)
+    contrast, centre = linear_contrast(), RunningCenter(4, 0.5)
     online = copy.deepcopy(contrast.twin)
     losses = []
     for step in range(steps):

@@ -154,14 +154,14 @@ def test_points_have_the_colour_of_their_class(tmp_path, figures, no_tsne):
     plot_embedding_map(features, labels, None, tmp_path / "map.png", "a map")
     counts: dict[tuple[int, str], int] = {}
     for number, points in enumerate(figures[0].axes[0].collections):
-        for colour in points.get_facecolors():
-            key = (number, to_hex(colour))
+        for color in points.get_facecolors():
+            key = (number, to_hex(color))
             counts[key] = counts.get(key, 0) + 1
-    expected = {(label // 10, style.COLOURS[label % 10]): 5 for label in range(12)}
+    expected = {(label // 10, style.COLORS[label % 10]): 5 for label in range(12)}
     assert counts == expected
     handles = figures[0].legends[0].legend_handles
     assert [(h.get_marker(), h.get_color()) for h in handles] == [
-        (embedding_map.MARKERS[label // 10], style.COLOURS[label % 10]) for label in range(12)
+        (embedding_map.MARKERS[label // 10], style.COLORS[label % 10]) for label in range(12)
     ]
 
 

@@ -109,7 +109,7 @@ def test_ctrl_c_in_the_search_keeps_the_features_that_are_done(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(bags, "nearest_neighbours", interrupted)
+        patch.setattr(bags, "nearest_neighbors", interrupted)
         with pytest.raises(Interrupted, match=r"while preparing.*--resume$"):
             train(method_recipe("bingo"), data, tmp_path, steps=1)
     assert [path.name.split("_")[0] for path in (tmp_path / FOLDER).iterdir()] == ["backbone"]

@@ -14,7 +14,7 @@ from tiny_runs import toy_parquet, toy_recipe
 
 from disco_zoo.cli import main
 from disco_zoo.config.recipe import Recipe
-from disco_zoo.reproduce import job as reproduce
+from disco_zoo.reproduction import job as reproduce
 from disco_zoo.training.report import default_out
 
 pytestmark = pytest.mark.usefixtures("one_thread")

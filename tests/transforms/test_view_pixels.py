@@ -22,7 +22,7 @@ from disco_zoo.transforms.ops import RandomCrop, RandomJitter
 from disco_zoo.transforms.torch_draws import Draws
 from disco_zoo.transforms.view_recipes import VIEW_RECIPES, draw_view
 
-COLOURS = np.stack(np.meshgrid(*[np.arange(0, 256, 15)] * 3, indexing="ij"), axis=2).reshape(-1, 3).astype(np.uint8)
+COLORS = np.stack(np.meshgrid(*[np.arange(0, 256, 15)] * 3, indexing="ij"), axis=2).reshape(-1, 3).astype(np.uint8)
 NUM_VIEWS = 400
 
 
@@ -130,7 +130,7 @@ def test_pixels_are_those_of_the_plain_pipeline(recipe: str, size: int) -> None:
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
 def test_each_colour_is_as_in_pillow_for_all_colours(name: str, factor: float) -> None:
     ours = {"brightness": color.brightened, "contrast": color.contrasted, "saturation": color.saturated}[name]
-    expected = getattr(vision, f"adjust_{name}")(Image.fromarray(COLOURS[None]), factor)
+    expected = getattr(vision, f"adjust_{name}")(Image.fromarray(COLORS[None]), factor)
     found = np.rint(ours(planes(), factor))
     assert np.abs(found - planes(expected)).max() <= 1
 
@@ -141,12 +141,12 @@ def test_hues_turn_as_in_hsv_for_all_colours(turns: float) -> None:
     found = color.hue_turned(planes(), turns)
     expected = vision.adjust_hue(vision.to_dtype(torch.from_numpy(planes()), torch.float32) / 255, turns) * 255
     assert np.abs(found - expected.numpy()).max() <= 1.2
-    in_pillow = planes(vision.adjust_hue(Image.fromarray(COLOURS[None]), turns))
+    in_pillow = planes(vision.adjust_hue(Image.fromarray(COLORS[None]), turns))
     assert np.abs(color.hue_turned(planes(), int(255 * turns) / 255) - in_pillow).max() <= 6
 
 
 def planes(image: Image.Image | None = None) -> np.ndarray:
-    pixels = COLOURS[None] if image is None else np.asarray(image)
+    pixels = COLORS[None] if image is None else np.asarray(image)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1)).astype(np.float32)
 
 
@@ -229,8 +229,8 @@ def test_views_are_distributed_as_plain_ones(both: tuple[Tensor, Tensor], name: 
 
 
 def test_grey_and_areas_are_distributed_as_plain_ones(both: tuple[Tensor, Tensor]) -> None:
-    grey = [(views.std(dim=1).amax(dim=(1, 2)) == 0).float().mean().item() for views in both]
-    assert abs(grey[0] - grey[1]) < 4 * (0.2 * 0.8 * 2 / len(both[0])) ** 0.5
+    gray = [(views.std(dim=1).amax(dim=(1, 2)) == 0).float().mean().item() for views in both]
+    assert abs(gray[0] - gray[1]) < 4 * (0.2 * 0.8 * 2 / len(both[0])) ** 0.5
     plain, crop = v2.RandomResizedCrop(8, scale=(0.2, 1.0)), RandomCrop(8, (0.2, 1.0), (3 / 4, 4 / 3))
     with drawing_from("ours", 0):
         boxes = [crop.draw(Draws(), 500, 375) for _ in range(3000)]

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from disco_zoo.cli.options import DATA, DEVICE, JSON, SET, VIEW_WORKERS, chosen_device, default_workers, with_options
+from disco_zoo.cli.options import DATA, DEVICE, JSON, SET, VIEW_WORKERS, with_options
+from disco_zoo.core.launcher import chosen_device, default_workers
 
 if TYPE_CHECKING:
     from disco_zoo.teacher_cache.cache_dir import CacheFolder

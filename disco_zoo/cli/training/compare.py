@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from disco_zoo.cli.options import DEVICE, JSON, chosen_device, command_line, default_workers
+from disco_zoo.cli.options import DEVICE, JSON, command_line
+from disco_zoo.core.launcher import chosen_device, default_workers
 
 if TYPE_CHECKING:
     from disco_zoo.compare.comparison import Comparison

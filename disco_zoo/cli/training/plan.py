@@ -6,8 +6,9 @@ from typing import Any
 
 import click
 
-from disco_zoo.cli.options import DATA, DEVICE, JSON, SET, chosen_device
-from disco_zoo.plan.device_speeds import DEFAULT_UTILISATION, DEVICE_SPEEDS
+from disco_zoo.cli.options import DATA, DEVICE, JSON, SET
+from disco_zoo.core.launcher import chosen_device
+from disco_zoo.plan.device_speeds import DEFAULT_UTILIZATION, DEVICE_SPEEDS
 
 
 @click.command("plan")
@@ -25,7 +26,7 @@ from disco_zoo.plan.device_speeds import DEFAULT_UTILISATION, DEVICE_SPEEDS
 @click.option(
     "--utilisation",
     type=click.FloatRange(min=0, min_open=True, max=1),
-    default=DEFAULT_UTILISATION,
+    default=DEFAULT_UTILIZATION,
     show_default=True,
     help="Share of --device-tflops that dense networks reach; depthwise ones are taken to reach a seventh of it.",
 )

@@ -43,36 +43,13 @@ def _reproduce(
     workers: int | None,
     as_json: bool,
 ) -> int:
-    from disco_zoo.core.launcher import num_launched
-    from disco_zoo.data.open_source import open_source
-    from disco_zoo.errors import DiscoZooError, UnknownName
-    from disco_zoo.zoo.choice import choose_checkpoint
-
-    if num_launched() > 1:
-        raise DiscoZooError(
-            "reproduce trains, measures and judges in one process. On several: launch disco-zoo train RECIPE, then "
-            "disco-zoo evaluate its run folder"
-        )
-
-    try:
-        choice = choose_checkpoint(name, data)
-    except UnknownName:
-        if data is not None:
-            open_source(data)  # data that are not there are the likelier mistake, and told first
-        raise
     import json
 
-    from disco_zoo.reproduce.job import reproduce
-    from disco_zoo.reproduce.report import print_reproduction, write_reproduction
-    from disco_zoo.training.report import default_out
+    from disco_zoo.reproduction.report import print_reproduction
+    from disco_zoo.reproduction.reproduce import reproduce_into
 
     options = how_to_run(device=device, workers=workers, resume=resume, steps=steps)
-    folder = out or default_out(choice.checkpoint.name, steps)
-    rep = reproduce(choice, data=data, eval_data=eval_data, out=folder, overrides=overrides, seed=seed, options=options)
-    try:
-        write_reproduction(rep, options.command)
-    finally:
-        rep.folder.close()
+    rep = reproduce_into(out, name, data, eval_data, overrides, seed, options)
     if as_json:
         click.echo(json.dumps(rep.as_json()))
     else:

@@ -62,34 +62,15 @@ def _train(
 ) -> None:
     import json
 
-    from disco_zoo.core.distributed import peers
     from disco_zoo.core.launcher import was_restarted
-    from disco_zoo.training.report import finish_training
-    from disco_zoo.training.run import Run, open_data
-    from disco_zoo.training.run_folder import require_begun
+    from disco_zoo.training.train import train_into
 
     if start_only and (resume or steps is not None):
         raise click.UsageError("--start-only takes no steps: leave out --steps and --resume")
     folder = out or Path("runs") / recipe.name
-    checkpoint = folder / "checkpoint.pt"
     # A restarted command has the arguments of the first time, which did not say --resume.
-    resume = resume or (was_restarted() and checkpoint.is_file())
+    resume = resume or (was_restarted() and (folder / "checkpoint.pt").is_file())
     options = how_to_run(device=device, workers=workers, resume=resume, steps=0 if start_only else steps)
-    if resume:
-        require_begun(folder)
-    sources = open_data(recipe, data, eval_data)
-
-    def how_to_go_on() -> str:
-        if checkpoint.is_file():
-            return "The last checkpoint is kept; to go on, repeat the command with --resume"
-        return "There was no checkpoint yet; repeat the command"
-
-    with peers(how_to_go_on):
-        run = Run(recipe, sources, folder, options, label=recipe.name)
-        try:
-            run.train()
-            facts = finish_training(run)
-        finally:
-            run.close()
+    facts = train_into(folder, recipe, data, eval_data, options)
     if as_json and facts is not None:
         click.echo(json.dumps(facts))

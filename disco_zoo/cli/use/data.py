@@ -7,8 +7,9 @@ from pathlib import Path
 
 import click
 
-from disco_zoo.cli.options import JSON, READ_WORKERS, default_workers
+from disco_zoo.cli.options import JSON, READ_WORKERS
 from disco_zoo.cli.use import data_index
+from disco_zoo.core.launcher import default_workers
 
 
 @click.group("data")

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from disco_zoo.cli.options import DEVICE, JSON, chosen_device, default_workers
+from disco_zoo.cli.options import DEVICE, JSON
 
 
 @click.command("embed")
@@ -46,8 +46,10 @@ def command(images: tuple[str, ...], as_json: bool, **given: Any) -> None:
       disco-zoo embed list.txt --model resnet50.a1_in1k --out list.npy --half
     """
     from disco_zoo.core.console import console, duration
+    from disco_zoo.embedding.embed import embed_job
 
-    made = _job(images, given).run(resume=given["resume"], replace=given["yes"])
+    resume, write_over = given.pop("resume"), given.pop("yes")
+    made = embed_job(images, **given).run(resume=resume, replace=write_over)
     facts = made.facts
     for message in list((facts.unreadable or {}).values()):
         console.print(f"No row for {message}", soft_wrap=True, markup=False)
@@ -73,45 +75,4 @@ def command(images: tuple[str, ...], as_json: bool, **given: Any) -> None:
     click.echo(
         f"{made.path}: {made.num_rows} images × {facts.dims} numbers by {facts.model}{lost}; "
         f"{speed}, {duration(made.seconds)}"
-    )
-
-
-def _job(images: tuple[str, ...], given: dict[str, Any]) -> Any:
-    """All that can be wrong with what was typed is found here."""
-    from disco_zoo.data.image_list import data_of, open_images
-    from disco_zoo.embed.embedding_file import check_suffix
-    from disco_zoo.embed.facts import facts_of
-    from disco_zoo.embed.job import EmbedJob
-    from disco_zoo.errors import BadData, require
-    from disco_zoo.evaluation.subject import fit_to
-    from disco_zoo.models.load import load_named_model
-
-    check_suffix(given["out"])
-    if given["out"].suffix.lower() == ".parquet":
-        require("pyarrow", "train")
-    source = open_images(images, given["split"])
-    named = load_named_model(given["model"])
-    facts = facts_of(
-        named,
-        source,
-        data=data_of(images, source),
-        split=given["split"],
-        normalised=given["normalise"],
-        half=given["half"],
-        image_size=given["image_size"],
-        resize_size=given["resize_size"],
-    )
-    if facts.resize_size < facts.image_size:
-        raise BadData(f"--resize-size {facts.resize_size} is smaller than the crop of {facts.image_size} pixels")
-    fit_to(named.backbone, facts.image_size, given["model"])  # the fingerprint is of the weights as they came
-    workers = given["workers"]
-    return EmbedJob(
-        named,
-        source,
-        facts,
-        given["out"],
-        batch_size=given["batch_size"],
-        device=chosen_device(given["device"]),
-        workers=default_workers() if workers is None else workers,
-        limit=given["max_unreadable"],
     )

@@ -9,17 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from disco_zoo.cli.options import (
-    DEVICE,
-    EVAL_DATA,
-    JSON,
-    READ_WORKERS,
-    chosen_device,
-    command_line,
-    default_workers,
-    with_options,
-)
+from disco_zoo.cli.options import DEVICE, EVAL_DATA, JSON, READ_WORKERS, command_line, with_options
 from disco_zoo.cli.use.evaluate_table import table
+from disco_zoo.core.launcher import chosen_device, default_workers
 
 if TYPE_CHECKING:
     from disco_zoo.evaluation.evaluation import Evaluation

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from disco_zoo.cli.options import JSON, default_workers
+from disco_zoo.cli.options import JSON
 
 TABLE_PIXELS = 224
 
@@ -64,38 +64,27 @@ def command(models: tuple[str, ...], table: bool, as_json: bool, **given: Any) -
 
 
 def _export(model: str, given: dict[str, Any], as_json: bool) -> None:
-    from disco_zoo.export.compare import TOLERANCE
-    from disco_zoo.export.job import SUFFIXES, Format, export, plan_int8, require_all
-    from disco_zoo.export.subject import load_subject
+    from disco_zoo.exporting.export import export
 
-    out, int8 = given["out"], given["int8"]
-    by_name: Format = "torch" if out is not None and out.suffix == SUFFIXES["torch"] else "onnx"
-    kind: Format = given["kind"] or by_name
-    out = out or Path(f"{Path(model).stem if '/' in model else model}{SUFFIXES[kind]}".replace(":", "_"))
-    require_all(kind, out, int8, given["yes"])
-    images = ("data", "eval_data", "calibration", "max_images", "ranges")
-    plan = None if int8 is None else plan_int8(int8, **{name: given[name] for name in images})
-    subject = load_subject(model, **{name: given[name] for name in ("features", "image_size", "normalise_inside")})
-    tolerance = TOLERANCE if given["tolerance"] is None else given["tolerance"]
-    workers = default_workers() if given["workers"] is None else given["workers"]
-    made = export(subject, kind, out, tolerance=tolerance, int8=plan, workers=workers)
+    chosen = {key: value for key, value in given.items() if key not in ("yes", "rounds", "threads")}
+    made = export(model, write_over=given["yes"], **chosen)
     if as_json:
-        click.echo(json.dumps({**made.as_json(), **subject.facts()}))
+        click.echo(json.dumps(made.as_json()))
         return
-    facts = subject.facts()
+    facts = made.facts
     click.echo(f"{made.path}: {made.size_bytes / 1e6:.1f} MB, largest difference from PyTorch {made.difference:.1e}")
     click.echo(f"  takes {facts['input']}\n  gives {facts['output']}")
     if made.loss is not None and made.int8_bytes is not None:
-        click.echo(f"{made.int8_path}: {made.int8_bytes / 1e6:.1f} MB, int8 {int8}; {made.loss.describe()}")
+        click.echo(f"{made.int8_path}: {made.int8_bytes / 1e6:.1f} MB, int8 {given['int8']}; {made.loss.describe()}")
 
 
 def _table(models: tuple[str, ...], given: dict[str, Any], as_json: bool) -> None:
     from disco_zoo.core.environment import hardware_line, versions
     from disco_zoo.core.files import write_out
     from disco_zoo.errors import Interrupted
-    from disco_zoo.export.job import require_free
-    from disco_zoo.export.latency import Row, as_markdown, latency_rows
-    from disco_zoo.export.onnx_file import require_onnx
+    from disco_zoo.exporting.job import require_free
+    from disco_zoo.exporting.latency import Row, as_markdown, latency_rows
+    from disco_zoo.exporting.onnx_file import require_onnx
     from disco_zoo.zoo.catalog import load_catalog
 
     require_onnx()
@@ -128,12 +117,12 @@ def _table(models: tuple[str, ...], given: dict[str, Any], as_json: bool) -> Non
 def _subject_of_table(name: str, size: int) -> Any:
     """Random weights where they will do: time does not depend on them, and nobody should have to download them."""
     from disco_zoo.evaluation.subject import fit_to
-    from disco_zoo.export.subject import subject_of
-    from disco_zoo.models.load import load_named_model
+    from disco_zoo.exporting.subject import subject_of
+    from disco_zoo.models.load import load_model
     from disco_zoo.zoo.catalog import load_catalog
 
     is_its_weights = Path(name).expanduser().exists() or name in load_catalog().teachers
-    named = load_named_model(name, pretrained=is_its_weights)
+    named = load_model(name, pretrained=is_its_weights)
     fit_to(named.backbone, size, name)
     return subject_of(named, image_size=size)
 

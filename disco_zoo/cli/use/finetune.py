@@ -137,9 +137,9 @@ def _one(settings: Any, data: str, eval_data: str | None, folder: Path, options:
     import json
 
     from disco_zoo.tasks.finetune.report import summary_lines
-    from disco_zoo.tasks.finetune.run import finetune, open_labelled
+    from disco_zoo.tasks.finetune.run import finetune_into, open_labeled
 
-    facts = finetune(settings, open_labelled(data, eval_data), folder, options)
+    facts = finetune_into(settings, open_labeled(data, eval_data), folder, options)
     click.echo(json.dumps(facts) if as_json else "\n".join(summary_lines(facts, str(folder))))
 
 
@@ -157,9 +157,9 @@ def _several(plan: Any, data: str, eval_data: str | None, folder: Path, options:
         title_of,
         write_comparison,
     )
-    from disco_zoo.tasks.finetune.run import open_labelled
+    from disco_zoo.tasks.finetune.run import open_labeled
 
-    opened = open_labelled(data, eval_data)
+    opened = open_labeled(data, eval_data)
     cells = compare(plan, opened, folder, options)
     facts = write_comparison(cells, plan, opened, folder, options.command)
     if as_json:

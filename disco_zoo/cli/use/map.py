@@ -34,8 +34,8 @@ def command(embedding: Path, out: Path | None, method: Any, max_points: int, tit
       disco-zoo map photos.parquet
       disco-zoo map cifar10.parquet --out cifar10.png --method tsne --max-points 3000
     """
-    from disco_zoo.embed.embedding_file import EmbeddingFile
-    from disco_zoo.embed.map import draw_map
+    from disco_zoo.embedding.embedding_file import EmbeddingFile
+    from disco_zoo.embedding.map import draw_map
     from disco_zoo.errors import BadData, require
     from disco_zoo.plotting.projection import check_method
     from disco_zoo.plotting.style import require_picture

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from disco_zoo.cli.options import DEVICE, JSON, chosen_device
+from disco_zoo.cli.options import DEVICE, JSON
 
 
 @click.command("search")
@@ -37,29 +37,9 @@ def command(
       disco-zoo search cat.jpg dog.jpg --in photos.parquet -k 12 --html found.html
       disco-zoo search holiday/0007.jpg --in photos.parquet --json
     """
-    from disco_zoo.core.files import require_folder, write_out
-    from disco_zoo.embed.embedding_file import EmbeddingFile
-    from disco_zoo.embed.query import Pictures, resolve_queries
-    from disco_zoo.embed.results import Found, as_page, as_table
-    from disco_zoo.embed.results import as_json as to_json
-    from disco_zoo.embed.search import search
-    from disco_zoo.errors import CannotWrite, require
+    from disco_zoo.embedding.search import search
 
-    require("faiss", "train")
-    file = EmbeddingFile(embedding)
-    pictures = Pictures(file, images)
-    if page is not None:  # what cannot be written or shown is told before the search
-        if page.is_dir():
-            raise CannotWrite(f"{page} is a folder. Choose another name for --html")
-        require_folder(page.parent)
-        pictures.check()
-    queries = resolve_queries(query, file, pictures=pictures, model=model, device=chosen_device(device))
-    import numpy as np
-
-    hits = search(file, np.stack([one.vector for one in queries]), count, [one.own_row for one in queries])
-    found = [Found(one, nearest) for one, nearest in zip(queries, hits, strict=True)]
+    result = search(query, embedding, count, page=page, images=images, model=model, device=device)
     if page is not None:
-        text = as_page(file, found, pictures)
-        write_out(page, lambda partial: partial.write_text(text, encoding="utf-8"))
         click.echo(f"Wrote {page}.", err=True)
-    click.echo(json.dumps(to_json(file, found)) if as_json else as_table(file, found))
+    click.echo(json.dumps(result.as_json()) if as_json else result.as_table())

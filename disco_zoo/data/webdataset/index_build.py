@@ -216,7 +216,7 @@ class _Build:
 
     def finish(self, folder: str) -> None:
         """Number the labels, then write the facts, which make it an index."""
-        piece, names, shards = self._labelling()
+        piece, names, shards = self._labeling()
         known = self.words if piece == GIVEN else self.folders
         rank = None
         if names is not None:
@@ -231,7 +231,7 @@ class _Build:
         text = json.dumps(index_facts(folder, shards, names), ensure_ascii=True)
         write_whole(self.partial / FACTS_FILE, lambda partial: partial.write_text(text + "\n", encoding="utf-8"))
 
-    def _labelling(self) -> tuple[str, list[str] | None, list[Shard]]:
+    def _labeling(self) -> tuple[str, list[str] | None, list[Shard]]:
         """Which piece holds the labels, the names of the classes, and the shards with word of their labels.
 
         Labels that samples name count where any shard has them for all its images; else folders are classes, as in

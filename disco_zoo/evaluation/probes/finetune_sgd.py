@@ -23,7 +23,7 @@ from disco_zoo.evaluation.probes.result import LinearResult, Score, from_epochs
 from disco_zoo.evaluation.probes.settings import ProbeSettings, probe_settings
 from disco_zoo.models.frozen import backbone_fingerprint
 from disco_zoo.protocols.finetune import FinetuneProtocol
-from disco_zoo.transforms.eval import normalise
+from disco_zoo.transforms.eval import normalize
 
 
 def finetune_probe(
@@ -135,7 +135,7 @@ class _Tuning:
             self.classifier.bias.zero_()
         self.classifier.to(self.device)
         groups = [{"params": [*part.parameters()]} for part in (self.backbone, self.classifier)]
-        self.optimiser = torch.optim.SGD(groups, lr=1.0, momentum=protocol.momentum, weight_decay=protocol.weight_decay)
+        self.optimizer = torch.optim.SGD(groups, lr=1.0, momentum=protocol.momentum, weight_decay=protocol.weight_decay)
         self.scores: list[Score] = []
 
     def run(
@@ -167,7 +167,7 @@ class _Tuning:
 
     def _train_epoch(self, batches: ProbeBatches, epoch: int, done: int, total: int, progress: Progress | None) -> None:
         scale = self.settings.batch_size / 256 * self.protocol.decay(epoch, self.settings.epochs)
-        for group, rate in zip(self.optimiser.param_groups, self.rates, strict=True):
+        for group, rate in zip(self.optimizer.param_groups, self.rates, strict=True):
             group["lr"] = scale * rate
         self.backbone.train()
         for images, labels in batches.epoch(epoch):
@@ -178,13 +178,13 @@ class _Tuning:
                 progress(done, total)
 
     def _step(self, images: Tensor, labels: Tensor, epoch: int) -> None:
-        features = self.backbone(normalise(images.to(self.device), self.settings.mean, self.settings.std))
+        features = self.backbone(normalize(images.to(self.device), self.settings.mean, self.settings.std))
         loss = F.cross_entropy(self._scores(features), labels.to(self.device))
         if not torch.isfinite(loss):
             raise TrainingDiverged(f"Fine-tuning diverged in epoch {epoch + 1}. Type a smaller --lr.")
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         loss.backward()
-        self.optimiser.step()
+        self.optimizer.step()
 
     def _scores(self, features: Tensor) -> Tensor:
         logits: Tensor = self.classifier(F.normalize(features) if self.protocol.unit_features else features)
@@ -194,7 +194,7 @@ class _Tuning:
         return {
             "backbone": self.backbone.state_dict(),
             "classifier": self.classifier.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimiser": self.optimizer.state_dict(),
             "scores": self.scores,
         }
 
@@ -204,5 +204,5 @@ class _Tuning:
             return
         self.backbone.load_state_dict(state["backbone"], strict=True)
         self.classifier.load_state_dict(state["classifier"], strict=True)
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.optimizer.load_state_dict(state["optimiser"])
         self.scores = list(state["scores"])

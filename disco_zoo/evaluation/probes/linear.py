@@ -20,7 +20,7 @@ from disco_zoo.evaluation.accuracy import top1_top5
 from disco_zoo.evaluation.features import Features, Progress
 from disco_zoo.evaluation.probes.checkpoint import ProbeCheckpoint
 from disco_zoo.evaluation.probes.linear_sgd import FeatureTransform, train_linear_layers
-from disco_zoo.evaluation.probes.logistic import L2_GRID, choose_l2, fit_logistic_regression, logits, standardisation
+from disco_zoo.evaluation.probes.logistic import L2_GRID, choose_l2, fit_logistic_regression, logits, standardization
 from disco_zoo.evaluation.probes.result import LinearResult, from_epochs
 from disco_zoo.evaluation.probes.settings import ProbeSettings, probe_settings
 from disco_zoo.models.frozen import backbone_fingerprint
@@ -52,13 +52,13 @@ def linear_probe_on_features(
     if train.labels is None or test.labels is None:
         raise BadData("A linear probe needs labels for both the training and the test images.")
     num_classes = check_classes(train.labels, test.labels)
-    mean, std = standardisation(train.features)
-    standardised = (train.features - mean) / std
+    mean, std = standardization(train.features)
+    standardized = (train.features - mean) / std
     start: Tensor | None = None
     tried: dict[float, float] = {}
     if l2 is None:
-        l2, start, tried = choose_l2(standardised, train.labels, num_classes=num_classes, seed=seed, grid=grid)
-    classifier = fit_logistic_regression(standardised, train.labels, num_classes=num_classes, l2=l2, start=start)
+        l2, start, tried = choose_l2(standardized, train.labels, num_classes=num_classes, seed=seed, grid=grid)
+    classifier = fit_logistic_regression(standardized, train.labels, num_classes=num_classes, l2=l2, start=start)
     top1, top5 = top1_top5(logits((test.features - mean) / std, classifier), test.labels)
     settings = {
         "solver": "lbfgs",
@@ -207,7 +207,7 @@ class _Probe:
         test = self._features(self.test, 0, total)
         transform = TRANSFORMS.get(self.protocol.feature_normalisation, _unchanged)
         if needs_statistics:
-            transform = _l2_standardiser(self._features(self.train, len(self.test), total).features)
+            transform = _l2_standardizer(self._features(self.train, len(self.test), total).features)
         record = self._record() | {"base_lrs": list(base_lrs)}
         kept = None if checkpoint is None else (checkpoint, self._key(record, fingerprint))
         report = self.progress
@@ -265,7 +265,7 @@ def _unchanged(features: Tensor) -> Tensor:
 TRANSFORMS: dict[str, FeatureTransform] = {"l2": F.normalize}
 
 
-def _l2_standardiser(train: Tensor) -> FeatureTransform:
+def _l2_standardizer(train: Tensor) -> FeatureTransform:
     """CompRess: unit length, then mean 0 and variance 1 in each dimension of the training features (N, D)."""
     variance, mean = torch.var_mean(F.normalize(train), dim=0, correction=0)
     std = torch.sqrt(variance + 1e-5)

@@ -20,7 +20,7 @@ from disco_zoo.evaluation.probes.result import Score
 from disco_zoo.evaluation.probes.settings import ProbeSettings
 from disco_zoo.models.frozen import frozen, pooled
 from disco_zoo.protocols.linear import LinearProtocol
-from disco_zoo.transforms.eval import normalise
+from disco_zoo.transforms.eval import normalize
 
 FeatureTransform = Callable[[Tensor], Tensor]
 
@@ -68,7 +68,7 @@ def train_linear_layers(
             for layer in layers:
                 layer.begin(epoch)
             for images, labels in batches.epoch(epoch):
-                normalised = normalise(images.to(device), settings.mean, settings.std)
+                normalised = normalize(images.to(device), settings.mean, settings.std)
                 features = transform(pooled(backbone, normalised))
                 _step_all(layers, features, labels.to(device), epoch)
                 done += len(images)
@@ -91,7 +91,7 @@ class _Layer:
         weight = class_weight(num_classes, width, stream_generator("linear_layer", settings.seed))
         self.weight = weight.to(device).requires_grad_()
         self.bias = torch.zeros(num_classes, device=device).requires_grad_()
-        self.optimiser = torch.optim.SGD(
+        self.optimizer = torch.optim.SGD(
             [self.weight, self.bias], lr=1.0, momentum=protocol.momentum, weight_decay=protocol.weight_decay
         )
         self.base_lr, self.protocol, self.settings = base_lr, protocol, settings
@@ -100,7 +100,7 @@ class _Layer:
 
     def begin(self, epoch: int) -> None:
         """Set the rate of an epoch (from 0)."""
-        self.optimiser.param_groups[0]["lr"] = self.protocol.lr(
+        self.optimizer.param_groups[0]["lr"] = self.protocol.lr(
             epoch, batch_size=self.settings.batch_size, epochs=self.settings.epochs, base_lr=self.base_lr
         )
 
@@ -112,9 +112,9 @@ class _Layer:
             loss = F.cross_entropy(F.linear(features, self.weight, self.bias), labels)
         self.diverged = not bool(torch.isfinite(loss))
         if not self.diverged:
-            self.optimiser.zero_grad()
+            self.optimizer.zero_grad()
             loss.backward()
-            self.optimiser.step()
+            self.optimizer.step()
 
     def score(self, test_features: Tensor, test_labels: Tensor) -> None:
         if not self.diverged:
@@ -124,7 +124,7 @@ class _Layer:
         return {
             "weight": self.weight.detach().cpu(),
             "bias": self.bias.detach().cpu(),
-            "optimiser": self.optimiser.state_dict(),
+            "optimiser": self.optimizer.state_dict(),
             "diverged": self.diverged,
             "scores": self.scores,
         }
@@ -133,7 +133,7 @@ class _Layer:
         with torch.no_grad():
             self.weight.copy_(state["weight"])
             self.bias.copy_(state["bias"])
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.optimizer.load_state_dict(state["optimiser"])
         self.diverged, self.scores = state["diverged"], list(state["scores"])
 
 
@@ -142,7 +142,7 @@ def _step_all(layers: Sequence[_Layer], features: Tensor, labels: Tensor, epoch:
     for layer in layers:
         layer.step(features, labels)
     if all(layer.diverged for layer in layers):
-        rates = ", ".join(f"{layer.optimiser.param_groups[0]['lr']:g}" for layer in layers)
+        rates = ", ".join(f"{layer.optimizer.param_groups[0]['lr']:g}" for layer in layers)
         raise TrainingDiverged(f"The linear probe diverged in epoch {epoch + 1} at lr {rates}. Type a smaller --lr.")
 
 

@@ -21,7 +21,7 @@ CHOICE_ITERATIONS = 30
 VALIDATION_SHARE = 0.2
 
 
-def standardisation(features: Tensor) -> tuple[Tensor, Tensor]:
+def standardization(features: Tensor) -> tuple[Tensor, Tensor]:
     """Mean and standard deviation (D,) of the rows of (N, D); 1 where a feature is constant."""
     std, mean = torch.std_mean(features, dim=0, correction=0)
     return mean, torch.where(std > 1e-6 * (1 + mean.abs()), std, torch.ones_like(std))

@@ -17,7 +17,7 @@ from disco_zoo.core.random_streams import stream_seed
 from disco_zoo.core.safetensors_file import save_tensors
 from disco_zoo.errors import BadData, require, shown
 from disco_zoo.models.frozen import backbone_fingerprint
-from disco_zoo.models.load import load_named_model
+from disco_zoo.models.load import load_model
 from disco_zoo.tasks.detection.batches import TrainImages
 from disco_zoo.tasks.detection.data.annotations import AnnotatedSet
 from disco_zoo.tasks.detection.data.masks import EXTRA, has_outline
@@ -103,7 +103,7 @@ def run_detection(job: DetectionJob, out: Path, options: RunOptions) -> dict[str
         BadRunFolder, TrainingDiverged, Interrupted, BadData: see `TaskFolder` and `TaskTrainer`.
     """
     started = now()
-    named = load_named_model(job.model, pretrained=job.pretrained, seed=job.seed)
+    named = load_model(job.model, pretrained=job.pretrained, seed=job.seed)
     sha256 = backbone_fingerprint(named.backbone)
     # New layers and the training draw the same whatever the backbone has drawn: a random start compares with ours.
     torch.manual_seed(stream_seed("detection", job.seed))

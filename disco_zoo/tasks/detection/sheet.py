@@ -13,7 +13,7 @@ from PIL import Image
 from disco_zoo.data.orientation import as_annotated
 from disco_zoo.data.source_image import to_rgb
 from disco_zoo.errors import require
-from disco_zoo.plotting.style import COLOURS, drawing
+from disco_zoo.plotting.style import COLORS, drawing
 from disco_zoo.tasks.detection.data.annotations import AnnotatedImage, AnnotatedSet
 from disco_zoo.tasks.detection.data.masks import EXTRA
 
@@ -62,14 +62,14 @@ def _draw(axis: Any, image: AnnotatedImage, found: Mapping[str, Any], names: Seq
     certain = [n for n, score in enumerate(found["scores"].tolist()) if score >= min_score][::-1]
     shown = np.asarray(pixels)
     for number in certain if found.get("rles") else ():
-        shown = _tinted(shown, found["rles"][number], COLOURS[(int(found["labels"][number]) - 1) % len(COLOURS)])
+        shown = _tinted(shown, found["rles"][number], COLORS[(int(found["labels"][number]) - 1) % len(COLORS)])
     axis.imshow(shown, interpolation="nearest")
     for instance in image.instances:
         _rectangle(axis, instance.box, "white", "--")
     for number in certain:
         label, box = int(found["labels"][number]) - 1, found["boxes"][number].tolist()
-        colour = COLOURS[label % len(COLOURS)]
-        _rectangle(axis, box, colour, "-")
+        color = COLORS[label % len(COLORS)]
+        _rectangle(axis, box, color, "-")
         axis.text(
             box[0],
             box[1],
@@ -78,25 +78,25 @@ def _draw(axis: Any, image: AnnotatedImage, found: Mapping[str, Any], names: Seq
             color="white",
             verticalalignment="bottom",
             clip_on=True,
-            bbox={"facecolor": colour, "edgecolor": "none", "pad": 1},
+            bbox={"facecolor": color, "edgecolor": "none", "pad": 1},
         )
 
 
-def _rectangle(axis: Any, box: Sequence[float], colour: str, style: str) -> None:
+def _rectangle(axis: Any, box: Sequence[float], color: str, style: str) -> None:
     patches = require("matplotlib.patches", EXTRA)
     x1, y1, x2, y2 = box
     # Pixel n covers n - 0.5 to n + 0.5 on matplotlib's axis.
     axis.add_patch(
         patches.Rectangle(
-            (x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor=colour, linestyle=style, linewidth=1.6
+            (x1 - 0.5, y1 - 0.5), x2 - x1, y2 - y1, fill=False, edgecolor=color, linestyle=style, linewidth=1.6
         )
     )
 
 
-def _tinted(pixels: Any, rle: dict[str, Any], colour: str) -> Any:
+def _tinted(pixels: Any, rle: dict[str, Any], color: str) -> Any:
     coding = require("faster_coco_eval.core.mask", EXTRA)
     inside = coding.decode(rle).astype(bool)
-    tint = np.array([int(colour[n : n + 2], 16) for n in (1, 3, 5)])
+    tint = np.array([int(color[n : n + 2], 16) for n in (1, 3, 5)])
     tinted = pixels.copy()
     tinted[inside] = (0.5 * tinted[inside] + 0.5 * tint).astype(np.uint8)
     return tinted

@@ -23,7 +23,7 @@ def class_names_of(train: ImageSource, test: ImageSource | None) -> tuple[str, .
     for source in (train, test):
         if source is not None:
             require_index(source, "fine-tuning")
-            _require_all_labelled(source)
+            _require_all_labeled(source)
     labels = require_labels(train, "fine-tuning")
     names = tuple(train.class_names or map(str, range(max(labels) + 1)))
     _refuse_missing(names, set(labels), train, "training")
@@ -83,7 +83,7 @@ def _refuse_missing(names: Sequence[str], found: set[int], source: ImageSource, 
         )
 
 
-def _require_all_labelled(source: ImageSource) -> None:
-    unlabelled = sum(label < 0 for label in require_labels(source, "fine-tuning"))
-    if unlabelled:
-        raise BadData(f"{unlabelled} of the {len(source)} images of {source.name} have no label. Leave them out.")
+def _require_all_labeled(source: ImageSource) -> None:
+    unlabeled = sum(label < 0 for label in require_labels(source, "fine-tuning"))
+    if unlabeled:
+        raise BadData(f"{unlabeled} of the {len(source)} images of {source.name} have no label. Leave them out.")

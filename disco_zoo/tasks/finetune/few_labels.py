@@ -12,7 +12,7 @@ from disco_zoo.core.claimed_dir import read_json
 from disco_zoo.core.console import console
 from disco_zoo.errors import BadRecipe, BadRunFolder
 from disco_zoo.tasks.finetune.folder import FACTS, SETTINGS, difference
-from disco_zoo.tasks.finetune.run import LabelledData, finetune, training_split
+from disco_zoo.tasks.finetune.run import LabeledData, finetune_into, training_split
 from disco_zoo.tasks.finetune.settings import FinetuneSettings
 from disco_zoo.tasks.finetune.start import build_start
 from disco_zoo.training.run import RunOptions
@@ -91,7 +91,7 @@ def make_plan(settings: FinetuneSettings, fews: Sequence[int], seeds: Sequence[i
     return Plan(settings, tuple(sorted(fews)) or (settings.few,), tuple(seeds) or (settings.seed,), compare_untrained)
 
 
-def compare(plan: Plan, data: LabelledData, out: Path, options: RunOptions) -> list[Cell]:
+def compare(plan: Plan, data: LabeledData, out: Path, options: RunOptions) -> list[Cell]:
     """Make all runs that are not made yet, each in a folder below `out`; its classifier stays, its checkpoint goes.
 
     Raises:
@@ -126,7 +126,7 @@ def paired_difference(pretrained: Cell, random: Cell) -> tuple[float, float | No
     return statistics.fmean(gains), statistics.stdev(gains) if len(gains) > 1 else None
 
 
-def _check_all(plan: Plan, data: LabelledData) -> None:
+def _check_all(plan: Plan, data: LabeledData) -> None:
     """Find what the last run would fail on before the first one starts."""
     for few in plan.fews:
         training_split(plan.settings_of(few, PRETRAINED, plan.seeds[0]), data)
@@ -134,7 +134,7 @@ def _check_all(plan: Plan, data: LabelledData) -> None:
         build_start(plan.settings_of(plan.fews[0], start, plan.seeds[0]), data.names)
 
 
-def _one_run(settings: FinetuneSettings, data: LabelledData, folder: Path, options: RunOptions) -> dict[str, Any]:
+def _one_run(settings: FinetuneSettings, data: LabeledData, folder: Path, options: RunOptions) -> dict[str, Any]:
     facts = read_json(folder / FACTS)
     if facts.get("finished"):
         train, _ = training_split(settings, data)
@@ -144,7 +144,7 @@ def _one_run(settings: FinetuneSettings, data: LabelledData, folder: Path, optio
                 f"{folder} holds a run of other settings ({odd or 'other images'}). Choose another --out"
             )
         return facts
-    facts = finetune(settings, data, folder, replace(options, resume=(folder / SETTINGS).is_file()))
+    facts = finetune_into(settings, data, folder, replace(options, resume=(folder / SETTINGS).is_file()))
     if facts["finished"]:
         (folder / "checkpoint.pt").unlink(missing_ok=True)
     return facts

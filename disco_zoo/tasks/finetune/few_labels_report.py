@@ -10,14 +10,14 @@ from disco_zoo.core.checkpoint import write_atomically
 from disco_zoo.core.claimed_dir import write_json
 from disco_zoo.core.console import duration
 from disco_zoo.core.environment import hardware_line
-from disco_zoo.plotting.style import COLOURS, drawing
+from disco_zoo.plotting.style import COLORS, drawing
 from disco_zoo.tasks.finetune.few_labels import PRETRAINED, RANDOM, Cell, Plan, paired_difference
-from disco_zoo.tasks.finetune.run import LabelledData, shown_model
+from disco_zoo.tasks.finetune.run import LabeledData, shown_model
 
 HEADER = ("images a class", "start", "top-1, %", "training a run")
 
 
-def write_comparison(cells: Sequence[Cell], plan: Plan, data: LabelledData, out: Path, command: str) -> dict[str, Any]:
+def write_comparison(cells: Sequence[Cell], plan: Plan, data: LabeledData, out: Path, command: str) -> dict[str, Any]:
     """Write few_labels.json, report.md and the picture into `out`; return what the JSON holds."""
     facts = {
         "model": shown_model(plan.settings.model),
@@ -74,11 +74,11 @@ def plot_few_labels(cells: Sequence[Cell], num_classes: int, path: Path, title: 
         axis = figure.subplots()
         for number, start in enumerate(dict.fromkeys(cell.start for cell in cells)):
             mine = [cell for cell in cells if cell.start == start]
-            colour, places = COLOURS[number], [fews.index(cell.few) for cell in mine]
-            axis.plot(places, [cell.mean for cell in mine], color=colour, marker="_", markersize=14, label=start)
+            color, places = COLORS[number], [fews.index(cell.few) for cell in mine]
+            axis.plot(places, [cell.mean for cell in mine], color=color, marker="_", markersize=14, label=start)
             for place, cell in zip(places, mine, strict=True):
-                axis.scatter([place] * len(cell.top1), cell.top1, s=18, color=colour, alpha=0.6, linewidths=0, zorder=3)
-        axis.axhline(100 / num_classes, color=COLOURS[8], linestyle=":", linewidth=1.2, label="chance")
+                axis.scatter([place] * len(cell.top1), cell.top1, s=18, color=color, alpha=0.6, linewidths=0, zorder=3)
+        axis.axhline(100 / num_classes, color=COLORS[8], linestyle=":", linewidth=1.2, label="chance")
         axis.set_xticks(range(len(fews)), [str(few or "all") for few in fews])
         axis.set(xlabel="training images a class", ylabel="top-1 accuracy (%)", xlim=(-0.4, len(fews) - 0.6))
         axis.set_ylim(bottom=0)

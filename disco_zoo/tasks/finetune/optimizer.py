@@ -13,7 +13,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from disco_zoo.tasks.finetune.settings import FinetuneSettings
 
 
-def build_optimiser(network: nn.Module, settings: FinetuneSettings) -> torch.optim.Optimizer:
+def build_optimizer(network: nn.Module, settings: FinetuneSettings) -> torch.optim.Optimizer:
     """AdamW over all that learns; each group carries its share of the rate as `lr_scale`.
 
     The layers are timm's (`group_matcher`): layer l of L, counted from the input, has lr · decay^(L - l), and the
@@ -33,9 +33,9 @@ def build_optimiser(network: nn.Module, settings: FinetuneSettings) -> torch.opt
     return torch.optim.AdamW(groups, lr=settings.lr)
 
 
-def set_rate(optimiser: torch.optim.Optimizer, lr: float) -> None:
+def set_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
     """Give each group its share of `lr`."""
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         group["lr"] = lr * group["lr_scale"]
 
 

@@ -31,7 +31,7 @@ from disco_zoo.training.run import RunOptions
 
 
 @dataclass(frozen=True)
-class LabelledData:
+class LabeledData:
     """Images whose labels mean the same.
 
     Attributes:
@@ -45,17 +45,17 @@ class LabelledData:
     names: tuple[str, ...]
 
 
-def open_labelled(data: str, eval_data: str | None = None) -> LabelledData:
+def open_labeled(data: str, eval_data: str | None = None) -> LabeledData:
     """Open images to fine-tune on, and the test images beside them where there are any.
 
     Raises:
         BadData: they cannot be read, or no classifier can be trained or measured on them.
     """
     train, test = open_source(data, "train"), open_test_beside(data, eval_data)
-    return LabelledData(train, test, class_names_of(train, test))
+    return LabeledData(train, test, class_names_of(train, test))
 
 
-def finetune(settings: FinetuneSettings, data: LabelledData, path: Path, options: RunOptions) -> dict[str, Any]:
+def finetune_into(settings: FinetuneSettings, data: LabeledData, path: Path, options: RunOptions) -> dict[str, Any]:
     """Train, or go on with `options.resume`; leave classifier, figures and report in `path`.
 
     Returns:
@@ -93,7 +93,7 @@ def finetune(settings: FinetuneSettings, data: LabelledData, path: Path, options
     return facts
 
 
-def training_split(settings: FinetuneSettings, data: LabelledData) -> tuple[ImageSource, ImageSource | None]:
+def training_split(settings: FinetuneSettings, data: LabeledData) -> tuple[ImageSource, ImageSource | None]:
     """The images that train and the ones that choose, by the settings.
 
     Raises:
@@ -134,7 +134,7 @@ def _leave(folder: FinetuneFolder, trainer: FinetuneTrainer, facts: dict[str, An
 def _facts(
     trainer: FinetuneTrainer,
     start: Start,
-    data: LabelledData,
+    data: LabeledData,
     test: ImageSource | None,
     scores: Scores | None,
     options: RunOptions,

@@ -15,7 +15,7 @@ from disco_zoo.errors import DiscoZooError
 from disco_zoo.evaluation.accuracy import class_weight
 from disco_zoo.evaluation.subject import fit_to
 from disco_zoo.models.classifier_dir import Classifier, find_classifier_folder, read_classifier
-from disco_zoo.models.load import NamedModel, load_named_model
+from disco_zoo.models.load import NamedModel, load_model
 from disco_zoo.tasks.finetune.classes import require_same_labels
 from disco_zoo.tasks.finetune.optimizer import classifiers
 from disco_zoo.tasks.finetune.settings import FinetuneSettings
@@ -53,7 +53,7 @@ def build_start(settings: FinetuneSettings, names: Sequence[str]) -> Start:
             require_same_labels(settings.model, classifier.label_names, names)
             return Start(_at_size(classifier, settings), continues=True)
     else:
-        named = load_named_model(settings.model, pretrained=not settings.untrained, seed=settings.seed)
+        named = load_model(settings.model, pretrained=not settings.untrained, seed=settings.seed)
         classifier = _without_head(named)
     _give_head(classifier.network, len(names), settings.seed)
     return Start(_at_size(replace(classifier, label_names=tuple(names)), settings), continues=False)

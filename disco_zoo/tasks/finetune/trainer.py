@@ -22,12 +22,12 @@ from disco_zoo.models.classifier_dir import Classifier
 from disco_zoo.tasks.finetune.batches import StepBatches, TrainingViews, mixed, training_loader, training_view
 from disco_zoo.tasks.finetune.classes import balanced_weights
 from disco_zoo.tasks.finetune.folder import FinetuneFolder
-from disco_zoo.tasks.finetune.optimizer import build_optimiser, set_modes, set_rate
+from disco_zoo.tasks.finetune.optimizer import build_optimizer, set_modes, set_rate
 from disco_zoo.tasks.finetune.scoring import Scores, score
 from disco_zoo.tasks.finetune.settings import FinetuneSettings, steps_per_epoch
 from disco_zoo.training.monitoring.metric_logger import MetricLogger
 from disco_zoo.training.optim import lr_at
-from disco_zoo.transforms.eval import normalise
+from disco_zoo.transforms.eval import normalize
 
 LOGGED_STEPS = 200  # of a whole run
 
@@ -83,7 +83,7 @@ class FinetuneTrainer:
         self.num_classes = len(classifier.label_names)
         self.steps_per_epoch = steps_per_epoch(len(train), settings.batch_size)
         self.total_steps = settings.epochs * self.steps_per_epoch
-        self.optimiser = build_optimiser(classifier.network, settings)
+        self.optimizer = build_optimizer(classifier.network, settings)
         balanced = settings.class_weights == "balanced"
         self.weights = balanced_weights(train.labels, self.num_classes).to(self.device) if balanced else None
         self.progress = Progress()
@@ -162,9 +162,9 @@ class FinetuneTrainer:
         """One step on uint8 images (B, 3, S, S) and labels int64 (B,); the loss."""
         settings, classifier = self.settings, self.classifier
         set_modes(classifier.network, settings)
-        set_rate(self.optimiser, self.lr)
+        set_rate(self.optimizer, self.lr)
         inputs, shares = mixed(
-            normalise(images, classifier.mean, classifier.std),
+            normalize(images, classifier.mean, classifier.std),
             labels,
             self.num_classes,
             mixup=settings.mixup,
@@ -182,9 +182,9 @@ class FinetuneTrainer:
                 f"the loss is {value} at step {self.progress.step} with lr {self.lr:.3g}. "
                 f"Start again with --set lr={self.settings.optim.base_lr / 3:.2g} and another --out"
             )
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         loss.backward()
-        self.optimiser.step()
+        self.optimizer.step()
         return value
 
     def _judge(self, step: int, metrics: MetricLogger) -> None:
@@ -217,7 +217,7 @@ class FinetuneTrainer:
             "progress": vars(self.progress).copy(),
             "network": self.classifier.network.state_dict(),
             "best": self._best,
-            "optimiser": self.optimiser.state_dict(),
+            "optimiser": self.optimizer.state_dict(),
             "random": random_state(),
         }
         save_checkpoint(self.folder.checkpoint, state)
@@ -231,7 +231,7 @@ class FinetuneTrainer:
             )
         self.classifier.network.load_state_dict(state["network"], strict=True)
         self._best = state["best"]
-        self.optimiser.load_state_dict(state["optimiser"])
+        self.optimizer.load_state_dict(state["optimiser"])
         self.progress = Progress(**state["progress"])
         restore_random_state(state["random"])
 

@@ -10,7 +10,7 @@ from torch.nn import functional as F
 
 from disco_zoo.networks.feature_maps import PYRAMID_STRIDES, FeatureMaps, map_strides
 from disco_zoo.tasks.segmentation.settings import SegmentationSettings
-from disco_zoo.transforms.eval import normalise
+from disco_zoo.transforms.eval import normalize
 
 SIZE_STEP = 32  # of the input, in pixels: every backbone's coarsest stride divides it
 
@@ -55,7 +55,7 @@ class LinearSegmenter(nn.Module):
         H and W are multiples of 32.
         """
         with torch.no_grad():
-            maps = self.maps(normalise(images, self.mean, self.std))
+            maps = self.maps(normalize(images, self.mean, self.std))
             size = maps[0].shape[-2:]
             joined = torch.cat([_to_size(one, size) for one in maps], dim=1)
         scores: Tensor = self.head(joined)

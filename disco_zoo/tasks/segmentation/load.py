@@ -15,7 +15,7 @@ from torch import Tensor
 from disco_zoo.data.source_image import to_rgb
 from disco_zoo.errors import BadCheckpoint, BadRunFolder
 from disco_zoo.models.frozen import backbone_fingerprint, frozen
-from disco_zoo.models.load import load_named_model
+from disco_zoo.models.load import load_model
 from disco_zoo.tasks.segmentation.data import opened
 from disco_zoo.tasks.segmentation.head import LinearSegmenter
 from disco_zoo.tasks.segmentation.measure import predict
@@ -63,7 +63,7 @@ def load_segmenter(folder: str | Path, device: torch.device | str = "cpu") -> Se
     wanted = SegmentationSettings.model_validate_json(json.dumps(own))
     with torch.random.fork_rng(devices=[]):
         # Random weights are those of the run, too.
-        named = load_named_model(facts["model"], pretrained=facts["pretrained"], seed=facts["seed"])
+        named = load_model(facts["model"], pretrained=facts["pretrained"], seed=facts["seed"])
         if backbone_fingerprint(named.backbone) != facts["backbone_sha256"]:
             raise BadRunFolder(f"{folder} holds a head for other weights than {facts['model']} has now.")
         network = LinearSegmenter(

@@ -19,7 +19,7 @@ from disco_zoo.core.random_streams import stream_seed
 from disco_zoo.core.safetensors_file import save_tensors
 from disco_zoo.errors import require
 from disco_zoo.models.frozen import backbone_fingerprint
-from disco_zoo.models.load import load_named_model
+from disco_zoo.models.load import load_model
 from disco_zoo.plotting.style import plot_curves
 from disco_zoo.tasks.segmentation.batches import CroppedImages, train_loader
 from disco_zoo.tasks.segmentation.data import IGNORED, MaskedSet
@@ -72,7 +72,7 @@ def run_segmentation(job: SegmentationJob, out: Path, options: RunOptions) -> di
     """
     require("matplotlib", "train")
     started = now()
-    named = load_named_model(job.model, pretrained=job.pretrained, seed=job.seed)
+    named = load_model(job.model, pretrained=job.pretrained, seed=job.seed)
     sha256 = backbone_fingerprint(named.backbone)
     # New layers and the training draw the same whatever the backbone has drawn: a random start compares with ours.
     torch.manual_seed(stream_seed("segmentation", job.seed))

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from disco_zoo.errors import require
 from disco_zoo.models.frozen import frozen
-from disco_zoo.plotting.style import COLOURS, drawing
+from disco_zoo.plotting.style import COLORS, drawing
 from disco_zoo.tasks.segmentation.data import IGNORED, MaskedSet
 from disco_zoo.tasks.segmentation.head import LinearSegmenter
 from disco_zoo.tasks.segmentation.measure import predict
@@ -33,7 +33,7 @@ def draw_masks(
         axes = figure.subplots(3, len(spread), squeeze=False)
         for column, number in enumerate(spread):
             truth, found = masked.mask(number), predict(segmenter, masked.image(number), image_size)
-            rows = [np.asarray(masked.image(number)), coloured(truth), coloured(found)]
+            rows = [np.asarray(masked.image(number)), colored(truth), colored(found)]
             for axis, pixels in zip(axes[:, column], rows, strict=True):
                 axis.imshow(pixels, interpolation="nearest")
                 axis.set(xticks=[], yticks=[])
@@ -43,20 +43,20 @@ def draw_masks(
     return [int(number) for number in spread]
 
 
-def coloured(classes: Tensor) -> Any:
+def colored(classes: Tensor) -> Any:
     """RGB uint8 (H, W, 3) of class numbers (H, W): 0 is light grey, others have the plots' colours, 255 is white."""
     palette = np.full((IGNORED + 1, 3), 255, dtype=np.uint8)
     for label in range(IGNORED):
-        palette[label] = [int(_colour(label)[n : n + 2], 16) for n in (1, 3, 5)]
+        palette[label] = [int(_color(label)[n : n + 2], 16) for n in (1, 3, 5)]
     return palette[classes.numpy()]
 
 
-def _colour(label: int) -> str:
-    return "#dddddd" if label == 0 else COLOURS[(label - 1) % len(COLOURS)]
+def _color(label: int) -> str:
+    return "#dddddd" if label == 0 else COLORS[(label - 1) % len(COLORS)]
 
 
 def _legend(figure: Any, names: Sequence[str]) -> None:
     patches = require("matplotlib.patches", "train")
-    shown = names[: len(COLOURS) + 1]
-    handles = [patches.Patch(color=_colour(label), label=name) for label, name in enumerate(shown)]
+    shown = names[: len(COLORS) + 1]
+    handles = [patches.Patch(color=_color(label), label=name) for label, name in enumerate(shown)]
     figure.legend(handles=handles, loc="outside lower center", ncols=6, frameon=False)

@@ -18,7 +18,7 @@ from disco_zoo.core.random_streams import stream_generator
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.streaming.source import StreamSource
 from disco_zoo.data.unreadable import load_or_replace
-from disco_zoo.evaluation.representation_quality import centred_cosine, effective_rank, linear_cka, rank_bound
+from disco_zoo.evaluation.representation_quality import centered_cosine, effective_rank, linear_cka, rank_bound
 from disco_zoo.methods.base import Method
 from disco_zoo.models.frozen import frozen
 from disco_zoo.training.stream_training import shuffled_images
@@ -173,5 +173,5 @@ def _figures(rows: Mapping[str, Tensor]) -> dict[str, float]:
     if "teacher" in rows:
         figures["cka"] = linear_cka(rows["student"], rows["teacher"])
     if "compared" in rows:
-        figures["cosine"] = centred_cosine(rows["compared"], rows["with"])
+        figures["cosine"] = centered_cosine(rows["compared"], rows["with"])
     return {name: round(value, 4) for name, value in figures.items()}

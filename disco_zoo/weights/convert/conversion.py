@@ -18,7 +18,7 @@ from disco_zoo.errors import BadCheckpoint, WrongNetwork
 from disco_zoo.weights.convert.heads import head_module, head_widths
 from disco_zoo.weights.convert.key_maps import Naming, listed, naming_of
 from disco_zoo.weights.convert.layouts import Contents, only_tensors, sort_out
-from disco_zoo.weights.convert.networks import feature_dim, recognise_network
+from disco_zoo.weights.convert.networks import feature_dim, recognize_network
 from disco_zoo.weights.convert.reading import read_container, shown
 from disco_zoo.weights.convert.run_folders import WEIGHTS, read_run_facts
 
@@ -94,7 +94,7 @@ def _converted(path: Path, contents: Contents, wanted: str | None) -> Converted:
         raise BadCheckpoint(f"{origin}: no network of the zoo has {listed(contents.encoder) or 'no tensors'}")
     on_top = [key for key in contents.encoder if key.startswith((*naming.heads, *naming.classifiers))]
     backbone = naming.to_timm({k: v for k, v in contents.encoder.items() if k not in set(on_top)}, origin)
-    network = recognise_network(naming, layout.name, backbone, wanted, origin)
+    network = recognize_network(naming, layout.name, backbone, wanted, origin)
     head, left_out = _head(contents, naming, on_top, origin)
     _check_head(head, network, feature_dim(backbone), origin)
     if contents.queue is not None:

@@ -30,7 +30,7 @@ _SAME_TENSORS = {
 _LAYOUTS_OF_TIMMS_NETWORKS = ("moco", "disco", "swav")
 
 
-def recognise_network(
+def recognize_network(
     naming: Naming, layout: str, backbone: Mapping[str, Tensor], wanted: str | None, origin: str
 ) -> str:
     """The timm name of the network that computes from these tensors what their authors' code did.

@@ -184,7 +184,7 @@ def _one_line(repo: str, folder: Path) -> Iterator[None]:
 
 def _reason(error: Exception, repo: str) -> str | None:
     """What is wrong and what to do first; None for an error that is no failed request."""
-    organisation = repo.split("/")[0]
+    organization = repo.split("/")[0]
     if type(error) is RuntimeError and isinstance(error.__cause__, Exception):  # from a thread that uploads one file
         error = error.__cause__
     status = getattr(getattr(error, "response", None), "status_code", None)
@@ -195,9 +195,9 @@ def _reason(error: Exception, repo: str) -> str | None:
     if status == 401:
         return "The Hub refuses your token (401): expired or mistyped. Type: hf auth login"
     if status == 403:
-        return f"Your token may not write to {organisation} (403). Give it write access there, or choose another --to"
+        return f"Your token may not write to {organization} (403). Give it write access there, or choose another --to"
     if status == 404:
-        return f"Your token cannot see {repo} (404). Give it access to {organisation}, or choose another --to"
+        return f"Your token cannot see {repo} (404). Give it access to {organization}, or choose another --to"
     if status == 412:
         return f"Somebody else committed to {repo} meanwhile (412); their commit stands. Look at {repo_url(repo)}"
     if status == 429:

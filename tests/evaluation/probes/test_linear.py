@@ -148,15 +148,15 @@ def test_sgd_equals_a_plain_torch_loop(monkeypatch):
     with torch.no_grad():
         layer.weight.normal_(0.0, 0.01, generator=stream_generator("linear_layer", 5))
         layer.bias.zero_()
-    optimiser = torch.optim.SGD(layer.parameters(), lr=0.0, momentum=0.9, weight_decay=1e-6)
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.0, momentum=0.9, weight_decay=1e-6)
     step = 0
     for epoch in range(3):
-        optimiser.param_groups[0]["lr"] = 0.3 * 10 / 256 * 0.5 * (1 + math.cos(math.pi * epoch / 3))
+        optimizer.param_groups[0]["lr"] = 0.3 * 10 / 256 * 0.5 * (1 + math.cos(math.pi * epoch / 3))
         order = torch.randperm(24, generator=stream_generator("linear_order", 5, epoch))
         for batch in order.split(10):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             F.cross_entropy(layer(train.features[batch]), train.labels[batch]).backward()
-            optimiser.step()
+            optimizer.step()
             torch.testing.assert_close(seen[step][0], layer.weight.detach())
             torch.testing.assert_close(seen[step][1], layer.bias.detach())
             step += 1

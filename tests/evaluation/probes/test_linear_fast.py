@@ -15,7 +15,7 @@ from disco_zoo.errors import BadData
 from disco_zoo.evaluation.accuracy import top1_top5
 from disco_zoo.evaluation.features import Features
 from disco_zoo.evaluation.probes.linear import linear_probe_on_features
-from disco_zoo.evaluation.probes.logistic import choose_l2, fit_logistic_regression, standardisation
+from disco_zoo.evaluation.probes.logistic import choose_l2, fit_logistic_regression, standardization
 
 
 def blobs(num: int, *, spread: float, seed: int, classes: int = 7, width: int = 12) -> Features:
@@ -44,7 +44,7 @@ def test_features_that_say_nothing_give_chance():
 )
 def test_fit_equals_scikit_learn(l2, dtype, gradient_tolerance, tolerance):
     train = blobs(210, spread=4.0, seed=0)
-    mean, std = standardisation(train.features)
+    mean, std = standardization(train.features)
     features = ((train.features - mean) / std).to(dtype)
     classifier = fit_logistic_regression(
         features,
@@ -89,7 +89,7 @@ def test_the_gradient_at_the_solution_is_zero():
 
 def test_the_penalty_is_chosen_on_held_out_images():
     train = blobs(420, spread=6.0, seed=0, width=60)
-    mean, std = standardisation(train.features)
+    mean, std = standardization(train.features)
     l2, classifier, tried = choose_l2((train.features - mean) / std, train.labels, num_classes=7, seed=0)
     assert tried[l2] == max(tried.values())
     assert classifier.shape == (7, 61)

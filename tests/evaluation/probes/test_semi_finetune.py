@@ -25,7 +25,7 @@ from disco_zoo.protocols.finetune import (
     TRANSFER_FINETUNE_PROTOCOLS,
     finetune_protocol,
 )
-from disco_zoo.transforms.eval import eval_transform, normalise
+from disco_zoo.transforms.eval import eval_transform, normalize
 from disco_zoo.transforms.view_recipes import OfWholeImage
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -63,22 +63,22 @@ def test_it_equals_a_plain_torch_loop(monkeypatch):
         {"params": backbone.parameters(), "lr": 0.02 * 10 / 256},
         {"params": layer.parameters(), "lr": 5 * 10 / 256},
     ]
-    optimiser = torch.optim.SGD(groups, momentum=0.9)
+    optimizer = torch.optim.SGD(groups, momentum=0.9)
 
     def images(source):
         pixels = torch.stack([eval_transform(16)(source.image(i)) for i in range(len(source))])
-        return normalise(pixels, (0.5,) * 3, (0.5,) * 3)
+        return normalize(pixels, (0.5,) * 3, (0.5,) * 3)
 
     train, test, expected = images(TRAIN), images(TEST), []
     for epoch in range(3):
         if epoch == 2:  # milestones 12 and 16 of 20 epochs are 1.8 and 2.4 of 3
-            for group in optimiser.param_groups:
+            for group in optimizer.param_groups:
                 group["lr"] *= 0.2
         backbone.train()
         for batch in torch.randperm(24, generator=stream_generator("linear_order", 5, epoch)).split(10):
-            optimiser.zero_grad()
+            optimizer.zero_grad()
             F.cross_entropy(layer(backbone(train[batch])), torch.tensor(TRAIN.labels)[batch]).backward()
-            optimiser.step()
+            optimizer.step()
         with torch.no_grad():
             scores = layer(backbone.eval()(test))
         expected.append(100 * (scores.argmax(1) == torch.tensor(TEST.labels)).float().mean().item())

@@ -14,12 +14,12 @@ from disco_zoo.errors import BadData, BadRecipe, BadRunFolder
 from disco_zoo.tasks.finetune import few_labels
 from disco_zoo.tasks.finetune.few_labels import PRETRAINED, RANDOM, Cell, Plan, compare, make_plan, paired_difference
 from disco_zoo.tasks.finetune.few_labels_report import difference_lines, plot_few_labels, table_rows, write_comparison
-from disco_zoo.tasks.finetune.run import LabelledData
+from disco_zoo.tasks.finetune.run import LabeledData
 from disco_zoo.training.run import RunOptions
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> LabelledData:
+def data(tmp_path_factory: pytest.TempPathFactory) -> LabeledData:
     return toy_data(tmp_path_factory.mktemp("toy"))
 
 
@@ -81,7 +81,7 @@ class Fake:
         self.asked: list[tuple[int | None, bool, int]] = []
         self.images: dict[tuple[int | None, bool, int], str] = {}
 
-    def __call__(self, settings: Any, data: LabelledData, folder: Path, options: RunOptions) -> dict[str, Any]:
+    def __call__(self, settings: Any, data: LabeledData, folder: Path, options: RunOptions) -> dict[str, Any]:
         train, _ = few_labels.training_split(settings, data)
         key = (settings.few, settings.untrained, settings.seed)
         self.asked.append(key)
@@ -102,7 +102,7 @@ class Fake:
 @pytest.fixture
 def fake(monkeypatch: pytest.MonkeyPatch) -> Fake:
     fake = Fake()
-    monkeypatch.setattr(few_labels, "finetune", fake)
+    monkeypatch.setattr(few_labels, "finetune_into", fake)
     monkeypatch.setattr(few_labels, "build_start", lambda *_: None)
     return fake
 
@@ -111,7 +111,7 @@ def plan_of(**changes: Any) -> Plan:
     return make_plan(toy_settings(untrained=False, **changes), [2, 4], [0, 1], True)
 
 
-def test_both_starts_see_the_same_images_and_each_seed_others(fake: Fake, data: LabelledData, tmp_path: Path) -> None:
+def test_both_starts_see_the_same_images_and_each_seed_others(fake: Fake, data: LabeledData, tmp_path: Path) -> None:
     cells = compare(plan_of(), data, tmp_path, RunOptions())
     assert len(fake.asked) == 8
     for few in (2, 4):
@@ -127,7 +127,7 @@ def test_both_starts_see_the_same_images_and_each_seed_others(fake: Fake, data: 
 
 
 def test_resume_makes_only_the_missing_runs_and_refuses_other_settings(
-    fake: Fake, data: LabelledData, tmp_path: Path
+    fake: Fake, data: LabeledData, tmp_path: Path
 ) -> None:
     whole = compare(plan_of(), data, tmp_path, RunOptions())
     lost = tmp_path / "4-a-class/random-start/seed-1"
@@ -145,14 +145,14 @@ def test_resume_makes_only_the_missing_runs_and_refuses_other_settings(
         compare(plan_of(), data, tmp_path / "none", RunOptions(resume=True))
 
 
-def test_too_few_images_are_told_before_the_first_run(fake: Fake, data: LabelledData, tmp_path: Path) -> None:
+def test_too_few_images_are_told_before_the_first_run(fake: Fake, data: LabeledData, tmp_path: Path) -> None:
     plan = make_plan(toy_settings(untrained=False), [2, 9], [0], True)
     with pytest.raises(BadData, match="fewer than 9"):
         compare(plan, data, tmp_path, RunOptions())
     assert fake.asked == []
 
 
-def test_comparison_leaves_json_report_and_picture(data: LabelledData, tmp_path: Path) -> None:
+def test_comparison_leaves_json_report_and_picture(data: LabeledData, tmp_path: Path) -> None:
     facts = write_comparison(
         CELLS, make_plan(toy_settings(untrained=False), [2], [0, 1, 2], True), data, tmp_path, "cmd"
     )

@@ -29,7 +29,7 @@ from disco_zoo.models.classifier_dir import (
     write_classifier,
 )
 from disco_zoo.tasks.finetune.start import build_start
-from disco_zoo.transforms.eval import eval_transform, normalise
+from disco_zoo.transforms.eval import eval_transform, normalize
 
 NAMES = ("cat", "dog", "owl")
 
@@ -72,7 +72,7 @@ def test_timms_transform_sees_the_pixels_that_were_measured(shape: tuple[int, in
     pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
     image = Image.fromarray(pixels)
     ours = eval_transform(classifier.image_size, classifier.resize_size)(image)[None]
-    expected = normalise(ours, classifier.mean, classifier.std)[0]
+    expected = normalize(ours, classifier.mean, classifier.std)[0]
     assert torch.allclose(transform(image), expected, atol=1e-5)
 
 

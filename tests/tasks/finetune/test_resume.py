@@ -13,7 +13,7 @@ from finetune_makers import checkpoint_of, run_finetune, tensors_of, toy_data, t
 from tiny_runs import differences
 
 from disco_zoo.errors import BadRunFolder, Interrupted
-from disco_zoo.tasks.finetune.run import LabelledData
+from disco_zoo.tasks.finetune.run import LabeledData
 from disco_zoo.tasks.finetune.trainer import FinetuneTrainer
 from disco_zoo.training.monitoring.metric_logger import read_metrics
 
@@ -21,12 +21,12 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> LabelledData:
+def data(tmp_path_factory: pytest.TempPathFactory) -> LabeledData:
     return toy_data(tmp_path_factory.mktemp("toy"))
 
 
 @pytest.fixture(scope="module")
-def finished(data: LabelledData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def finished(data: LabeledData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("finished")
     train(toy_settings(), data, folder)
     return folder
@@ -39,7 +39,7 @@ RESUMED: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def straight(data: LabelledData, tmp_path_factory: pytest.TempPathFactory) -> dict[str, FinetuneTrainer]:
+def straight(data: LabeledData, tmp_path_factory: pytest.TempPathFactory) -> dict[str, FinetuneTrainer]:
     folder = tmp_path_factory.mktemp("straight")
     return {name: train(toy_settings(**changes), data, folder / name) for name, changes in RESUMED.items()}
 
@@ -47,7 +47,7 @@ def straight(data: LabelledData, tmp_path_factory: pytest.TempPathFactory) -> di
 @pytest.mark.parametrize("name", RESUMED)
 @pytest.mark.parametrize("stop", [2, 3, 4, 5])  # an epoch has 4 steps, with held-out images 3
 def test_resumed_run_equals_straight_run_bit_by_bit(
-    name: str, stop: int, data: LabelledData, straight: dict[str, FinetuneTrainer], tmp_path: Path
+    name: str, stop: int, data: LabeledData, straight: dict[str, FinetuneTrainer], tmp_path: Path
 ) -> None:
     settings = toy_settings(**RESUMED[name])
     half = train(settings, data, tmp_path, steps=stop, workers=1 if stop == 2 else 0)
@@ -60,9 +60,7 @@ def test_resumed_run_equals_straight_run_bit_by_bit(
     assert read_metrics(tmp_path) == read_metrics(straight[name].folder.path)
 
 
-def test_dropout_matters_in_these_runs(
-    data: LabelledData, straight: dict[str, FinetuneTrainer], tmp_path: Path
-) -> None:
+def test_dropout_matters_in_these_runs(data: LabeledData, straight: dict[str, FinetuneTrainer], tmp_path: Path) -> None:
     """If the random state were not restored, the test above would see it."""
     settings = toy_settings(**RESUMED["dropout_mix_strong"])
     train(settings, data, tmp_path, steps=3)
@@ -74,7 +72,7 @@ def test_dropout_matters_in_these_runs(
 
 
 def test_what_ran_before_in_this_process_does_not_change_a_run(
-    data: LabelledData, straight: dict[str, FinetuneTrainer], tmp_path: Path
+    data: LabeledData, straight: dict[str, FinetuneTrainer], tmp_path: Path
 ) -> None:
     torch.manual_seed(1234)
     train(toy_settings(**RESUMED["dropout_mix_strong"]), data, tmp_path)
@@ -82,7 +80,7 @@ def test_what_ran_before_in_this_process_does_not_change_a_run(
 
 
 def test_power_failure_loses_nothing_but_the_steps_since_the_checkpoint(
-    data: LabelledData, straight: dict[str, FinetuneTrainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: LabeledData, straight: dict[str, FinetuneTrainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = toy_settings(**RESUMED["dropout_mix_strong"], checkpoint_every_steps=2)
     step = FinetuneTrainer._step
@@ -104,7 +102,7 @@ def test_power_failure_loses_nothing_but_the_steps_since_the_checkpoint(
 
 
 def test_interrupt_finishes_the_step_and_saves(
-    data: LabelledData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: LabeledData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     step = FinetuneTrainer._step
 
@@ -124,14 +122,14 @@ def test_interrupt_finishes_the_step_and_saves(
     [({"lr": 0.5}, "lr: 0.001 there, 0.5 here"), ({"seed": 3}, "seed: 0 there, 3 here")],
 )
 def test_resume_with_other_settings_is_refused(
-    changes: dict[str, Any], words: str, data: LabelledData, finished: Path
+    changes: dict[str, Any], words: str, data: LabeledData, finished: Path
 ) -> None:
     with pytest.raises(BadRunFolder, match=words):
         run_finetune(toy_settings(**changes), data, finished, resume=True)
 
 
 def test_folder_of_a_run_is_not_overwritten_nor_resumed_on_other_images(
-    data: LabelledData, finished: Path, tmp_path: Path
+    data: LabeledData, finished: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(BadRunFolder, match="already holds a run"):
         run_finetune(toy_settings(), data, finished)

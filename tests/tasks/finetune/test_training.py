@@ -20,8 +20,8 @@ from torchvision.transforms import v2
 
 from disco_zoo.core.random_streams import stream_generator
 from disco_zoo.errors import BadData, TrainingDiverged
-from disco_zoo.tasks.finetune.optimizer import build_optimiser, set_modes
-from disco_zoo.tasks.finetune.run import LabelledData, finetune
+from disco_zoo.tasks.finetune.optimizer import build_optimizer, set_modes
+from disco_zoo.tasks.finetune.run import LabeledData, finetune_into
 from disco_zoo.tasks.finetune.start import build_start
 from disco_zoo.tasks.finetune.trainer import FinetuneTrainer
 from disco_zoo.training.monitoring.metric_logger import read_metrics
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def data(tmp_path_factory: pytest.TempPathFactory) -> LabelledData:
+def data(tmp_path_factory: pytest.TempPathFactory) -> LabeledData:
     return toy_data(tmp_path_factory.mktemp("toy"))
 
 
@@ -51,7 +51,7 @@ def plain_rates(network: Any, decay: float) -> dict[str, float]:
     return shares
 
 
-def plain_training(settings: Any, data: LabelledData) -> tuple[dict[str, torch.Tensor], list[float]]:
+def plain_training(settings: Any, data: LabeledData) -> tuple[dict[str, torch.Tensor], list[float]]:
     """The same training in plain PyTorch, written from the description alone."""
     network = build_start(settings, data.names).classifier.network
     shares = plain_rates(network, settings.layer_decay)
@@ -59,7 +59,7 @@ def plain_training(settings: Any, data: LabelledData) -> tuple[dict[str, torch.T
         {"params": [p], "weight_decay": settings.weight_decay if p.ndim > 1 else 0.0, "share": shares[name]}
         for name, p in network.named_parameters()
     ]
-    optimiser = torch.optim.AdamW(groups, lr=1.0)
+    optimizer = torch.optim.AdamW(groups, lr=1.0)
     look = v2.Compose([v2.Resize(37, antialias=True), v2.CenterCrop(32), v2.PILToTensor()])
     labels = torch.tensor(data.train.labels)
     weights = torch.tensor([len(labels) / (3 * int((labels == k).sum())) for k in range(3)])
@@ -75,16 +75,16 @@ def plain_training(settings: Any, data: LabelledData) -> tuple[dict[str, torch.T
         loss = -(smooth * weights * logs).sum() / len(rows)
         warm = 0.25 * per_epoch * 2
         share = (step + 1) / warm if step < warm else 0.5 * (1 + math.cos(math.pi * (step - warm) / (total - warm)))
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = settings.lr * share * group["share"]
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         losses.append(loss.item())
     return network.state_dict(), losses
 
 
-def test_training_equals_a_plain_loop(data: LabelledData, tmp_path: Path) -> None:
+def test_training_equals_a_plain_loop(data: LabeledData, tmp_path: Path) -> None:
     settings = toy_settings(
         augment="none", layer_decay=0.5, class_weights="balanced", label_smoothing=0.2, lr=0.003, warmup=0.25
     )
@@ -106,29 +106,29 @@ def test_training_equals_a_plain_loop(data: LabelledData, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("model", ["test_efficientnet", "test_resnet", "test_vit", "test_convnext"])
-def test_layer_decay_gives_the_head_the_full_rate_and_the_stem_the_least(model: str, data: LabelledData) -> None:
+def test_layer_decay_gives_the_head_the_full_rate_and_the_stem_the_least(model: str, data: LabeledData) -> None:
     settings = toy_settings(model, layer_decay=0.5).resolved(26)
     network: Any = build_start(settings, data.names).classifier.network
-    optimiser = build_optimiser(network, settings)
-    scale = {id(p): group["lr_scale"] for group in optimiser.param_groups for p in group["params"]}
+    optimizer = build_optimizer(network, settings)
+    scale = {id(p): group["lr_scale"] for group in optimizer.param_groups for p in group["params"]}
     assert len(scale) == len([*network.parameters()])
     assert scale[id(network.get_classifier().weight)] == 1.0
     first = next(p for name, p in network.named_parameters() if p.ndim == 4)
     assert scale[id(first)] == min(scale.values()) < 0.1
-    decay = {id(p): group["weight_decay"] for group in optimiser.param_groups for p in group["params"]}
+    decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
     assert all(decay[id(p)] == 0 for p in network.parameters() if p.ndim <= 1)
     assert decay[id(network.get_classifier().weight)] == settings.weight_decay
 
 
 @pytest.fixture(scope="module")
-def classifier_folder(data: LabelledData, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def classifier_folder(data: LabeledData, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("base") / "run"
     run_finetune(toy_settings(), data, folder)
     return folder
 
 
 def test_head_only_leaves_every_other_tensor_as_it_was(
-    data: LabelledData, classifier_folder: Path, tmp_path: Path
+    data: LabeledData, classifier_folder: Path, tmp_path: Path
 ) -> None:
     settings = toy_settings(str(classifier_folder), untrained=False, head_only=True, new_head=True)
     trainer = make_trainer(settings, data, tmp_path)
@@ -139,7 +139,7 @@ def test_head_only_leaves_every_other_tensor_as_it_was(
     assert changed == {"classifier.weight", "classifier.bias"}
 
 
-def test_batch_norm_eval_keeps_its_statistics_while_its_weights_learn(data: LabelledData, tmp_path: Path) -> None:
+def test_batch_norm_eval_keeps_its_statistics_while_its_weights_learn(data: LabeledData, tmp_path: Path) -> None:
     trainer = make_trainer(toy_settings(batch_norm="eval"), data, tmp_path)
     before = tensors_of(trainer.classifier)
     trainer.train()
@@ -148,14 +148,14 @@ def test_batch_norm_eval_keeps_its_statistics_while_its_weights_learn(data: Labe
     assert {key for key in before if "running" in key or "num_batches" in key} == same
 
 
-def test_modes_are_set_again_after_an_evaluation(data: LabelledData) -> None:
+def test_modes_are_set_again_after_an_evaluation(data: LabeledData) -> None:
     network: Any = build_start(toy_settings(), data.names).classifier.network
     network.eval()
     set_modes(network, toy_settings())
     assert all(module.training for module in network.modules())
 
 
-def test_random_starts_and_heads_come_from_the_seed_alone(data: LabelledData) -> None:
+def test_random_starts_and_heads_come_from_the_seed_alone(data: LabeledData) -> None:
     def start(seed: int) -> dict[str, torch.Tensor]:
         return tensors_of(build_start(toy_settings(seed=seed), data.names).classifier)
 
@@ -205,7 +205,7 @@ class Told:
 
 
 def test_best_epoch_is_kept_and_patience_stops(
-    data: LabelledData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: LabeledData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = Told([10, 60, 50, 60, 40, 99])
     monkeypatch.setattr("disco_zoo.tasks.finetune.trainer.score", told)
@@ -230,7 +230,7 @@ def test_test_images_choose_nothing(tmp_path: Path) -> None:
     data = toy_data(tmp_path / "data", num_train=40)
     settings = toy_settings(val_fraction=0.25)
     trained = train(settings, data, tmp_path / "with")
-    run_finetune(settings, LabelledData(data.train, None, data.names), tmp_path / "without")
+    run_finetune(settings, LabeledData(data.train, None, data.names), tmp_path / "without")
     assert differences(load_file(tmp_path / "without/model/model.safetensors"), tensors_of(trained.classifier)) == []
     facts = json.loads((tmp_path / "without/run.json").read_text())
     assert facts["measured_on"] == "held-out"
@@ -240,7 +240,7 @@ def test_test_images_choose_nothing(tmp_path: Path) -> None:
 # --- what can go wrong ---
 
 
-def test_diverged_loss_is_told_with_a_smaller_rate(data: LabelledData, tmp_path: Path) -> None:
+def test_diverged_loss_is_told_with_a_smaller_rate(data: LabeledData, tmp_path: Path) -> None:
     with pytest.raises(TrainingDiverged, match=r"--set lr=[0-9.e+]+ and another --out"):
         train(toy_settings(lr=1e30, warmup=0.0, epochs=5), data, tmp_path)
 
@@ -256,7 +256,7 @@ def test_unreadable_images_are_replaced_counted_and_listed(tmp_path: Path) -> No
 def test_unreadable_held_out_images_are_told(tmp_path: Path) -> None:
     data = toy_data(tmp_path / "data")
     broken = toy_data(tmp_path / "broken", num_train=12, broken=(2,)).train
-    facts = run_finetune(toy_settings(), LabelledData(data.train, broken, data.names), tmp_path / "run")
+    facts = run_finetune(toy_settings(), LabeledData(data.train, broken, data.names), tmp_path / "run")
     assert facts["figures"]["num_images"] == 11
     assert "left out as unreadable: 1 test images" in (tmp_path / "run/report.md").read_text()
 
@@ -272,4 +272,4 @@ def test_too_many_unreadable_images_stop_the_run(tmp_path: Path) -> None:
 def test_one_image_a_class_cannot_be_held_out_from(tmp_path: Path) -> None:
     data = toy_data(tmp_path / "data", num_train=3)
     with pytest.raises(BadData, match="--set val_fraction=0"):
-        finetune(toy_settings(val_fraction=0.5), data, tmp_path / "run", RunOptions())
+        finetune_into(toy_settings(val_fraction=0.5), data, tmp_path / "run", RunOptions())

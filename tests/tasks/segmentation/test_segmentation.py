@@ -110,23 +110,23 @@ def test_a_photo_is_turned_as_its_mask_sees_it(data: Path) -> None:
     path = data / "train/images/3.png"
     for size, seen in (((60, 80), (60, 80)), ((80, 60), (80, 60))):
         Image.new("RGB", (80, 60)).save(path, exif=exif)
-        grey(data / "train/masks/3.png", 1, size)
+        gray(data / "train/masks/3.png", 1, size)
         train, _, _ = check_masks(*open_masked_pair(str(data)))
         assert train.image([image for image, _ in train.pairs].index(path)).size == seen
 
 
-def grey(path: Path, value: int, size: tuple[int, int] = (SIZE, SIZE)) -> None:
+def gray(path: Path, value: int, size: tuple[int, int] = (SIZE, SIZE)) -> None:
     Image.new("L", size, value).save(path)
 
 
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
-        (lambda d: [grey(p, 0) for p in (d / "train/masks").iterdir()], "have 1 class: at least two are needed"),
-        (lambda d: [grey(p, 255) for p in (d / "train/masks").iterdir()], "have 0 class"),
-        (lambda d: grey(d / "train/masks/3.png", 9), "have class 9, but only 4 classes have a name"),
-        (lambda d: ((d / "classes.txt").unlink(), grey(d / "val/masks/1.png", 9)), "have class 9, which those of"),
-        (lambda d: grey(d / "train/masks/3.png", 0, (10, 12)), "has 64 × 64 pixels, .*3.png 10 × 12"),
+        (lambda d: [gray(p, 0) for p in (d / "train/masks").iterdir()], "have 1 class: at least two are needed"),
+        (lambda d: [gray(p, 255) for p in (d / "train/masks").iterdir()], "have 0 class"),
+        (lambda d: gray(d / "train/masks/3.png", 9), "have class 9, but only 4 classes have a name"),
+        (lambda d: ((d / "classes.txt").unlink(), gray(d / "val/masks/1.png", 9)), "have class 9, which those of"),
+        (lambda d: gray(d / "train/masks/3.png", 0, (10, 12)), "has 64 × 64 pixels, .*3.png 10 × 12"),
         (lambda d: (d / "train/masks/3.png").unlink(), "has no mask for 1 of 12 images. First: 3.png"),
         (lambda d: Image.new("RGB", (SIZE, SIZE)).save(d / "train/masks/3.png"), "is a picture in colours .RGB."),
         (lambda d: (d / "val/masks/1.png").write_text("x"), "1.png is unreadable"),
@@ -134,7 +134,7 @@ def grey(path: Path, value: int, size: tuple[int, int] = (SIZE, SIZE)) -> None:
         (lambda d: [p.unlink() for p in (d / "train/images").iterdir()], "holds no images"),
         (lambda d: (d / "train").rename(d / "trian"), "has no images with masks. Expected: images . masks"),
         (lambda d: Image.new("L", (SIZE, SIZE)).save(d / "train/masks/3.png", format="JPEG"), "is a JPEG, which blurs"),
-        (lambda d: [grey(p, 255 * (n % 2)) for n, p in enumerate((d / "train/masks").iterdir())], "write it as 1"),
+        (lambda d: [gray(p, 255 * (n % 2)) for n, p in enumerate((d / "train/masks").iterdir())], "write it as 1"),
     ],
 )
 def test_faults_are_found_before_the_training(change: Callable[[Path], Any], expected: str, data: Path) -> None:

@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 
 from disco_zoo.config.recipe import Recipe
 from disco_zoo.data.dataset import ImageSource
-from disco_zoo.evaluation.representation_quality import centred_cosine, effective_rank, linear_cka
+from disco_zoo.evaluation.representation_quality import centered_cosine, effective_rank, linear_cka
 from disco_zoo.methods import METHODS
 from disco_zoo.training.build import build_parts
 from disco_zoo.training.monitoring.health_report import health_records
@@ -63,7 +63,7 @@ def test_figures_are_of_the_test_images_under_eval(data: Path) -> None:
         "embedding_rank_bound": 12,
         "teacher_rank_bound": 12,
         "cka": pytest.approx(linear_cka(features, targets), abs=1e-3),
-        "cosine": pytest.approx(centred_cosine(embeddings, targets), abs=1e-3),
+        "cosine": pytest.approx(centered_cosine(embeddings, targets), abs=1e-3),
         "settled": False,
     }
 

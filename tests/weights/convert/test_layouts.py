@@ -18,7 +18,7 @@ from torch import Tensor
 from disco_zoo.errors import BadCheckpoint, WrongNetwork
 from disco_zoo.networks.variants import backbone_shapes
 from disco_zoo.weights.convert import key_maps, read_checkpoint
-from disco_zoo.weights.convert.networks import recognise_network
+from disco_zoo.weights.convert.networks import recognize_network
 
 State = dict[str, Tensor]
 Q = "module.encoder_q."
@@ -100,7 +100,7 @@ def test_what_is_left_out_is_said(name: str, dropped: list[str], tmp_path: Path)
 )
 def test_resnets_are_told_apart(network: str) -> None:
     tensors = {key: torch.empty(shape, device="meta") for key, shape in backbone_shapes(network).items()}
-    assert recognise_network(key_maps.RESNET, "moco", tensors, None, "x") == network
+    assert recognize_network(key_maps.RESNET, "moco", tensors, None, "x") == network
 
 
 def test_the_files_name_and_its_arch_say_nothing(tmp_path: Path, state: State) -> None:

@@ -1,0 +1,93 @@
+"""Rows of a frozen backbone, batch after batch, in one pass through the images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional as F
+from torch.utils.data import DataLoader, Dataset
+
+from disco_zoo.core.interrupts import leave_interrupts_to_parent
+from disco_zoo.data.dataset import ImageSource
+from disco_zoo.embedding.facts import EmbeddingFacts
+from disco_zoo.errors import DiscoZooError, UnreadableImage
+from disco_zoo.models.frozen import frozen, pooled
+from disco_zoo.models.load import NamedModel
+from disco_zoo.transforms.eval import eval_transform, normalize
+
+_Item = tuple[Tensor | None, int, str]
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Rows (b, D) of the images `indices`, and what was wrong with the others of the batch, by index."""
+
+    rows: Tensor
+    indices: list[int]
+    unreadable: dict[int, str]
+
+
+class _Images(Dataset[_Item]):
+    def __init__(self, source: ImageSource, transform: Callable[[Image.Image], Tensor]) -> None:
+        self.source, self.transform = source, transform
+
+    def __getitem__(self, index: int) -> _Item:
+        try:
+            return self.transform(self.source.image(index)), index, ""
+        except UnreadableImage as error:
+            return None, index, str(error)
+
+
+def _as_it_is(items: list[_Item]) -> list[_Item]:
+    return items
+
+
+def embedded_batches(
+    named: NamedModel,
+    source: ImageSource,
+    facts: EmbeddingFacts,
+    batches: Sequence[Sequence[int]],
+    *,
+    device: torch.device | str = "cpu",
+    workers: int = 0,
+) -> Iterator[Batch]:
+    """Embed `batches` of image numbers under the facts' input size, normalisation and number type.
+
+    A row depends on its own batch alone, so a resumed pass over the rest gives the same bits.
+
+    Raises:
+        DiscoZooError: the backbone gives no vectors, or some that are not finite or do not fit half precision.
+    """
+    loader = DataLoader(
+        _Images(source, eval_transform(facts.image_size, facts.resize_size)),
+        batch_sampler=[list(batch) for batch in batches],
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        worker_init_fn=leave_interrupts_to_parent,
+        # Without one of its own the loader draws its workers' seed from the global generator.
+        generator=torch.Generator().manual_seed(0),
+    )
+    with frozen(named.backbone, device):
+        for items in loader:
+            images = [image for image, _, _ in items if image is not None]
+            rows = torch.empty(0, 0)
+            if images:
+                views = normalize(torch.stack(images).to(device), facts.mean, facts.std)
+                rows = _finish(pooled(named.backbone, views).cpu(), facts)
+            indices = [index for image, index, _ in items if image is not None]
+            yield Batch(rows, indices, {index: message for image, index, message in items if image is None})
+
+
+def _finish(rows: Tensor, facts: EmbeddingFacts) -> Tensor:
+    if facts.normalised:
+        rows = F.normalize(rows, dim=1)
+    if facts.number_type == "float32":
+        return rows
+    rows = rows.half()
+    if not torch.isfinite(rows).all():
+        raise DiscoZooError("The features are too large for half precision. Leave out --half, or add --normalise")
+    return rows

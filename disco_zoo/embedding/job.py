@@ -1,0 +1,191 @@
+"""Embed a whole source into one file: in parts that survive an interruption, joined at the end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from disco_zoo.core.console import StepProgress
+from disco_zoo.core.interrupts import InterruptFlag
+from disco_zoo.data.dataset import ImageSource
+from disco_zoo.data.image_list import name_of
+from disco_zoo.data.unreadable import UnreadableTally, unreadable_limit
+from disco_zoo.embedding.batches import Batch, embedded_batches
+from disco_zoo.embedding.embedding_file import EmbeddingFile, Piece, check_suffix, write_embedding
+from disco_zoo.embedding.facts import EmbeddingFacts
+from disco_zoo.embedding.parts import Parts
+from disco_zoo.errors import BadData, BadRunFolder, CannotWrite, Interrupted
+from disco_zoo.models.load import NamedModel
+
+PART_IMAGES = 2048  # an interruption loses at most so many
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What a command made.
+
+    Attributes:
+        num_rows: images embedded; `num_before` of all images had been seen before a --resume.
+        images_per_s: over the images of this command, None where none was left.
+    """
+
+    path: Path
+    facts: EmbeddingFacts
+    num_rows: int
+    num_before: int
+    seconds: float
+    images_per_s: float | None
+
+
+@dataclass(frozen=True)
+class EmbedJob:
+    """An embedding to be made.
+
+    Attributes:
+        facts: see `facts_of`; they decide every bit of the file, with the batch size and the device.
+        out: the `.parquet` or `.npy`.
+        batch_size: images a step; in other batches rows may differ in their last bits.
+        limit: most images that may be unreadable; None for the usual `unreadable_limit`.
+        part_images: images a part.
+    """
+
+    named: NamedModel
+    source: ImageSource
+    facts: EmbeddingFacts
+    out: Path
+    batch_size: int = 128
+    device: torch.device | str = "cpu"
+    workers: int = 0
+    limit: int | None = None
+    part_images: int = PART_IMAGES
+
+    def run(self, *, resume: bool = False, replace: bool = False) -> Embedded:
+        """Make the file, or the rest of it.
+
+        Args:
+            resume: go on with the parts there are. They must be of the same model, images and settings.
+            replace: a file that is there may be written over.
+
+        Raises:
+            BadData: too many unreadable images.
+            BadRunFolder: something else is there already, or another command is at it.
+            CannotWrite: no room, no permission, or a folder of this name.
+            Interrupted: by Ctrl-C; the parts are kept.
+        """
+        check_suffix(self.out)
+        key = {**self.facts.key(), "batch_size": self.batch_size, "part_images": self.part_images}
+        parts = Parts(self.out, key, -(-len(self.source) // self.part_images))
+        done = self._done_before(resume, replace)
+        if done is not None:
+            parts.remove()  # of a command that was killed between its last two steps
+            return done
+        with parts.claimed(resume):
+            begun = time.monotonic()
+            missing = [number for number in range(parts.count) if parts.get(number) is None]
+            self._make(parts, missing)
+            seconds = time.monotonic() - begun
+            made = sum(len(self._images_of(number)) for number in missing)
+            facts, num_rows = self._join(parts)
+        parts.remove()
+        speed = made / seconds if made else None
+        return Embedded(self.out, facts, num_rows, len(self.source) - made, seconds, speed)
+
+    def _done_before(self, resume: bool, replace: bool) -> Embedded | None:
+        """The finished file of this very job, where --resume has nothing left to do."""
+        if self.out.is_dir():
+            raise CannotWrite(f"{self.out} is a folder. Choose another --out")
+        if not self.out.exists() or replace:
+            return None
+        if not resume:
+            raise BadRunFolder(f"{self.out} is there already. Choose another --out, or add --yes to write over it")
+        there = EmbeddingFile(self.out)
+        if there.facts.key() != self.facts.key():
+            raise BadRunFolder(f"{self.out} is an embedding by another model or of other images. Choose another --out")
+        return Embedded(self.out, there.facts, len(there), len(self.source), 0.0, None)
+
+    def _images_of(self, number: int) -> range:
+        first = number * self.part_images
+        return range(first, min(first + self.part_images, len(self.source)))
+
+    def _make(self, parts: Parts, missing: list[int]) -> None:
+        """Compute the missing parts, in order, in one pass of the loader."""
+        tally = UnreadableTally(unreadable_limit(len(self.source)) if self.limit is None else self.limit)
+        for number in range(parts.count):
+            part = parts.get(number)
+            for index, message in {} if part is None else part.facts["unreadable"].items():
+                tally.add(int(index), message)
+        tally.check()
+        batches = [
+            images[first : first + self.batch_size]
+            for images in map(self._images_of, missing)
+            for first in range(0, len(images), self.batch_size)
+        ]
+        before = len(self.source) - sum(map(len, batches))
+        found = embedded_batches(self.named, self.source, self.facts, batches, device=self.device, workers=self.workers)
+        label = f"embedding by {self.named.name}"
+        with InterruptFlag() as flag, StepProgress(label, len(self.source), before) as progress:
+            watched = self._watched(found, tally, flag, progress)
+            for number in missing:
+                self._make_part(parts, number, watched)
+
+    def _watched(
+        self, batches: Iterator[Batch], tally: UnreadableTally, flag: InterruptFlag, progress: StepProgress
+    ) -> Iterator[Batch]:
+        """The batches, while progress is shown, unreadable images are counted, and Ctrl-C is heard."""
+        begun, done = time.monotonic(), progress.done
+        before = done
+        for batch in batches:
+            for index, message in batch.unreadable.items():
+                tally.add(index, message)
+            tally.check()
+            done += len(batch.indices) + len(batch.unreadable)
+            progress.advance(done, f"{(done - before) / (time.monotonic() - begun):.0f} images/s")
+            yield batch
+            if flag.raised and done < progress.total:
+                raise Interrupted(f"{self.out} is begun. Repeat the command with --resume to go on")
+
+    def _make_part(self, parts: Parts, number: int, batches: Iterator[Batch]) -> None:
+        rows: list[np.ndarray] = []
+        kept: list[int] = []
+        unreadable: dict[int, str] = {}
+        total = len(self._images_of(number))
+        while len(kept) + len(unreadable) < total:
+            batch = next(batches)
+            if batch.indices:
+                rows.append(batch.rows.numpy())
+                kept += batch.indices
+            unreadable |= batch.unreadable
+        empty = np.empty((0, 0), self.facts.number_type)
+        parts.keep(number, np.concatenate(rows) if rows else empty, kept, unreadable)
+
+    def _join(self, parts: Parts) -> tuple[EmbeddingFacts, int]:
+        """Write the file from the parts, one in memory at a time."""
+        dims, num_rows, unreadable = 0, 0, dict[int, str]()
+        for number in range(parts.count):
+            part = parts.get(number)
+            assert part is not None  # made above, or resumed
+            dims, num_rows = max(dims, part.array.shape[1]), num_rows + len(part.array)
+            unreadable |= {int(index): message for index, message in part.facts["unreadable"].items()}
+        if not num_rows:
+            parts.remove()  # they hold nothing that another try could use
+            first = next(iter(unreadable.values()))
+            raise BadData(f"None of the {len(self.source)} images of {self.source.name} can be read. First: {first}")
+        facts = self.facts.finished(dims, unreadable)
+        write_embedding(self.out, facts, num_rows, self._pieces(parts))
+        return facts, num_rows
+
+    def _pieces(self, parts: Parts) -> Iterator[Piece]:
+        labels = self.source.labels
+        for number in range(parts.count):
+            part = parts.get(number)
+            if part is None or not len(part.array):
+                continue
+            kept = np.asarray(part.facts["kept"], np.int64)
+            names = [name_of(self.source, index) for index in kept.tolist()]
+            here = None if labels is None else np.asarray([labels[index] for index in kept.tolist()], np.int64)
+            yield Piece(kept, names, here, part.array)

@@ -1,0 +1,48 @@
+"""A map of an embedding: every image a point, near ones alike, coloured by class; PNG and SVG."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from disco_zoo.embedding.embedding_file import EmbeddingFile
+from disco_zoo.plotting.embedding_map import Choice, add_class_legend, choose_points, scatter
+from disco_zoo.plotting.projection import Method, project_by
+from disco_zoo.plotting.style import drawing
+
+
+@dataclass(frozen=True)
+class Map:
+    """What was drawn, by what, and where it lies."""
+
+    png: Path
+    svg: Path
+    method: str
+    choice: Choice
+
+
+def draw_map(file: EmbeddingFile, out: Path, *, method: Method, max_points: int, title: str | None = None) -> Map:
+    """Draw rows of an embedding as PNG, and as SVG beside it.
+
+    Args:
+        out: of the PNG; the SVG has its name.
+        max_points: images drawn, a fixed random choice; of very many classes only some are drawn.
+        title: above the map; None for the model and the images.
+
+    Raises:
+        BadData: fewer than three images.
+        CannotWrite: no room or no permission.
+        MissingExtra: no matplotlib, or the method's package is missing.
+    """
+    labels = None if file.labels is None else torch.from_numpy(file.labels.copy())
+    choice = choose_points(labels, len(file), max_points)
+    points, kind = project_by(torch.from_numpy(file.rows(choice.indices.tolist())), method)
+    heading = title if title is not None else f"{file.facts.model} on {Path(file.facts.data or 'images').name}"
+    png, svg = out.with_suffix(".png"), out.with_suffix(".svg")
+    for path in (png, svg):
+        with drawing(8.2 if choice.classes else 6.6, 6.4, f"{heading}\n{kind} of {choice}", path) as figure:
+            scatter(figure.subplots(), points, choice, kind)
+            add_class_legend(figure, choice, file.facts.class_names)
+    return Map(png, svg, kind, choice)

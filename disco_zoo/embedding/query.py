@@ -1,0 +1,202 @@
+"""What to search for: image files, names of rows in the embedding, or another embedding by the same model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from disco_zoo.data.dataset import ImageSource
+from disco_zoo.data.formats.timm_readers import FolderSource
+from disco_zoo.data.image_list import FileListSource, open_images, reopen_images
+from disco_zoo.embedding.batches import embedded_batches
+from disco_zoo.embedding.embedding_file import SUFFIXES, EmbeddingFile
+from disco_zoo.errors import BadData, DiscoZooError, did_you_mean, shown
+from disco_zoo.evaluation.subject import fit_to
+from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.models.load import NamedModel, load_model
+
+QUERY_BATCH = 32
+MAX_QUERIES = 1000
+NAMES_TO_COMPARE = 20_000  # a hint at the nearest name among more would take longer than the search
+MUST_AGREE = ("weights_sha256", "image_size", "resize_size", "mean", "std")
+
+
+@dataclass(frozen=True)
+class Query:
+    """One query.
+
+    Attributes:
+        title: as people know it.
+        vector: float32 (D,).
+        own_row: its row in the embedding, where it is one.
+        picture: opens its picture.
+    """
+
+    title: str
+    vector: np.ndarray
+    own_row: int | None
+    picture: Callable[[], Image.Image]
+
+
+class Pictures:
+    """The pictures of an embedding's rows, opened when the first is asked for.
+
+    Args:
+        data: where they are now; None for where they were.
+    """
+
+    def __init__(self, file: EmbeddingFile, data: str | None = None) -> None:
+        self.file, self.data = file, data
+
+    @cached_property
+    def _opened(self) -> tuple[ImageSource, bool]:
+        """The images, and whether their numbers are those of the rows instead of those in the embedded source."""
+        facts = self.file.facts
+        if self.data is None:
+            source = reopen_images(facts.data, facts.split, self.file.names)
+        else:
+            source = open_images([self.data], facts.split)
+        if isinstance(source, FolderSource) and facts.data is not None:
+            return self._by_name(source), True
+        if facts.data is not None and len(source) != facts.num_images:
+            raise BadData(
+                f"{source.name} has {len(source)} images, and {self.file.path} was made of {facts.num_images}: "
+                "they are not the same. Embed again, or give --images DATA"
+            )
+        return source, self.data is None and facts.data is None
+
+    def _by_name(self, source: FolderSource) -> FileListSource:
+        """The rows' own files: images that came or went meanwhile have shifted the numbers."""
+        files = [source.folder / name for name in self.file.names]
+        if not any(file.is_file() for file in files):
+            raise BadData(
+                f"none of the images of {self.file.path} is in {source.name}, such as "
+                f"'{shown(self.file.names[0])}'. Say where they are: --images DATA"
+            )
+        return FileListSource(source.name, files)
+
+    def check(self) -> None:
+        """Find images that cannot be shown before the search.
+
+        Raises:
+            BadData: they are not there, or are others.
+        """
+        _ = self._opened
+
+    def open(self, row: int) -> Image.Image:
+        """The picture of row number `row`.
+
+        Raises:
+            UnreadableImage: it is gone or damaged.
+        """
+        source, by_row = self._opened
+        return source.image(row if by_row else int(self.file.indices[row]))
+
+
+def resolve_queries(
+    texts: Sequence[str], file: EmbeddingFile, *, pictures: Pictures, model: str | None = None, device: str = "cpu"
+) -> list[Query]:
+    """Turn what a user typed into vectors that can be compared with the file's, in the same order.
+
+    A text is an embedding, else the name of a row, else an image file, a folder, or another source of images.
+
+    Args:
+        pictures: of the file's rows.
+        model: embeds images; None for the one that the file names.
+
+    Raises:
+        BadData: nothing of this name, too many, or an unreadable image.
+        DiscoZooError: other weights or settings than the file's.
+    """
+    asked: list[EmbeddingFile | int | ImageSource] = [_meaning(text, file) for text in texts]
+    number = sum(1 if isinstance(meaning, int) else len(meaning) for meaning in asked)
+    if number > MAX_QUERIES:
+        raise BadData(f"{number} queries are too many to look at. Search for at most {MAX_QUERIES} at once")
+    needs_model = any(isinstance(meaning, ImageSource) for meaning in asked)
+    named = matching_model(file, model) if needs_model else None
+    queries: list[Query] = []
+    for text, meaning in zip(texts, asked, strict=True):
+        if isinstance(meaning, int):
+            queries.append(Query(text, file.rows([meaning])[0], meaning, partial(pictures.open, meaning)))
+        elif isinstance(meaning, EmbeddingFile):
+            queries += _of_embedding(meaning, file)
+        elif named is not None:
+            queries += _of_images(meaning, file, named, device)
+    return queries
+
+
+def matching_model(file: EmbeddingFile, model: str | None = None) -> NamedModel:
+    """Load the model that made the file, or `model` if its weights are the same.
+
+    Raises:
+        DiscoZooError: they are not.
+    """
+    facts = file.facts
+    named = load_model(model or facts.model)
+    found = backbone_fingerprint(named.backbone)
+    if found != facts.weights_sha256:
+        raise DiscoZooError(
+            f"{file.path} was embedded by {facts.model} with weights {facts.weights_sha256[:8]}, and {named.name} "
+            f"now has {found[:8]}: their features cannot be compared. Give that model as --model, or embed again"
+        )
+    fit_to(named.backbone, facts.image_size, named.name)
+    return named
+
+
+def _meaning(text: str, file: EmbeddingFile) -> EmbeddingFile | int | ImageSource:
+    path = Path(text).expanduser()
+    if path.is_file() and _is_embedding(path):
+        return _checked(EmbeddingFile(path), file)
+    if text in file.row_of_name:
+        return file.row_of_name[text]
+    try:
+        return open_images([text])
+    except BadData:
+        if path.exists():
+            raise
+    hint = did_you_mean(text, file.names[:NAMES_TO_COMPARE]) or f" Names there are like '{shown(file.names[0])}'."
+    raise BadData(f"{shown(text)} is no file and no name in {file.path}.{hint}")
+
+
+def _is_embedding(path: Path) -> bool:
+    """A `.npy`, or a `.parquet` without a column of images."""
+    if path.suffix.lower() not in SUFFIXES:
+        return False
+    try:
+        open_images([str(path)])
+    except BadData:
+        return True
+    return False
+
+
+def _checked(asked: EmbeddingFile, file: EmbeddingFile) -> EmbeddingFile:
+    for name in MUST_AGREE:
+        theirs, ours = getattr(asked.facts, name), getattr(file.facts, name)
+        if theirs != ours:
+            raise DiscoZooError(
+                f"{asked.path} has {name} {shown(str(theirs))} and {file.path} {shown(str(ours))}: their features "
+                f"cannot be compared. Embed both by the same model"
+            )
+    return asked
+
+
+def _of_embedding(asked: EmbeddingFile, file: EmbeddingFile) -> Iterator[Query]:
+    itself, pictures = asked.path.samefile(file.path), Pictures(asked)
+    for row, (name, vector) in enumerate(zip(asked.names, asked.rows(range(len(asked))), strict=True)):
+        yield Query(name, vector, row if itself else None, partial(pictures.open, row))
+
+
+def _of_images(source: ImageSource, file: EmbeddingFile, named: NamedModel, device: str) -> Iterator[Query]:
+    numbers = range(len(source))
+    batches = [numbers[first : first + QUERY_BATCH] for first in range(0, len(source), QUERY_BATCH)]
+    for batch in embedded_batches(named, source, file.facts, batches, device=device):
+        for message in batch.unreadable.values():
+            raise BadData(f"{message}. Leave it out of the queries")
+        for row, index in zip(batch.rows.to(torch.float32).numpy(), batch.indices, strict=True):
+            yield Query(Path(source.path(index)).name, row, None, partial(source.image, index))

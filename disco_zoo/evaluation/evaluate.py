@@ -1,0 +1,95 @@
+"""A model measured on labelled images by a protocol of the papers: `disco_zoo.evaluate`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+from disco_zoo.core.launcher import chosen_device, default_workers
+from disco_zoo.errors import UnknownName, did_you_mean
+from disco_zoo.evaluation.evaluation import Evaluation
+from disco_zoo.evaluation.subject import load_subject
+from disco_zoo.evaluation.tasks import (
+    ProbeOptions,
+    check_options,
+    choose_protocol,
+    measure_knn,
+    measure_linear,
+    measure_semi,
+    measure_transfer,
+)
+from disco_zoo.protocols.knn import knn_protocol
+from disco_zoo.protocols.linear import linear_protocol
+
+Task = Literal["knn", "linear", "semi", "transfer"]
+TASKS = ("knn", "linear", "semi", "transfer")
+
+
+def evaluate(
+    model: str,
+    data: str,
+    task: Task = "knn",
+    protocol: str | None = None,
+    *,
+    eval_data: str | None = None,
+    mode: Literal["frozen", "finetune"] | None = None,
+    fraction: float = 0.01,
+    ks: Sequence[int] = (),
+    epochs: int | None = None,
+    lrs: Sequence[float] = (),
+    batch_size: int = 256,
+    image_size: int | None = None,
+    resize_size: int | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    workers: int | None = None,
+) -> Evaluation:
+    """Measure a model on labelled images.
+
+    Args:
+        model: a zoo or timm name, a run folder, a teacher, or an authors' file.
+        data: labelled images; `eval_data` has the test images, None for the test split beside `data`.
+        task: "knn", "linear" (a probe), "semi" (few labels) or "transfer" (other data).
+        protocol: a preset of the task; None for "default" of knn, else "fast".
+        mode: of semi and transfer: a frozen backbone, or fine-tuning; None for what the protocol does.
+        fraction: of semi: share of the labels, classes in turn.
+        ks: of knn: numbers of neighbours; () for the protocol's.
+        epochs, lrs, batch_size: of probes, instead of the protocol's; several rates are a sweep.
+        image_size, resize_size: crop and shorter side before it, in pixels; None for the model's.
+
+    Returns:
+        Figures in percent by metric, with 95 % intervals and all that fixes the protocol.
+
+    Raises:
+        DiscoZooError: its children say what is wrong with model, data or options.
+    """
+    if task not in TASKS:
+        raise UnknownName(f"No such task: '{task}'.{did_you_mean(task, TASKS)} Known: {', '.join(TASKS)}.")
+    options = ProbeOptions(epochs, tuple(dict.fromkeys(lrs)), batch_size, seed)
+    nearest = knn_protocol(protocol or "default", ks=tuple(ks), temperature=None) if task == "knn" else None
+    probe = choose_protocol(task, protocol, mode) if task in ("semi", "transfer") else None
+    if task == "linear" and protocol not in (None, "bingo"):
+        linear_protocol(protocol)  # an unknown one is told before anything is loaded
+    if probe is not None:
+        check_options(probe, options, fraction if task == "semi" else 1.0)
+        if task == "transfer" and probe.image_size is not None:  # the papers bring the whole image to the crop's size
+            image_size = image_size or probe.image_size
+            resize_size = resize_size or image_size
+    subject = load_subject(
+        model=model,
+        data=data,
+        eval_data=eval_data,
+        ks=nearest.ks if nearest else (),
+        seed=seed,
+        image_size=image_size,
+        resize_size=resize_size,
+        device=chosen_device(device),
+        workers=default_workers() if workers is None else workers,
+    )
+    if nearest is not None:
+        return measure_knn(subject, nearest, seed)
+    if probe is None:
+        return measure_linear(subject, protocol or "fast", options)
+    if task == "semi":
+        return measure_semi(subject, probe, options, fraction=fraction, list_file=None)
+    return measure_transfer(subject, probe, options)

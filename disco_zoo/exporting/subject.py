@@ -1,0 +1,148 @@
+"""What is exported: a network with its input, and all that somebody needs who only has the file."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from disco_zoo.core.environment import package_version
+from disco_zoo.core.random_streams import stream_generator
+from disco_zoo.evaluation.subject import fit_to
+from disco_zoo.models.classifier_dir import find_classifier_folder, read_classifier
+from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.models.load import NamedModel, load_model
+from disco_zoo.models.onnx_network import INPUT
+from disco_zoo.transforms.eval import eval_resize_size, normalize
+
+FEATURES, SCORES = "features", "scores"
+
+
+class FromPixels(nn.Module):
+    """A network behind its normalisation: uint8 RGB (B, 3, S, S) to what it gives of normalised images."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, named: NamedModel) -> None:
+        super().__init__()
+        self.backbone = named.backbone
+        self.register_buffer("mean", torch.tensor(named.mean).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(named.std).view(1, 3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        output: Tensor = self.backbone((images.to(torch.float32) / 255 - self.mean) / self.std)
+        return output
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A network to be exported, in eval mode.
+
+    Attributes:
+        named: the model; of a classifier, its backbone has the head.
+        network: `named.backbone`, or it behind its normalisation.
+        image_size: side of the input in pixels, fixed in the file; the batch is free.
+        takes_pixels: whether the input is uint8 RGB instead of normalised float32.
+        label_names: of a classifier, in the order of its scores; None where the file gives features.
+    """
+
+    named: NamedModel
+    network: nn.Module
+    image_size: int
+    takes_pixels: bool
+    label_names: tuple[str, ...] | None = None
+
+    @property
+    def output(self) -> str:
+        """The name of the file's output."""
+        return FEATURES if self.label_names is None else SCORES
+
+    @property
+    def resize_size(self) -> int:
+        own = self.named.resize_size if self.image_size == self.named.image_size else None
+        return own or eval_resize_size(self.image_size)
+
+    def example(self, batch: int, seed: int = 0) -> Tensor:
+        """Random pictures (batch, 3, S, S) as the network takes them, the same for the same numbers."""
+        shape = (batch, 3, self.image_size, self.image_size)
+        generator = stream_generator("export_example", seed, batch)
+        pixels = torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
+        if self.takes_pixels:
+            return pixels
+        return normalize(pixels, self.named.mean, self.named.std).contiguous()
+
+    def facts(self) -> dict[str, Any]:
+        """What goes into the file: whose features or scores, and how to prepare a picture."""
+        takes = "uint8 RGB" if self.takes_pixels else "float32 RGB / 255, minus mean, divided by std"
+        names = self.label_names
+        gives = f"{FEATURES} (batch, {self.named.feature_dim})"
+        if names is not None:
+            gives = f"{SCORES} (batch, {len(names)}), before softmax, in the order of label_names"
+        return {
+            "model": self.named.name,
+            "network": self.named.network,
+            "weights_sha256": backbone_fingerprint(self.named.backbone),
+            "input": f"{INPUT} (batch, 3, {self.image_size}, {self.image_size}), {takes}",
+            "output": gives,
+            **({} if names is None else {"label_names": list(names)}),
+            "image_size": self.image_size,
+            "resize_size": self.resize_size,
+            "interpolation": "bilinear, antialiased; then a centre crop",
+            "mean": list(self.named.mean),
+            "std": list(self.named.std),
+            "normalised_inside": self.takes_pixels,
+            "made_by": f"disco-zoo {package_version()}",
+        }
+
+    def facts_as_text(self) -> dict[str, str]:
+        """The same as strings, for formats that hold nothing else."""
+        return {key: value if isinstance(value, str) else json.dumps(value) for key, value in self.facts().items()}
+
+
+def load_subject(
+    model: str, *, features: bool = False, image_size: int | None = None, normalise_inside: bool = False
+) -> Subject:
+    """Load what `load_model` knows; of a fine-tuned classifier its head as well.
+
+    Args:
+        features: leave the head of a classifier away.
+
+    Raises:
+        UnknownName, WeightsError, BadCheckpoint: the model cannot be had.
+        DiscoZooError: it cannot look at this size.
+    """
+    folder = None if features else find_classifier_folder(Path(model).expanduser())
+    if folder is None:
+        named, label_names = load_model(model), None
+    else:
+        found = read_classifier(folder)
+        network: Any = found.network
+        architecture = str(network.pretrained_cfg["architecture"])
+        sizes = found.image_size, found.resize_size
+        named, label_names = NamedModel(model, architecture, network, found.mean, found.std, *sizes), found.label_names
+    fit_to(named.backbone, image_size or named.image_size, model)
+    return subject_of(named, image_size=image_size, normalise_inside=normalise_inside, label_names=label_names)
+
+
+def subject_of(
+    named: NamedModel,
+    *,
+    image_size: int | None = None,
+    normalise_inside: bool = False,
+    label_names: tuple[str, ...] | None = None,
+) -> Subject:
+    """Prepare a model for export, on the CPU.
+
+    Args:
+        image_size: pixels; None for the model's own.
+        normalise_inside: let the file take uint8 pixels.
+        label_names: of a classifier.
+    """
+    named.backbone.cpu().eval().requires_grad_(False)
+    network = FromPixels(named).eval() if normalise_inside else named.backbone
+    return Subject(named, network, image_size or named.image_size, normalise_inside, label_names)

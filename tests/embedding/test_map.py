@@ -1,0 +1,94 @@
+"""Maps of an embedding: the right points, PNG and SVG, the same every time."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from embed_makers import written
+
+from disco_zoo.cli import main
+from disco_zoo.embedding.map import draw_map
+from disco_zoo.errors import BadData, MissingExtra
+from disco_zoo.plotting.projection import project_by
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def clusters(each: int = 10) -> tuple[np.ndarray, np.ndarray]:
+    rng = np.random.default_rng(0)
+    labels = np.repeat(np.arange(3), each)
+    return (6 * rng.normal(size=(3, 16))[labels] + rng.normal(size=(3 * each, 16))).astype(np.float32), labels
+
+
+def test_pca_is_the_projection_on_the_two_widest_directions():
+    features = torch.from_numpy(clusters()[0])
+    points, kind = project_by(features, "pca")
+    unit = (features / features.norm(dim=1, keepdim=True)).double()
+    centered = unit - unit.mean(dim=0)
+    _, directions = torch.linalg.eigh(centered.T @ centered)
+    expected = centered @ directions[:, [-1, -2]]
+    assert kind == "PCA"
+    torch.testing.assert_close(points.abs().double(), expected.abs(), atol=1e-5, rtol=1e-4)
+
+
+def test_png_and_svg_are_the_same_every_time_and_name_the_classes(tmp_path):
+    vectors, labels = clusters()
+    file = written(tmp_path / "e.npy", vectors, labels=labels)
+    first = draw_map(file, tmp_path / "a.png", method="tsne", max_points=20)
+    again = draw_map(file, tmp_path / "b.png", method="tsne", max_points=20)
+    assert (first.method, str(first.choice)) == ("t-SNE", "20 of 30 images")
+    assert first.png.read_bytes() == again.png.read_bytes()
+    assert first.svg.read_bytes() == again.svg.read_bytes()
+    assert first.png.read_bytes()[:4] == b"\x89PNG"
+    assert first.svg.read_text().count("<use ") > 20
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png", "a.svg", "b.png", "b.svg", "e.json", "e.npy"]
+
+
+def test_titles(tmp_path, monkeypatch):
+    from matplotlib.figure import Figure
+
+    titles = []
+    monkeypatch.setattr(Figure, "suptitle", lambda self, text, **options: titles.append(text))
+    vectors, labels = clusters()
+    file = written(tmp_path / "e.npy", vectors, labels=labels, data="/somewhere/photos")
+    draw_map(file, tmp_path / "m.png", method="pca", max_points=100)
+    draw_map(file, tmp_path / "m.png", method="pca", max_points=9, title="mine")
+    assert titles == 2 * ["tiny on photos\nPCA of 30 images"] + 2 * ["mine\nPCA of 9 of 30 images"]  # PNG and SVG
+
+
+def test_the_command(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    vectors, _ = clusters()
+    written(tmp_path / "e.npy", vectors)
+    (tmp_path / "folder.svg").mkdir()
+    assert main(["map", "e.npy", "--method", "pca"]) == 0
+    assert capsys.readouterr().out == "e.png and e.svg: PCA of 30 images\n"
+    for arguments, words in (
+        (("e.npy", "--out", "m.jpg"), "must end in .png"),
+        (("e.npy", "--out", "folder.png"), "folder.svg is a folder"),
+        (("f.npy",), "Did you mean 'e.npy'"),
+    ):
+        assert main(["map", *arguments]) == 2
+        assert words in capsys.readouterr().err
+
+
+def test_too_few_images_and_a_missing_package(tmp_path, monkeypatch):
+    with pytest.raises(BadData, match="at least 3"):
+        project_by(torch.zeros(2, 4), "pca")
+    monkeypatch.setattr("disco_zoo.plotting.projection.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(__import__("sys").modules, "umap", None)
+    with pytest.raises(MissingExtra, match=r"disco-zoo\[map\]"):
+        project_by(torch.randn(40, 4), "umap")
+
+
+@pytest.mark.slow
+def test_umap_keeps_clusters_apart():
+    pytest.importorskip("umap")
+    vectors, labels = clusters(40)
+    points, kind = project_by(torch.from_numpy(vectors), "umap")
+    distances = torch.cdist(points, points)
+    distances.fill_diagonal_(float("inf"))
+    nearest = distances.argmin(dim=1).numpy()
+    assert kind == "UMAP"
+    assert (labels[nearest] == labels).mean() > 0.95
