@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-RECIPE = "photos/disco_effb0.coss_lite2_photos"
+RECIPE = "photos/disco_effb0.feature_lite2_photos"
 LARGE = (
     "student.image_size=224",
     "views.size=null",

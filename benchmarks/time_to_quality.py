@@ -21,7 +21,7 @@ from disco_zoo.config.recipe import load_recipe
 from disco_zoo.core.environment import benchmark_line
 from disco_zoo.training.monitoring.metric_logger import read_metrics
 
-STRAIGHT, SHIPPED = "photos/disco_effb0.disco_lite2_photos", "photos/disco_effb0.coss_lite2_photos"
+STRAIGHT, SHIPPED = "photos/disco_effb0.disco_lite2_photos", "photos/disco_effb0.feature_lite2_photos"
 STUDENTS_OF_A_CACHE = 3
 SHARED = ("log.knn_every_epochs=0.1", "log.log_every_steps=1")
 ASKED = ("teacher.cache_views=null",)
