@@ -98,11 +98,8 @@ def reproduce_choice(
     figures: dict[str, dict[str, float]] = {}
     training_seconds = 0.0
     if baseline is not None:
-        with contextlib.closing(
-            Run(
-                baseline, sources, out / "baseline", options, label=f"{METHOD_TITLES[baseline.method['name']]} baseline"
-            )
-        ) as run:
+        label = f"{METHOD_TITLES[baseline.method['name']]} baseline"
+        with contextlib.closing(Run(baseline, sources, out / "baseline", options, label=label)) as run:
             training_seconds += run.train().seconds
             figures["baseline"] = bench.measure_student(run.parts.student, "measuring baseline").figures
     run = Run(recipe, sources, out, options, label=f"{METHOD_TITLES[recipe.method['name']]} student")

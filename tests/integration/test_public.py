@@ -12,10 +12,23 @@ import disco_zoo
 from disco_zoo import losses
 
 # The documented surface; more may be public.
-PROMISED = (
-    "list_models load_model load_recipe train reproduce evaluate extract_features embed finetune export load_detector "
-    "verify_weights convert_checkpoint publish_weights METHODS"
-).split()
+PROMISED = {
+    "METHODS",
+    "convert_checkpoint",
+    "embed",
+    "evaluate",
+    "export",
+    "extract_features",
+    "finetune",
+    "list_models",
+    "load_detector",
+    "load_model",
+    "load_recipe",
+    "publish_weights",
+    "reproduce",
+    "train",
+    "verify_weights",
+}
 
 
 @pytest.mark.parametrize("name", disco_zoo.__all__)
@@ -32,7 +45,7 @@ def test_no_public_name_is_hidden_by_a_room() -> None:
 
 
 def test_all_that_is_promised_is_public() -> None:
-    assert set(PROMISED) <= set(disco_zoo.__all__)
+    assert set(disco_zoo.__all__) >= PROMISED
     assert set(disco_zoo.__all__) <= set(dir(disco_zoo))
 
 

@@ -13,6 +13,7 @@ from tiny_runs import ROOT
 
 PACKAGE, TESTS = ROOT / "disco_zoo", ROOT / "tests"
 FILES_A_ROOM = 20
+LINES_A_FUNCTION = 50  # from its first statement to its last
 ENTRIES = {"__init__.py", "__main__.py", "errors.py"}  # that stand in no room
 ROOMS = sorted({path.parent for path in PACKAGE.rglob("*.py")} - {PACKAGE})
 TEST_FILES = sorted(TESTS.rglob("test_*.py"))
@@ -44,3 +45,18 @@ def test_no_test_imports_another() -> None:
     names = {path.stem for path in TEST_FILES}
     guilty = {path.name: found for path in TESTS.rglob("*.py") if (found := imported(path) & names)}
     assert not guilty
+
+
+def code_lines(function: ast.FunctionDef) -> int:
+    statements = function.body[1:] if ast.get_docstring(function) else function.body
+    return (statements[-1].end_lineno or 0) - statements[0].lineno + 1 if statements else 0
+
+
+def test_functions_can_be_looked_over() -> None:
+    long = {
+        f"{path.relative_to(PACKAGE)}: {node.name}": code_lines(node)
+        for path in PACKAGE.rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.FunctionDef) and code_lines(node) > LINES_A_FUNCTION
+    }
+    assert long == {}
