@@ -41,7 +41,11 @@ class Encoder(nn.Module):
 
     def forward(self, views: Tensor, size: int | None = None) -> Tensor:
         """L2-normalised embeddings (B, D) of uint8 views (B, 3, S', S'), seen at side `size`, default S."""
-        return F.normalize(at_least_float32(self.head(self.features(views, size))), dim=1)
+        return self.embeddings(self.features(views, size))
+
+    def embeddings(self, features: Tensor) -> Tensor:
+        """L2-normalised embeddings (B, D) of the backbone's features (B, feature_dim)."""
+        return F.normalize(at_least_float32(self.head(features)), dim=1)
 
 
 def choose_memory_format(encoder: Encoder, device: torch.device | str) -> None:

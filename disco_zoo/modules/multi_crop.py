@@ -1,31 +1,39 @@
-"""Views of two sizes through one network: a forward a size, all views of a size in one batch."""
+"""Views of two sizes through one encoder: the backbone once a size, the head once over all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
-Embed = Callable[[Tensor, int | None], Tensor]
+
+class TwoStages(Protocol):
+    """What `disco_zoo.models.encoder.Encoder` is: a backbone behind its normalisation, and a head."""
+
+    def features(self, views: Tensor, size: int | None = None) -> Tensor: ...
+
+    def embeddings(self, features: Tensor) -> Tensor: ...
 
 
-def embed_views(embed: Embed, views: Sequence[Tensor], num_views: int, small_size: int | None = None) -> list[Tensor]:
-    """Embed each view, with one forward for the big views and one for the small ones.
+def embed_views(
+    encoder: TwoStages, views: Sequence[Tensor], num_views: int, small_size: int | None = None
+) -> list[Tensor]:
+    """Embed each view, with one forward of the backbone for the big views and one for the small ones.
 
-    BatchNorm in train mode sees all views of a size as one batch, as in SwAV.
+    As in SwAV (spec 2.9 and 2.10) BatchNorm of the backbone sees all views of a size as one batch, and BatchNorm of the
+    head all views.
 
     Args:
-        embed: maps uint8 views (B, 3, S, S) and the side to see them at (None: the network's own) to rows (B, D).
+        encoder: sees uint8 views (B, 3, S, S) at a side (None: its own) and gives rows (B, D).
         views: big views (b, 3, S, S), then small ones (b, 3, s, s).
         num_views: how many are big.
-        small_size: side in pixels at which the network sees the small ones.
+        small_size: side in pixels at which the encoder sees the small ones.
 
     Returns:
         Rows (b, D), one tensor a view, in the order of `views`.
     """
-    rows: list[Tensor] = []
-    for group, size in ((views[:num_views], None), (views[num_views:], small_size)):
-        if group:
-            rows += embed(torch.cat(list(group)), size).chunk(len(group))
-    return rows
+    groups = [(views[:num_views], None), (views[num_views:], small_size)]
+    features = [encoder.features(torch.cat(list(group)), size) for group, size in groups if group]
+    return list(encoder.embeddings(torch.cat(features)).chunk(len(views)))

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 import torch
 from plain_sinkhorn import plain_sinkhorn
-from reference_loop import LR, SGD_MOMENTUM, WEIGHT_DECAY, embed
-from tiny import optim_section
+from reference_loop import LR, SGD_MOMENTUM, WEIGHT_DECAY
+from tiny import MEAN, STD, optim_section
 from torch import Tensor, nn
 
 from disco_zoo.methods import Method
@@ -84,7 +84,7 @@ def reference_swav(
     for step, views in enumerate(batches):
         found.prototypes = found.prototypes / found.prototypes.pow(2).sum(dim=1, keepdim=True).sqrt()
         found.prototypes.requires_grad_()
-        rows = embed_by_size(query, views)
+        rows = embed_all(query, views)
         loss = swav_loss(found, rows, with_queue=step >= 1)
         if teacher is not None:
             loss = loss + distillation(teacher, views, rows, official=official)
@@ -101,10 +101,13 @@ def reference_swav(
     return found
 
 
-def embed_by_size(query: nn.ModuleList, views: list[Tensor]) -> list[Tensor]:
-    """BatchNorm sees the two big views as one batch, and so the small ones."""
-    big = embed(*query, torch.cat(views[:2])).split(len(views[0]))
-    return [*big, *(embed(*query, torch.cat(views[2:])).split(len(views[0])) if views[2:] else ())]
+def embed_all(query: nn.ModuleList, views: list[Tensor]) -> list[Tensor]:
+    """The backbone's BatchNorm sees the two big views as one batch, and so the small ones; the head's sees all."""
+    backbone, head = query
+    mean, std = (torch.tensor(values)[:, None, None] for values in (MEAN, STD))
+    features = [backbone((torch.cat(group) / 255 - mean) / std) for group in (views[:2], views[2:]) if group]
+    rows = head(torch.cat(features))
+    return list((rows / rows.norm(dim=1, keepdim=True)).split(len(views[0])))
 
 
 def swav_loss(found: Swav, rows: list[Tensor], *, with_queue: bool) -> Tensor:

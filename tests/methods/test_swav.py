@@ -8,13 +8,17 @@ import pytest
 import torch
 from reference_swav import SMALL, SWAV_OPTIONS, multi_crop_batches, reference_swav, train_epochs
 from tiny import EMBED_DIM, tiny_encoder, tiny_teacher
+from torch import nn
 
 from disco_zoo.config.validation import schema_of
 from disco_zoo.methods.swav import SwAV
+from disco_zoo.modules.multi_crop import embed_views
 
 
 def make_method(**changes: Any) -> SwAV:
     student = tiny_encoder()
+    # SwAV's head has BatchNorm, which in the official code sees all crops as one batch.
+    student.head = nn.Sequential(nn.Linear(8, 10), nn.BatchNorm1d(10), nn.ReLU(), nn.Linear(10, EMBED_DIM))
     torch.manual_seed(1)
     return SwAV(student, None, EMBED_DIM, **{**SWAV_OPTIONS, **changes})
 
@@ -33,6 +37,15 @@ def test_six_training_steps_equal_an_independent_loop(num_small: int) -> None:
     for crop in (0, 1):
         assert torch.allclose(method.swapped.queue[crop, :8], torch.stack(expected.queues[crop]), atol=1e-4)
     assert not method.swapped.queue[:, 8].any()  # 9 rounded down to twice the batch
+
+
+def test_the_head_sees_all_crops_as_one_batch() -> None:
+    """A head pass a size, with BatchNorm of its own each time, gives other embeddings (spec 2.10)."""
+    method, (views,) = make_method().train(), multi_crop_batches(1)
+    student = method.student
+    together = embed_views(student, views, 2, small_size=8)
+    apart = [student(torch.cat(views[:2])), student(torch.cat(views[2:]), 8)]
+    assert (torch.cat(together) - torch.cat(apart)).abs().max() > 0.05
 
 
 def test_the_comparison_notices_prototypes_that_were_not_frozen() -> None:
