@@ -9,8 +9,9 @@ from pathlib import Path
 
 from disco_zoo.data.dataset import ImageSource, require_index
 from disco_zoo.data.formats.timm_readers import FolderSource
+from disco_zoo.data.image_files import IMAGE_SUFFIXES, is_image_name
 from disco_zoo.data.open_source import open_source
-from disco_zoo.data.split_files import IMAGE_SUFFIXES, find_parquet_files
+from disco_zoo.data.split_files import find_parquet_files
 from disco_zoo.errors import BadData, did_you_mean, shown
 
 LIST_SUFFIX = ".txt"
@@ -57,7 +58,7 @@ def open_images(given: Sequence[str], split: str | None = None) -> ImageSource:
     if split is None and paths[0].is_dir() and not find_parquet_files(paths[0]):
         return FolderSource(given[0], "train", paths[0])
     if paths[0].is_file() and paths[0].suffix.lower() not in (".parquet", ".tar"):
-        known = ", ".join(IMAGE_SUFFIXES)
+        known = ", ".join([*IMAGE_SUFFIXES[:6], "..."])
         raise BadData(f"{shown(given[0])} is no image that can be read ({known}), no .txt list, .parquet or .tar.")
     try:
         source = open_source(given[0], split or "train")
@@ -97,7 +98,7 @@ def name_of(source: ImageSource, index: int) -> str:
 
 
 def _is_image_file(path: Path) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES and not path.is_dir()
+    return is_image_name(path.name) and not path.is_dir()
 
 
 def _image_file(name: str, path: Path) -> Path:

@@ -73,4 +73,3 @@ def split_folders(folder: Path, split: str) -> list[Path]:
 
 
 # timm reads png and jpg unless told more.
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")

@@ -48,7 +48,7 @@ def test_files_and_lists_keep_their_order(tmp_path, monkeypatch):
 def test_what_is_not_there(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "cat.png").write_bytes(png(0))
-    (tmp_path / "cat.gif").write_bytes(b"GIF89a")
+    (tmp_path / "cat.psd").write_bytes(b"8BPS")
     (tmp_path / "folder").mkdir()
     (tmp_path / "empty.txt").write_text("\n")
     (tmp_path / "list.txt").write_text("cat.png\ndog.png\n")
@@ -57,7 +57,7 @@ def test_what_is_not_there(tmp_path, monkeypatch):
         (["cat.png", "folder"], "several names must all be image files"),
         (["empty.txt"], "is empty"),
         (["list.txt"], "1 of the 2 files"),
-        (["cat.gif"], "no image that can be read"),
+        (["cat.psd"], "no image that can be read"),
         (["none.txt"], "cannot be read as a list"),
         (["folder"], "folder is empty"),
         (["nowhere"], "there is no data at nowhere"),

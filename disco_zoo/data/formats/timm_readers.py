@@ -1,14 +1,13 @@
-"""Folders and tars of images, found and ordered by timm's readers."""
+"""Folders and tars of images, in the order of timm's readers."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 import posixpath
-from collections import Counter
+import tarfile
 from collections.abc import Iterable
 from pathlib import Path
-from tarfile import TarInfo
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +17,8 @@ from disco_zoo.data.dataset import ImageSource, split_words
 from disco_zoo.data.formats import tiny_imagenet
 from disco_zoo.data.formats.class_folders import label_by_folder
 from disco_zoo.data.formats.packed_strings import PackedNames
-from disco_zoo.data.split_files import IMAGE_SUFFIXES, no_test_split, resolve_paths, split_folders
+from disco_zoo.data.image_files import IMAGE_SUFFIXES, LeftOut, TarImage, images_of_folder, images_of_tar
+from disco_zoo.data.split_files import no_test_split, resolve_paths, split_folders
 from disco_zoo.errors import BadData
 
 
@@ -81,17 +81,12 @@ class FolderSource(ImageSource):
     """
 
     def __init__(self, name: str, split: str, folder: Path) -> None:
-        from timm.data import create_dataset
-
         self.folder = folder.resolve()
-        try:
-            # The split was resolved before, and "train" could also be a class here.
-            suffixes = ";".join(IMAGE_SUFFIXES)
-            dataset = create_dataset("", root=str(self.folder), search_split=False, input_key=suffixes)
-        except RuntimeError as error:
-            raise _no_images(name, self.folder) from error
-        samples = dataset.reader.samples
-        self._paths = PackedNames(os.path.relpath(path, self.folder) for path, _ in samples)
+        found, left_out = images_of_folder(self.folder)
+        if not found:
+            raise _no_images(name, left_out)
+        left_out.say(name)
+        self._paths = PackedNames(found)
         labels, classes = _label(name, (path.replace(os.sep, "/") for path in self._paths))
         self.is_listed = labels is None and tiny_imagenet.is_validation_folder(self.folder)
         if self.is_listed:
@@ -117,48 +112,42 @@ class FolderSource(ImageSource):
             digest.update(f"{Path(path).as_posix()}\0{size_bytes}\n".encode("utf-8", "surrogateescape"))
 
 
-def _no_images(name: str, folder: Path) -> BadData:
-    suffixes = Counter(path.suffix.lower() for path in folder.rglob("*") if path.is_file())
+def _no_images(name: str, left_out: LeftOut) -> BadData:
+    suffixes = left_out.suffixes
+    if left_out.hidden:
+        return BadData(f"{name} holds hidden images alone ({left_out.hidden}). Give a folder with others in it.")
     if not suffixes:
         return BadData(f"{name} is empty. Give a folder with images in it.")
     if suffixes[".tar"]:
         return BadData(
             f"{name} holds .tar files and no images. Give one of them; for shards type: disco-zoo data index {name}"
         )
-    found = ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in suffixes.most_common(3))
-    return BadData(f"{name} holds no images ({', '.join(IMAGE_SUFFIXES)}), only: {found}.")
+    found = ", ".join(f"{count} {suffix}" for suffix, count in suffixes.most_common(3))
+    return BadData(f"{name} holds no images that can be read ({', '.join(IMAGE_SUFFIXES[:3])}, ...), only: {found}.")
 
 
-def _path_in_tar(member: TarInfo, child: TarInfo | None) -> str:
+def _path_in_tar(image: TarImage) -> str:
     """The path of an image, with the .tar in the .tar that holds it as a folder."""
-    inner = os.path.splitext(child.name)[0] if child is not None else ""
-    return posixpath.normpath(posixpath.join(inner, member.name))
+    return posixpath.normpath(posixpath.join(os.path.splitext(image.inside)[0], image.name))
 
 
 class TarSource(ImageSource):
     """Image files in one .tar, or in the .tar files inside it."""
 
     def __init__(self, name: str, split: str, path: Path) -> None:
-        import tarfile
-
-        from timm.data import create_dataset
-
         self.file = path.resolve()
         try:
-            reader = create_dataset("", root=str(self.file), search_split=False).reader
+            found, left_out = images_of_tar(self.file)
         except (tarfile.TarError, OSError, EOFError) as error:
             raise BadData(f"{name} is damaged or no plain .tar; copy or make it again. ({error})") from error
-        except ValueError as error:  # timm unpacks an empty list
-            raise BadData(f"{name} holds no images (.png, .jpg, .jpeg). Give another .tar.") from error
-        # Reading by offset instead of through timm's open tar: forked workers would share its file position.
-        samples = reader.samples
-        self._names = PackedNames(member.name for member, _, _ in samples)
-        places = [
-            (member.offset_data + (child.offset_data if child is not None else 0), member.size)
-            for member, _, child in samples
-        ]
-        self._offsets, self._sizes = np.asarray(places, dtype=np.int64).T.copy()
-        super().__init__(name, split, *_label(name, (_path_in_tar(member, child) for member, _, child in samples)))
+        if not found:
+            raise _no_images(name, left_out)
+        left_out.say(name)
+        # Read by offset: forked workers would share the file position of an open tar.
+        self._names = PackedNames(image.name for image in found)
+        self._offsets = np.array([image.offset for image in found], dtype=np.int64)
+        self._sizes = np.array([image.size for image in found], dtype=np.int64)
+        super().__init__(name, split, *_label(name, map(_path_in_tar, found)))
 
     def __len__(self) -> int:
         return len(self._names)

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO, NamedTuple
 
-from disco_zoo.data.split_files import IMAGE_SUFFIXES
+from disco_zoo.data.image_files import is_hidden, is_image_name, readable_suffixes
 from disco_zoo.errors import BadData
 
 BLOCK_BYTES = 512
@@ -108,9 +108,10 @@ def _split_name(name: str) -> tuple[str, str]:
 
 def _samples_of(group: list[Member], file: BinaryIO | None) -> Iterator[Sample]:
     rests = [_split_name(member.name)[1] for member in group]
-    images = [member for member, rest in zip(group, rests, strict=True) if f".{rest}" in IMAGE_SUFFIXES]
+    images = [member for member, rest in zip(group, rests, strict=True) if f".{rest}" in readable_suffixes()]
     # "x.jpg" beside "x.seg.png" is the image; "photo.1.jpg" alone is one, too.
-    images = images[:1] or [member for member in group if member.name.lower().endswith(IMAGE_SUFFIXES)]
+    images = images[:1] or [member for member in group if is_image_name(member.name)]
+    images = [image for image in images if not is_hidden(image.name)]
     if not images:
         return
     label = None if file is None else _label(dict(zip(rests, group, strict=True)), file.fileno())

@@ -13,12 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from disco_zoo.data.image_files import is_hidden, is_image_name
 from disco_zoo.data.orientation import as_annotated, sizes_seen
 from disco_zoo.data.source_image import to_rgb
 from disco_zoo.errors import BadData, shown
 
 IGNORED = 255
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp")
 TRAIN_NAMES, TEST_NAMES = ("train", "training"), ("val", "valid", "validation", "test")
 IMAGE_FOLDERS, MASK_FOLDERS = ("images", "image"), ("masks", "annotations", "labels", "mask")
 # Pascal VOC 2012, by number.
@@ -181,7 +181,11 @@ def _pairs(images: Path, masks: Path) -> tuple[tuple[Path, Path], ...]:
 
 
 def _image_files(folder: Path) -> list[Path]:
-    found = (path for path in folder.rglob("*") if path.suffix.lower() in IMAGE_SUFFIXES)
+    found = (
+        path
+        for path in folder.rglob("*")
+        if is_image_name(path.name) and not is_hidden(path.relative_to(folder).as_posix())
+    )
     return sorted(path for path in found if not path.name.startswith("."))
 
 

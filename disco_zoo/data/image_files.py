@@ -1,0 +1,156 @@
+"""Which files are images: told by their suffix, in folders, tars and shards; what is left out is counted and said."""
+
+from __future__ import annotations
+
+import functools
+import os
+import tarfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from tarfile import TarInfo
+
+from disco_zoo.core.console import say_once
+
+# Of photos and pictures. Pillow also registers .pdf, .mpg, .eps and the like, which it does not decode itself.
+IMAGE_SUFFIXES = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".webp",
+    ".bmp",
+    ".dib",
+    ".tif",
+    ".tiff",
+    ".gif",
+    ".avif",
+    ".heic",
+    ".heif",
+    ".jp2",
+    ".j2k",
+    ".ppm",
+    ".pgm",
+    ".pbm",
+    ".pnm",
+    ".tga",
+    ".qoi",
+)
+JUNK_FOLDERS = {"__MACOSX"}
+# What lies beside images and belongs there: lists, annotations, licences. Counted, and no cause for a line.
+COMPANIONS = {".csv", ".html", ".json", ".jsonl", ".md", ".mat", ".npy", ".txt", ".tsv", ".xml", ".yaml", ".yml"}
+SHOWN = 4
+
+
+@functools.cache
+def readable_suffixes() -> frozenset[str]:
+    """Those of `IMAGE_SUFFIXES` that the Pillow on this machine decodes; a plugin (pillow-heif) may add some."""
+    from PIL import Image
+
+    Image.init()
+    opened = {suffix for suffix, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    return frozenset(IMAGE_SUFFIXES) & opened
+
+
+def is_image_name(name: str) -> bool:
+    return os.path.splitext(name)[1].lower() in readable_suffixes()
+
+
+def is_hidden(path: str) -> bool:
+    """Whether a file or one of its folders is a tool's own: .ipynb_checkpoints, ._x.png, __MACOSX."""
+    return any(part in JUNK_FOLDERS or (part.startswith(".") and part not in (".", "..")) for part in path.split("/"))
+
+
+@dataclass
+class LeftOut:
+    """Files that were seen and are no part of a source.
+
+    Attributes:
+        suffixes: how many of each suffix are no images that can be read here.
+        hidden: how many images a tool has hidden.
+    """
+
+    suffixes: Counter[str] = field(default_factory=Counter)
+    hidden: int = 0
+
+    def counts(self, path: str) -> bool:
+        """Whether a file (its path with slashes) is left out; it is then counted."""
+        if is_image_name(path):
+            self.hidden += is_hidden(path)
+            return is_hidden(path)
+        if not is_hidden(path):
+            self.suffixes[PurePosixPath(path).suffix.lower() or "without suffix"] += 1
+        return True
+
+    def say(self, name: str) -> None:
+        """One line, where more is left out than what usually lies beside images."""
+        parts = []
+        strange = Counter({suffix: count for suffix, count in self.suffixes.items() if suffix not in COMPANIONS})
+        if strange:
+            listed = ", ".join(f"{count:,} {suffix}" for suffix, count in strange.most_common(SHOWN))
+            rest = len(strange) - SHOWN
+            parts.append(f"that are no images (Pillow): {listed}" + (f" and {rest} more kinds" if rest > 0 else ""))
+        if self.hidden:
+            parts.append(f"that are hidden: {self.hidden:,}")
+        if parts:
+            say_once(f"{name}: files left out {'; '.join(parts)}")
+
+
+def images_of_folder(folder: Path) -> tuple[list[str], LeftOut]:
+    """Paths below a folder, in timm's order, and what is left out; links to folders are followed."""
+    from timm.utils.misc import natural_key
+
+    found, left_out = [], LeftOut()
+    for root, _, files in os.walk(folder, followlinks=True):
+        for file in files:
+            path = os.path.join(root, file)
+            if not left_out.counts(os.path.relpath(path, folder).replace(os.sep, "/")):
+                found.append(path)
+    return [os.path.relpath(path, folder) for path in sorted(found, key=natural_key)], left_out
+
+
+@dataclass(frozen=True)
+class TarImage:
+    """An image in a .tar, or in a .tar inside it.
+
+    Attributes:
+        name: of the member; `inside` is the name of the inner .tar, "" for none.
+        offset, size: of its bytes in the outer file.
+    """
+
+    name: str
+    inside: str
+    offset: int
+    size: int
+
+
+def images_of_tar(path: Path) -> tuple[list[TarImage], LeftOut]:
+    """The images of a .tar, in timm's order (those of inner tars first among equals), and what is left out.
+
+    Raises:
+        tarfile.TarError, OSError, EOFError: it is damaged, or no plain .tar.
+    """
+    from timm.utils.misc import natural_key
+
+    left_out = LeftOut()
+    inner: list[TarImage] = []
+    outer: list[TarImage] = []
+    with tarfile.open(path, mode="r|") as tar:
+        for member in _files(tar):
+            if not member.name.lower().endswith(".tar"):
+                if not left_out.counts(member.name):
+                    outer.append(TarImage(member.name, "", member.offset_data, member.size))
+                continue
+            with tarfile.open(fileobj=tar.extractfile(member), mode="r|") as child:
+                inner += [
+                    TarImage(image.name, member.name, member.offset_data + image.offset_data, image.size)
+                    for image in _files(child)
+                    if not left_out.counts(image.name)
+                ]
+    return sorted([*inner, *outer], key=lambda image: natural_key(image.name)), left_out
+
+
+def _files(tar: tarfile.TarFile) -> Iterator[TarInfo]:
+    return (member for member in tar if member.isfile())
