@@ -147,9 +147,21 @@ def shown(name: str) -> str:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """Return `` Did you mean 'x'?`` for the nearest known name, or an empty string."""
-    nearest = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    """Return `` Did you mean 'x'?`` for the nearest known name, or an empty string.
+
+    A typing error seldom changes the first letter: one that does must be near indeed ("effnet" is no "alexnet"). Where
+    none is near, one that begins alike will do.
+    """
+    others = [other for other in known if other != name]
+    near = difflib.get_close_matches(name, others, n=5, cutoff=0.6)
+    near = [one for one in near if one[:1] == name[:1] or _likeness(name, one) >= 0.75]
+    alike = [other for other in others if len(name) > 3 and other.startswith(name[:3])]
+    nearest = near or difflib.get_close_matches(name, alike, n=1, cutoff=0.4)
     return f" Did you mean '{nearest[0]}'?" if nearest else ""
+
+
+def _likeness(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, other, one).ratio()
 
 
 def require(module: str, extra: str) -> ModuleType:

@@ -129,7 +129,7 @@ def _parent(path: Path, extends: Any, recipes: Path) -> Path | None:
 def _read(path: Path) -> tuple[dict[str, Any], list[str]]:
     """One file: its values, and a message for each key that appears twice."""
     try:
-        values, faults = read_yaml(path.read_text(encoding="utf-8"))
+        values, faults = read_yaml(path.read_text(encoding="utf-8-sig"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise BadRecipe(f"{path} is no YAML: {' '.join(str(error).split())}") from error
     except OSError as error:

@@ -31,7 +31,8 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: tuple[str, .
         path = ".".join(location)
         if fault["type"] == "extra_forbidden":
             known = _keys_at(model, location[len(prefix) : -1])
-            messages.append(f"unknown key '{path}'.{did_you_mean(location[-1], known)}")
+            hint = did_you_mean(location[-1], known) or f" Known: {', '.join(known)}."
+            messages.append(f"unknown key '{path}'.{hint}")
         elif fault["type"] == "missing":
             messages.append(f"missing key '{path}'")
         else:

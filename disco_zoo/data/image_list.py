@@ -112,7 +112,7 @@ def _image_file(name: str, path: Path) -> Path:
 
 def _listed_files(name: str, path: Path) -> list[Path]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise BadData(f"{shown(name)} cannot be read as a list of paths, one a line: {error}") from error
     files = [path.parent / Path(line.strip()).expanduser() for line in lines if line.strip()]

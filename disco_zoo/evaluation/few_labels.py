@@ -95,7 +95,7 @@ def listed(source: ImageSource, file: Path) -> SubsetSource:
 def _read_names(file: Path) -> dict[str, None]:
     """The lines of a list, each once, in order."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
+        lines = file.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is no text"
         raise BadData(f"{file} cannot be read: {reason}. Give a text file with one image name a line.") from error

@@ -182,7 +182,7 @@ def load_catalog(source: Path | str | None = None) -> Catalog:
     if source is None:
         return _catalog_in_use()
     if isinstance(source, Path):
-        return _parse(source.read_text(encoding="utf-8"), str(source))
+        return _parse(source.read_text(encoding="utf-8-sig"), str(source))
     return _parse(source, "catalog text")
 
 

@@ -157,7 +157,7 @@ def _open_voc(folder: Path, splits: Sequence[str]) -> MaskedSet:
     found = next((lists / f"{split}.txt" for split in splits if (lists / f"{split}.txt").is_file()), None)
     if found is None:
         raise BadData(f"{lists} has none of {', '.join(f'{split}.txt' for split in splits)}.")
-    names = [line.split()[0] for line in found.read_text(encoding="utf-8").splitlines() if line.strip()]
+    names = [line.split()[0] for line in found.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     pairs = tuple((folder / "JPEGImages" / f"{n}.jpg", folder / "SegmentationClass" / f"{n}.png") for n in names)
     missing = [path for pair in pairs for path in pair if not path.is_file()]
     if not pairs or missing:

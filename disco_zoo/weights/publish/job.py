@@ -179,7 +179,8 @@ def _row(catalog: Catalog, name: str) -> Checkpoint:
             f"{name} is a teacher: its file also holds a projection head, which timm does not load. Publish a student"
         )
     if not PLAIN.fullmatch(name):
-        raise UnknownName(f"{name!r} is no name of a model. Type: disco-zoo list")
+        hint = f"publish NAME --weights {name}" if Path(name).expanduser().exists() else "list"
+        raise UnknownName(f"{name!r} is no name of a model. Type: disco-zoo {hint}")
     row = catalog.resolve(name)
     if not PLAIN.fullmatch(row.name):  # a catalog of the user's own may hold anything
         raise PublishError(

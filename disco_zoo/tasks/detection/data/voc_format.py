@@ -63,7 +63,7 @@ def _names(folder: Path, split: str | None) -> list[str]:
         return [path.stem for path in _annotation_files(folder)]
     path = folder / "ImageSets" / "Main" / f"{split}.txt"
     try:
-        return [line.split()[0] for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return [line.split()[0] for line in path.read_text(encoding="utf-8-sig").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
         raise BadData(f"{path} cannot be read.") from error
 
