@@ -64,11 +64,11 @@ def test_every_row_can_be_shown_without_empty_parts(name: str, capsys: pytest.Ca
 
 
 def test_a_bundled_checkpoint() -> None:
-    sheet = describe.describe("effb0", load_catalog())
+    sheet = describe.describe("effb0.disco_lite0_cifar10", load_catalog())
     assert sheet.name == "disco_effb0.disco_lite0_cifar10"
     facts = dict(section(sheet, "Weights").lines)
     assert facts["State"] == "bundled"
-    assert facts["sha256"] == load_catalog().resolve("effb0").weights.sha256
+    assert facts["sha256"] == load_catalog().resolve("effb0.disco_lite0_cifar10").weights.sha256
     assert facts["Size"] == "8.1 MB"
     assert dict(section(sheet, "Training").lines)["Teacher"].endswith("trained with ImageNet labels (supervised)")
     assert section(sheet, "How to load").code[1] == (
@@ -132,7 +132,7 @@ def test_weights_without_a_network_cannot_be_had() -> None:
 
 def test_hub_weights_load_with_and_without_this_package() -> None:
     catalog = with_weights("disco_effb0.disco_lite0_cifar10", HUB)
-    sheet = describe.describe("effb0", catalog)
+    sheet = describe.describe("effb0.disco_lite0_cifar10", catalog)
     facts = dict(section(sheet, "Weights").lines)
     assert (facts["Repository"], facts["Commit"]) == ("lab/disco-effb0", "1" * 40)
     assert section(sheet, "How to load without this package").code == (

@@ -56,9 +56,16 @@ def test_an_own_catalog_that_cannot_be_read_is_one_line(
     )
 
 
-@pytest.mark.parametrize("name", ["effb0", "disco_effb0", "effb0.disco_lite0_cifar10"])
-def test_resolve_short_and_full_names(name: str) -> None:
-    assert load_catalog().resolve(name).name == "disco_effb0.disco_lite0_cifar10"
+@pytest.mark.parametrize(
+    ("name", "full"),
+    [
+        ("effb0", "disco_effb0.feature_lite2_photos"),
+        ("disco_effb0", "disco_effb0.feature_lite2_photos"),
+        ("effb0.disco_lite0_cifar10", "disco_effb0.disco_lite0_cifar10"),
+    ],
+)
+def test_resolve_short_and_full_names(name: str, full: str) -> None:
+    assert load_catalog().resolve(name).name == full
 
 
 @pytest.mark.parametrize(
@@ -78,7 +85,7 @@ def test_resolve_names_the_nearest(name: str, meant: str) -> None:
 def test_entry_finds_teachers_and_checkpoints() -> None:
     catalog = load_catalog()
     assert catalog.entry("mocov2_r50") is catalog.teachers["mocov2_r50"]
-    assert catalog.entry("effb0") is catalog.checkpoints["disco_effb0.disco_lite0_cifar10"]
+    assert catalog.entry("effb0") is catalog.checkpoints["disco_effb0.feature_lite2_photos"]
     assert isinstance(catalog.entry("swav_r50w2"), Teacher)
     assert len(catalog.entries) == len(catalog.checkpoints) + len(catalog.teachers)
     for wrong, meant in (("mocov2_r5", "mocov2_r50"), ("efb0", "effb0")):
@@ -96,7 +103,7 @@ def test_filters_add_up() -> None:
         "disco_r18.compress_swav_r50_in1k",
     }
     assert names(architecture="r18") == names(architecture="disco_r18") == names(pattern="disco_r18.*")
-    assert names(weights="bundled") == {"disco_effb0.disco_lite0_cifar10"}
+    assert names(weights="bundled") == {"disco_effb0.disco_lite0_cifar10", "disco_effb0.feature_lite2_photos"}
     assert len(names(weights="official")) == 35
     assert names(data="cifar10", pattern="effb0") == {
         "disco_effb0.disco_lite0_cifar10",
