@@ -74,7 +74,7 @@ def test_a_dry_run_shows_the_folder_and_asks_nobody(
     here: Path, hub: TestHub, capsys: pytest.CaptureFixture[str]
 ) -> None:
     catalog = load_catalog()
-    assert main(["publish", "effb0", "--to", "org", "--dry-run"]) == 0
+    assert main(["publish", "effb0.disco_lite0_cifar10", "--to", "org", "--dry-run"]) == 0
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
     assert lines[0] == f"{NAME}-hub/ -> {hub.url}/org/{NAME} (public)"
@@ -96,7 +96,7 @@ def test_publishing_tells_the_commit_and_what_to_type_next(
     here: Path, hub: TestHub, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("DISCO_ZOO_ORG", "org")
-    assert main(["publish", "effb0", "--yes", "--tag", "v1"]) == 0
+    assert main(["publish", "effb0.disco_lite0_cifar10", "--yes", "--tag", "v1"]) == 0
     printed = capsys.readouterr()
     revision = hub.store.repos[f"org/{NAME}"].branches["main"]
     assert f"{hub.url}/org/{NAME} is at commit {revision}" in printed.out
@@ -106,7 +106,17 @@ def test_publishing_tells_the_commit_and_what_to_type_next(
 
 
 def test_json_is_all_that_is_on_stdout(here: Path, hub: TestHub, capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = ["publish", "effb0", "--to", "org", "--json", "--yes", "--private", "--out", "folder"]
+    arguments = [
+        "publish",
+        "effb0.disco_lite0_cifar10",
+        "--to",
+        "org",
+        "--json",
+        "--yes",
+        "--private",
+        "--out",
+        "folder",
+    ]
     assert main([*arguments, "--dry-run"]) == 0
     dry = json.loads(capsys.readouterr().out)
     assert (dry["revision"], dry["weights"]["revision"], dry["catalog_file"]) == (None, None, None)
@@ -125,14 +135,14 @@ def test_without_a_catalog_to_rewrite_the_block_is_printed(
     monkeypatch.setattr(
         "disco_zoo.weights.publish.job.CATALOG_PATH", here / "site-packages" / "disco_zoo" / "catalog.yaml"
     )
-    assert main(["publish", "effb0", "--to", "org", "--yes"]) == 0
+    assert main(["publish", "effb0.disco_lite0_cifar10", "--to", "org", "--yes"]) == 0
     printed = capsys.readouterr()
     assert f"checkpoints:\n  {NAME}:\n    weights:\n      {{source: hub, repo: org/{NAME}," in printed.out
     assert "put this into your catalog" in printed.err
 
 
 def test_nobody_to_ask_means_no_upload(here: Path, hub: TestHub, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["publish", "effb0", "--to", "org"]) == 2
+    assert main(["publish", "effb0.disco_lite0_cifar10", "--to", "org"]) == 2
     assert "add --yes" in capsys.readouterr().err
     assert hub.requests == []
 
@@ -144,7 +154,7 @@ def test_whoever_is_there_is_asked(
     terminal = io.StringIO(f"{answer}\n")
     monkeypatch.setattr(terminal, "isatty", lambda: True, raising=False)
     monkeypatch.setattr("sys.stdin", terminal)
-    assert main(["publish", "effb0", "--to", "org"]) == code
+    assert main(["publish", "effb0.disco_lite0_cifar10", "--to", "org"]) == code
     assert (f"org/{NAME}" in hub.store.repos) == (answer == "y")
 
 
@@ -152,13 +162,13 @@ def test_whoever_is_there_is_asked(
     "org", ["../x", "a/b/c", "a/b", "", "-x", "x-", "a b", "ä", "a--b", "a..b", "x" * 97, "$(id)", ".", "~"]
 )
 def test_odd_organisations(org: str, refused: Refused) -> None:
-    message = refused("effb0", "--to", org, "--dry-run")
+    message = refused("effb0.disco_lite0_cifar10", "--to", org, "--dry-run")
     assert "--to" in message
 
 
 def test_no_organisation(refused: Refused) -> None:
-    assert "Type --to ORG" in refused("effb0", "--dry-run")
-    assert "DISCO_ZOO_ORG" in refused("effb0")
+    assert "Type --to ORG" in refused("effb0.disco_lite0_cifar10", "--dry-run")
+    assert "DISCO_ZOO_ORG" in refused("effb0.disco_lite0_cifar10")
 
 
 @pytest.mark.parametrize("name", ["../x", "efb0", "a/b", "disco_effb0.../../x", "", "ä\n", "-x", "x" * 200])
@@ -169,7 +179,7 @@ def test_odd_names(name: str, refused: Refused) -> None:
 def test_a_row_whose_name_is_a_path(here: Path, tmp_path: Path, refused: Refused) -> None:
     catalog = tmp_path / "own.yaml"
     text = catalog.read_text(encoding="utf-8").replace(f"  {NAME}:", "  disco_effb0.a/b:")
-    catalog.write_text(text.replace("default: disco_lite0_cifar10}", "default: a/b}", 1), encoding="utf-8")
+    catalog.write_text(text.replace("default: feature_lite2_photos}", "default: a/b}", 1), encoding="utf-8")
     assert "is no name of a model" in refused("disco_effb0.a/b", "--to", "org", "--dry-run")
     assert "'disco_effb0.a/b' cannot name a repository" in refused("effb0", "--to", "org", "--dry-run")
 
@@ -178,11 +188,11 @@ def test_a_row_whose_name_is_a_path(here: Path, tmp_path: Path, refused: Refused
     ("arguments", "words"),
     [
         (("mocov2_r50",), "is a teacher"),
-        (("effb0", "--tag", "../v1"), "cannot name a commit"),
+        (("effb0.disco_lite0_cifar10", "--tag", "../v1"), "cannot name a commit"),
         ((OFFICIAL,), "you may not have the right to publish them. If you have it, add --accept-unknown-licence"),
         ((OFFICIAL, "--accept-unknown-licence"), f"not on this machine. .*disco-zoo download {OFFICIAL}"),
         (("disco_effb0.mocov2_cifar10",), "not on this machine. Add --weights"),
-        (("effb0", "--weights", "nowhere"), "There is no nowhere"),
+        (("effb0.disco_lite0_cifar10", "--weights", "nowhere"), "There is no nowhere"),
     ],
 )
 def test_what_there_is_no_right_or_nothing_to_publish(arguments: tuple[str, ...], words: str, refused: Refused) -> None:
@@ -191,7 +201,7 @@ def test_what_there_is_no_right_or_nothing_to_publish(arguments: tuple[str, ...]
 
 def test_weights_of_a_run(here: Path, hub: TestHub, capsys: pytest.CaptureFixture[str]) -> None:
     run_folder(here / "run")
-    assert main(["publish", "effb0", "--to", "org", "--yes", "--weights", "run", "--json"]) == 0
+    assert main(["publish", "effb0.disco_lite0_cifar10", "--to", "org", "--yes", "--weights", "run", "--json"]) == 0
     done = json.loads(capsys.readouterr().out)
     config = json.loads((here / f"{NAME}-hub" / "config.json").read_text())
     assert config["disco_zoo"]["source"] == {
@@ -223,7 +233,7 @@ def test_converted_weights_keep_their_provenance(
 
 
 def test_runs_that_do_not_fit_are_refused(here: Path, refused: Refused) -> None:
-    options = ("effb0", "--to", "org", "--dry-run", "--weights")
+    options = ("effb0.disco_lite0_cifar10", "--to", "org", "--dry-run", "--weights")
     (here / "empty").mkdir()
     assert "does not describe weights" in refused(*options, "empty")
     run_folder(here / "other", name="disco_effb0.mocov2_cifar10")
@@ -240,7 +250,7 @@ def test_runs_that_do_not_fit_are_refused(here: Path, refused: Refused) -> None:
 
 def test_figures_of_other_weights_are_not_published(here: Path, refused: Refused) -> None:
     random_weights(here / "mine.safetensors", "efficientnet_b0")
-    message = refused("effb0", "--to", "org", "--dry-run", "--weights", "mine.safetensors")
+    message = refused("effb0.disco_lite0_cifar10", "--to", "org", "--dry-run", "--weights", "mine.safetensors")
     assert "figures of disco_effb0.disco_lite0_cifar10 were measured with weights 4b47cccf74e1…" in message
 
 
@@ -267,7 +277,7 @@ def test_licences_are_spoken_of(
 ) -> None:
     value = f"{{code: MIT, weights: {licence}, teacher: MIT, data: MIT}}"
     monkeypatch.setenv("DISCO_ZOO_CATALOG", str(own_catalog(tmp_path, licence=value)))
-    assert main(["publish", "effb0", "--to", "org", "--dry-run", *options]) == 0
+    assert main(["publish", "effb0.disco_lite0_cifar10", "--to", "org", "--dry-run", *options]) == 0
     error = capsys.readouterr().err
     assert note in error if note else "Note" not in error
     card = (here / f"{NAME}-hub" / "README.md").read_text(encoding="utf-8")

@@ -23,7 +23,7 @@ from disco_zoo.core.yaml_io import dump_yaml
 from disco_zoo.errors import DiscoZooError
 from disco_zoo.methods import METHODS
 from disco_zoo.methods.batch import Batch
-from disco_zoo.plan import planning, words
+from disco_zoo.plan import types, words
 from disco_zoo.plan.device_speeds import DEPTHWISE_SLOWDOWN, DEVICE_SPEEDS, device_speed
 from disco_zoo.plan.flops import CORRECTIONS, Flops
 from disco_zoo.plan.hours import (
@@ -257,7 +257,7 @@ def test_a_plan_says_when_a_cache_pays(planned: Callable[..., str], arguments: l
 def test_a_cache_that_pays_after_the_last_epoch_does_not_pay(
     planned: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(planning, "break_even_epochs", lambda *_: 1234.5)
+    monkeypatch.setattr(types, "break_even_epochs", lambda *_: 1234.5)
     arguments = ("--images", 1000, "--set", "teacher.cache_views=4", "--device-tflops", 1)
     assert "not in this run │" in planned("disco", *arguments)
     (sentence,) = (one for one in json.loads(planned("disco", *arguments, "--json"))["assumptions"] if "pay" in one)

@@ -297,6 +297,7 @@ def test_verify_all_lists_what_is_here(seed_file: Path, capsys: pytest.CaptureFi
     assert main(["verify", "--all", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert [(one["name"], one["source"], one["ok"]) for one in found] == [
+        ("disco_effb0.feature_lite2_photos", "bundled", True),
         ("disco_effb0.disco_lite0_cifar10", "bundled", True),
         (NAME, "installed", True),
     ]
@@ -338,7 +339,7 @@ def test_a_file_is_recognised_and_compared_with_the_catalog(
 ) -> None:
     own = download_weights("effb0", folder=tmp_path / "copies").rename(tmp_path / "renamed.safetensors")
     found = verify_weights(own)
-    assert (found.name, found.ok) == ("disco_effb0.disco_lite0_cifar10", True)
+    assert (found.name, found.ok) == ("disco_effb0.feature_lite2_photos", True)
     other = verify_weights(seed_file)
     assert other.ok
     assert [check.detail for check in other.checks][1:3] == ["seed", "120 tensors, resnet18"]

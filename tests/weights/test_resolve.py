@@ -66,9 +66,8 @@ def test_sha256_of_agrees_with_a_known_value(tmp_path: Path) -> None:
     assert weights.sha256_of(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
-@pytest.mark.parametrize("name", ["disco_effb0", NAME])
-def test_bundled_weights_load_exactly(name: str, bundled: tuple[Path, dict[str, torch.Tensor]]) -> None:
-    assert same_tensors(timm.create_model(name, pretrained=True), bundled[1])
+def test_bundled_weights_load_exactly(bundled: tuple[Path, dict[str, torch.Tensor]]) -> None:
+    assert same_tensors(timm.create_model(NAME, pretrained=True), bundled[1])
 
 
 def test_bundled_weights_load_under_a_new_head(bundled: tuple[Path, dict[str, torch.Tensor]]) -> None:
@@ -163,7 +162,7 @@ def test_unpublished_weights_say_what_to_type(name: str, words: str) -> None:
 
 
 def test_unpublished_weights_name_those_that_are(bundled: tuple[Path, Any]) -> None:
-    with pytest.raises(NotPublished, match=f"Published: {NAME}"):
+    with pytest.raises(NotPublished, match=f"Published: .*{NAME}"):
         timm.create_model("disco_effb0.mocov2_fmnist", pretrained=True)
 
 
