@@ -106,7 +106,7 @@ import io, sys
 from pathlib import Path
 from paused import by_halves, point
 from disco_zoo.cli import main
-from disco_zoo.teacher_cache import build, cache_folder, journal
+from disco_zoo.teacher_cache import builder as build, cache_dir as cache_folder, journal
 
 class TornFile(io.BufferedRandom):
     def write(self, content):
@@ -177,7 +177,7 @@ def test_ctrl_c_keeps_what_is_finished(work: Path, whole: Any) -> None:
 LIMITED = """
 import resource, sys
 from disco_zoo.cli import main
-from disco_zoo.teacher_cache import build
+from disco_zoo.teacher_cache import builder as build
 def limited(*arguments, _former=build._do_block):
     resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, 60_000))  # what is beyond this offset cannot be written any more
     return _former(*arguments)
@@ -212,7 +212,7 @@ FAILING = """
 import os, sys
 from disco_zoo.cli import entry_point
 from disco_zoo.errors import BadCache
-from disco_zoo.teacher_cache import build
+from disco_zoo.teacher_cache import builder as build
 former = build._do_block
 def fail(cache, block, *rest):
     if block.first == 64:
