@@ -1,8 +1,7 @@
 """The command line: one file a verb, imported only when that verb is typed.
 
 So `--help` and `list` answer without importing torch. A new verb is one line in `VERBS` and a module whose
-`command` is a click command; what a command returns is the exit code (None is 0). Mind that importing a verb
-puts its module's name into this namespace: after `cli/list.py` is loaded, `list` here is that module.
+`command` is a click command; what a command returns is the exit code (None is 0).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A file written whole or not at all."""
+"""A file written whole or not at all, its sha256, and where the package lies."""
 
 from __future__ import annotations
 

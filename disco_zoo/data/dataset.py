@@ -1,6 +1,6 @@
 """Image sources: where training and evaluation get (image, index, label or None) from.
 
-`open_source` is the one entry. What it returns is map-style, holds no decoded image, and can be pickled
+`open_source.py` is the one entry. What it returns is map-style, holds no decoded image, and can be pickled
 or forked into data loader workers. Nobody may assume that rows come shuffled: many files are sorted by label.
 """
 

@@ -17,6 +17,7 @@ from disco_zoo.evaluation.tasks import (
     measure_linear,
     measure_semi,
     measure_transfer,
+    transfer_sizes,
 )
 from disco_zoo.protocols.knn import knn_protocol
 from disco_zoo.protocols.linear import linear_protocol
@@ -72,9 +73,8 @@ def evaluate(
         linear_protocol(protocol)  # an unknown one is told before anything is loaded
     if probe is not None:
         check_options(probe, options, fraction if task == "semi" else 1.0)
-        if task == "transfer" and probe.image_size is not None:  # the papers bring the whole image to the crop's size
-            image_size = image_size or probe.image_size
-            resize_size = resize_size or image_size
+        if task == "transfer":
+            image_size, resize_size = transfer_sizes(probe, image_size, resize_size)
     subject = load_subject(
         model=model,
         data=data,

@@ -1,8 +1,7 @@
-"""Frozen features of a data source, and the proof that a backbone stayed frozen.
+"""Frozen features of a data source under EVAL (`transforms/eval.py`).
 
-EVAL of spec 1.2 has its one definition here: resize the shorter side (bilinear, antialiased), centre
-crop, normalise. Extraction leaves no trace: module modes, device and random state are as before, so that an
-online kNN in the middle of training does not change the training.
+Extraction leaves no trace: module modes, device and random state are as before, so that an online kNN in the middle
+of training does not change the training.
 """
 
 from __future__ import annotations

@@ -194,6 +194,16 @@ def _measure(
     )
 
 
+def transfer_sizes(
+    protocol: Protocol, image_size: int | None, resize_size: int | None
+) -> tuple[int | None, int | None]:
+    """Crop and shorter side in pixels: the papers bring the whole image to the crop's size; None for the model's."""
+    if protocol.image_size is None:
+        return image_size, resize_size
+    image_size = image_size or protocol.image_size
+    return image_size, resize_size or image_size
+
+
 def check_options(protocol: Protocol, options: ProbeOptions, share: float = 1.0) -> None:
     """Refuse what a protocol cannot do.
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from disco_zoo.core.random_streams import drawing_from
 from disco_zoo.errors import BadTeacher, DiscoZooError, UnknownName, WeightsError, did_you_mean
+from disco_zoo.models.classifier_dir import backbone_of, find_classifier_folder
 from disco_zoo.models.encoder import feature_dim_of
 from disco_zoo.models.teacher import LoadedTeacher, load_teacher_source
 from disco_zoo.networks.input_size import create_for_any_size
@@ -67,8 +68,6 @@ def load_model(model: str, *, pretrained: bool = True, seed: int = 0) -> NamedMo
 
 def _load(model: str, pretrained: bool) -> NamedModel:
     path = Path(model.removeprefix(FOLDER_PREFIX)).expanduser()
-    from disco_zoo.models.classifier_dir import find_classifier_folder  # here: finetune.start imports this module
-
     if (folder := find_classifier_folder(path)) is not None:
         _require_pretrained(model, pretrained)
         return _of_classifier(model, folder)
@@ -128,8 +127,6 @@ def _create(name: str, pretrained: bool) -> Any:
 
 
 def _of_classifier(model: str, folder: Path) -> NamedModel:
-    from disco_zoo.models.classifier_dir import backbone_of
-
     network, facts = backbone_of(folder)
     cfg: Any = network.pretrained_cfg
     architecture = str(cfg["architecture"])

@@ -1,4 +1,4 @@
-"""Images as evaluation sees them: shorter side resized, centre crop, normalised (EVAL of spec 1.2)."""
+"""Images as evaluation sees them: resized by the shorter side, cut, normalised: EVAL of spec 1.2, defined here."""
 
 from __future__ import annotations
 

@@ -86,9 +86,9 @@ def record_methods(folder: Path, data: Path) -> dict[str, Any]:
             lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
             found[f"train.{name}.metrics"] = [stable(line) for line in lines]
             found[f"train.{name}.student"] = tensors(out / "student.safetensors")
-    for path in sorted(Path(os.environ["DISCO_ZOO_CACHE"]).rglob("*.bin")):
-        found[f"cache.{path.parent.name}.{path.name}"] = digest(path.read_bytes())
-    return found
+    arrays = [path for name in ("rows.f16", "pairs.u32") for path in Path(os.environ["DISCO_ZOO_CACHE"]).rglob(name)]
+    assert arrays, "no cache was left: its files have other names now"
+    return found | {f"cache.{path.parent.name}.{path.name}": digest(path.read_bytes()) for path in sorted(arrays)}
 
 
 def record_use(folder: Path) -> dict[str, Any]:

@@ -172,16 +172,14 @@ def transfer(protocol: str | None, mode: Any, image_size: int | None, resize_siz
 
     The papers take CIFAR-10 and CIFAR-100 at 224 pixels; `fast` keeps the model's own size.
     """
-    from disco_zoo.evaluation.tasks import choose_protocol, measure_transfer
+    from disco_zoo.evaluation.tasks import choose_protocol, measure_transfer, transfer_sizes
 
     preset = choose_protocol("transfer", protocol, mode)
 
     def measure(subject: Subject, options: ProbeOptions) -> Evaluation:
         return measure_transfer(subject, preset, options)
 
-    if preset.image_size is not None:  # the papers bring the whole image to the crop's size
-        image_size = image_size or preset.image_size
-        resize_size = resize_size or image_size
+    image_size, resize_size = transfer_sizes(preset, image_size, resize_size)
     _run(measure, preset=preset, image_size=image_size, resize_size=resize_size, **given)
 
 
