@@ -132,7 +132,7 @@ def compare(
     recipes = _baseline_first(load_compared(names, student, overrides))
     first = next(iter(recipes.values()))
     sources = open_data(first, data, eval_data)
-    bench = recipe_bench(first, sources.train, sources.require_test(), options.device)
+    bench = recipe_bench(first, sources.bank, sources.require_test(), options.device)
     for folder in (options.out, options.report):
         require_folder(folder)
     require_same_start(recipes, options.seeds, sources.trained_on)

@@ -20,6 +20,21 @@ def open_labeled_pair(data: str, eval_data: str | None = None) -> tuple[ImageSou
     return train, open_source(eval_data, "test", dedicated=True) if eval_data else open_source(data, "test")
 
 
+def open_own_pair(data: str) -> tuple[ImageSource, ImageSource] | None:
+    """Open the labelled training and test images of one source; None where it does not have both.
+
+    Raises:
+        BadData: `data` cannot be read.
+    """
+    try:
+        train, test = open_labeled_pair(data)
+    except NoTestImages:
+        return None
+    if train.labels is None or test.labels is None or train.fingerprint() == test.fingerprint():
+        return None
+    return train, test
+
+
 def open_test_beside(data: str, eval_data: str | None = None) -> ImageSource | None:
     """Open the test images that go with training images; None where there are none and none are named.
 

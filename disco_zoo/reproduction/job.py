@@ -158,7 +158,7 @@ def _bench(recipe: Recipe, sources: Data, options: RunOptions) -> Bench:
     # Twenty images a class leave next to no class out of the random choice.
     look_images = max(LOOK_IMAGES, 20 * len(set(test.labels or ())))
     max_images = look_images if options.max_steps is not None else None
-    return recipe_bench(recipe, sources.train, test, options.device, max_images)
+    return recipe_bench(recipe, sources.bank, test, options.device, max_images)
 
 
 def _measure_teacher(bench: Bench, teacher: Teacher, recipe: Recipe) -> dict[str, dict[str, float]]:

@@ -44,7 +44,7 @@ def write_reproduction(rep: Reproduction, command: str) -> None:
         start.features,
         student.features,
         student.labels,
-        rep.data.train.class_names,
+        rep.data.bank.class_names,
         folder.figures / "embedding_map.png",
         f"{rep.checkpoint.name}: test features before and after training",
     )

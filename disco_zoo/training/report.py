@@ -46,7 +46,7 @@ def finish_training(run: Run) -> dict[str, Any] | None:
         plot_embedding_map(
             measurement.test_features.features,
             measurement.test_features.labels,
-            run.data.train.class_names,
+            run.data.bank.class_names,
             run.folder.figures / "embedding_map.png",
             f"{run.recipe.name}: test features",
         )
@@ -67,7 +67,7 @@ def _measure(run: Run) -> tuple[str, Measurement] | None:
     """None where the labels do not allow it: the training is done and its student stays."""
     assert run.data.test is not None
     try:
-        bench = recipe_bench(run.recipe, run.data.train, run.data.test, run.options.device)
+        bench = recipe_bench(run.recipe, run.data.bank, run.data.test, run.options.device)
     except BadData as error:
         console.print(f"Not measured: {error}", soft_wrap=True)
         return None

@@ -20,7 +20,7 @@ from disco_zoo.core.process import peak_memory_mib
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.joined import JoinedSource, with_extra
 from disco_zoo.data.open_source import open_source
-from disco_zoo.data.pairing import open_test_beside
+from disco_zoo.data.pairing import open_own_pair, open_test_beside
 from disco_zoo.data.subsets import random_subset
 from disco_zoo.errors import BadData
 from disco_zoo.training.accelerator import make_accelerator
@@ -40,14 +40,16 @@ class Data:
     """The sources of a run.
 
     Attributes:
-        train: images to train on, and with their labels the bank to measure with.
+        train: images to train on.
         test: None when there is nothing labelled to evaluate on.
         extra: `train` and the recipe's extra images together; None without any.
+        labeled: the training split of the data that `test` comes from, where `train` has no labels; None otherwise.
     """
 
     train: ImageSource
     test: ImageSource | None
     extra: ImageSource | None = None
+    labeled: ImageSource | None = None
 
     @property
     def trained_on(self) -> ImageSource:
@@ -55,8 +57,13 @@ class Data:
         return self.extra or self.train
 
     @property
+    def bank(self) -> ImageSource:
+        """Where kNN looks for neighbors and what a linear probe trains on."""
+        return self.labeled or self.train
+
+    @property
     def has_labels(self) -> bool:
-        return self.train.labels is not None and self.test is not None and self.test.labels is not None
+        return self.bank.labels is not None and self.test is not None and self.test.labels is not None
 
     def require_test(self) -> ImageSource:
         """The test images.
@@ -110,8 +117,17 @@ def open_data(recipe: Recipe, data: str | None = None, eval_data: str | None = N
     """
     train = _open_train(recipe, data)
     joined = with_extra(train, recipe.data.extra_source, recipe.data.extra_repeats)
-    test = open_test_beside(train.name, eval_data or recipe.data.eval_source)
-    return Data(train, test, None if joined is train else joined)
+    eval_data = eval_data or recipe.data.eval_source
+    test = open_test_beside(train.name, eval_data)
+    labeled = None
+    if eval_data and train.labels is None and (pair := open_own_pair(eval_data)):
+        labeled, test = pair
+        console.print(
+            f"{train.name} has no labels: measured on {eval_data}, with its {len(labeled)} training images as bank",
+            soft_wrap=True,
+            markup=False,
+        )
+    return Data(train, test, None if joined is train else joined, labeled)
 
 
 def open_training_images(recipe: Recipe, data: str | None = None) -> ImageSource:
@@ -196,7 +212,7 @@ class Run:
         if self.data.test is None or not self.data.has_labels or not self.recipe.log.knn_every_epochs:
             return None
         return OnlineKnn(
-            self.data.train,
+            self.data.bank,
             self.data.test,
             num_images=self.recipe.log.knn_bank_images,
             seed=self.recipe.seed,
@@ -238,6 +254,7 @@ class Run:
                 "fingerprint": self.data.train.fingerprint(),
             },
             "extra_data": self._extra_facts(),
+            "bank": {"source": self.data.bank.name, "images": len(self.data.bank)} if self.data.has_labels else None,
             "teacher": None
             if parts.teacher is None
             else {

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from data_makers import make_folder, make_parquet
+from data_makers import make_folder, make_parquet, png
 
-from disco_zoo.data.pairing import open_test_beside
+from disco_zoo.data.pairing import open_own_pair, open_test_beside
 from disco_zoo.errors import BadData
 
 
@@ -31,3 +31,14 @@ def test_damaged_test_images_are_not_taken_for_none(tmp_path: Path) -> None:
     (tmp_path / "x_test.parquet").write_bytes(train.read_bytes()[:200])
     with pytest.raises(BadData, match="x_test"):
         open_test_beside(str(train))
+
+
+def test_a_labelled_source_of_both_splits_is_a_pair(tmp_path: Path) -> None:
+    others = [{"bytes": png(i), "path": f"{i}.png"} for i in reversed(range(6))]
+    train, test = make_parquet(tmp_path / "x_train.parquet"), make_parquet(tmp_path / "x_test.parquet", images=others)
+    for named in (train, tmp_path):
+        pair = open_own_pair(str(named))
+        assert pair is not None
+        assert [source.split for source in pair] == ["train", "test"]
+    assert open_own_pair(str(test)) is None  # its own training images are nowhere named
+    assert open_own_pair(str(make_parquet(tmp_path / "y_train.parquet"))) is None
