@@ -40,7 +40,9 @@ def draw_zoo(rows: Sequence[Checkpoint], catalog: Catalog, path: str | Path) -> 
     drawn = [row for row in rows if _has_figure(row)]
     if not drawn:
         raise BadData("none of these models has a linear figure to draw. Leave out a filter")
-    panels = {row.data: [other for other in drawn if other.data == row.data] for row in drawn}
+    panels: dict[str, list[Checkpoint]] = {}
+    for row in drawn:
+        panels.setdefault(catalog.measured_on(row).title, []).append(row)
     looks = _Looks(catalog)
     legend = looks.legend(drawn)
     # A panel of one or two networks needs little width.
@@ -48,10 +50,10 @@ def draw_zoo(rows: Sequence[Checkpoint], catalog: Catalog, path: str | Path) -> 
     height = max(4.4, 0.6 + INCHES_A_LINE * len(legend))
     with drawing(2.4 + 4.8 * sum(widths), height, "Students of the zoo", path, fingerprint(drawn, catalog)) as figure:
         axes = figure.subplots(1, len(panels), squeeze=False, width_ratios=widths).flatten()
-        for axis, (data, shown) in zip(axes, panels.items(), strict=True):
+        for axis, (title, shown) in zip(axes, panels.items(), strict=True):
             for row in shown:
                 looks.draw(axis, row)
-            axis.set(title=catalog.datasets[data].title, xlabel="parameters (millions)", ylabel=METRIC_TITLE)
+            axis.set(title=title, xlabel="parameters (millions)", ylabel=METRIC_TITLE)
             _scale(axis, sorted({catalog.architectures[row.architecture].params_millions for row in shown}))
         box = figure.legend(handles=legend, loc="outside right center", frameon=False)
         for text in box.get_texts():

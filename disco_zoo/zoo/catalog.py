@@ -137,6 +137,10 @@ class Catalog(StrictRow):
         rows = [*self.checkpoints.values()]
         return matching_rows(rows, pattern, wanted, known, installed=installed, names=self._model_names())
 
+    def measured_on(self, row: Checkpoint) -> Dataset:
+        """The data set whose test images a checkpoint's measured figures are of."""
+        return self.datasets[self.datasets[row.data].measured_on or row.data]
+
     def matching_teachers(
         self,
         pattern: str | None = None,

@@ -223,7 +223,7 @@ def measured_facts(row: Checkpoint) -> dict[str, list[str]]:
 
 def measured_remark(row: Checkpoint, catalog: Catalog) -> str:
     """What the measured figures are of, and how far a new run may lie from them."""
-    dataset = catalog.datasets[row.data]
+    dataset = catalog.measured_on(row)
     remark = f"Percent on the {dataset.num_test:,} test images of {dataset.title}; mean ± standard deviation."
     metrics = dict.fromkeys(figure.metric for figure in row.measured)
     allowed = {metric: getattr(row.figure("student", metric), "allowed_difference", None) for metric in metrics}

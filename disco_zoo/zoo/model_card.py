@@ -114,7 +114,7 @@ def _front_matter(checkpoint: Checkpoint, catalog: Catalog) -> dict[str, Any]:
         "library_name": "timm",
         "pipeline_tag": "image-feature-extraction",
         "tags": tags,
-        "datasets": [dataset.hub_id],
+        **({"datasets": [dataset.hub_id]} if dataset.hub_id else {}),
     }
     figures = [measured for measured in checkpoint.measured if measured.subject == "student"]
     if figures:
@@ -122,9 +122,10 @@ def _front_matter(checkpoint: Checkpoint, catalog: Catalog) -> dict[str, Any]:
             {"type": "accuracy", "name": metric_title(figure.metric), "value": round(figure.mean, 2)}
             for figure in figures
         ]
+        tested = catalog.measured_on(checkpoint)
         result = {
             "task": {"type": "image-classification", "name": "Frozen features"},
-            "dataset": {"type": dataset.hub_id, "name": dataset.title, "split": "test"},
+            "dataset": {"type": tested.hub_id, "name": tested.title, "split": "test"},
             "metrics": metrics,
         }
         front["model-index"] = [{"name": checkpoint.name, "results": [result]}]

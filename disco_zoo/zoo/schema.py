@@ -78,19 +78,22 @@ class StrictRow(BaseModel):
 class Dataset(StrictRow):
     """What a checkpoint was trained or measured on.
 
-    `image_size` is in pixels, None where it varies. `paper` is a key of `citations.PAPERS`.
+    `image_size` is in pixels, None where it varies. `num_test` and `num_classes` are None where there are no labels,
+    `hub_id` where the images are not on the Hub. `measured_on` names the data set whose labelled images measure what
+    was trained on this one, None for its own. `paper` is a key of `papers.PAPERS`.
     """
 
     name: str
     title: Text
     licence: Text
     num_train: Annotated[int, Field(gt=0)]
-    num_test: Annotated[int, Field(gt=0)]
-    num_classes: Annotated[int, Field(gt=0)]
+    num_test: Annotated[int, Field(gt=0)] | None
+    num_classes: Annotated[int, Field(gt=0)] | None
     class_names: list[Text] | None
     image_size: Annotated[int, Field(gt=0)] | None
     url: Text
-    hub_id: Text
+    hub_id: Text | None
+    measured_on: Text | None = None
     paper: Text | None = None
 
 

@@ -74,6 +74,9 @@ def cross_faults(raw: Any) -> list[str]:
         no_network = isinstance(architecture, dict) and architecture.get("native", "") is None
         if no_network and architecture.get("registered", True):
             faults.append(f"architectures.{name}.registered: must be false, timm has no such network")
+    for name, row in sections["datasets"].items():
+        if isinstance(row, dict):
+            faults += [f"datasets.{name}{fault}" for fault in _dataset_faults(row, sections["datasets"])]
     for name, row in sections["teachers"].items():
         if isinstance(row, dict):
             faults += [f"teachers.{name}{fault}" for fault in _teacher_faults(str(name), row, sections)]
@@ -81,6 +84,16 @@ def cross_faults(raw: Any) -> list[str]:
         if isinstance(row, dict):
             faults += [f"checkpoints.{name}{fault}" for fault in _row_faults(str(name), row, sections)]
     return faults
+
+
+def _dataset_faults(row: dict[str, Any], datasets: dict[str, Any]) -> Iterator[str]:
+    measured_on = row.get("measured_on")
+    if isinstance(measured_on, str) and measured_on not in datasets:
+        yield f".measured_on: '{measured_on}' is not in datasets.{did_you_mean(measured_on, datasets)}"
+    elif isinstance(measured_on, str) and not (datasets[measured_on] or {}).get("num_test"):
+        yield f".measured_on: {measured_on} has no test images"
+    elif measured_on is None and row.get("num_test", 0) is None:
+        yield ".measured_on: missing, without test images of its own the data set needs one that measures"
 
 
 def _row_faults(name: str, row: dict[str, Any], sections: dict[str, dict[str, Any]]) -> Iterator[str]:

@@ -12,6 +12,8 @@ from scipy import stats
 
 from disco_zoo.errors import BadCatalog
 from disco_zoo.zoo.catalog import Catalog, Measured, load_catalog
+from disco_zoo.zoo.facts import measured_remark
+from disco_zoo.zoo.model_card import render_card
 from disco_zoo.zoo.schema import T_995
 
 
@@ -155,3 +157,34 @@ def test_a_name_written_twice_is_a_fault() -> None:
 @pytest.mark.parametrize("text", ["", "[]", "a: [", "checkpoints: 3", "datasets: {d: 3}", "just words"])
 def test_nonsense_is_a_bad_catalog(text: str) -> None:
     faults_of(text)
+
+
+def without_labels(**changes: Any) -> dict[str, Any]:
+    """A catalog whose checkpoint is trained on images without labels, and measured on `d`."""
+    raw = small_catalog()
+    bare = {"num_test": None, "num_classes": None, "hub_id": None, "title": "Bare", "measured_on": "d"}
+    raw["datasets"]["bare"] = raw["datasets"]["d"] | bare | changes
+    raw["checkpoints"]["disco_a.one"]["data"] = "bare"
+    return raw
+
+
+def test_what_is_trained_without_labels_is_measured_on_other_data() -> None:
+    catalog = load_catalog(yaml.safe_dump(without_labels()))
+    row = catalog.checkpoints["disco_a.one"]
+    assert catalog.measured_on(row).name == "d"
+    assert "the 1 test images of D" in measured_remark(row, catalog)
+    front = yaml.safe_load(render_card(row, catalog).split("---")[1])
+    assert "datasets" not in front
+    assert front["model-index"][0]["results"][0]["dataset"] == {"type": "h", "name": "D", "split": "test"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({"measured_on": "e"}, "measured_on: 'e' is not in datasets"),
+        ({"measured_on": "bare"}, "measured_on: bare has no test images"),
+        ({"measured_on": None}, "measured_on: missing, without test images"),
+    ],
+)
+def test_faults_of_a_data_set(changes: dict[str, Any], expected: str) -> None:
+    assert f"datasets.bare.{expected}" in faults_of(without_labels(**changes))
