@@ -22,7 +22,7 @@ Key = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class KeptArray:
+class ArrayFile:
     """An array on disk.
 
     Attributes:
@@ -58,17 +58,17 @@ def keep_array(path: Path, key: Key, write: Callable[[Path], Mapping[str, Any]])
     write_atomically(_facts_path(path), lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
-def open_kept(path: Path) -> KeptArray | None:
+def open_kept(path: Path) -> ArrayFile | None:
     """The array at `path`, or None where there is none, or only a part of one."""
     try:
         known = json.loads(_facts_path(path).read_text(encoding="utf-8"))
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-        return KeptArray(array, dict(known["key"]), dict(known["facts"]))
+        return ArrayFile(array, dict(known["key"]), dict(known["facts"]))
     except (OSError, ValueError, LookupError, TypeError, EOFError):  # missing, cut short, or no such file at all
         return None
 
 
-def open_kept_as(path: Path, key: Key) -> KeptArray | None:
+def open_kept_as(path: Path, key: Key) -> ArrayFile | None:
     """As `open_kept`, and None where the array was computed from something else than `key`."""
     kept = open_kept(path)
     return kept if kept is not None and kept.key == json.loads(json.dumps(dict(key))) else None

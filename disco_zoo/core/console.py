@@ -87,7 +87,7 @@ class StepProgress:
 
 
 def duration(seconds: float) -> str:
-    """For people: "40 s", "7 min", "2 h 05 min"."""
+    """A time as text: "40 s", "7 min", "2 h 05 min"."""
     if seconds < 90:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)

@@ -70,7 +70,7 @@ _NOT_MET = ("connectFullMesh", "Connection refused", "timed out", "TCPStore", "C
 
 
 @contextlib.contextmanager
-def meeting() -> Iterator[None]:
+def rendezvous_errors() -> Iterator[None]:
     """Say in one line that the processes of a run do not find each other, or would not for certain.
 
     By default torchrun's processes meet in a store of torchrun's own, which keeps the addresses of processes that are

@@ -33,5 +33,5 @@ def held_out_images(classes: Sequence[set[int]]) -> set[int]:
 
 
 def held_out_note(test: int, total: int) -> str:
-    """For people."""
+    """How many images are held out, as one line."""
     return f"no test split: {test} of {total} images, the same for every seed, are held out to measure on"

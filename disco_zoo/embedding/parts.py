@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from disco_zoo.core.array_file import KeptArray, keep_array, open_kept_as
+from disco_zoo.core.array_file import ArrayFile, keep_array, open_kept_as
 from disco_zoo.errors import BadRunFolder
 
 
@@ -58,7 +58,7 @@ class Parts:
         finally:
             lock.release()
 
-    def get(self, number: int) -> KeptArray | None:
+    def get(self, number: int) -> ArrayFile | None:
         """The rows of a part, with facts `kept` (image numbers of the rows) and `unreadable`; None if not made."""
         return open_kept_as(self._path(number), self._key(number))
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from disco_zoo.core.array_file import KeptArray, keep_array, kept_path, open_kept, open_kept_as
+from disco_zoo.core.array_file import ArrayFile, keep_array, kept_path, open_kept, open_kept_as
 from disco_zoo.core.console import StepProgress
 from disco_zoo.core.random_streams import stream_generator
 from disco_zoo.core.rank_zero_first import Heartbeat, on_first_process
@@ -84,13 +84,13 @@ def bags_from_file(path: Path, teacher: Teacher, preparation: Preparation, *, ba
     kept = open_kept(path)
     if kept is None:
         raise BadRecipe(f"method.bags: {path} is no bag file of ours, or damaged. Without it: --set method.bags=null")
-    wrong = _misfit(kept, teacher, preparation, bag_size)
+    wrong = _mismatch(kept, teacher, preparation, bag_size)
     if wrong:
         raise BadRecipe(f"method.bags: {path} {wrong}. To build bags for this run: --set method.bags=null")
     return np.array(kept.array)
 
 
-def _misfit(kept: KeptArray, teacher: Teacher, preparation: Preparation, bag_size: int) -> str | None:
+def _mismatch(kept: ArrayFile, teacher: Teacher, preparation: Preparation, bag_size: int) -> str | None:
     """In words, what does not fit."""
     key, width, images = kept.key, feature_dim_of(teacher.backbone), len(preparation.source)
     if key.get("width") != width:

@@ -239,7 +239,7 @@ def require_storable(folder: Path, classifier: Classifier, title: str) -> None:
 
 
 def label_list(names: Sequence[str], shown_names: int = 20) -> str:
-    """For people: the names, cut short where there are many."""
+    """The names as one line, the first `shown_names` of them and how many more there are."""
     rest = len(names) - shown_names
     return ", ".join(names[:shown_names]) + (f" and {rest} more" if rest > 0 else "")
 

@@ -126,7 +126,7 @@ class Teacher:
             parameter.is_meta or isinstance(parameter, FakeTensor) for parameter in self.encoder.parameters()
         )
 
-    def make_room(self) -> None:
+    def offload(self) -> None:
         """Leave the accelerator's memory to the student, when all targets are computed."""
         self.__dict__.pop("folded", None)
         self.encoder.to("cpu")

@@ -14,7 +14,7 @@ from disco_zoo.errors import BadRecipe, BadTeacher
 
 
 @dataclass(frozen=True)
-class Looks:
+class SizedNetwork:
     """A network, and the side in pixels at which it sees small crops that are drawn at `drawn` pixels."""
 
     title: str
@@ -72,7 +72,7 @@ def require_input_size(network: nn.Module, size: int, title: str) -> None:
         raise BadRecipe(f"{title} cannot look at {size} pixels ({fault}). Type: --set student.image_size={better}")
 
 
-def require_small_size(drawn: int, networks: Sequence[Looks]) -> None:
+def require_small_size(drawn: int, networks: Sequence[SizedNetwork]) -> None:
     """Refuse small crops, drawn at `drawn` pixels, that one of the networks cannot look at; one image each is tried.
 
     Raises:
@@ -88,7 +88,7 @@ def require_small_size(drawn: int, networks: Sequence[Looks]) -> None:
     raise BadRecipe(f"{looks.title} cannot look at small crops of {looks.at(drawn)} pixels ({fault}). Type: {hint}")
 
 
-def _near_small(drawn: int, networks: Sequence[Looks]) -> int | None:
+def _near_small(drawn: int, networks: Sequence[SizedNetwork]) -> int | None:
     """The nearest smaller or larger size to draw small crops at that all networks can look at; None without any."""
     largest = max(looks.view_size for looks in networks)
     for size in sorted(range(1, largest), key=lambda size: abs(size - drawn)):

@@ -43,8 +43,8 @@ def draw_zoo(rows: Sequence[Checkpoint], catalog: Catalog, path: str | Path) -> 
     panels: dict[str, list[Checkpoint]] = {}
     for row in drawn:
         panels.setdefault(catalog.measured_on(row).title, []).append(row)
-    looks = _Looks(catalog)
-    legend = looks.legend(drawn)
+    style = _Style(catalog)
+    legend = style.legend(drawn)
     # A panel of one or two networks needs little width.
     widths = [1.0 if len({row.architecture for row in shown}) > 2 else 0.5 for shown in panels.values()]
     height = max(4.4, 0.6 + INCHES_A_LINE * len(legend))
@@ -52,7 +52,7 @@ def draw_zoo(rows: Sequence[Checkpoint], catalog: Catalog, path: str | Path) -> 
         axes = figure.subplots(1, len(panels), squeeze=False, width_ratios=widths).flatten()
         for axis, (title, shown) in zip(axes, panels.items(), strict=True):
             for row in shown:
-                looks.draw(axis, row)
+                style.draw(axis, row)
             axis.set(title=title, xlabel="parameters (millions)", ylabel=METRIC_TITLE)
             _scale(axis, sorted({catalog.architectures[row.architecture].params_millions for row in shown}))
         box = figure.legend(handles=legend, loc="outside right center", frameon=False)
@@ -105,7 +105,7 @@ def _reported(row: Checkpoint) -> Any:
 HEADINGS = ("method", "network", "figure")
 
 
-class _Looks:
+class _Style:
     """A colour for each method and a mark for each architecture that have a figure in the catalog."""
 
     def __init__(self, catalog: Catalog) -> None:

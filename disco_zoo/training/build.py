@@ -28,7 +28,7 @@ from disco_zoo.models.student import (
     recalibrate_batch_norm,
 )
 from disco_zoo.models.teacher import LoadedTeacher, Teacher, load_teacher_source
-from disco_zoo.networks.input_size import Looks, require_input_size, require_small_size
+from disco_zoo.networks.input_size import SizedNetwork, require_input_size, require_small_size
 from disco_zoo.training.stream_training import shuffled_images
 from disco_zoo.transforms.eval import eval_transform
 from disco_zoo.transforms.view_dataset import small_size_of
@@ -96,9 +96,9 @@ def _check_small_size(recipe: Recipe, student: Encoder, teacher: Teacher | None)
     """Try the small crops on each network before training does: transformers take whole patches only."""
     if not recipe.views["small_views"]:
         return
-    networks = [Looks(recipe.student.model, student.backbone, recipe.student.image_size, recipe.view_size)]
+    networks = [SizedNetwork(recipe.student.model, student.backbone, recipe.student.image_size, recipe.view_size)]
     if teacher is not None:
-        networks.append(Looks(teacher.title, teacher.backbone, teacher.encoder.image_size, recipe.view_size))
+        networks.append(SizedNetwork(teacher.title, teacher.backbone, teacher.encoder.image_size, recipe.view_size))
     require_small_size(small_size_of(recipe.views, recipe.view_size), networks)
 
 

@@ -183,8 +183,8 @@ class Trainer:
     def _micro_step(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Forward and backward on one micro-batch; the optimiser steps when the accumulated batch is complete."""
         self.unreadable.note(self.position.unreadable, batch["unreadable"])
-        if self.replay is not None and batch["misfits"]:
-            raise self.replay.refusal_of(batch["misfits"])
+        if self.replay is not None and batch["mismatches"]:
+            raise self.replay.refusal_of(batch["mismatches"])
         self.method.train()
         self.image_sizes.apply(self.plain_method, self.position.step)
         with self.accelerator.accumulate(self.method):

@@ -15,7 +15,7 @@ from disco_zoo.core.console import console
 from disco_zoo.core.distributed import gather_objects
 from disco_zoo.core.environment import hardware, now, versions
 from disco_zoo.core.files import sha256_of
-from disco_zoo.core.launcher import chosen_device, default_workers, meeting
+from disco_zoo.core.launcher import chosen_device, default_workers, rendezvous_errors
 from disco_zoo.core.process import peak_memory_mib
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.joined import JoinedSource, with_extra
@@ -166,7 +166,7 @@ class Run:
         # Resuming a pair of runs may find that the second one had not begun.
         self.resume = options.resume and (folder / "checkpoint.pt").is_file()
         self.started = now()
-        with meeting():
+        with rendezvous_errors():
             accelerator = make_accelerator(recipe, options.device)
         self.is_main_process = bool(accelerator.is_main_process)
         self.folder = RunFolder(folder, recipe, resume=self.resume, writes=self.is_main_process)

@@ -103,7 +103,7 @@ class RandomFlip:
     probability: float
 
     def draw(self, draws: Draws) -> bool | None:
-        return draws.happens(self.probability) or None
+        return draws.bernoulli(self.probability) or None
 
     def apply(self, pixels: Planes, drawn: bool) -> Planes:
         return pixels[..., ::-1]
@@ -116,7 +116,7 @@ class RandomGray:
     probability: float
 
     def draw(self, draws: Draws) -> bool | None:
-        return draws.happens(self.probability) or None
+        return draws.bernoulli(self.probability) or None
 
     def apply(self, pixels: Planes, drawn: bool) -> Planes:
         return color.luma(pixels)
@@ -130,7 +130,7 @@ class RandomBlur:
     sigma: Interval
 
     def draw(self, draws: Draws) -> float | None:
-        return draws.uniform(*self.sigma) if draws.happens(self.probability) else None
+        return draws.uniform(*self.sigma) if draws.bernoulli(self.probability) else None
 
     def apply(self, pixels: Planes, drawn: float) -> Planes:
         return blurred(pixels, drawn)
@@ -154,7 +154,7 @@ class RandomJitter:
 
     def draw(self, draws: Draws) -> list[tuple[str, float]] | None:
         """Names and factors in the order in which they apply."""
-        if self.probability is not None and not draws.happens(self.probability):
+        if self.probability is not None and not draws.bernoulli(self.probability):
             return None
         order = draws.order(len(JITTERS))
         *factors, turn = self.strengths

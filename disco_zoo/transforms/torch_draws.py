@@ -25,7 +25,7 @@ class Draws:
         """From `low` to below `high`."""
         return low + (high - low) * (self._next() % UNIFORM_STEPS / UNIFORM_STEPS)
 
-    def happens(self, probability: float) -> bool:
+    def bernoulli(self, probability: float) -> bool:
         """Whether something of this probability does."""
         return self.uniform(0.0, 1.0) < probability
 

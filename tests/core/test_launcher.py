@@ -191,13 +191,13 @@ def test_a_launcher_with_restarts_left_starts_the_run_again(
 
 def test_a_restart_in_a_store_of_old_addresses_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
-    with launch.meeting():
+    with launch.rendezvous_errors():
         pass
     monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", "1")
-    with pytest.raises(LostProcess, match="TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"), launch.meeting():
+    with pytest.raises(LostProcess, match="TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"), launch.rendezvous_errors():
         raise AssertionError("nobody meets")
     monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "False")
-    with launch.meeting():
+    with launch.rendezvous_errors():
         pass
 
 

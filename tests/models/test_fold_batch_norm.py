@@ -161,7 +161,7 @@ def test_no_hook_remains() -> None:
 def test_a_teacher_that_made_room_still_answers() -> None:
     teacher, views = tiny_teacher(), VIEWS[:, :, :16, :16]
     expected, folded = teacher(views), teacher.folded
-    teacher.make_room()
+    teacher.offload()
     assert "folded" not in vars(teacher)
     assert torch.equal(teacher(views), expected)
     assert teacher.folded is not folded

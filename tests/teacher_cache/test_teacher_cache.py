@@ -49,7 +49,7 @@ def test_replayed_views_are_the_first_ones_and_targets_the_teachers_rows(many: P
             torch.testing.assert_close(found[:1].float(), alone, rtol=2**-10, atol=1e-4 * float(alone.abs().max()))
     for epoch in (0, 1, 5):
         item = replay.epoch(epoch, None)[70]
-        assert item["misfits"] == []
+        assert item["mismatches"] == []
         for drawn, target in zip(item["views"], item["targets"], strict=True):
             slots = [slot for slot in range(VIEWS) if torch.equal(drawn, draw(source.opened(70), 70, slot))]
             assert [torch.equal(target, torch.from_numpy(np.array(rows[slot, 70]))) for slot in slots] == [True]
@@ -158,7 +158,7 @@ def test_unreadable_images_are_left_out_and_limited(tmp_path: Path) -> None:
     assert [index for index in range(26) if not rows[:, index].any()] == [3, 9]
     assert sorted(cache_of(replay).journal.unreadable()) == [3, 9]
     item = replay.epoch(0, None)[3]
-    assert (item["index"], item["misfits"], len(item["unreadable"])) == (4, [], 1)  # the next readable one
+    assert (item["index"], item["mismatches"], len(item["unreadable"])) == (4, [], 1)  # the next readable one
     with pytest.raises(BadData, match="2 images are unreadable, 1 are tolerated"):
         build(cached_recipe(2, data__max_unreadable_images=1, seed=1), data)
 

@@ -50,7 +50,7 @@ def test_draws_are_those_of_torch() -> None:
                 draws.uniform(0.2, 1.0),
                 *draws.order(4),
                 draws.below(77),
-                draws.happens(0.5),
+                draws.bernoulli(0.5),
                 draws.uniform(-1.0, 1.0),
                 *draws.order(30),
                 draws.uniform(0.1, 2.0),

@@ -58,7 +58,7 @@ def build(
     """
     from disco_zoo.config.recipe import load_recipe, with_seed
     from disco_zoo.core.distributed import peers
-    from disco_zoo.core.launcher import meeting
+    from disco_zoo.core.launcher import rendezvous_errors
     from disco_zoo.errors import BadRecipe
     from disco_zoo.methods import METHODS
     from disco_zoo.training.accelerator import make_accelerator
@@ -79,7 +79,7 @@ def build(
         views_a_step = METHODS[loaded.method["name"]].num_views
         enough = min(max(8 // views_a_step, 1), loaded.optim.epochs) * views_a_step
         raise click.UsageError(f"how many views of each image? Type: --views {enough}")
-    with meeting():
+    with rendezvous_errors():
         accelerator = make_accelerator(loaded, chosen_device(device))
     teacher, source = seeded_teacher(loaded, accelerator.device), open_training_images(loaded, data)
     with peers(lambda: "What is finished is kept; to go on, repeat the command"):

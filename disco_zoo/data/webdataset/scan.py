@@ -67,7 +67,7 @@ def member_at(path: Path, offset: int) -> str:
 
 
 def missing_shard(path: Path, error: OSError) -> BadData:
-    """For people."""
+    """The error for a shard that cannot be opened, with what to do."""
     return BadData(f"shard {path} cannot be read: {error.strerror or error}. Put it back, or index its folder again")
 
 

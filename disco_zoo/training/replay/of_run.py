@@ -25,8 +25,8 @@ from disco_zoo.teacher_cache.nearest import why_new
 from disco_zoo.teacher_cache.onnx_rows import OnnxRows, engine_of_cache
 from disco_zoo.teacher_cache.view_slots import SlotDraw
 from disco_zoo.training.build import small_views_of
-from disco_zoo.training.replay.misfit import refusal_of
-from disco_zoo.training.replay.views import Misfit, ReplayedKind, ReplayedViews
+from disco_zoo.training.replay.mismatch import refusal_of
+from disco_zoo.training.replay.views import Mismatch, ReplayedKind, ReplayedViews
 from disco_zoo.training.replay.views_key import BIG, SMALL, cache_key
 from disco_zoo.transforms.view_dataset import Companions, view_plan
 
@@ -42,9 +42,9 @@ class Replay:
     def epoch(self, epoch: int, companions: Companions | None) -> Dataset[dict[str, Any]]:
         return ReplayedViews(self.source, self.kinds, seed=self.seed, epoch=epoch, companions=companions)
 
-    def refusal_of(self, misfits: Sequence[Misfit]) -> BadCache:
+    def refusal_of(self, mismatches: Sequence[Mismatch]) -> BadCache:
         """What to raise where views and rows do not belong together; what is wrong is struck out."""
-        return refusal_of(misfits, self.source, self.kinds)
+        return refusal_of(mismatches, self.source, self.kinds)
 
     def facts(self) -> list[dict[str, Any]]:
         """For run.json."""
@@ -120,5 +120,5 @@ def replay_for(
             ),
         )
         kinds.append(ReplayedKind(draw, num_views, CachedRows(cache, slots)))
-    teacher.make_room()
+    teacher.offload()
     return Replay(source, tuple(kinds), recipe.seed)

@@ -35,7 +35,7 @@ class ReplayedKind:
 
 
 @dataclass(frozen=True)
-class Misfit:
+class Mismatch:
     """Where a replayed view and the teacher's row do not belong together.
 
     Attributes:
@@ -48,7 +48,7 @@ class Misfit:
 
 
 class ReplayedViews(Dataset[dict[str, Any]]):
-    """As `ViewDataset`, with "targets", the teacher's float16 rows (D,) of the views, and "misfits".
+    """As `ViewDataset`, with "targets", the teacher's float16 rows (D,) of the views, and "mismatches".
 
     Those are views that are not what the teacher saw, or whose rows are not what it said.
     """
@@ -85,7 +85,7 @@ class ReplayedViews(Dataset[dict[str, Any]]):
         return {
             "views": [one.view for one in found],
             "targets": [one.target for one in found],
-            "misfits": [one.misfit for one in found if one.misfit is not None],
+            "mismatches": [one.mismatch for one in found if one.mismatch is not None],
             "index": used,
             "unreadable": unreadable,
         }
@@ -105,7 +105,7 @@ class ReplayedViews(Dataset[dict[str, Any]]):
         kind = self.kinds[number]
         view, row = kind.draw(image, index, slot), kind.rows.row(index, slot)
         fits = kind.rows.belongs(row, view, index, slot)
-        return _Replayed(view, row, None if fits else Misfit(number, index, slot))
+        return _Replayed(view, row, None if fits else Mismatch(number, index, slot))
 
 
 @dataclass(frozen=True)
@@ -114,11 +114,11 @@ class _Replayed:
 
     view: Tensor
     target: Tensor
-    misfit: Misfit | None
+    mismatch: Mismatch | None
 
 
 def collate_replayed(items: list[dict[str, Any]]) -> dict[str, Any]:
-    """As `collate_views`, with "targets": [float16 (B, D), ...] and "misfits"."""
+    """As `collate_views`, with "targets": [float16 (B, D), ...] and "mismatches"."""
     targets: list[Tensor] = [torch.stack(column) for column in zip(*(item["targets"] for item in items), strict=True)]
-    misfits = [misfit for item in items for misfit in item["misfits"]]
-    return {**collate_views(items), "targets": targets, "misfits": misfits}
+    mismatches = [mismatch for item in items for mismatch in item["mismatches"]]
+    return {**collate_views(items), "targets": targets, "mismatches": mismatches}

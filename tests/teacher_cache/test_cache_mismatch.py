@@ -19,7 +19,7 @@ from disco_zoo.models.teacher import Teacher
 from disco_zoo.teacher_cache import inventory
 from disco_zoo.teacher_cache.cache_dir import CacheFolder
 from disco_zoo.teacher_cache.journal import Done, Journal
-from disco_zoo.training.replay.views import Misfit
+from disco_zoo.training.replay.views import Mismatch
 
 pytest_plugins = ("cache_fixtures",)
 pytestmark = pytest.mark.usefixtures("one_thread", "own_caches")
@@ -90,14 +90,14 @@ def test_edits_in_one_batch_cost_their_blocks_and_condemn_no_other(photos: Path,
     """Image 99 is among those compared; that it was edited as well says nothing of the 31 others."""
     replay = build(RECIPE, photos)
     edit(photos, 70, 99)
-    error = replay.refusal_of([Misfit(0, 70, 1), Misfit(0, 99, 1)])
+    error = replay.refusal_of([Mismatch(0, 70, 1), Mismatch(0, 99, 1)])
     assert re.search(r"image 70 .* it changed since\. .* block of 64 images are struck out", str(error))
     assert cache_of(replay).missing(VIEWS).tolist() == [[False] * VIEWS, [True] * VIEWS]
     edit(photos, 3, 0)
-    error = replay.refusal_of([Misfit(0, 3, 0)])  # image 0 is compared, too
+    error = replay.refusal_of([Mismatch(0, 3, 0)])  # image 0 is compared, too
     assert re.search(r"image 3 .* it changed since\. .* disco-zoo cache rm [0-9a-f]{16} first", str(error))
     assert cache_of(replay).missing(VIEWS).all()
-    error = replay.refusal_of([Misfit(0, 3, 0)])
+    error = replay.refusal_of([Mismatch(0, 3, 0)])
     assert re.search(r"another process found teacher cache [0-9a-f]{16} wrong at image 3 ", str(error))
 
 
@@ -105,7 +105,7 @@ def test_damage_elsewhere_is_no_change_of_images(photos: Path) -> None:
     replay = build(RECIPE, photos)
     edit(photos, 70)
     overwrite(cache_of(replay), 0, b"\x55")
-    assert "changed since. The rows" in str(replay.refusal_of([Misfit(0, 70, 1)]))
+    assert "changed since. The rows" in str(replay.refusal_of([Mismatch(0, 70, 1)]))
 
 
 def test_an_image_that_could_not_be_read_before_is_said(photos: Path) -> None:
@@ -114,8 +114,8 @@ def test_an_image_that_could_not_be_read_before_is_said(photos: Path) -> None:
     replay = build(RECIPE, photos)
     (photos / "070.bmp").write_bytes(good)
     item = replay.epoch(0, None)[70]
-    assert {misfit.image for misfit in item["misfits"]} == {70}
-    assert "it could not be read when the cache was built, and can be now" in str(replay.refusal_of(item["misfits"]))
+    assert {mismatch.image for mismatch in item["mismatches"]} == {70}
+    assert "it could not be read when the cache was built, and can be now" in str(replay.refusal_of(item["mismatches"]))
 
 
 def test_a_process_that_strikes_out_is_waited_for(photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,18 +123,18 @@ def test_a_process_that_strikes_out_is_waited_for(photos: Path, monkeypatch: pyt
     cache = cache_of(replay)
     edit(photos, 70)
     with FileLock(cache.path / ".lock"):
-        monkeypatch.setattr("disco_zoo.training.replay.misfit.PATIENCE_SECONDS", 0.3)
-        assert "another process changes teacher cache" in str(replay.refusal_of([Misfit(0, 70, 1)]))
+        monkeypatch.setattr("disco_zoo.training.replay.mismatch.PATIENCE_SECONDS", 0.3)
+        assert "another process changes teacher cache" in str(replay.refusal_of([Mismatch(0, 70, 1)]))
     assert not cache.missing(VIEWS).any()
-    assert "changed since" in str(replay.refusal_of([Misfit(0, 70, 1)]))
+    assert "changed since" in str(replay.refusal_of([Mismatch(0, 70, 1)]))
 
 
 def test_small_crops_of_an_edited_image_are_struck_out_with_its_views(photos: Path) -> None:
     replay = build(method_recipe("seed", teacher__cache_views=2), photos)
     edit(photos, 70)
-    misfits = replay.epoch(0, None)[70]["misfits"]
-    assert {misfit.kind for misfit in misfits} == {0, 1}
-    replay.refusal_of(misfits[::-1])
+    mismatches = replay.epoch(0, None)[70]["mismatches"]
+    assert {mismatch.kind for mismatch in mismatches} == {0, 1}
+    replay.refusal_of(mismatches[::-1])
     for kind in replay.kinds:
         assert kind.rows.cache.missing(kind.rows.slots).all(axis=1).tolist() == [False, True]
 

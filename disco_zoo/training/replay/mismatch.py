@@ -11,35 +11,35 @@ from disco_zoo.data.dataset import ImageSource
 from disco_zoo.errors import BadCache, UnreadableImage
 from disco_zoo.teacher_cache.cache_dir import CacheFolder
 from disco_zoo.teacher_cache.journal import BLOCK_IMAGES, Done, block_of
-from disco_zoo.training.replay.views import Misfit, ReplayedKind
+from disco_zoo.training.replay.views import Mismatch, ReplayedKind
 
 OTHERS_COMPARED = 32
-# Other processes of a run may have met the same misfits, and strike them out first.
+# Other processes of a run may have met the same mismatches, and strike them out first.
 PATIENCE_SECONDS = 10.0
 
 
-def refusal_of(misfits: Sequence[Misfit], source: ImageSource, kinds: Sequence[ReplayedKind]) -> BadCache:
+def refusal_of(mismatches: Sequence[Mismatch], source: ImageSource, kinds: Sequence[ReplayedKind]) -> BadCache:
     """Strike out the blocks that are damaged or of images that changed, and say so; where most changed, say that.
 
     Args:
-        misfits: of one batch, at least one.
+        mismatches: of one batch, at least one.
 
     Returns the error to raise.
     """
-    first = min(misfits, key=lambda misfit: misfit.kind)  # processes claim the caches in one order
+    first = min(mismatches, key=lambda mismatch: mismatch.kind)  # processes claim the caches in one order
     place, name = f"image {first.image} ({source.path(first.image)})", kinds[first.kind].rows.cache.path.name
     try:
-        return _judged(first, place, misfits, source, kinds)
+        return _judged(first, place, mismatches, source, kinds)
     except BadCache as error:
         return BadCache(f"{place} is not what the teacher cache {name} was made of, which stays as it is: {error}")
 
 
 def _judged(
-    first: Misfit, place: str, misfits: Sequence[Misfit], source: ImageSource, kinds: Sequence[ReplayedKind]
+    first: Mismatch, place: str, mismatches: Sequence[Mismatch], source: ImageSource, kinds: Sequence[ReplayedKind]
 ) -> BadCache:
     kind = kinds[first.kind]
     cache = kind.rows.cache
-    name, images = cache.path.name, _images_of(first.kind, misfits)
+    name, images = cache.path.name, _images_of(first.kind, mismatches)
     with cache.claimed(_Patience(name)):
         noted = _blocks_of(cache, images)
         if not noted:
@@ -55,10 +55,10 @@ def _judged(
                 f"draws views, changed since. Type: disco-zoo cache rm {name}, then the command with --resume"
             )
         cache.strike_out(noted)
-    for other in sorted({misfit.kind for misfit in misfits} - {first.kind}):
+    for other in sorted({mismatch.kind for mismatch in mismatches} - {first.kind}):
         beside = kinds[other].rows.cache
         with beside.claimed(_Patience(beside.path.name)):
-            beside.strike_out(_blocks_of(beside, _images_of(other, misfits)))
+            beside.strike_out(_blocks_of(beside, _images_of(other, mismatches)))
     why = "could not be read when the cache was built, and can be now" if unread else "changed since"
     return _repeat(
         f"{place} is not what the teacher saw: it {why}",
@@ -73,8 +73,8 @@ def _repeat(wrong: str, more: str = "") -> BadCache:
     )
 
 
-def _images_of(kind: int, misfits: Sequence[Misfit]) -> set[int]:
-    return {misfit.image for misfit in misfits if misfit.kind == kind}
+def _images_of(kind: int, mismatches: Sequence[Mismatch]) -> set[int]:
+    return {mismatch.image for mismatch in mismatches if mismatch.kind == kind}
 
 
 def _blocks_of(cache: CacheFolder, images: set[int]) -> list[Done]:
