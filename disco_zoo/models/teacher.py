@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -46,6 +46,7 @@ class LoadedTeacher:
         sha256: of the weights file, None for a random or hub-cached timm model.
         queue: rows (K, D) of an official checkpoint's queue, None elsewhere.
         image_size, resize_size: in pixels, that a run folder's student was evaluated at; None elsewhere.
+        source: what `load_teacher_source` was asked for.
     """
 
     title: str
@@ -59,6 +60,7 @@ class LoadedTeacher:
     queue: Tensor | None = None
     image_size: int | None = None
     resize_size: int | None = None
+    source: str = ""
 
 
 class Teacher:
@@ -87,7 +89,7 @@ class Teacher:
         bn_mode: BatchNormMode = "eval",
         device: torch.device | str = "cpu",
     ) -> None:
-        self.loaded, self.bn_mode = loaded, bn_mode
+        self.loaded, self.bn_mode, self.features = loaded, bn_mode, features
         if features == "head" and isinstance(loaded.head, nn.Identity):
             raise BadRecipe(
                 f"teacher.features: head, but {loaded.title} has no SSL head. Type: --set teacher.features=backbone"
@@ -156,6 +158,10 @@ def load_teacher_source(source: str, *, pretrained: bool = True) -> LoadedTeache
         BadTeacher: the teacher is not installed, or the file or folder is missing, damaged or something else.
         UnknownName: no such timm model.
     """
+    return replace(_load_source(source, pretrained), source=source)
+
+
+def _load_source(source: str, pretrained: bool) -> LoadedTeacher:
     if source in LITES:
         return _load_lite(LITES[source])
     if source in load_catalog().teachers:

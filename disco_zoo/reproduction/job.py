@@ -16,7 +16,7 @@ from disco_zoo.evaluation.features import Features
 from disco_zoo.evaluation.measure import Bench, recipe_bench
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.reproduction.verdict import Verdict, judge
-from disco_zoo.training.build import build_teacher
+from disco_zoo.training.build import seeded_teacher
 from disco_zoo.training.calibration import seconds_per_step
 from disco_zoo.training.position import total_steps
 from disco_zoo.training.run import Data, Run, RunOptions, open_data
@@ -92,17 +92,18 @@ def reproduce_choice(
         require_begun(out, out / "baseline")
     sources = open_data(recipe, data, eval_data)
     bench = _bench(recipe, sources, options)
-    teacher = build_teacher(bench.image_size, recipe.teacher, options.device) if recipe.teacher else None
+    teacher = seeded_teacher(recipe, options.device)
     _announce(choice, [r for r in (baseline, recipe) if r], sources, teacher, options)
 
     figures: dict[str, dict[str, float]] = {}
     training_seconds = 0.0
     if baseline is not None:
         label = f"{METHOD_TITLES[baseline.method['name']]} baseline"
-        with contextlib.closing(Run(baseline, sources, out / "baseline", options, label=label)) as run:
+        with contextlib.closing(Run(baseline, sources, out / "baseline", options, label=label, teacher=teacher)) as run:
             training_seconds += run.train().seconds
             figures["baseline"] = bench.measure_student(run.parts.student, "measuring baseline").figures
-    run = Run(recipe, sources, out, options, label=f"{METHOD_TITLES[recipe.method['name']]} student")
+    label = f"{METHOD_TITLES[recipe.method['name']]} student"
+    run = Run(recipe, sources, out, options, label=label, teacher=teacher)
     try:
         start = bench.measure_student(run.parts.student, "measuring start")
         training_seconds += run.train().seconds
@@ -164,6 +165,7 @@ def _bench(recipe: Recipe, sources: Data, options: RunOptions) -> Bench:
 def _measure_teacher(bench: Bench, teacher: Teacher, recipe: Recipe) -> dict[str, dict[str, float]]:
     """The teacher at the student's input size, and at the size it taught at where that differs."""
     mean, std = teacher.loaded.mean, teacher.loaded.std
+    teacher.encoder.to(bench.device)  # a run that has a cache sends it away
     figures = {"teacher": bench.measure(teacher.backbone, mean=mean, std=std, label="measuring teacher").figures}
     own_size = recipe.teacher.image_size if recipe.teacher else None
     if own_size and own_size != bench.image_size:
@@ -196,7 +198,7 @@ def _announce(
     for number, recipe in enumerate(recipes, start=1):
         steps = total_steps(recipe, len(sources.trained_on))
         steps = min(steps, options.max_steps or steps)
-        seconds += steps * seconds_per_step(recipe, sources.trained_on, options.device)
+        seconds += steps * seconds_per_step(recipe, sources.trained_on, options.device, teacher=teacher)
         what = f"{recipe.method['name']}, {steps} steps of {recipe.optim.batch_size} images, seed {recipe.seed}"
         console.print(f"  run {number}    {what}", soft_wrap=True)
     less = ", less what is done already" if options.resume else ""

@@ -57,7 +57,12 @@ class Parts:
 
 
 def build_parts(
-    recipe: Recipe, source: ImageSource, device: torch.device | str = "cpu", *, loaded: LoadedTeacher | None = None
+    recipe: Recipe,
+    source: ImageSource,
+    device: torch.device | str = "cpu",
+    *,
+    loaded: LoadedTeacher | None = None,
+    at_hand: Teacher | None = None,
 ) -> Parts:
     """Load the teacher, initialise the student, wrap both in the method.
 
@@ -65,9 +70,12 @@ def build_parts(
 
     Args:
         loaded: the teacher's networks, where they do not come from `teacher.source`.
+        at_hand: a teacher that the command has loaded already: taken where it is the recipe's, or the student inherits
+            from it, instead of loading it again.
     """
-    teacher = seeded_teacher(recipe, device, loaded)
-    student, inheritance = _build_student(recipe, source, teacher, device)
+    shared = at_hand is not None and _is_teacher_of(recipe, at_hand)
+    teacher = at_hand if shared else seeded_teacher(recipe, device, loaded)
+    student, inheritance = _build_student(recipe, source, teacher, device, at_hand)
     _seed("method", recipe.seed)
     method_class = METHODS[recipe.method["name"]]
     embed_dim = _embed_dim(recipe, teacher, student.backbone)
@@ -102,6 +110,15 @@ def _check_small_size(recipe: Recipe, student: Encoder, teacher: Teacher | None)
     require_small_size(small_size_of(recipe.views, recipe.view_size), networks)
 
 
+def _is_teacher_of(recipe: Recipe, teacher: Teacher) -> bool:
+    """Whether a loaded teacher is the recipe's, and one that no run changes."""
+    section = recipe.teacher
+    if section is None or not section.pretrained or "train" in (section.bn_mode, teacher.bn_mode):
+        return False
+    wanted = (section.source, recipe.teacher_size, section.features)
+    return wanted == (teacher.loaded.source, teacher.encoder.image_size, teacher.features)
+
+
 def seeded_teacher(recipe: Recipe, device: torch.device | str, loaded: LoadedTeacher | None = None) -> Teacher | None:
     """The recipe's teacher; where it has random weights, those of the recipe's seed."""
     _seed("teacher", recipe.seed)
@@ -121,7 +138,11 @@ def build_teacher(
 
 
 def _build_student(
-    recipe: Recipe, source: ImageSource, teacher: Teacher | None, device: torch.device | str
+    recipe: Recipe,
+    source: ImageSource,
+    teacher: Teacher | None,
+    device: torch.device | str,
+    at_hand: Teacher | None,
 ) -> tuple[Encoder, Inheritance | None]:
     wanted = recipe.student
     _seed("backbone", recipe.seed)
@@ -132,7 +153,7 @@ def _build_student(
     if wanted.init == "checkpoint" and wanted.init_from:
         load_backbone(backbone, wanted.init_from)
     if wanted.init == "inherit":
-        inheritance = inherit_weights(backbone, _donor(recipe, teacher).backbone)
+        inheritance = inherit_weights(backbone, _donor(recipe, teacher or at_hand).backbone)
     _seed("head", recipe.seed)
     student = build_student(
         backbone,
@@ -154,8 +175,9 @@ def _build_student(
 
 def _donor(recipe: Recipe, teacher: Teacher | None) -> LoadedTeacher | Teacher:
     """Whose tensors the student inherits: `student.init_from`, or the teacher at hand."""
-    if recipe.student.init_from:
-        return load_teacher_source(recipe.student.init_from)
+    wanted = recipe.student.init_from
+    if wanted and (teacher is None or teacher.loaded.source != wanted):
+        return load_teacher_source(wanted)
     assert teacher is not None  # the recipe's check demands one of the two
     return teacher
 

@@ -11,6 +11,7 @@ from disco_zoo.config.recipe import Recipe
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.methods import Method
 from disco_zoo.methods.batch import Batch, batch_on
+from disco_zoo.models.teacher import Teacher
 from disco_zoo.training.build import build_parts
 from disco_zoo.training.image_sizes import recipes_by_size
 from disco_zoo.training.optim import build_optimizer
@@ -21,19 +22,25 @@ TIMED_STEPS = 2
 
 
 def seconds_per_step(
-    recipe: Recipe, source: ImageSource, device: torch.device | str, timed_steps: int = TIMED_STEPS
+    recipe: Recipe,
+    source: ImageSource,
+    device: torch.device | str,
+    timed_steps: int = TIMED_STEPS,
+    teacher: Teacher | None = None,
 ) -> float:
     """Time the fastest of a few optimiser steps after a warm-up, views drawn in this process included.
 
     With `teacher.cache_views` it is the time of a step that reads its targets, whether the cache is there or not; with
-    `student.image_sizes` the mean over the run's steps.
+    `student.image_sizes` the mean over the run's steps. `teacher` is one that is loaded already.
     """
     sized = recipes_by_size(recipe, len(source))
-    return sum(share * _seconds_at_size(one, source, device, timed_steps) for one, share in sized)
+    return sum(share * _seconds_at_size(one, source, device, timed_steps, teacher) for one, share in sized)
 
 
-def _seconds_at_size(recipe: Recipe, source: ImageSource, device: torch.device | str, timed_steps: int) -> float:
-    parts = build_parts(recipe, source, device)
+def _seconds_at_size(
+    recipe: Recipe, source: ImageSource, device: torch.device | str, timed_steps: int, teacher: Teacher | None
+) -> float:
+    parts = build_parts(recipe, source, device, at_hand=teacher)
     apply_step_settings(recipe, parts)
     method = parts.method
     optimizer = build_optimizer(method.parameters(), recipe.optim, lr=1e-9)

@@ -23,6 +23,7 @@ from disco_zoo.data.open_source import open_source
 from disco_zoo.data.pairing import open_own_pair, open_test_beside
 from disco_zoo.data.subsets import random_subset
 from disco_zoo.errors import BadData
+from disco_zoo.models.teacher import Teacher
 from disco_zoo.training.accelerator import make_accelerator
 from disco_zoo.training.build import Parts, build_parts, count_parameters
 from disco_zoo.training.engine import Trainer
@@ -159,9 +160,19 @@ class Run:
     Args:
         folder: created or, with `options.resume`, continued.
         label: shown beside the progress.
+        teacher: one that the command has loaded already, see `build_parts`.
     """
 
-    def __init__(self, recipe: Recipe, data: Data, folder: Path, options: RunOptions, *, label: str) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        data: Data,
+        folder: Path,
+        options: RunOptions,
+        *,
+        label: str,
+        teacher: Teacher | None = None,
+    ) -> None:
         self.recipe, self.data, self.options = recipe, data, options
         # Resuming a pair of runs may find that the second one had not begun.
         self.resume = options.resume and (folder / "checkpoint.pt").is_file()
@@ -171,7 +182,7 @@ class Run:
         self.is_main_process = bool(accelerator.is_main_process)
         self.folder = RunFolder(folder, recipe, resume=self.resume, writes=self.is_main_process)
         try:
-            self.parts: Parts = build_parts(recipe, data.trained_on, accelerator.device)
+            self.parts: Parts = build_parts(recipe, data.trained_on, accelerator.device, at_hand=teacher)
             health = OnlineHealth(recipe, data.trained_on, data.test) if recipe.log.health_images else None
             self.trainer = Trainer(
                 recipe,
@@ -270,7 +281,7 @@ class Run:
                 "sha256": sha256_of(self.folder.student),
                 "size_bytes": self.folder.student.stat().st_size,
                 "parameters": count_parameters(parts.student.backbone),
-                "image_size": recipe.student.image_size,
+                "image_size": recipe.eval_size,
                 "resize_size": recipe.eval.resize_size,
                 "mean": list(recipe.student.mean),
                 "std": list(recipe.student.std),

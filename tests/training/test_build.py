@@ -1,0 +1,69 @@
+"""The networks of a run: a teacher that a command has loaded once serves all its runs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_runs import toy_parquet, toy_recipe
+
+from disco_zoo.config.recipe import Recipe
+from disco_zoo.data.open_source import open_source
+from disco_zoo.models.teacher import load_teacher_source
+from disco_zoo.training import build
+from disco_zoo.training.build import build_parts, seeded_teacher
+
+INHERITS = {"student__model": "disco_effb0", "student__init": "inherit", "student__init_from": "lite0"}
+FEW = {"student__recalibration_images": 4}
+
+
+def distilled(**changes: Any) -> Recipe:
+    teacher = {"source": "lite0", "image_size": 32}
+    return toy_recipe(**{"teacher": teacher, **INHERITS, **FEW, **changes})
+
+
+@pytest.fixture
+def loads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The sources that are loaded while a test runs."""
+    loaded: list[str] = []
+
+    def load(source: str, **options: Any) -> Any:
+        loaded.append(source)
+        return load_teacher_source(source, **options)
+
+    monkeypatch.setattr(build, "load_teacher_source", load)
+    return loaded
+
+
+def test_student_and_baseline_take_the_loaded_teacher(tmp_path: Path, loads: list[str]) -> None:
+    source = open_source(toy_parquet(tmp_path))
+    recipe, baseline = distilled(), toy_recipe("moco_v2", **INHERITS, **FEW)
+    alone = [build_parts(one, source).method.state_dict() for one in (recipe, baseline)]
+    assert loads == ["lite0"] * 2  # the student's teacher, its donor too, and the baseline's donor
+    loads.clear()
+    teacher = seeded_teacher(recipe, "cpu")
+    shared = [build_parts(one, source, at_hand=teacher) for one in (recipe, baseline)]
+    assert loads == ["lite0"]
+    assert shared[0].teacher is teacher
+    assert shared[1].teacher is None
+    for before, parts in zip(alone, shared, strict=True):
+        after = parts.method.state_dict()
+        assert before.keys() == after.keys()
+        assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"teacher": {"source": "lite0", "image_size": 64}},
+        {"teacher": {"source": "lite0", "image_size": 32, "bn_mode": "train"}},
+        {"teacher": {"source": "test_resnet", "image_size": 32, "pretrained": False}},
+    ],
+    ids=["another size", "statistics that move", "another network"],
+)
+def test_a_teacher_that_is_not_the_recipes_is_not_taken(tmp_path: Path, changes: dict[str, Any]) -> None:
+    source = open_source(toy_parquet(tmp_path))
+    teacher = seeded_teacher(distilled(), "cpu")
+    assert build_parts(distilled(**changes), source, at_hand=teacher).teacher is not teacher
