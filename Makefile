@@ -1,10 +1,13 @@
-.PHONY: check lint types layers test test-slow generated format benchmarks benchmarks-accuracy
+.PHONY: check docs lint types layers test test-slow generated format benchmarks benchmarks-accuracy
 
 check: lint types layers generated test  ## all that CI runs, but for the wheel
 
 lint:
 	ruff check .
 	ruff format --check .
+
+docs:  ## the site, into build/site: pip install "disco-zoo[docs]"
+	mkdocs build --strict
 
 format:
 	ruff check --fix .
@@ -16,7 +19,7 @@ types:
 layers:  ## which room may import from which, see pyproject.toml
 	lint-imports --no-logo
 
-generated:  ## model cards and the README's table against the catalog
+generated:  ## model cards and the table of docs/zoo.md against the catalog
 	disco-zoo card --all --check
 
 test:

@@ -42,7 +42,8 @@ VERBS: dict[str, tuple[str, str]] = {
     "embed": ("disco_zoo.cli.use.embed", "Features of images, as a parquet or npy file."),
     "search": ("disco_zoo.cli.use.search", "The nearest images of a query, as a page to look at."),
     "map": ("disco_zoo.cli.use.map", "Draw embedded images as a map."),
-    "export": ("disco_zoo.cli.use.export", "ONNX or torch.export, checked against PyTorch; int8."),
+    "export": ("disco_zoo.cli.use.export", "ONNX, OpenVINO or torch.export, checked against PyTorch; int8."),
+    "site": ("disco_zoo.cli.zoo.site", "The zoo as a page for a browser: filter, sort, chart, cards."),
     "card": ("disco_zoo.cli.zoo.card", "Print a model card, or refresh all that is generated from the catalog."),
 }
 
@@ -76,9 +77,12 @@ class _LazyGroup(click.Group):
 
 def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted:
-        import disco_zoo
+        from disco_zoo.core.environment import versions
 
-        click.echo(f"disco-zoo {disco_zoo.__version__}")
+        found = versions()
+        width = max(map(len, found))
+        click.echo(f"disco-zoo {found.pop('disco-zoo')}")
+        click.echo("\n".join(f"  {name:<{width}} {version}" for name, version in found.items()))
         ctx.exit()
 
 
@@ -93,7 +97,7 @@ def _print_version(ctx: click.Context, _: click.Parameter, wanted: bool) -> None
     is_eager=True,
     expose_value=False,
     callback=_print_version,
-    help="Show the version.",
+    help="Show the version, and those of what it computes with.",
 )
 def cli() -> None:
     """Small self-supervised vision backbones, each obtained again by one command."""

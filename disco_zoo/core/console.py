@@ -56,24 +56,26 @@ class StepProgress:
         if kind is None and self._unsaid:
             self._print_line()
 
-    def advance(self, done: int, figures: str = "") -> None:
-        """Show that `done` units are finished."""
+    def advance(self, done: int, figures: str = "", unit: str = "") -> None:
+        """Show that `done` units are finished, with current figures; `unit` is their plural, e.g. "images"."""
         self.done = done
-        self._bar.update(self._task, completed=done, figures=figures)
+        counted = f"{done:,} of {self.total:,} {unit}" if unit else ""
+        self._bar.update(self._task, completed=done, figures=", ".join(filter(None, (counted, figures))))
         if not console.is_terminal:
-            self._unsaid = f"{self.label}: {done}/{self.total}, {self._remaining()}{figures}"
+            state = counted or f"{done}/{self.total}"
+            self._unsaid = f"{self.label}: {', '.join(filter(None, (state, self._remaining(), figures)))}"
             if time.monotonic() - self._last_line >= LINE_EVERY_SECONDS:
                 self._print_line()
 
     def part(self, first: int) -> Callable[[int, int], None]:
         """A callback for one part of the work, which begins after `first` units."""
-        return lambda done, _: self.advance(first + done, "images")
+        return lambda done, _: self.advance(first + done, unit="images")
 
     def update(self, done: int, total: int, unit: str = "images") -> None:
         """As `advance`, for work whose total shows only on the way."""
         self.total = total
         self._bar.update(self._task, total=total)
-        self.advance(done, unit)
+        self.advance(done, unit=unit)
 
     def _print_line(self) -> None:
         console.print(self._unsaid, soft_wrap=True)
@@ -83,7 +85,7 @@ class StepProgress:
         spent, finished = time.monotonic() - self._started, self.done - self._start_done
         if not finished or self.done >= self.total:
             return ""
-        return f"about {duration(spent / finished * (self.total - self.done))} left, "
+        return f"about {duration(spent / finished * (self.total - self.done))} left"
 
 
 def duration(seconds: float) -> str:

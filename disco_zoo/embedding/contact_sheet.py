@@ -11,24 +11,24 @@ from dataclasses import dataclass
 from PIL import Image
 
 from disco_zoo.errors import UnreadableImage
+from disco_zoo.site.page import base_style
 
 THUMBNAIL_SIDE = 176  # pixels; shown at half of it or more, so that it is sharp on dense screens
 JPEG_QUALITY = 82
 _STYLE = """
-:root { color-scheme: light dark; --line: #8885; --soft: #8882; }
-body { font: 15px/1.45 system-ui, sans-serif; margin: 0 auto; max-width: 1200px; padding: 24px 20px 48px; }
-h1 { font-size: 1.35rem; margin: 0 0 .2rem; } h2 { font-size: 1.05rem; margin: 0 0 .6rem; overflow-wrap: anywhere; }
-p { margin: 0 0 1.2rem; opacity: .75; overflow-wrap: anywhere; }
+h2 { margin-top: 0; } p { color: var(--soft); }
 section { border-top: 1px solid var(--line); padding: 18px 0; }
 .row { display: grid; grid-template-columns: 176px 1fr; gap: 22px; align-items: start; }
 .found { display: grid; grid-template-columns: repeat(auto-fill, minmax(112px, 1fr)); gap: 14px 10px; }
 figure { margin: 0; } figcaption { font-size: .78rem; line-height: 1.3; overflow-wrap: anywhere; padding-top: 4px; }
 figcaption b { font-variant-numeric: tabular-nums; }
 figcaption span { display: -webkit-box; -webkit-box-orient: vertical; -webkit-line-clamp: 3; overflow: hidden; }
-img, .gone { width: 100%; aspect-ratio: 1; object-fit: contain; border-radius: 6px; background: var(--soft); }
+img, .gone { width: 100%; aspect-ratio: 1; object-fit: contain; border-radius: 6px; background: var(--panel); }
 .gone { display: grid; place-items: center; font-size: .78rem; }
 .pixels { image-rendering: pixelated; }
-@media (max-width: 640px) { .row { grid-template-columns: 1fr; } .row > figure { max-width: 176px; } }
+@media (max-width: 640px) {
+  .row { grid-template-columns: 1fr; } .row > figure { max-width: 176px; } figcaption { font-size: .85rem; }
+}
 """
 
 
@@ -63,7 +63,7 @@ def contact_sheet(title: str, note: str, rows: Sequence[tuple[str, Shown, Sequen
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{_STYLE}</style></head><body>"
+        f"<title>{html.escape(title)}</title><style>{base_style()}{_STYLE}</style></head><body>"
         f"<h1>{html.escape(title)}</h1><p>{html.escape(note)}</p>{''.join(sections)}</body></html>\n"
     )
 
@@ -86,10 +86,10 @@ def _picture(shown: Shown, alt: str) -> str:
     return f'<img{kind} alt="{alt}" loading="lazy" src="data:image/jpeg;base64,{thumbnail(image)}">'
 
 
-def thumbnail(image: Image.Image) -> str:
-    """Base64 of a JPEG of at most `THUMBNAIL_SIDE` pixels a side; no picture is enlarged."""
+def thumbnail(image: Image.Image, side: int = THUMBNAIL_SIDE) -> str:
+    """Base64 of a JPEG of at most `side` pixels a side; no picture is enlarged."""
     image = image.copy()
-    image.thumbnail((THUMBNAIL_SIDE, THUMBNAIL_SIDE), Image.Resampling.LANCZOS)
+    image.thumbnail((side, side), Image.Resampling.LANCZOS)
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=JPEG_QUALITY)
     return base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -33,8 +33,8 @@ def export(
 
     Args:
         model: a zoo or timm name, a run folder, a teacher, an authors' file, or a fine-tuned classifier.
-        out: FILE.onnx or FILE.pt2; None for MODEL with the format's suffix.
-        kind: "onnx" or "torch"; None for what `out` says, else "onnx".
+        out: FILE.onnx, FILE.pt2 or FILE.xml; None for MODEL with the format's suffix.
+        kind: "onnx", "torch" or "openvino"; None for what `out` says, else "onnx".
         int8: "dynamic" or "static": also an int8 file, whose loss is measured on `data`.
         data, eval_data, calibration, ranges, max_images: see `plan_int8`.
         features: of a classifier only the features.
@@ -47,8 +47,8 @@ def export(
         BadData, CannotExport, CannotWrite, MissingExtra: see `export_subject`.
     """
     path = None if out is None else Path(out)
-    by_name: Format = "torch" if path is not None and path.suffix == SUFFIXES["torch"] else "onnx"
-    kind = kind or by_name
+    by_suffix: dict[str, Format] = {suffix: name for name, suffix in SUFFIXES.items()}
+    kind = kind or by_suffix.get("" if path is None else path.suffix, "onnx")
     path = path or Path(f"{Path(model).stem if '/' in model else model}{SUFFIXES[kind]}".replace(":", "_"))
     require_all(kind, path, int8, write_over)
     plan = None

@@ -16,11 +16,12 @@ from disco_zoo.exporting.compare import TOLERANCE
 from disco_zoo.exporting.int8 import MOST_IMAGES, Kind, Ranges, calibration_batches, calibration_size, write_int8
 from disco_zoo.exporting.loss import Int8Loss, classes_of, int8_loss, some_of
 from disco_zoo.exporting.onnx_file import require_onnx, write_onnx
+from disco_zoo.exporting.openvino_file import require_openvino, weights_path, write_openvino
 from disco_zoo.exporting.subject import Subject
 from disco_zoo.exporting.torch_file import write_torch
 
-Format = Literal["onnx", "torch"]
-SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch": ".pt2"}
+Format = Literal["onnx", "torch", "openvino"]
+SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch": ".pt2", "openvino": ".xml"}
 
 
 @dataclass(frozen=True)
@@ -151,8 +152,11 @@ def require_all(kind: Format, out: Path, int8: Kind | None, write_over: bool) ->
         raise BadData(f"{out} must end in {SUFFIXES[kind]} for --format {kind}")
     if int8 is not None and kind != "onnx":
         raise BadData("--int8 is made by ONNX Runtime. Type: --format onnx")
-    if kind == "onnx":
+    if kind != "torch":
         require_onnx()
+    if kind == "openvino":
+        require_openvino()
+        require_free(weights_path(out), write_over)
     require_free(out, write_over)
     if int8 is not None:
         require_free(int8_path(out), write_over)
@@ -180,6 +184,10 @@ def export_subject(
     if kind == "torch":
         difference = write_torch(subject, out, tolerance)
         return Exported(out, out.stat().st_size, difference, subject.facts())
+    if kind == "openvino":
+        difference = write_openvino(subject, out, tolerance)
+        size_bytes = out.stat().st_size + weights_path(out).stat().st_size
+        return Exported(out, size_bytes, difference, subject.facts())
     difference = write_onnx(subject, out, tolerance)
     if int8 is None:
         return Exported(out, out.stat().st_size, difference, subject.facts())

@@ -75,7 +75,7 @@ def _time_at_size(recipe: Recipe, facts: DataFacts, steps: int, devices: int, de
         for step in range(steps + WARM_UP_STEPS):
             for kind, shown in kinds.items():
                 seconds[kind].append(_timed_step(recipe, parts, optimizer, shown, device))
-            progress.advance(step + 1, "steps")
+            progress.advance(step + 1, unit="steps")
     return {kind: statistics.median(values[WARM_UP_STEPS:]) for kind, values in seconds.items()}
 
 

@@ -145,7 +145,7 @@ def _finish_turn(turns: list[_Told], own: _Turn, tally: UnreadableTally, progres
         for index, message in unreadable.items():
             tally.add(index, message)
     tally.check()
-    progress.advance(progress.done + sum(views for views, _, _, _ in turns), unit)
+    progress.advance(progress.done + sum(views for views, _, _, _ in turns), unit=unit)
     if any(interrupted for _, _, _, interrupted in turns) and progress.done < progress.total:
         raise Interrupted(
             f"stopped after {progress.done} of {progress.total} {unit}; they are kept. To go on, repeat the command"

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from disco_zoo.errors import BadCatalog, UnknownName, did_you_mean
 from disco_zoo.zoo import validation
+from disco_zoo.zoo.licences import spdx_of
 from disco_zoo.zoo.schema import (
     METHODS,
     Architecture,
@@ -112,6 +113,8 @@ class Catalog(StrictRow):
         teacher: str | None = None,
         data: str | None = None,
         weights: str | None = None,
+        licence: str | None = None,
+        commercial: bool = False,
         installed: Collection[str] = (),
     ) -> list[Checkpoint]:
         """The checkpoints that pass every filter given; all without any.
@@ -120,6 +123,8 @@ class Catalog(StrictRow):
             pattern: A part of the name, or the whole of it with wildcards.
             architecture: Its name or short name.
             weights: The source in the catalog (bundled, hub, official, none), or "installed" for those in `installed`.
+            licence: SPDX identifier of the weights' licence, in any case.
+            commercial: Only those that `is_commercial` holds for.
             installed: Names of what the user has installed.
 
         Raises:
@@ -127,6 +132,7 @@ class Catalog(StrictRow):
         """
         wanted = {"architecture": self._shorts().get(architecture or "", architecture), "method": method}
         wanted |= {"teacher": teacher, "data": data, "weights": weights}
+        wanted |= _licence_wanted(licence, commercial)
         known: dict[str, Collection[str]] = {
             "architecture": [*self.architectures, *self._shorts()],
             "method": METHODS,
@@ -135,6 +141,7 @@ class Catalog(StrictRow):
             "weights": WEIGHTS_STATES,
         }
         rows = [*self.checkpoints.values()]
+        known |= _licences_known(rows)
         return matching_rows(rows, pattern, wanted, known, installed=installed, names=self._model_names())
 
     def measured_on(self, row: Checkpoint) -> Dataset:
@@ -147,6 +154,8 @@ class Catalog(StrictRow):
         *,
         data: str | None = None,
         weights: str | None = None,
+        licence: str | None = None,
+        commercial: bool = False,
         installed: Collection[str] = (),
     ) -> list[Teacher]:
         """The teachers that pass every filter given, as `matching` does for checkpoints.
@@ -154,8 +163,9 @@ class Catalog(StrictRow):
         Raises:
             UnknownName: A filter's value does not exist, or nothing matches.
         """
-        wanted, known = {"data": data, "weights": weights}, {"data": self.datasets, "weights": WEIGHTS_STATES}
         rows = [*self.teachers.values()]
+        wanted = {"data": data, "weights": weights} | _licence_wanted(licence, commercial)
+        known = {"data": self.datasets, "weights": WEIGHTS_STATES} | _licences_known(rows)
         return matching_rows(rows, pattern, wanted, known, installed=installed, names=self.teachers)
 
     def _checkpoint(self, name: str) -> Checkpoint | None:
@@ -229,6 +239,14 @@ def _parse(text: str, where: str) -> Catalog:
         lines = "\n  ".join(faults)
         raise BadCatalog(f"{where} has {len(faults)} fault(s); correct them and try again:\n  {lines}")
     return catalog
+
+
+def _licence_wanted(licence: str | None, commercial: bool) -> dict[str, str | None]:
+    return {"licence": licence and licence.lower(), "commercial": "yes" if commercial else None}
+
+
+def _licences_known(rows: Collection[Checkpoint | Teacher]) -> dict[str, Collection[str]]:
+    return {"licence": sorted({spdx_of(row)["weights"].lower() for row in rows}), "commercial": ("yes",)}
 
 
 def _no_model(name: str, known: list[str]) -> UnknownName:

@@ -9,6 +9,7 @@ import re
 
 from disco_zoo.zoo.availability import has_network
 from disco_zoo.zoo.catalog import Catalog, Checkpoint, Input, Measured, Teacher
+from disco_zoo.zoo.licences import spdx_of
 from disco_zoo.zoo.lite_wheels import LITES
 from disco_zoo.zoo.papers import METHOD_PAPERS, METHOD_TITLES, PAPERS, Paper, papers_of
 
@@ -134,6 +135,22 @@ def hub_line(row: Checkpoint, catalog: Catalog) -> str | None:
     return f'model = timm.create_model("hf-hub:{weights.repo}", pretrained=True).eval()'
 
 
+def transformers_lines(row: Checkpoint, catalog: Catalog, source: str) -> list[str]:
+    """Python that loads published weights with transformers; [] where the network is one that only we register.
+
+    Args:
+        source: A Hub repository, or a folder of `disco-zoo publish --dry-run`.
+    """
+    if not has_network(row, catalog) or catalog.network_of(row).startswith(OWN_NETWORK):
+        return []
+    return [
+        "import torch",
+        "from transformers import AutoModel",
+        f'model = AutoModel.from_pretrained("{source}", dtype=torch.float32).eval()  # the file may hold float16',
+        "features = model(pixel_values=images).pooler_output",
+    ]
+
+
 def get_command(row: Checkpoint | Teacher, catalog: Catalog) -> str | None:
     """What to type to have the weights on this machine; None where nothing can be typed."""
     if row.name in LITES:
@@ -186,11 +203,12 @@ def limits(row: Checkpoint, catalog: Catalog, weights_file: str | None = None) -
 
 
 def licence_facts(row: Checkpoint | Teacher) -> dict[str, str]:
-    """Licences of all that a row is made of."""
+    """Licences of all that a row is made of, as stated, and their SPDX identifiers."""
     if isinstance(row, Teacher):
-        return {"Weights": row.licence}
+        return {"Weights": row.licence, "SPDX": spdx_of(row)["weights"]}
     licence = row.licence
-    return {"Code": licence.code, "Weights": licence.weights, "Teacher": licence.teacher, "Data": licence.data}
+    stated = {"Code": licence.code, "Weights": licence.weights, "Teacher": licence.teacher, "Data": licence.data}
+    return stated | {"SPDX": ", ".join(f"{part} {identifier}" for part, identifier in spdx_of(row).items())}
 
 
 def citations(row: Checkpoint | Teacher, catalog: Catalog) -> list[Paper]:

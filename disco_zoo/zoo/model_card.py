@@ -105,6 +105,8 @@ def _front_matter(checkpoint: Checkpoint, catalog: Catalog) -> dict[str, Any]:
     tags = ["timm", "disco-zoo", "self-supervised-learning", checkpoint.method.replace("_", "-")]
     if checkpoint.teacher:
         tags.insert(3, "knowledge-distillation")
+    if model_facts.transformers_lines(checkpoint, catalog, "REPO"):
+        tags.insert(1, "transformers")  # its AutoModel reads timm's Hub format
     licence = HUB_LICENCES.get(checkpoint.licence.weights, "other")
     front: dict[str, Any] = {"license": licence}
     if licence == "other":
@@ -155,6 +157,8 @@ def _how_to_load(checkpoint: Checkpoint, catalog: Catalog, weights_file: str | N
         parts.append("Without this package:" if line else "Only with this package, which registers the network.")
         if line:
             parts.append(_block(["import timm", line], "python"))
+            lines = model_facts.transformers_lines(checkpoint, catalog, checkpoint.weights.repo or "")
+            parts += ["With transformers 5:", _block(lines, "python")]
     return "\n\n".join(parts)
 
 

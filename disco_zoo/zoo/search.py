@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import TypeVar
 
 from disco_zoo.errors import UnknownName, did_you_mean
+from disco_zoo.zoo.licences import is_commercial, spdx_of
 from disco_zoo.zoo.schema import SOURCES, Checkpoint, Teacher
 
 INSTALLED = "installed"
@@ -28,7 +29,8 @@ def matching_rows(
 
     Args:
         pattern: A part of the name, or the whole of it with wildcards; None for any.
-        wanted: Attribute -> its value, None for any. "weights" is a source, or "installed".
+        wanted: Attribute -> its value, None for any. "weights" is a source, or "installed"; "licence" an SPDX
+            identifier, lower case; "commercial" is "yes".
         known: Attribute -> the values that exist.
         installed: Names of what the user has installed.
         names: What a mistaken pattern may have meant.
@@ -65,4 +67,8 @@ def _fits(name: str, pattern: str | None) -> bool:
 def _has(row: Checkpoint | Teacher, key: str, value: str, installed: Collection[str]) -> bool:
     if key == "weights":
         return row.name in installed if value == INSTALLED else row.weights.source == value
+    if key == "licence":
+        return spdx_of(row)["weights"].lower() == value
+    if key == "commercial":
+        return is_commercial(row)
     return bool(getattr(row, key) == value)

@@ -1,4 +1,4 @@
-"""The zoo as a table: for a terminal, for a pipe, as JSON, and for the README."""
+"""The zoo as a table: for a terminal, for a pipe, as JSON, and for docs/zoo.md."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 from disco_zoo.errors import BadCatalog
 from disco_zoo.zoo.availability import STATES_LEGEND, has_network, weights_text
 from disco_zoo.zoo.catalog import Catalog, Checkpoint, Teacher
+from disco_zoo.zoo.licences import is_commercial, spdx_of
 from disco_zoo.zoo.model_card import measured_section
 
 START_MARK = "<!-- zoo:start -->"
@@ -57,6 +58,8 @@ def as_json(row: Checkpoint, catalog: Catalog, installed: Collection[str] = ()) 
         "network": catalog.network_of(row) if has_network(row, catalog) else None,
         "params_millions": catalog.architectures[row.architecture].params_millions,
         "weights_state": weights_text(row, catalog, installed),
+        "spdx": spdx_of(row),
+        "commercial": is_commercial(row),
     }
     for values, measured in zip(plain["measured"], row.measured, strict=True):
         values |= {
@@ -110,8 +113,8 @@ def _measured_block(block: re.Match[str], catalog: Catalog) -> str:
     return f"{start}\n{figures}\n{end}"
 
 
-def readme_is_stale(path: Path, catalog: Catalog) -> bool:
-    """Whether the README's table differs from the catalog."""
+def page_is_stale(path: Path, catalog: Catalog) -> bool:
+    """Whether a page's table and figures differ from the catalog."""
     text = path.read_text(encoding="utf-8")
     return refresh_markdown(text, catalog) != text
 

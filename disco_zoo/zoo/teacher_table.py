@@ -7,6 +7,7 @@ from typing import Any
 
 from disco_zoo.zoo.availability import has_network, weights_text
 from disco_zoo.zoo.catalog import Catalog, Teacher
+from disco_zoo.zoo.licences import is_commercial, spdx_of
 from disco_zoo.zoo.table import FIGURES_LEGEND, LINEAR_METRIC, aligned, figure_text
 
 HEADINGS = ("name", "supervision", "network", "epochs", "data", "linear", "licence", "weights")
@@ -22,7 +23,12 @@ def as_json(teacher: Teacher, catalog: Catalog, installed: Collection[str] = ())
     """The catalog's row as plain values, with the state of its weights and the students distilled from it."""
     students = [row.name for row in catalog.checkpoints.values() if row.teacher == teacher.name]
     state = weights_text(teacher, catalog, installed)
-    return teacher.model_dump(mode="json") | {"weights_state": state, "students": students}
+    return teacher.model_dump(mode="json") | {
+        "weights_state": state,
+        "spdx": spdx_of(teacher),
+        "commercial": is_commercial(teacher),
+        "students": students,
+    }
 
 
 def render_plain(teachers: list[Teacher], catalog: Catalog, installed: Collection[str] = ()) -> str:

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from data_makers import encode, make_parquet
 from tiny_runs import toy_images, toy_parquet
 
 from disco_zoo.cli import main
+from disco_zoo.tasks.finetune.settings import FinetuneSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -159,3 +161,18 @@ def test_comparison_from_the_command_line(data: Path, tmp_path: Path, capsys: py
     assert main([*arguments, "--resume", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
     assert [len(cell["top1"]) for cell in facts["cells"]] == [2] * 4
+
+
+def test_print_shows_every_setting_and_trains_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    arguments = ["finetune", "disco_effb0", "--head-only", "--few", "5", "--set", "weight_decay=0.01", "--print"]
+    assert main(arguments) == 0
+    printed = yaml.safe_load(capsys.readouterr().out)
+    assert printed == FinetuneSettings(model="disco_effb0", head_only=True, few=5, weight_decay=0.01).as_dict()
+    assert main([*arguments, "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == printed
+    assert [*tmp_path.iterdir()] == []
+    assert main(["finetune", "disco_effb0", "--set", "weight_decai=0.01", "--print"]) == 2
+    assert "weight_decay" in capsys.readouterr().err

@@ -35,3 +35,12 @@ def test_work_that_fails_leaves_the_word_to_its_error(capsys: pytest.CaptureFixt
     assert capsys.readouterr().err == ""
     bar.__exit__(None, None, None)
     assert "toy: 1/2" in capsys.readouterr().err
+
+
+def test_a_unit_stands_with_its_number(capsys: pytest.CaptureFixture[str]) -> None:
+    with StepProgress("measuring", 1) as bar:
+        bar.update(12000, 12000)
+    assert capsys.readouterr().err == "measuring: 12,000 of 12,000 images\n"
+    with StepProgress("indexing", 0) as bar:
+        bar.update(0, 3, "shards")
+    assert capsys.readouterr().err == "indexing: 0 of 3 shards\n"

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import base64
+import io
+import json
+import re
+
 import numpy as np
 import pytest
 import torch
 from embed_makers import written
+from PIL import Image
 
 from disco_zoo.cli import main
 from disco_zoo.embedding.map import draw_map
@@ -92,3 +98,48 @@ def test_umap_keeps_clusters_apart():
     nearest = distances.argmin(dim=1).numpy()
     assert kind == "UMAP"
     assert (labels[nearest] == labels).mean() > 0.95
+
+
+def photos(folder, number):
+    """Pictures of one colour each, one with a name that is markup."""
+    folder.mkdir()
+    names = [f"{row}.png" for row in range(number - 1)] + ["<script>&.png"]
+    for row, name in enumerate(names):
+        Image.new("RGB", (64, 48), (row * 20, 0, 0)).save(folder / name)
+    return names
+
+
+def test_a_page_has_a_point_a_name_and_a_thumbnail_of_each_image(tmp_path, capsys):
+    names = photos(tmp_path / "photos", 9)
+    vectors, labels = clusters(3)
+    written(tmp_path / "e.parquet", vectors, names=names, labels=labels, data=str(tmp_path / "photos"))
+    out = tmp_path / "sub" / "m.html"
+    assert main(["map", str(tmp_path / "e.parquet"), "--method", "pca", "--out", str(out)]) == 0
+    assert "PCA of 9 images. Open it" in capsys.readouterr().out
+    text = out.read_text(encoding="utf-8")
+    assert text.count("<circle") == 9
+    assert text.count("</script>") == 2
+    assert text.count("<script>&") == 0
+    assert "<title>&lt;script&gt;&amp;.png (c)</title>" in text
+    values = json.loads(re.search(r'id="points">(.*?)</script>', text).group(1))
+    assert {value["name"] for value in values} == set(names)
+    for value in values:
+        picture = Image.open(io.BytesIO(base64.b64decode(value["picture"])))
+        assert max(picture.size) == 64  # not enlarged
+        assert abs(picture.getpixel((30, 20))[0] - 20 * names.index(value["name"])) < 6
+
+
+def test_a_page_says_how_many_pictures_are_gone(tmp_path, capsys):
+    names = photos(tmp_path / "photos", 9)
+    written(tmp_path / "e.parquet", clusters(3)[0], names=names, data=str(tmp_path / "photos"))
+    (tmp_path / "photos" / names[0]).unlink()
+    out = tmp_path / "m.html"
+    assert main(["map", str(tmp_path / "e.parquet"), "--method", "pca", "--out", str(out), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["points"], facts["missing"]) == (9, 1)
+
+
+def test_images_are_asked_for_a_page_alone(tmp_path, capsys):
+    written(tmp_path / "e.npy", clusters()[0])
+    assert main(["map", str(tmp_path / "e.npy"), "--images", "photos"]) == 2
+    assert "--out FILE.html" in capsys.readouterr().err

@@ -179,9 +179,9 @@ def test_cards_in_the_repository_are_current() -> None:
     assert model_card.stale_cards(model_card.cards_folder(), load_catalog()) == []
 
 
-def test_readme_table_is_current() -> None:
-    readme = Path(__file__).parents[2] / "README.md"
-    assert not zoo_table.readme_is_stale(readme, load_catalog())
+def test_the_table_of_the_docs_is_current() -> None:
+    page = Path(__file__).parents[2] / "docs" / "zoo.md"
+    assert not zoo_table.page_is_stale(page, load_catalog())
 
 
 def test_card_command_writes_and_checks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

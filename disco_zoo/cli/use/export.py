@@ -1,4 +1,4 @@
-"""`disco-zoo export`: a network as ONNX or torch.export, compared with PyTorch; int8; the table of latencies."""
+"""`disco-zoo export`: a network as ONNX, OpenVINO or torch.export, compared with PyTorch; int8; latencies."""
 
 from __future__ import annotations
 
@@ -15,8 +15,10 @@ TABLE_PIXELS = 224
 
 @click.command("export")
 @click.argument("models", metavar="MODEL", nargs=-1)
-@click.option("--format", "kind", type=click.Choice(["onnx", "torch"]), help="[default: by --out, else onnx]")
-@click.option("--out", type=click.Path(path_type=Path), help="FILE.onnx or FILE.pt2.  [default: MODEL.onnx]")
+@click.option(
+    "--format", "kind", type=click.Choice(["onnx", "torch", "openvino"]), help="[default: by --out, else onnx]"
+)
+@click.option("--out", type=click.Path(path_type=Path), help="FILE.onnx, .pt2 or .xml.  [default: MODEL.onnx]")
 @click.option("--int8", type=click.Choice(["dynamic", "static"]), help="Also an int8 file, MODEL.int8.onnx.")
 @click.option("--calibration", help="Images for the ranges of --int8 static.  [default: those of --data]")
 @click.option(
@@ -52,6 +54,7 @@ def command(models: tuple[str, ...], table: bool, as_json: bool, **given: Any) -
       disco-zoo export disco_effb0 --out effb0.onnx
       disco-zoo export runs/my_classifier --out mine.onnx
       disco-zoo export disco_effb0 --format torch
+      disco-zoo export disco_effb0 --format openvino
       disco-zoo export disco_effb0 --int8 static --data cifar10_train.parquet
       disco-zoo export --table
     """

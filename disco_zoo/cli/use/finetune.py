@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,7 @@ _OPTIONS: list[Any] = [
         metavar="KEY=VALUE",
         help="Any other key of finetune.yaml, e.g. weight_decay=0.01. Repeatable.",
     ),
+    click.option("--print", "print_only", is_flag=True, help="Print every setting and stop."),
     click.option("--seed", type=int, help="Of random weights, split, head, order and views.  [default: 0]"),
     DEVICE,
     VIEW_WORKERS,
@@ -89,6 +91,7 @@ def command(**given: Any) -> None:
     \b
     Examples:
       disco-zoo finetune disco_effb0 --data photos/
+      disco-zoo finetune disco_effb0 --print
       disco-zoo finetune disco_effb0 --data photos/ --head-only --class-weights balanced --patience 5
       disco-zoo finetune disco_effb0 --data cifar10_train.parquet --few 10 --few 100 --seeds 0,1,2 --compare-untrained
     """
@@ -109,12 +112,19 @@ def _finetune(
     fews: tuple[int, ...],
     seeds: str | None,
     compare_untrained: bool,
+    print_only: bool,
     **given: Any,
 ) -> None:
     from disco_zoo.errors import BadData, BadRecipe
     from disco_zoo.tasks.finetune.few_labels import make_plan
     from disco_zoo.tasks.finetune.settings import read_settings
 
+    few = {"few": fews[0]} if len(fews) == 1 else {}
+    settings = read_settings({**{key: given[key] for key in _PLACES}, **few}, overrides)
+    if print_only:
+        click.echo(json.dumps(settings.as_dict()) if as_json else settings.as_yaml(), nl=as_json)
+        click.echo("null: chosen by the number of training images, or the model's own.", err=True)
+        return
     if data is None:
         raise BadData(
             "fine-tuning needs labelled images: add --data (a folder with a subfolder a class, or a .parquet)"
@@ -122,8 +132,6 @@ def _finetune(
     if seeds is not None and given["seed"] is not None:
         raise BadRecipe("--seed and --seeds both name seeds. Leave --seed out")
     single = len(fews) <= 1 and seeds is None and not compare_untrained
-    few = {"few": fews[0]} if len(fews) == 1 else {}
-    settings = read_settings({**{key: given[key] for key in _PLACES}, **few}, overrides)
     options = how_to_run(device=device, workers=workers, resume=resume, steps=steps)
     folder = out or Path("runs") / _default_name(settings, data, comparison=not single)
     if single:
@@ -134,8 +142,6 @@ def _finetune(
 
 
 def _one(settings: Any, data: str, eval_data: str | None, folder: Path, options: Any, as_json: bool) -> None:
-    import json
-
     from disco_zoo.tasks.finetune.report import summary_lines
     from disco_zoo.tasks.finetune.run import finetune_into, open_labeled
 
@@ -144,8 +150,6 @@ def _one(settings: Any, data: str, eval_data: str | None, folder: Path, options:
 
 
 def _several(plan: Any, data: str, eval_data: str | None, folder: Path, options: Any, as_json: bool) -> None:
-    import json
-
     from rich.console import Console
     from rich.table import Table
 

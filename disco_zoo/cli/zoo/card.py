@@ -16,7 +16,7 @@ from disco_zoo.zoo.catalog import Catalog, load_catalog
 @click.command("card")
 @click.argument("name", required=False)
 @click.option("--out", type=click.Path(path_type=Path), help="Write to this file; with --all, to this folder.")
-@click.option("--all", "every", is_flag=True, help="All cards, and the zoo's table in the README of a checkout.")
+@click.option("--all", "every", is_flag=True, help="All cards, and the zoo's table in docs/zoo.md of a checkout.")
 @click.option("--check", is_flag=True, help="Write nothing; fail if a file differs from the catalog.")
 def command(name: str | None, out: Path | None, every: bool, check: bool) -> None:
     """Print the model card of NAME, or refresh (--all) what is generated from the catalog.
@@ -49,10 +49,10 @@ def command(name: str | None, out: Path | None, every: bool, check: bool) -> Non
 
 def _all_cards(catalog: Catalog, out: Path | None, check: bool) -> None:
     folder = out or model_card.cards_folder()
-    readme = folder.parent / "README.md"
+    page = folder.parent / "docs" / "zoo.md"
     stale = [str(folder / name) for name in model_card.stale_cards(folder, catalog)]
-    if out is None and readme.is_file() and zoo_table.readme_is_stale(readme, catalog):
-        stale.append(str(readme))
+    if out is None and page.is_file() and zoo_table.page_is_stale(page, catalog):
+        stale.append(str(page))
     if not stale:
         click.echo("All cards and tables are up to date.", err=True)
         return
@@ -61,7 +61,7 @@ def _all_cards(catalog: Catalog, out: Path | None, check: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     cards = model_card.generated_cards(catalog)
     for path in map(Path, stale):
-        if path == readme:
+        if path == page:
             text = zoo_table.refresh_markdown(path.read_text(encoding="utf-8"), catalog)
             path.write_text(text, encoding="utf-8")
         elif path.name in cards:

@@ -11,7 +11,8 @@ import click
 from disco_zoo.cli.options import JSON
 from disco_zoo.zoo import table as zoo_table
 from disco_zoo.zoo import teacher_table
-from disco_zoo.zoo.catalog import Catalog, load_catalog
+from disco_zoo.zoo.catalog import Catalog, Teacher, load_catalog
+from disco_zoo.zoo.licences import COMMERCIAL_NOTE
 from disco_zoo.zoo.search import WEIGHTS_STATES
 
 
@@ -22,6 +23,8 @@ from disco_zoo.zoo.search import WEIGHTS_STATES
 @click.option("--teacher", metavar="NAME", help="Distilled from this teacher; `list --teachers` names them.")
 @click.option("--data", metavar="NAME", help="Trained on these data: in1k, cifar10, fmnist_sample.")
 @click.option("--weights", type=click.Choice(WEIGHTS_STATES), help="Whose weights are there, or installed by you.")
+@click.option("--license", "licence", metavar="SPDX", help="Whose weights have this licence: apache-2.0.")
+@click.option("--commercial", is_flag=True, help="Whose weights, code and teacher permit commercial use.")
 @click.option("--teachers", is_flag=True, help="List the teachers instead.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw accuracy against parameters: .png or .svg.")
 @JSON
@@ -32,6 +35,8 @@ def command(
     teacher: str | None,
     data: str | None,
     weights: str | None,
+    licence: str | None,
+    commercial: bool,
     teachers: bool,
     plot: Path | None,
     as_json: bool,
@@ -44,6 +49,8 @@ def command(
       disco-zoo list effb0
       disco-zoo list --method seed --weights official
       disco-zoo list "*_in1k" --json
+      disco-zoo list --license apache-2.0
+      disco-zoo list --commercial --weights bundled
       disco-zoo list --teachers
       disco-zoo list --data in1k --plot zoo.png
     """
@@ -56,7 +63,9 @@ def command(
         for option, value in of_students.items():
             if value is not None:
                 raise click.UsageError(f"--{option} is a filter for students: leave out --teachers, or --{option}")
-        _list_teachers(catalog, installed, pattern, data, weights, as_json)
+        shared = {"data": data, "weights": weights, "licence": licence, "commercial": commercial}
+        _list_teachers(catalog.matching_teachers(pattern, installed=installed, **shared), catalog, installed, as_json)
+        _say_commercial(commercial)
         return
     rows = catalog.matching(
         pattern,
@@ -65,6 +74,8 @@ def command(
         teacher=teacher,
         data=data,
         weights=weights,
+        licence=licence,
+        commercial=commercial,
         installed=installed,
     )
     if plot is not None:
@@ -85,12 +96,15 @@ def command(
         # For grep and awk: one line a model, nothing cut, the legend out of the way.
         click.echo(zoo_table.render_plain(rows, catalog, installed))
         click.echo(zoo_table.legend(), err=True)
+    _say_commercial(commercial)
 
 
-def _list_teachers(
-    catalog: Catalog, installed: set[str], pattern: str | None, data: str | None, weights: str | None, as_json: bool
-) -> None:
-    found = catalog.matching_teachers(pattern, data=data, weights=weights, installed=installed)
+def _say_commercial(asked: bool) -> None:
+    if asked:
+        click.echo(f"{COMMERCIAL_NOTE}.", err=True)
+
+
+def _list_teachers(found: list[Teacher], catalog: Catalog, installed: set[str], as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([teacher_table.as_json(teacher, catalog, installed) for teacher in found], indent=2))
     elif sys.stdout.isatty():

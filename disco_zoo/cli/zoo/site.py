@@ -1,0 +1,58 @@
+"""`disco-zoo site`: the zoo as a page for a browser."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+
+from disco_zoo.core.files import write_out
+from disco_zoo.errors import BadData
+from disco_zoo.site.page import render_page
+from disco_zoo.zoo.catalog import load_catalog
+
+
+@click.command("site")
+@click.argument("pattern", required=False)
+@click.option(
+    "--out", type=click.Path(path_type=Path), default=Path("zoo.html"), show_default=True, help="The HTML file."
+)
+@click.option("--title", default="The zoo", show_default=True, help="Above the page.")
+@click.option(
+    "--latency",
+    type=click.Path(path_type=Path),
+    help="CPU latencies to show: a file of `disco-zoo export --table --json`.",
+)
+def command(pattern: str | None, out: Path, title: str, latency: Path | None) -> None:
+    """Write the zoo as one HTML file: a table to filter and sort, a chart, and a card for each checkpoint.
+
+    The page needs no network; without JavaScript its table and cards are still there. A catalog of your own
+    (DISCO_ZOO_CATALOG) gives a page of your own. PATTERN as in `disco-zoo list`.
+
+    \b
+    Examples:
+      disco-zoo site --out zoo.html
+      DISCO_ZOO_CATALOG=lab.yaml disco-zoo site --title "Our lab's zoo" --out lab.html
+      disco-zoo export --table --json > latency.json && disco-zoo site --latency latency.json
+    """
+    catalog = load_catalog()
+    rows = catalog.matching(pattern)
+    order = list(catalog.architectures)
+    rows.sort(key=lambda row: order.index(row.architecture))
+    milliseconds = None if latency is None else _latencies(latency)
+    text = render_page(rows, catalog, title=title, latency=milliseconds)
+    write_out(out, lambda partial: partial.write_text(text, encoding="utf-8"))
+    noun = "checkpoint" if len(rows) == 1 else "checkpoints"
+    click.echo(f"{out}: {len(rows)} {noun}, {len(text.encode()) / 1e3:.0f} kB. Open it in a browser.")
+
+
+def _latencies(path: Path) -> dict[str, float]:
+    """Architecture -> milliseconds a picture by ONNX Runtime, from what `export --table --json` printed."""
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+        return {row["model"]: float(row["onnx"]["median_ms"]) for row in rows}
+    except OSError as error:
+        raise BadData(f"{path} cannot be read: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadData(f"{path} holds no latencies. Make it by: disco-zoo export --table --json > {path}") from error

@@ -1,0 +1,82 @@
+"""OpenVINO files (.xml with a .bin beside it): made of the ONNX graph, run by OpenVINO on the CPU."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from disco_zoo.core.files import why_not_written
+from disco_zoo.errors import CannotExport, CannotWrite, first_line, require
+from disco_zoo.exporting.compare import require_same
+from disco_zoo.exporting.onnx_file import write_onnx
+from disco_zoo.exporting.subject import Subject
+from disco_zoo.models.onnx_network import INPUT
+
+FACTS = "disco_zoo"  # where the facts lie in the file's rt_info
+
+
+def require_openvino() -> Any:
+    """Find a missing package before the model is loaded.
+
+    Raises:
+        MissingExtra: it is not there.
+    """
+    return require("openvino", "openvino")
+
+
+def weights_path(path: Path) -> Path:
+    """The .bin that belongs to a .xml."""
+    return path.with_suffix(".bin")
+
+
+def write_openvino(subject: Subject, path: Path, tolerance: float) -> float:
+    """Write `path` and its .bin with a free batch size, float32 weights and the subject's facts, compared before.
+
+    Returns:
+        The largest difference from PyTorch, see `largest_difference`.
+
+    Raises:
+        CannotExport: an operation that ONNX or OpenVINO does not have, or another result.
+        CannotWrite: no room or no permission.
+        MissingExtra: openvino or a package of the extra `export` is missing.
+    """
+    openvino = require_openvino()
+    try:
+        with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent) as scratch:
+            graph, made = Path(scratch) / "graph.onnx", Path(scratch) / path.name
+            write_onnx(subject, graph, tolerance)
+            try:
+                model = openvino.Core().read_model(graph)  # not convert_model, which reports its use
+            except Exception as error:  # whatever its frontend raises
+                raise CannotExport(f"OpenVINO cannot read {subject.named.name}: {first_line(error)}") from error
+            for key, value in subject.facts_as_text().items():
+                model.set_rt_info(value, [FACTS, key])
+            openvino.save_model(model, made, compress_to_fp16=False)
+            found = require_same(subject, openvino_runner(made), tolerance, "OpenVINO")
+            weights_path(made).replace(weights_path(path))
+            made.replace(path)  # last: who finds the .xml finds its .bin
+    except OSError as error:
+        reason = why_not_written(error)
+        if reason is None:
+            raise
+        raise CannotWrite(f"Cannot write {path}: {reason}. Choose another folder, or make room") from error
+    return found
+
+
+def openvino_runner(path: Path) -> Callable[[Tensor], Tensor]:
+    """The file as a function of a batch, computed in float32."""
+    openvino = require_openvino()
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
+    compiled = openvino.Core().compile_model(path, "CPU", settings)
+    return lambda images: torch.from_numpy(compiled({INPUT: images.contiguous().numpy()})[0].copy())
+
+
+def openvino_facts(path: Path) -> dict[str, str]:
+    """The facts in a file, as strings."""
+    found = require_openvino().Core().read_model(path).get_rt_info([FACTS])
+    return {key: value.astype(str) for key, value in found.value.items()}

@@ -1,0 +1,94 @@
+"""A checkpoint's card as HTML: how to load it, its figures, licences and limits."""
+
+from __future__ import annotations
+
+import html
+import re
+from collections.abc import Mapping, Sequence
+
+from disco_zoo.zoo import facts
+from disco_zoo.zoo.availability import weights_text
+from disco_zoo.zoo.catalog import Catalog, Checkpoint
+from disco_zoo.zoo.facts import SUBJECTS, metric_title
+
+
+def card(row: Checkpoint, catalog: Catalog) -> str:
+    """The card as an article whose id is the checkpoint's name."""
+    name = html.escape(row.name)
+    get = facts.get_command(row, catalog)
+    load = facts.load_lines(row, catalog) if row.weights.source != "none" else []
+    again = [row.reproduce_command] if row.reproduce_command else []
+    training = facts.training_facts(row, catalog)
+    model = {
+        "Input": facts.input_text(row.input),
+        "Features": f"{catalog.architectures[row.architecture].feature_dim} numbers an image",
+        "State of the weights": weights_text(row, catalog),
+    }
+    parts = [
+        f'<article id="{name}"><h3>{name}</h3><p>{html.escape(row.summary)}.</p>',
+        _code("Get the weights", [get] if get else []),
+        _code("Load", load),
+        _code("Without this package", ["import timm", hub] if (hub := facts.hub_line(row, catalog)) else []),
+        _code("Train it again", again),
+        _facts("Model", {key: text for key, text in (training | model).items() if key != "Again"}),
+        _measured(row, catalog),
+        _reported(row),
+        _facts("Licences", facts.licence_facts(row)),
+        _list("Limits", facts.limits(row, catalog)),
+        _list("Papers", [paper.reference for paper in facts.citations(row, catalog)]),
+        "</article>",
+    ]
+    return "".join(parts)
+
+
+def _text(text: str) -> str:
+    """Escaped, with the Markdown of the facts (backticks, *emphasis*) and addresses as HTML."""
+    text = html.escape(text)
+    text = re.sub(r"`([^`]+)`", r"<code>\1</code>", text)
+    text = re.sub(r"\*([\w-]+)\*", r"<em>\1</em>", text)
+    return re.sub(r"(https?://[^\s<>&]+[^\s<>&.,;)])", r'<a href="\1" rel="noreferrer">\1</a>', text)
+
+
+def _code(title: str, lines: Sequence[str]) -> str:
+    if not lines:
+        return ""
+    text = html.escape("\n".join(lines))
+    button = '<button class="copy" type="button">Copy</button>'
+    return f'<h4>{html.escape(title)}</h4><div class="code"><pre>{text}</pre>{button}</div>'
+
+
+def _facts(title: str, values: Mapping[str, str]) -> str:
+    lines = "".join(f"<dt>{html.escape(key)}</dt><dd>{_text(text)}</dd>" for key, text in values.items() if text)
+    return f"<h4>{html.escape(title)}</h4><dl>{lines}</dl>"
+
+
+def _list(title: str, lines: Sequence[str]) -> str:
+    if not lines:
+        return ""
+    return f"<h4>{html.escape(title)}</h4><ul>{''.join(f'<li>{_text(line)}</li>' for line in lines)}</ul>"
+
+
+def _measured(row: Checkpoint, catalog: Catalog) -> str:
+    if not row.measured:
+        return ""
+    metrics, lines = facts.figure_cells(row)
+    head = "".join(f'<th scope="col">{html.escape(metric_title(metric))}</th>' for metric in metrics)
+    body = "".join(
+        f'<tr><th scope="row">{html.escape(SUBJECTS[subject])}</th>'
+        + "".join(f'<td class="number">{html.escape(cell or "-")}</td>' for cell in cells)
+        + "</tr>"
+        for subject, cells in lines
+    )
+    table = f'<div class="scroll"><table><thead><tr><td></td>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+    how = {key.capitalize(): "; ".join(values) for key, values in facts.measured_facts(row).items()}
+    remark = f"<p>{html.escape(facts.measured_remark(row, catalog))}</p>"
+    return f"<h4>Measured by this code</h4>{table}{remark}{_facts('How it was measured', how)}"
+
+
+def _reported(row: Checkpoint) -> str:
+    lines = [
+        f"{metric_title(figure.metric)}: {figure.value:.1f}, {'verified' if figure.verified else 'not verified'}; "
+        f"{figure.source}" + (f"; {figure.note}" if figure.note else "")
+        for figure in row.reported
+    ]
+    return _list("Reported by others, not measured here", lines)

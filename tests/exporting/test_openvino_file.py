@@ -1,0 +1,75 @@
+"""OpenVINO files compute what PyTorch does, in any batch, and say whose features they are."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from embed_makers import tiny_named
+
+from disco_zoo.cli import main
+from disco_zoo.errors import CannotExport, MissingExtra
+from disco_zoo.exporting import openvino_file
+from disco_zoo.exporting.openvino_file import openvino_facts, openvino_runner, weights_path, write_openvino
+from disco_zoo.exporting.subject import subject_of
+from disco_zoo.models.frozen import backbone_fingerprint
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_it_gives_pytorchs_features_for_batches_that_it_was_not_made_with(tmp_path: Path, inside: bool) -> None:
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    named = tiny_named()
+    subject = subject_of(named, normalise_inside=inside)
+    path = tmp_path / "m.xml"
+    assert 0 <= write_openvino(subject, path, 1e-5) < 1e-5
+    images = subject.example(11)
+    with torch.no_grad():
+        expected = subject.network(images)
+    torch.testing.assert_close(openvino_runner(path)(images), expected, atol=1e-5, rtol=1e-4)
+    facts = openvino_facts(path)
+    assert json.loads(facts["mean"]) == list(named.mean)
+    assert facts["weights_sha256"] == backbone_fingerprint(named.backbone)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["m.bin", "m.xml"]
+
+
+def test_a_file_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    real = openvino_runner
+    monkeypatch.setattr(openvino_file, "openvino_runner", lambda path: lambda images: real(path)(images) + 1)
+    with pytest.raises(CannotExport, match="the OpenVINO file of tiny differs"):
+        write_openvino(subject_of(tiny_named()), tmp_path / "m.xml", 1e-4)
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    monkeypatch.chdir(tmp_path)
+    arguments = ["export", "disco_effb0.disco_lite0_cifar10", "--out", "m.xml", "--json"]
+    assert main(arguments) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["largest_difference"] < 1e-5
+    assert facts["bytes"] == sum((tmp_path / name).stat().st_size for name in ("m.xml", "m.bin"))
+    assert main(arguments) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert main([*arguments, "--int8", "static", "--yes"]) == 2
+    assert "--format onnx" in capsys.readouterr().err
+
+
+def test_without_the_package_its_extra_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def missing() -> None:
+        raise MissingExtra('openvino is not installed. Type: pip install "disco-zoo[openvino]"')
+
+    monkeypatch.setattr("disco_zoo.exporting.job.require_openvino", missing)
+    assert main(["export", "disco_effb0", "--out", str(tmp_path / "m.xml")]) == 2
+    assert "disco-zoo[openvino]" in capsys.readouterr().err
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_the_bin_lies_beside_the_xml() -> None:
+    assert weights_path(Path("a/m.v1.xml")) == Path("a/m.v1.bin")
