@@ -79,4 +79,4 @@ def openvino_runner(path: Path) -> Callable[[Tensor], Tensor]:
 def openvino_facts(path: Path) -> dict[str, str]:
     """The facts in a file, as strings."""
     found = require_openvino().Core().read_model(path).get_rt_info([FACTS])
-    return {key: value.astype(str) for key, value in found.value.items()}
+    return {key: str(value) for key, value in found.value.items()}

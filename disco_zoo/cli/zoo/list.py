@@ -63,8 +63,10 @@ def command(
         for option, value in of_students.items():
             if value is not None:
                 raise click.UsageError(f"--{option} is a filter for students: leave out --teachers, or --{option}")
-        shared = {"data": data, "weights": weights, "licence": licence, "commercial": commercial}
-        _list_teachers(catalog.matching_teachers(pattern, installed=installed, **shared), catalog, installed, as_json)
+        found = catalog.matching_teachers(
+            pattern, data=data, weights=weights, licence=licence, commercial=commercial, installed=installed
+        )
+        _list_teachers(found, catalog, installed, as_json)
         _say_commercial(commercial)
         return
     rows = catalog.matching(
