@@ -22,6 +22,8 @@ DEVICE = click.option(
     show_default=True,
     help="Where to compute.",
 )
+ENGINE_NAMES = click.Choice(["auto", "torch", "onnxruntime", "openvino"])
+ENGINE_HELP = "What computes the features on a CPU; auto: the fastest that is installed and agrees with PyTorch."
 JSON = click.option(
     "--json", "as_json", is_flag=True, help="Results as JSON on stdout; everything else goes to stderr."
 )

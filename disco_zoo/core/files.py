@@ -14,6 +14,14 @@ from disco_zoo.errors import CannotWrite
 
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
 
+
+def cache_home() -> Path:
+    """The folder of what can be computed again: $DISCO_ZOO_CACHE, else one in the user's; it need not exist."""
+    own = os.environ.get("DISCO_ZOO_CACHE")
+    base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "disco-zoo"
+    return base.expanduser()
+
+
 _CANNOT_WRITE = (
     errno.EACCES,
     errno.EDQUOT,

@@ -15,7 +15,8 @@ from disco_zoo.core.interrupts import leave_interrupts_to_parent
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.embedding.facts import EmbeddingFacts
 from disco_zoo.errors import DiscoZooError, UnreadableImage
-from disco_zoo.models.frozen import frozen, pooled
+from disco_zoo.models.engine import Forward
+from disco_zoo.models.frozen import frozen
 from disco_zoo.models.load import NamedModel
 from disco_zoo.transforms.eval import eval_transform, normalize
 
@@ -54,10 +55,14 @@ def embedded_batches(
     *,
     device: torch.device | str = "cpu",
     workers: int = 0,
+    forward: Forward | None = None,
 ) -> Iterator[Batch]:
     """Embed `batches` of image numbers under the facts' input size, normalisation and number type.
 
     A row depends on its own batch alone, so a resumed pass over the rest gives the same bits.
+
+    Args:
+        forward: computes the features; None for PyTorch.
 
     Raises:
         DiscoZooError: the backbone gives no vectors, or some that are not finite or do not fit half precision.
@@ -71,13 +76,14 @@ def embedded_batches(
         # Without one of its own the loader draws its workers' seed from the global generator.
         generator=torch.Generator().manual_seed(0),
     )
+    forward = forward or Forward(named.backbone, facts.image_size)
     with frozen(named.backbone, device):
         for items in loader:
             images = [image for image, _, _ in items if image is not None]
             rows = torch.empty(0, 0)
             if images:
                 views = normalize(torch.stack(images).to(device), facts.mean, facts.std)
-                rows = _finish(pooled(named.backbone, views).cpu(), facts)
+                rows = _finish(forward(views), facts)
             indices = [index for image, index, _ in items if image is not None]
             yield Batch(rows, indices, {index: message for image, index, message in items if image is None})
 

@@ -16,6 +16,7 @@ from disco_zoo.errors import BadData, require
 from disco_zoo.evaluation.features import Features
 from disco_zoo.evaluation.features import extract_features as features_of
 from disco_zoo.evaluation.subject import fit_to
+from disco_zoo.models.engine import EngineName
 from disco_zoo.models.load import NamedModel, load_model
 
 
@@ -28,6 +29,7 @@ def extract_features(
     batch_size: int = 128,
     device: str = "auto",
     workers: int | None = None,
+    engine: EngineName = "torch",
 ) -> Features:
     """Features float32 (N, D) of images by a frozen backbone, with their labels where the images have some.
 
@@ -36,6 +38,7 @@ def extract_features(
         images: a folder, image files, a .txt with a path a line, a .parquet, a .tar, hfds/NAME or "sample".
         split: "train" or "test" of images that have both.
         image_size: side of the centre crop in pixels; None for the model's.
+        engine: "torch", "onnxruntime", "openvino", or "auto", the fastest that agrees with PyTorch; see `forward_by`.
 
     Raises:
         UnknownName, WeightsError: the model cannot be had.
@@ -57,6 +60,7 @@ def extract_features(
             device=chosen_device(device),
             workers=default_workers() if workers is None else workers,
             progress=progress.update,
+            engine=engine,
         )
 
 
@@ -74,6 +78,7 @@ def embed(
     max_unreadable: int | None = None,
     device: str = "auto",
     workers: int | None = None,
+    engine: EngineName = "auto",
     resume: bool = False,
     write_over: bool = False,
 ) -> EmbeddingFile:
@@ -85,6 +90,7 @@ def embed(
         normalise: make every vector of length 1.
         half: store float16.
         image_size, resize_size: crop and shorter side before it, in pixels; None for the model's.
+        engine: see `extract_features`.
         max_unreadable: stop above so many; None for 1 in 100, at least 10.
         resume: go on where the same call stopped; a finished file is left as it is.
 
@@ -104,6 +110,7 @@ def embed(
         max_unreadable=max_unreadable,
         device=device,
         workers=workers,
+        engine=engine,
     )
     job.run(resume=resume, replace=write_over)
     return EmbeddingFile(job.out)
@@ -123,6 +130,7 @@ def embed_job(
     max_unreadable: int | None,
     device: str,
     workers: int | None,
+    engine: EngineName = "auto",
 ) -> EmbedJob:
     """The job of `embed`; all that can be wrong with what was asked for is found here."""
     check_suffix(out)
@@ -153,6 +161,7 @@ def embed_job(
         device=chosen_device(device),
         workers=workers,
         limit=max_unreadable,
+        engine=engine,
     )
 
 

@@ -33,6 +33,7 @@ class EmbeddingFacts:
         class_names: of the labels, where known.
         dims: numbers a row; None before the first row is known.
         unreadable: what was wrong with the images that have no row, by their number.
+        engine: what computed the rows, with its version, or "torch".
     """
 
     model: str
@@ -51,18 +52,19 @@ class EmbeddingFacts:
     class_names: tuple[str, ...] | None
     dims: int | None = None
     unreadable: Mapping[str, str] | None = None
+    engine: str = "torch"
 
     def key(self) -> dict[str, Any]:
         """What decides the rows, as plain values: not how the model and the images are called, nor what came out."""
         values = _plain(asdict(self))
-        for name in ("model", "network", "data", "dims", "unreadable"):
+        for name in ("model", "network", "data", "dims", "unreadable", "engine"):
             del values[name]
         return values
 
-    def finished(self, dims: int, unreadable: Mapping[int, str]) -> EmbeddingFacts:
+    def finished(self, dims: int, unreadable: Mapping[int, str], engine: str = "torch") -> EmbeddingFacts:
         """With what is known at the end."""
         messages = {str(index): unreadable[index] for index in sorted(unreadable)}
-        return replace(self, dims=dims, unreadable=messages)
+        return replace(self, dims=dims, unreadable=messages, engine=engine)
 
     def as_json(self) -> str:
         return json.dumps({"format": FORMAT, **asdict(self)}, ensure_ascii=False)
@@ -112,6 +114,7 @@ def facts_from_json(text: str | bytes, title: str) -> EmbeddingFacts:
         version = values.pop("format")
         if version != FORMAT:
             raise BadData(f"{title} has format {version} and this disco-zoo reads {FORMAT}. Update disco-zoo")
+        values.setdefault("engine", "torch")  # of files made before there were others
         known = {field.name for field in fields(EmbeddingFacts)}
         facts = EmbeddingFacts(**{name: _tupled(values[name]) for name in known})
     except (ValueError, LookupError, TypeError, AttributeError) as error:

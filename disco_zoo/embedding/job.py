@@ -20,6 +20,7 @@ from disco_zoo.embedding.embedding_file import EmbeddingFile, Piece, check_suffi
 from disco_zoo.embedding.facts import EmbeddingFacts
 from disco_zoo.embedding.parts import Parts
 from disco_zoo.errors import BadData, BadRunFolder, CannotWrite, Interrupted
+from disco_zoo.models.engine import EngineName, Forward, forward_by
 from disco_zoo.models.load import NamedModel
 
 PART_IMAGES = 2048  # an interruption loses at most so many
@@ -52,6 +53,7 @@ class EmbedJob:
         batch_size: images a step; in other batches rows may differ in their last bits.
         limit: most images that may be unreadable; None for the usual `unreadable_limit`.
         part_images: images a part.
+        engine: see `forward_by`; a resumed job goes on with the one that began it.
     """
 
     named: NamedModel
@@ -63,6 +65,7 @@ class EmbedJob:
     workers: int = 0
     limit: int | None = None
     part_images: int = PART_IMAGES
+    engine: EngineName = "torch"
 
     def run(self, *, resume: bool = False, replace: bool = False) -> Embedded:
         """Make the file, or the rest of it.
@@ -73,7 +76,7 @@ class EmbedJob:
 
         Raises:
             BadData: too many unreadable images.
-            BadRunFolder: something else is there already, or another command is at it.
+            BadRunFolder: something else is there already, another command is at it, or another engine began it.
             CannotWrite: no room, no permission, or a folder of this name.
             Interrupted: by Ctrl-C; the parts are kept.
         """
@@ -126,12 +129,30 @@ class EmbedJob:
             for first in range(0, len(images), self.batch_size)
         ]
         before = len(self.source) - sum(map(len, batches))
-        found = embedded_batches(self.named, self.source, self.facts, batches, device=self.device, workers=self.workers)
+        forward = self._forward(parts) if batches else Forward(self.named.backbone, self.facts.image_size)
+        found = embedded_batches(
+            self.named,
+            self.source,
+            self.facts,
+            batches,
+            device=self.device,
+            workers=self.workers,
+            forward=forward,
+        )
         label = f"embedding by {self.named.name}"
         with InterruptFlag() as flag, StepProgress(label, len(self.source), before) as progress:
             watched = self._watched(found, tally, flag, progress)
             for number in missing:
-                self._make_part(parts, number, watched)
+                self._make_part(parts, number, watched, forward)
+
+    def _forward(self, parts: Parts) -> Forward:
+        """By the engine of the parts there are, so that all rows are one engine's."""
+        begun = parts.engine()
+        engine = self.engine if begun is None or self.engine != "auto" else _engine_name(begun)
+        if begun is not None and engine != _engine_name(begun):
+            raise BadRunFolder(f"{parts.folder} was begun by {begun}. Type: --resume --engine {_engine_name(begun)}")
+        size = self.facts.image_size
+        return forward_by(self.named.backbone, size, engine=engine, num_images=len(self.source), device=self.device)
 
     def _watched(
         self, batches: Iterator[Batch], tally: UnreadableTally, flag: InterruptFlag, progress: StepProgress
@@ -149,7 +170,7 @@ class EmbedJob:
             if flag.raised and done < progress.total:
                 raise Interrupted(f"{self.out} is begun. Repeat the command with --resume to go on")
 
-    def _make_part(self, parts: Parts, number: int, batches: Iterator[Batch]) -> None:
+    def _make_part(self, parts: Parts, number: int, batches: Iterator[Batch], forward: Forward) -> None:
         rows: list[np.ndarray] = []
         kept: list[int] = []
         unreadable: dict[int, str] = {}
@@ -161,21 +182,22 @@ class EmbedJob:
                 kept += batch.indices
             unreadable |= batch.unreadable
         empty = np.empty((0, 0), self.facts.number_type)
-        parts.keep(number, np.concatenate(rows) if rows else empty, kept, unreadable)
+        parts.keep(number, np.concatenate(rows) if rows else empty, kept, unreadable, forward.engine)
 
     def _join(self, parts: Parts) -> tuple[EmbeddingFacts, int]:
         """Write the file from the parts, one in memory at a time."""
-        dims, num_rows, unreadable = 0, 0, dict[int, str]()
+        dims, num_rows, unreadable, engines = 0, 0, dict[int, str](), dict[str, None]()
         for number in range(parts.count):
             part = parts.get(number)
             assert part is not None  # made above, or resumed
             dims, num_rows = max(dims, part.array.shape[1]), num_rows + len(part.array)
             unreadable |= {int(index): message for index, message in part.facts["unreadable"].items()}
+            engines[part.facts.get("engine", "torch")] = None
         if not num_rows:
             parts.remove()  # they hold nothing that another try could use
             first = next(iter(unreadable.values()))
             raise BadData(f"None of the {len(self.source)} images of {self.source.name} can be read. First: {first}")
-        facts = self.facts.finished(dims, unreadable)
+        facts = self.facts.finished(dims, unreadable, ", ".join(engines))
         write_embedding(self.out, facts, num_rows, self._pieces(parts))
         return facts, num_rows
 
@@ -189,3 +211,12 @@ class EmbedJob:
             names = [name_of(self.source, index) for index in kept.tolist()]
             here = None if labels is None else np.asarray([labels[index] for index in kept.tolist()], np.int64)
             yield Piece(kept, names, here, part.array)
+
+
+def _engine_name(title: str) -> EngineName:
+    """Of "onnxruntime 1.32.0" the name that a user types."""
+    name: EngineName
+    for name in ("onnxruntime", "openvino"):
+        if title.startswith(name):
+            return name
+    return "torch"

@@ -62,13 +62,21 @@ class Parts:
         """The rows of a part, with facts `kept` (image numbers of the rows) and `unreadable`; None if not made."""
         return open_kept_as(self._path(number), self._key(number))
 
-    def keep(self, number: int, rows: np.ndarray, kept: list[int], unreadable: Mapping[int, str]) -> None:
-        """Store rows (n, D) of the images `kept`."""
+    def engine(self) -> str | None:
+        """What computed the rows there are, with its version; None without a part."""
+        parts = (self.get(number) for number in range(self.count))
+        return next((part.facts.get("engine", "torch") for part in parts if part is not None), None)
+
+    def keep(
+        self, number: int, rows: np.ndarray, kept: list[int], unreadable: Mapping[int, str], engine: str = "torch"
+    ) -> None:
+        """Store rows (n, D) of the images `kept`, computed by `engine`."""
 
         def write(partial: Path) -> dict[str, Any]:
             with partial.open("wb") as file:
                 np.save(file, rows, allow_pickle=False)
-            return {"kept": kept, "unreadable": {str(index): text for index, text in unreadable.items()}}
+            messages = {str(index): text for index, text in unreadable.items()}
+            return {"kept": kept, "unreadable": messages, "engine": engine}
 
         keep_array(self._path(number), self._key(number), write)
 

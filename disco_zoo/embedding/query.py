@@ -18,6 +18,7 @@ from disco_zoo.embedding.batches import embedded_batches
 from disco_zoo.embedding.embedding_file import SUFFIXES, EmbeddingFile
 from disco_zoo.errors import BadData, DiscoZooError, did_you_mean, shown
 from disco_zoo.evaluation.subject import fit_to
+from disco_zoo.models.engine import EngineName, forward_by
 from disco_zoo.models.frozen import backbone_fingerprint
 from disco_zoo.models.load import NamedModel, load_model
 
@@ -100,7 +101,13 @@ class Pictures:
 
 
 def resolve_queries(
-    texts: Sequence[str], file: EmbeddingFile, *, pictures: Pictures, model: str | None = None, device: str = "cpu"
+    texts: Sequence[str],
+    file: EmbeddingFile,
+    *,
+    pictures: Pictures,
+    model: str | None = None,
+    device: str = "cpu",
+    engine: EngineName = "torch",
 ) -> list[Query]:
     """Turn what a user typed into vectors that can be compared with the file's, in the same order.
 
@@ -109,6 +116,7 @@ def resolve_queries(
     Args:
         pictures: of the file's rows.
         model: embeds images; None for the one that the file names.
+        engine: what computes their features, see `forward_by`.
 
     Raises:
         BadData: nothing of this name, too many, or an unreadable image.
@@ -127,7 +135,7 @@ def resolve_queries(
         elif isinstance(meaning, EmbeddingFile):
             queries += _of_embedding(meaning, file)
         elif named is not None:
-            queries += _of_images(meaning, file, named, device)
+            queries += _of_images(meaning, file, named, device, engine)
     return queries
 
 
@@ -192,10 +200,14 @@ def _of_embedding(asked: EmbeddingFile, file: EmbeddingFile) -> Iterator[Query]:
         yield Query(name, vector, row if itself else None, partial(pictures.open, row))
 
 
-def _of_images(source: ImageSource, file: EmbeddingFile, named: NamedModel, device: str) -> Iterator[Query]:
+def _of_images(
+    source: ImageSource, file: EmbeddingFile, named: NamedModel, device: str, engine: EngineName
+) -> Iterator[Query]:
     numbers = range(len(source))
     batches = [numbers[first : first + QUERY_BATCH] for first in range(0, len(source), QUERY_BATCH)]
-    for batch in embedded_batches(named, source, file.facts, batches, device=device):
+    size = file.facts.image_size
+    forward = forward_by(named.backbone, size, engine=engine, num_images=len(source), device=device)
+    for batch in embedded_batches(named, source, file.facts, batches, device=device, forward=forward):
         for message in batch.unreadable.values():
             raise BadData(f"{message}. Leave it out of the queries")
         for row, index in zip(batch.rows.to(torch.float32).numpy(), batch.indices, strict=True):

@@ -16,6 +16,7 @@ from disco_zoo.embedding.nearest_rows import nearest_rows
 from disco_zoo.embedding.query import Pictures, resolve_queries
 from disco_zoo.embedding.results import Found, as_json, as_page, as_table
 from disco_zoo.errors import CannotWrite, require
+from disco_zoo.models.engine import EngineName
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ def search(
     images: str | None = None,
     model: str | None = None,
     device: str = "auto",
+    engine: EngineName = "auto",
 ) -> SearchResult:
     """Find the embedded images nearest to each query by cosine.
 
@@ -52,6 +54,7 @@ def search(
         count: hits of each query.
         page: write an HTML page with the pictures, too.
         images: where the embedded images are now; None for where they were.
+        engine: what computes the queries' features; "auto" is PyTorch for a few.
         model: embeds the queries and must have the weights of the embedding's; None for that one.
 
     Raises:
@@ -73,6 +76,7 @@ def search(
         pictures=pictures,
         model=model,
         device=chosen_device(device),
+        engine=engine,
     )
     hits = nearest_rows(file, np.stack([one.vector for one in asked]), count, [one.own_row for one in asked])
     found = tuple(Found(one, nearest) for one, nearest in zip(asked, hits, strict=True))

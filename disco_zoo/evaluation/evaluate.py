@@ -19,6 +19,7 @@ from disco_zoo.evaluation.tasks import (
     measure_transfer,
     transfer_sizes,
 )
+from disco_zoo.models.engine import EngineName
 from disco_zoo.protocols.knn import knn_protocol
 from disco_zoo.protocols.linear import linear_protocol
 
@@ -44,6 +45,7 @@ def evaluate(
     seed: int = 0,
     device: str = "auto",
     workers: int | None = None,
+    engine: EngineName = "torch",
 ) -> Evaluation:
     """Measure a model on labelled images.
 
@@ -57,6 +59,7 @@ def evaluate(
         ks: of knn: numbers of neighbours; () for the protocol's.
         epochs, lrs, batch_size: of probes, instead of the protocol's; several rates are a sweep.
         image_size, resize_size: crop and shorter side before it, in pixels; None for the model's.
+        engine: of knn and fast: what computes the features: "torch", "onnxruntime", "openvino", or "auto".
 
     Returns:
         Figures in percent by metric, with 95 % intervals and all that fixes the protocol.
@@ -85,6 +88,7 @@ def evaluate(
         resize_size=resize_size,
         device=chosen_device(device),
         workers=default_workers() if workers is None else workers,
+        engine=engine,
     )
     if nearest is not None:
         return measure_knn(subject, nearest, seed)

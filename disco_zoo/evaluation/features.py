@@ -19,7 +19,8 @@ from disco_zoo.core.interrupts import leave_interrupts_to_parent
 from disco_zoo.core.ranges import Interpolation
 from disco_zoo.data.unreadable import UnreadableTally, unreadable_limit
 from disco_zoo.errors import BadData, UnreadableImage
-from disco_zoo.models.frozen import frozen, pooled
+from disco_zoo.models.engine import EngineName, forward_by
+from disco_zoo.models.frozen import frozen
 from disco_zoo.transforms.eval import eval_transform, normalize
 
 Progress = Callable[[int, int], None]
@@ -48,11 +49,13 @@ class Features:
         features: float32 (N, D) on the CPU, as the backbone gives them (not normalised).
         labels: int64 (N,), or None for a source without labels.
         unreadable: one message for each image that could not be read and is therefore not among the N.
+        engine: what computed them, with its version, or "torch".
     """
 
     features: Tensor
     labels: Tensor | None
     unreadable: tuple[str, ...] = ()
+    engine: str = "torch"
 
     def __len__(self) -> int:
         return len(self.features)
@@ -102,6 +105,7 @@ def extract_features(
     workers: int = 0,
     indices: Sequence[int] | None = None,
     progress: Progress | None = None,
+    engine: EngineName = "torch",
 ) -> Features:
     """Run the frozen backbone over a source under EVAL.
 
@@ -114,10 +118,11 @@ def extract_features(
         workers: processes that read images; 0 reads in this process.
         indices: which images, in which order; all by default.
         progress: called after each batch with (images done, images in total).
+        engine: what computes the features, see `forward_by`.
 
     Raises:
         BadData: no image, or too many that cannot be read.
-        DiscoZooError: the output is not (B, D), or not finite.
+        DiscoZooError: the output is not (B, D), or not finite; or the engine cannot be had, see `forward_by`.
     """
     chosen = range(len(source)) if indices is None else list(indices)
     if len(chosen) == 0:
@@ -134,13 +139,14 @@ def extract_features(
     rows: Tensor | None = None  # filled in place: joining batches at the end would take the memory twice
     kept: list[int] = []
     tally = UnreadableTally(unreadable_limit(len(chosen)))
+    forward = forward_by(backbone, image_size, engine=engine, num_images=len(chosen), device=device)
     with frozen(backbone, device):
         for images, image_indices, messages in loader:
             for index, message in messages.items():
                 tally.add(index, message)
             tally.check()
             if images is not None:
-                features = pooled(backbone, normalize(images.to(device), mean, std)).cpu()
+                features = forward(normalize(images.to(device), mean, std))
                 rows = torch.empty(len(chosen), features.shape[1]) if rows is None else rows
                 rows[len(kept) : len(kept) + len(features)] = features
                 kept += image_indices
@@ -150,4 +156,4 @@ def extract_features(
         first = next(iter(tally.messages.values()))
         raise BadData(f"None of the {len(chosen)} images of {source.name} can be read. First: {first}")
     labels = None if source.labels is None else torch.tensor([source.labels[i] for i in kept], dtype=torch.int64)
-    return Features(rows[: len(kept)], labels, tuple(tally.messages.values()))
+    return Features(rows[: len(kept)], labels, tuple(tally.messages.values()), forward.engine)

@@ -18,6 +18,7 @@ from disco_zoo.evaluation.few_labels import balanced_indices
 from disco_zoo.evaluation.knn import check_neighbors
 from disco_zoo.evaluation.measure import Bench
 from disco_zoo.models.encoder import feature_dim_of
+from disco_zoo.models.engine import EngineName
 from disco_zoo.models.frozen import backbone_fingerprint
 from disco_zoo.models.load import load_model
 from disco_zoo.networks.input_size import fit_input_size
@@ -37,6 +38,7 @@ class Subject:
         bench: images and input size.
         untrained: whether its weights are random.
         is_look: whether the bench holds a part of the images only.
+        engine: what computes features, see `forward_by`.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Subject:
     bench: Bench
     untrained: bool = False
     is_look: bool = False
+    engine: EngineName = "torch"
 
     @property
     def feature_dim(self) -> int:
@@ -104,6 +107,7 @@ class Subject:
                 device=bench.device,
                 workers=bench.workers,
                 progress=progress.update,
+                engine=self.engine,
             )
 
 
@@ -120,6 +124,7 @@ def load_subject(
     max_batches: int | None = None,
     device: str = "cpu",
     workers: int = 0,
+    engine: EngineName = "torch",
 ) -> Subject:
     """Load what `load_model` knows, and its labelled data, checked.
 
@@ -127,6 +132,7 @@ def load_subject(
         untrained: random weights, drawn by `seed`.
         ks: numbers of neighbours that will be asked for.
         image_size, resize_size: in pixels, instead of the model's.
+        engine: what computes features, see `forward_by`.
         max_batches: of `LOOK_BATCH` images of each split, classes in turn; None takes all.
 
     Raises:
@@ -149,7 +155,7 @@ def load_subject(
         )
     fit_to(named.backbone, bench.image_size, model)
     return Subject(
-        model, named.network, named.backbone, named.mean, named.std, bench, untrained, max_batches is not None
+        model, named.network, named.backbone, named.mean, named.std, bench, untrained, max_batches is not None, engine
     )
 
 

@@ -99,7 +99,7 @@ def measure_knn(subject: Subject, protocol: KnnProtocol, seed: int = 0) -> Evalu
             train.features, train.labels, test.features, test.labels, protocol=protocol, progress=progress.update
         )
     details: dict[str, Any] = {"source": protocol.source, "metric": protocol.metric, "vote": protocol.vote}
-    details |= {"temperature": protocol.temperature, "ks": list(protocol.ks)}
+    details |= {"temperature": protocol.temperature, "ks": list(protocol.ks), "engine": train.engine}
     shown = {f"knn{k}": scores for k, scores in found.items()}
     if protocol.best_of_ks:
         best = max(found, key=lambda k: (found[k][0], -k))
@@ -170,6 +170,7 @@ def _measure(
 ) -> Evaluation:
     started = time.perf_counter()
     check_options(protocol, options, share)
+    _check_engine(subject, protocol)
     subject.bench.check(ks=())  # a part of the labels may lack a class
     if isinstance(protocol, LinearProtocol) and protocol.solver == "lbfgs":
         check_can_hold_out(subject.bench.train.labels or [], subject.bench.train.class_names)
@@ -191,6 +192,15 @@ def _measure(
         time.perf_counter() - started,
         details | {"settings": result.settings},
         result.unreadable,
+    )
+
+
+def _check_engine(subject: Subject, protocol: Protocol) -> None:
+    if subject.engine in ("auto", "torch") or (isinstance(protocol, LinearProtocol) and protocol.solver == "lbfgs"):
+        return
+    raise DiscoZooError(
+        f"--engine {subject.engine} computes features once, and {protocol.name} asks the network at each step. "
+        "Leave --engine out, or type: --protocol fast"
     )
 
 
@@ -237,7 +247,7 @@ def _probe(
     }
     parts = (subject.backbone, subject.feature_dim, bench.train, bench.test)
     if isinstance(protocol, LinearProtocol):
-        return linear_probe(*parts, protocol=protocol, base_lrs=options.lrs, **common)
+        return linear_probe(*parts, protocol=protocol, base_lrs=options.lrs, engine=subject.engine, **common)
     return finetune_probe(*parts, protocol=protocol, share=share, lr=next(iter(options.lrs), None), **common)
 
 

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock, Timeout
 
-from disco_zoo.core.files import why_not_written, write_whole
+from disco_zoo.core.files import cache_home, why_not_written, write_whole
 from disco_zoo.errors import BadCache
 from disco_zoo.teacher_cache.crcs import block_crc, pair_crc
 from disco_zoo.teacher_cache.journal import BLOCK_IMAGES, Block, Done, Journal
@@ -33,9 +33,7 @@ ROWS, PAIRS, FACTS = "rows.f16", "pairs.u32", "cache.json"
 
 def caches_home() -> Path:
     """The folder of all caches; it need not exist."""
-    own = os.environ.get("DISCO_ZOO_CACHE")
-    base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "disco-zoo"
-    return base.expanduser() / "teacher_views"
+    return cache_home() / "teacher_views"
 
 
 ELSEWHERE = "set DISCO_ZOO_CACHE to another folder"

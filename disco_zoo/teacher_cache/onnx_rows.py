@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -12,7 +9,7 @@ from torch.nn import functional as F
 from disco_zoo.core.console import console
 from disco_zoo.errors import BadCache, require
 from disco_zoo.models.encoder import resized
-from disco_zoo.models.onnx_network import runner, write_network
+from disco_zoo.models.onnx_network import network_bytes, runner
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.transforms.eval import normalize
 
@@ -44,10 +41,7 @@ class OnnxRows:
         self.teacher, self.size, self._compared = teacher, size, False
         encoder = teacher.folded
         example = torch.zeros(2, 3, size, size)
-        with tempfile.TemporaryDirectory() as folder:
-            path = Path(folder) / "teacher.onnx"
-            write_network(nn.Sequential(encoder.backbone, encoder.head).eval(), example, path)
-            self._run = runner(path)
+        self._run = runner(network_bytes(nn.Sequential(encoder.backbone, encoder.head).eval(), example))
 
     def __call__(self, views: Tensor) -> Tensor:
         """Compute rows; those of the first views are compared with PyTorch's.

@@ -82,6 +82,25 @@ def test_every_task_gives_figures_with_all_that_fixes_them(
     assert f"{32} px" in values["protocol"]
 
 
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("task", [["knn", "--k", "1", "--k", "20"], ["linear"]])
+def test_figures_are_the_same_by_every_engine(
+    task: list[str], engine: str, data: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip(engine)
+    plain = evaluate(capsys, task[0], *TOY, "--data", data, *task[1:])
+    fast = evaluate(capsys, task[0], *TOY, "--data", data, *task[1:], "--engine", engine)
+    assert fast["figures"] == plain["figures"]
+    engines = [values["details"].get("settings", values["details"])["engine"] for values in (plain, fast)]
+    assert engines[0] == "torch"
+    assert engines[1].startswith(f"{engine} ")
+
+
+def test_an_engine_is_for_features_that_are_computed_once(data: str, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["linear", *TOY, "--data", data, "--protocol", "disco", "--engine", "onnxruntime"]
+    assert "disco asks the network at each step. Leave --engine out" in refusal(capsys, *arguments)
+
+
 def test_text_shows_figures_intervals_and_the_epoch(data: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", "linear", *TOY, "--data", data, "--protocol", "disco", "--epochs", "3"]) == 0
     out = capsys.readouterr().out

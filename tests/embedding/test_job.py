@@ -261,3 +261,29 @@ def test_no_room_for_the_file_keeps_the_parts(tmp_path, monkeypatch):
     again = tiny_named(backbone=Watched(0, power_cut))
     again.backbone.inner = tiny_named().backbone
     assert tiny_job(out).run(resume=True).num_before == 12
+
+
+def test_an_engine_computes_the_rows_and_a_resumed_job_goes_on_with_it(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setenv("DISCO_ZOO_CACHE", str(tmp_path / "caches"))
+    source, named = TinySource(), tiny_named()
+    plain, fast = tmp_path / "plain.npy", tmp_path / "fast.npy"
+    tiny_job(plain, source, named).run()
+    assert EmbeddingFile(plain).facts.engine == "torch"
+
+    class Stopping(TinySource):
+        def image(self, index: int) -> Image.Image:
+            if index == 9:  # two parts of 4 are done
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().image(index)
+
+    with pytest.raises(Interrupted):
+        tiny_job(fast, Stopping(), named, engine="onnxruntime").run()
+    with pytest.raises(BadRunFolder, match=r"begun by onnxruntime .*Type: --resume --engine onnxruntime"):
+        tiny_job(fast, source, named, engine="torch").run(resume=True)
+    made = tiny_job(fast, source, named, engine="auto").run(resume=True)  # few images: alone it would be PyTorch
+    assert made.facts.engine.startswith("onnxruntime ")
+    assert EmbeddingFile(fast).facts.engine == made.facts.engine
+    assert "engine" not in EmbeddingFile(fast).facts.key()  # rows of both can be searched together
+    found, expected = (EmbeddingFile(path).rows(range(len(source))) for path in (fast, plain))
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from disco_zoo.cli.options import DEVICE, JSON
+from disco_zoo.cli.options import DEVICE, ENGINE_HELP, ENGINE_NAMES, JSON
 
 
 @click.command("embed")
@@ -34,6 +34,7 @@ from disco_zoo.cli.options import DEVICE, JSON
     help="Stop above so many unreadable images.  [default: 1 in 100, at least 10]",
 )
 @DEVICE
+@click.option("--engine", type=ENGINE_NAMES, default="auto", show_default=True, help=ENGINE_HELP)
 @click.option("--workers", type=click.IntRange(min=0), help="Processes that read images.")
 @JSON
 def command(images: tuple[str, ...], as_json: bool, **given: Any) -> None:
@@ -65,6 +66,7 @@ def command(images: tuple[str, ...], as_json: bool, **given: Any) -> None:
                     "unreadable": list((facts.unreadable or {}).values()),
                     "seconds": round(made.seconds, 3),
                     "images_per_s": made.images_per_s,
+                    "engine": facts.engine,
                     "rows_before": made.num_before,
                 }
             )

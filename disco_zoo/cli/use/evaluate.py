@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from disco_zoo.cli.options import DEVICE, EVAL_DATA, JSON, READ_WORKERS, command_line, with_options
+from disco_zoo.cli.options import (
+    DEVICE,
+    ENGINE_HELP,
+    ENGINE_NAMES,
+    EVAL_DATA,
+    JSON,
+    READ_WORKERS,
+    command_line,
+    with_options,
+)
 from disco_zoo.cli.use.evaluate_table import table
 from disco_zoo.core.launcher import chosen_device, default_workers
 
@@ -40,6 +49,7 @@ _COMMON = [
     click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the result as JSON, too."),
     click.option("--yes", is_flag=True, help="Write over a file that is there."),
     DEVICE,
+    click.option("--engine", type=ENGINE_NAMES, default="torch", show_default=True, help=ENGINE_HELP),
     READ_WORKERS,
     JSON,
 ]

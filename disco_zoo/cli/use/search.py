@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from disco_zoo.cli.options import DEVICE, JSON
+from disco_zoo.cli.options import DEVICE, ENGINE_HELP, ENGINE_NAMES, JSON
+
+if TYPE_CHECKING:
+    from disco_zoo.models.engine import EngineName
 
 
 @click.command("search")
@@ -18,6 +22,7 @@ from disco_zoo.cli.options import DEVICE, JSON
 @click.option("--images", help="Where the embedded images are now, for --html.  [default: where they were]")
 @click.option("--model", help="Embeds the query; must have the same weights.  [default: the one in the file]")
 @DEVICE
+@click.option("--engine", type=ENGINE_NAMES, default="auto", show_default=True, help=ENGINE_HELP)
 @JSON
 def command(
     query: tuple[str, ...],
@@ -27,6 +32,7 @@ def command(
     images: str | None,
     model: str | None,
     device: str,
+    engine: EngineName,
     as_json: bool,
 ) -> None:
     """Find the images nearest to each QUERY: image files, a folder of them, names in the file, or another embedding.
@@ -39,7 +45,7 @@ def command(
     """
     from disco_zoo.embedding.search import search
 
-    result = search(query, embedding, count, page=page, images=images, model=model, device=device)
+    result = search(query, embedding, count, page=page, images=images, model=model, device=device, engine=engine)
     if page is not None:
         click.echo(f"Wrote {page}.", err=True)
     click.echo(json.dumps(result.as_json()) if as_json else result.as_table())

@@ -23,6 +23,7 @@ from disco_zoo.evaluation.probes.linear_sgd import FeatureTransform, train_linea
 from disco_zoo.evaluation.probes.logistic import L2_GRID, choose_l2, fit_logistic_regression, logits, standardization
 from disco_zoo.evaluation.probes.result import LinearResult, from_epochs
 from disco_zoo.evaluation.probes.settings import ProbeSettings, probe_settings
+from disco_zoo.models.engine import EngineName
 from disco_zoo.models.frozen import backbone_fingerprint
 from disco_zoo.protocols.linear import LinearProtocol, linear_protocol
 
@@ -91,6 +92,7 @@ def linear_probe(
     workers: int = 0,
     progress: Progress | None = None,
     checkpoint: ProbeCheckpoint | None = None,
+    engine: EngineName = "torch",
 ) -> LinearResult:
     """Train one linear layer on the frozen backbone by a protocol.
 
@@ -104,6 +106,7 @@ def linear_probe(
         seed: of the order, the crops and the layer's start.
         progress: called with (images done, images in total), over all epochs.
         checkpoint: keeps the state after each epoch of SGD.
+        engine: what computes the features of `fast`, see `forward_by`; SGD sees new crops, by PyTorch.
 
     Raises:
         BadData: no labels, a single class, or a class that one of the two sources lacks.
@@ -129,6 +132,7 @@ def linear_probe(
         seed=seed,
         device=device,
         workers=workers,
+        engine=engine if preset.solver == "lbfgs" else "torch",
     )
     before = backbone_fingerprint(backbone)
     probe = _Probe(backbone, feature_dim, train_source, test_source, preset, settings, progress)
@@ -195,7 +199,7 @@ class _Probe:
         train = self._features(self.train, 0, total)
         test = self._features(self.test, len(self.train), total)
         result = linear_probe_on_features(train, test, seed=self.settings.seed)
-        return replace(result, settings=self._record() | result.settings)
+        return replace(result, settings=self._record() | result.settings | {"engine": train.engine})
 
     def run_sgd(
         self, base_lrs: tuple[float, ...], checkpoint: ProbeCheckpoint | None, fingerprint: str
@@ -253,7 +257,7 @@ class _Probe:
 
     def _key(self, record: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
         """What a stopped probe must have in common with the one that goes on; workers and device may differ."""
-        key = {name: value for name, value in record.items() if name not in ("workers", "device")}
+        key = {name: value for name, value in record.items() if name not in ("workers", "device", "engine")}
         data = {"train_fingerprint": self.train.fingerprint(), "test_fingerprint": self.test.fingerprint()}
         return key | data | {"backbone": fingerprint}
 

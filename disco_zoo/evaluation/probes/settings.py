@@ -11,6 +11,7 @@ from torch import nn
 from disco_zoo.core.ranges import Interpolation
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.evaluation.features import Features, Progress, extract_features
+from disco_zoo.models.engine import EngineName
 from disco_zoo.protocols.finetune import FinetuneProtocol
 from disco_zoo.protocols.linear import IMAGENET_STD, LinearProtocol
 from disco_zoo.transforms.eval import eval_resize_size
@@ -28,6 +29,7 @@ class ProbeSettings:
         workers: processes that read images.
         crop_scale: smallest and largest share of the area that a training crop has.
         interpolation: of training and test images.
+        engine: what computes EVAL features, see `forward_by`.
     """
 
     image_size: int
@@ -41,6 +43,7 @@ class ProbeSettings:
     workers: int
     crop_scale: tuple[float, float] = (0.08, 1.0)
     interpolation: Interpolation = "bilinear"
+    engine: EngineName = "torch"
 
     def features(
         self, backbone: nn.Module, source: ImageSource, progress: Progress | None, first: int, total: int
@@ -58,6 +61,7 @@ class ProbeSettings:
             device=self.device,
             workers=self.workers,
             progress=None if progress is None else lambda done, _: progress(first + done, total),
+            engine=self.engine,
         )
 
 
@@ -73,6 +77,7 @@ def probe_settings(
     seed: int,
     device: torch.device | str,
     workers: int,
+    engine: EngineName = "torch",
 ) -> ProbeSettings:
     """The settings of a probe, with what its protocol says of views and of ImageNet's std (SwAV writes .228)."""
     return ProbeSettings(
@@ -87,4 +92,5 @@ def probe_settings(
         workers=workers,
         crop_scale=protocol.crop_scale,
         interpolation=protocol.interpolation,
+        engine=engine,
     )
