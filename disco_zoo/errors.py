@@ -56,6 +56,13 @@ class UnreadableImage(BadData):
         return type(self), (self.index, self.path, self.reason)
 
 
+class CannotRead(DiscoZooError):
+    """Images that could not be read for a reason that is not theirs: disk, network, memory, or a lost process.
+
+    No image is replaced for it, since that would silently be another run.
+    """
+
+
 class BadTeacher(DiscoZooError):
     """A teacher file that is missing, damaged, or of another architecture."""
 

@@ -6,7 +6,7 @@ So `--help` and `list` answer without importing torch. A new verb is one line in
 
 from __future__ import annotations
 
-import errno
+import contextlib
 import importlib
 import os
 import sys
@@ -15,6 +15,8 @@ from typing import Any, NoReturn
 
 import click
 
+from disco_zoo.core.files import says_no_room, why_not_written
+from disco_zoo.core.interrupts import launchers_signals_as_interrupts
 from disco_zoo.core.launcher import give_way_to_first_process, num_launched
 from disco_zoo.errors import DiscoZooError, Interrupted, UnknownName, did_you_mean
 
@@ -47,7 +49,6 @@ VERBS: dict[str, tuple[str, str]] = {
     "card": ("disco_zoo.cli.zoo.card", "Print a model card, or refresh all that is generated from the catalog."),
 }
 
-_NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _MAKE_ROOM = "Make room or choose another --out; a run goes on with --resume"
 
 EXIT_USER_ERROR = 2
@@ -103,36 +104,33 @@ def cli() -> None:
     """Small self-supervised vision backbones, each obtained again by one command."""
 
 
-def _in_one_line(error: DiscoZooError) -> str:
-    """The message; what a loader's worker raised comes with the worker's traceback around it."""
-    text = str(error)
-    if not text.startswith("Caught ") or "DataLoader worker" not in text:
-        return text
-    return text.rstrip().splitlines()[-1].partition(": ")[2]
-
-
 def main(args: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code.
 
     An error the user can mend ends as one line on stderr and exit code 2, without a traceback.
     """
+    # Of several processes the launcher ends those that wait for one that failed.
+    signals = launchers_signals_as_interrupts() if num_launched() == 1 else contextlib.nullcontext()
     try:
-        result = cli.main(args=None if args is None else [*args], prog_name="disco-zoo", standalone_mode=False)
+        with signals:
+            result = cli.main(args=None if args is None else [*args], prog_name="disco-zoo", standalone_mode=False)
     except Interrupted as error:
         print(f"Interrupted: {error}", file=sys.stderr)
         return EXIT_INTERRUPTED
     except DiscoZooError as error:
         give_way_to_first_process()
-        print(f"Error: {_in_one_line(error)}", file=sys.stderr)
+        print(f"Error: {error}", file=sys.stderr)
         return EXIT_USER_ERROR
     except click.ClickException as error:
         give_way_to_first_process()
         error.show()
         return error.exit_code
-    except OSError as error:
-        if error.errno not in _NO_ROOM:
+    except Exception as error:
+        if not says_no_room(error):
             raise
-        print(f"Error: {error.strerror}: {error.filename or 'a file of the run'}. {_MAKE_ROOM}", file=sys.stderr)
+        reason = getattr(error, "strerror", None) or why_not_written(error)
+        what = getattr(error, "filename", None) or "a file of the run"
+        print(f"Error: {reason}: {what}. {_MAKE_ROOM}", file=sys.stderr)
         return EXIT_USER_ERROR
     except (click.Abort, KeyboardInterrupt):  # click turns Ctrl-C into Abort
         return EXIT_INTERRUPTED

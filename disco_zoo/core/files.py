@@ -101,6 +101,8 @@ def why_not_written(error: BaseException) -> str | None:
     """What the system said, or None for an error that is no failed write."""
     if isinstance(error, RuntimeError) and "inline_container" in str(error):
         return "no space left"  # torch's zip writer notices a short write, but not why it was short
+    if isinstance(error, OSError) and re.search(r"\d+ requested and \d+ written", str(error)):
+        return "no space left"  # NumPy's words for a short write, without a number
     code = error.errno if isinstance(error, OSError) else None
     # SafetensorError is no OSError and says the number in its text.
     if type(error).__name__ == "SafetensorError" and (found := re.search(r"os error (\d+)", str(error))):
@@ -108,6 +110,14 @@ def why_not_written(error: BaseException) -> str | None:
     if code not in _CANNOT_WRITE:
         return None
     return "no space left" if code in (errno.ENOSPC, errno.EDQUOT) else os.strerror(code)
+
+
+def says_no_room(error: BaseException) -> bool:
+    """Whether a write failed for want of room: a full disk, a quota, a limit of file sizes, a read-only disk."""
+    if isinstance(error, RuntimeError) and "unexpected pos" not in str(error):
+        return False  # torch's zip reader stumbles in the same file
+    full = (errno.EFBIG, errno.EROFS)
+    return why_not_written(error) in {"no space left", *(os.strerror(code) for code in full)}
 
 
 def _remove(partial: Path) -> None:

@@ -1,20 +1,46 @@
-"""Ctrl-C and SIGTERM as a request: the loop finishes its step, saves and stops."""
+"""Ctrl-C and launchers' signals as a request: the loop finishes its step, saves and stops."""
 
 from __future__ import annotations
 
+import contextlib
 import signal
 import threading
+from collections.abc import Iterator
 from types import FrameType, TracebackType
-from typing import Any
+from typing import Any, ClassVar
+
+# SIGTERM: a launcher ends the job, and kills it half a minute later. SIGUSR1: SLURM's warning before a time limit.
+_LAUNCHERS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
 
 
-def leave_interrupts_to_parent(_: int) -> None:
-    """Ctrl-C reaches a loader's workers, too: they must live until the main process has finished its step."""
+def leave_signals_to_parent(_: int) -> None:
+    """Ctrl-C and SLURM's warning reach a loader's workers, too: they must live until the parent has finished its step.
+
+    SIGTERM stays as it is: it is how the parent ends them.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    if hasattr(signal, "SIGUSR1"):
+        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+
+
+@contextlib.contextmanager
+def launchers_signals_as_interrupts() -> Iterator[None]:
+    """Let SIGTERM and SIGUSR1 do what Ctrl-C does, where they would end the process without a word."""
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    ours = [kind for kind in _LAUNCHERS if in_main_thread and signal.getsignal(kind) == signal.SIG_DFL]
+    for kind in ours:
+        signal.signal(kind, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        for kind in ours:
+            signal.signal(kind, signal.SIG_DFL)
 
 
 class InterruptFlag:
     """While active, the first signal raises the flag and the second one acts as usual."""
+
+    _active: ClassVar[list[InterruptFlag]] = []
 
     def __init__(self) -> None:
         self.raised = False
@@ -22,11 +48,13 @@ class InterruptFlag:
 
     def __enter__(self) -> InterruptFlag:
         if threading.current_thread() is threading.main_thread():
-            for kind in (signal.SIGINT, signal.SIGTERM):
+            for kind in (signal.SIGINT, *_LAUNCHERS):
                 self._former[kind] = signal.signal(kind, self._raise)
+        self._active.append(self)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
+        self._active.remove(self)
         self._restore()
 
     def _raise(self, number: int, frame: FrameType | None) -> None:
@@ -37,3 +65,8 @@ class InterruptFlag:
         for kind, handler in self._former.items():
             signal.signal(kind, handler)
         self._former = {}
+
+
+def stop_was_asked_for() -> bool:
+    """Whether a flag that is active has been raised."""
+    return any(flag.raised for flag in InterruptFlag._active)

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from disco_zoo.data.label_array import Labels
-from disco_zoo.data.source_image import SourceImage
-from disco_zoo.errors import BadData, UnreadableImage
+from disco_zoo.data.passing_errors import cannot_read, is_passing, read_patiently
+from disco_zoo.data.source_image import SourceImage, too_many_pixels
+from disco_zoo.errors import BadData, CannotRead, DiscoZooError, UnreadableImage
 
 
 class ImageSource(ABC):
@@ -67,12 +68,14 @@ class ImageSource(ABC):
 
         Raises:
             UnreadableImage: The bytes are missing or are no image.
+            CannotRead: Disk or network failed, and did so again.
         """
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} is outside 0..{len(self) - 1} of {self.name}")
         try:
-            return SourceImage(self.encoded(index), functools.partial(self._unreadable, index))
-        except BadData:
+            encoded = read_patiently(lambda: self.encoded(index), lambda: self.path(index))
+            return SourceImage(encoded, functools.partial(self._unreadable, index))
+        except (BadData, CannotRead):
             raise
         except Exception as error:  # decoders of damaged bytes raise nearly anything
             raise self._unreadable(index, error) from error
@@ -85,9 +88,13 @@ class ImageSource(ABC):
         """
         return self.opened(index).rgb()
 
-    def _unreadable(self, index: int, error: Exception) -> UnreadableImage:
+    def _unreadable(self, index: int, error: Exception) -> DiscoZooError:
+        if is_passing(error):  # met while decoding what is read lazily
+            return cannot_read(self.path(index), error)
         # Pillow's own words for unknown bytes hold a memory address.
         reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
+        if isinstance(error, Image.DecompressionBombError):
+            reason = too_many_pixels(error)
         return UnreadableImage(index, self.path(index), (reason.splitlines() or [type(error).__name__])[0])
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int, int | None]:

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import io
+import os
+import re
+import warnings
 from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from disco_zoo.errors import CannotRead
+
 JPEG_FACTORS = (8, 4, 2)
+PIXELS_VARIABLE = "DISCO_ZOO_MAX_IMAGE_PIXELS"
+# Pillow warns at half of its limit, once, of an image that it then reads.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 
 class SourceImage:
@@ -52,6 +60,7 @@ class SourceImage:
         return self._decoded[factor]
 
     def _open(self) -> Image.Image:
+        apply_pixel_limit()
         return self.encoded if isinstance(self.encoded, Image.Image) else Image.open(io.BytesIO(self.encoded))
 
     def _decode(self, factor: int) -> Image.Image:
@@ -65,6 +74,27 @@ class SourceImage:
             return to_rgb(image)
         except Exception as error:  # decoders of damaged bytes raise nearly anything
             raise (error if self._explain is None else self._explain(error)) from error
+
+
+def apply_pixel_limit() -> None:
+    """Let Pillow read images of up to $DISCO_ZOO_MAX_IMAGE_PIXELS pixels; unset, of up to its own 178,956,970.
+
+    Raises:
+        CannotRead: the variable is no positive number.
+    """
+    text = os.environ.get(PIXELS_VARIABLE)
+    if text is None:
+        return
+    if not text.isdecimal() or not int(text):
+        raise CannotRead(f"{PIXELS_VARIABLE}={text} is no number of pixels. Type: export {PIXELS_VARIABLE}=500000000")
+    Image.MAX_IMAGE_PIXELS = -(-int(text) // 2)  # Pillow refuses what has more than twice as many
+
+
+def too_many_pixels(error: Image.DecompressionBombError) -> str:
+    """Why an image was not read, and the setting that lets it be."""
+    pixels = re.search(r"\d+", str(error))
+    many = pixels[0] if pixels else "too many"
+    return f"it has {many} pixels, above the limit. To read it: export {PIXELS_VARIABLE}={many}"
 
 
 def to_rgb(image: Image.Image) -> Image.Image:

@@ -13,9 +13,9 @@ from typing import Protocol
 import torch
 from PIL import Image
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from disco_zoo.core.interrupts import leave_interrupts_to_parent
+from disco_zoo.core.loading.loader import BoundedLoader
 from disco_zoo.core.ranges import Interpolation
 from disco_zoo.data.unreadable import UnreadableTally, unreadable_limit
 from disco_zoo.errors import BadData, UnreadableImage
@@ -127,14 +127,11 @@ def extract_features(
     chosen = range(len(source)) if indices is None else list(indices)
     if len(chosen) == 0:
         raise BadData(f"{source.name} has no images to evaluate. Give another --data.")
-    loader = DataLoader(
+    loader = BoundedLoader(
         _EvalImages(source, chosen, eval_transform(image_size, resize_size, interpolation)),
         batch_size=batch_size,
-        num_workers=workers,
-        collate_fn=_collate,
-        worker_init_fn=leave_interrupts_to_parent,
-        # Without one of its own the loader draws its workers' seed from the global generator.
-        generator=torch.Generator().manual_seed(0),
+        workers=workers,
+        collate=_collate,
     )
     rows: Tensor | None = None  # filled in place: joining batches at the end would take the memory twice
     kept: list[int] = []

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from disco_zoo.core.interrupts import leave_interrupts_to_parent
+from disco_zoo.core.loading.loader import BoundedLoader
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.source_image import SourceImage
 from disco_zoo.errors import UnreadableImage
@@ -56,21 +55,19 @@ class SlotViews(Dataset[tuple[Tensor, list[int], tuple[int, str] | None]]):
         return torch.stack(views), [view_crc(view) for view in views], None
 
 
-def block_loader(dataset: SlotViews, blocks: Sequence[Block], workers: int) -> DataLoader[Any]:
+def block_loader(dataset: SlotViews, blocks: Sequence[Block], workers: int) -> BoundedLoader:
     """A loader of `BlockViews`, one block after another in their order."""
     images = len(dataset.source)
     batches = []
     for block in blocks:
         numbers = range(block.first, min(block.first + BLOCK_IMAGES, images))
         batches.append([(index, block.first_slot, block.slots) for index in numbers])
-    return DataLoader(
+    return BoundedLoader(
         dataset,
         batch_sampler=batches,
-        collate_fn=_collate,
-        num_workers=workers,
+        collate=_collate,
+        workers=workers,
         prefetch_factor=1 if workers else None,  # a block of sixteen views at 224 px is 150 MB
-        worker_init_fn=leave_interrupts_to_parent,
-        generator=torch.Generator().manual_seed(0),
     )
 
 

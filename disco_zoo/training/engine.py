@@ -13,11 +13,11 @@ from disco_zoo.config.optim import require_batches
 from disco_zoo.config.recipe import Recipe
 from disco_zoo.core.checkpoint import random_state, save_checkpoint
 from disco_zoo.core.console import StepProgress
-from disco_zoo.core.distributed import any_process, gather_objects, num_processes, rank
+from disco_zoo.core.distributed import gather_objects, num_processes, rank
 from disco_zoo.core.interrupts import InterruptFlag
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.unreadable_list import UnreadableList
-from disco_zoo.errors import BadRecipe, Interrupted, TrainingDiverged
+from disco_zoo.errors import BadRecipe, CannotRead, DiscoZooError, Interrupted, TrainingDiverged
 from disco_zoo.methods.batch import batch_on
 from disco_zoo.teacher_cache.preparation import Preparation
 from disco_zoo.training.accelerator import broadcast_batch_norm_alone
@@ -36,6 +36,7 @@ from disco_zoo.training.replay.of_run import Replay, replay_for
 from disco_zoo.training.resumption import read_checkpoint, restore_draws
 from disco_zoo.training.run_folder import RunFolder
 from disco_zoo.training.step_settings import apply_step_settings
+from disco_zoo.training.stopping import StopVotes, stopped
 from disco_zoo.training.stream_training import require_streams
 
 
@@ -103,6 +104,7 @@ class Trainer:
             TrainingDiverged: the loss is not finite; the last checkpoint stays.
             Interrupted: Ctrl-C; the checkpoint is saved.
             BadData: too many images cannot be read.
+            CannotRead: disk, memory or a process failed; the checkpoint is saved.
         """
         if resume:  # asked before what may take hours, and not kept in memory meanwhile
             read_checkpoint(self.folder.checkpoint, self.source)
@@ -118,7 +120,11 @@ class Trainer:
         try:
             with InterruptFlag() as flag, StepProgress(self.label, last_step, position.step) as progress:
                 self.log = RunLog(metrics, progress, position, batch_size, lambda: remedy(self.workers, device))
-                self._run(last_step, flag)
+                self.stops = StopVotes(flag, device, position.step)
+                try:
+                    self._run(last_step)
+                except (CannotRead, Interrupted) as error:
+                    raise self._saved_before(error) from error
         finally:
             self.batches.close()
             metrics.close()
@@ -147,12 +153,12 @@ class Trainer:
             self.recipe, self.teacher, self.source, accelerator=self.accelerator, workers=self.workers
         )
 
-    def _run(self, last_step: int, flag: InterruptFlag) -> None:
+    def _run(self, last_step: int) -> None:
         """Epochs and steps: the loop."""
         if self.position.step == 0:
             self._watch_health(0, last_step)
         while self.position.step < last_step:
-            clock, stop = time.monotonic(), False
+            self._clock = time.monotonic()
             epoch = self.position.step // self.steps_per_epoch
             self.plain_method.start_epoch(epoch)
             begin, end = epoch * self.steps_per_epoch, (epoch + 1) * self.steps_per_epoch
@@ -167,18 +173,22 @@ class Trainer:
                 self.position.step += 1
                 if self.position.step == end or self._log_is_due(last_step) or self._save_is_due():
                     self._require_finite()  # waits for an accelerator, hence before the clock is read
-                self._count_time(clock)
+                self._count_time()
                 self._after_step(losses, epoch, last_step)
-                clock = time.monotonic()
-                stop = self._must_stop(flag)
-                if stop or self.position.step >= last_step:
+                self._clock = time.monotonic()
+                if self.stops(self.position.step):
+                    raise Interrupted("stopped")
+                if self.position.step >= last_step:
                     break
             self._save()
-            if stop:
-                raise Interrupted(
-                    f"stopped at step {self.position.step} of {self.total_steps}; nothing is lost. "
-                    "To go on, repeat the command with --resume"
-                )
+
+    def _saved_before(self, error: CannotRead | Interrupted) -> DiscoZooError:
+        """The error, with what is kept, once that is saved: it came between two steps."""
+        # Other processes do not know of it, and cannot save with this one; part of a batch is no state to go on from.
+        all_know = num_processes() == 1 or self.stops.agreed
+        if all_know and self.accelerator.sync_gradients and self.position.step:
+            self._save()
+        return stopped(error, self.position.step, self.total_steps, self.folder.checkpoint)
 
     def _micro_step(self, batch: dict[str, Any]) -> dict[str, Tensor]:
         """Forward and backward on one micro-batch; the optimiser steps when the accumulated batch is complete."""
@@ -249,14 +259,6 @@ class Trainer:
     def _save_is_due(self) -> bool:
         return self.position.step % self.recipe.log.checkpoint_every_steps == 0
 
-    def _must_stop(self, flag: InterruptFlag) -> bool:
-        """Whether any process was told to stop; several agree on it only where a record is due, since asking waits."""
-        if num_processes() == 1:
-            return flag.raised
-        if self.position.step % self.recipe.log.log_every_steps:
-            return False
-        return any_process(flag.raised, self.accelerator.device)
-
     def _knn_is_due(self, step: int, last_step: int) -> bool:
         every = round(self.recipe.log.knn_every_epochs * self.steps_per_epoch)
         return self.knn is not None and every > 0 and (step % every == 0 or step == last_step)
@@ -291,8 +293,8 @@ class Trainer:
         self.position = Position(**state["position"])
         restore_draws(state["random"], self.recipe.seed, self.position.step)
 
-    def _count_time(self, clock: float) -> None:
-        self.position.seconds += time.monotonic() - clock
+    def _count_time(self) -> None:
+        self.position.seconds += time.monotonic() - self._clock
         self.position.data_wait_seconds = self.wait.seconds
 
     def _require_finite(self) -> None:

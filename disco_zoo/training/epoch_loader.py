@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from disco_zoo.config.recipe import Recipe
-from disco_zoo.core.interrupts import leave_interrupts_to_parent
+from disco_zoo.core.loading.loader import BoundedLoader
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.sampler import BatchShare
 from disco_zoo.data.streaming.source import StreamSource
@@ -71,15 +71,12 @@ def epoch_loader(
         rank=rank,
         num_processes=num_processes,
     )
-    return DataLoader(
+    return BoundedLoader(
         dataset,
         batch_sampler=share,
-        collate_fn=collate_views if replay is None else collate_replayed,
-        num_workers=workers,
-        worker_init_fn=leave_interrupts_to_parent,
+        collate=collate_views if replay is None else collate_replayed,
+        workers=workers,
         pin_memory=device.type == "cuda",
-        # A generator of its own: the loader would otherwise draw from the one that training uses.
-        generator=torch.Generator().manual_seed(0),
     )
 
 

@@ -48,7 +48,7 @@ class RunFolder(ClaimedFolder):
             raise BadRunFolder(f"{self.path} already holds a run. Add --resume to go on, or choose another --out")
         if resume:
             former = load_recipe(str(stored))
-            if former.digest() != recipe.digest():
+            if former.digest() != recipe.digest() and not _goes_on(former, recipe):
                 raise BadRunFolder(
                     f"{self.path} holds a run of another recipe ({_first_difference(former, recipe)}). "
                     "Choose another --out, or repeat the command that started it"
@@ -64,6 +64,27 @@ def require_begun(*folders: Path) -> None:
     """
     if not any((folder / "recipe.yaml").is_file() for folder in folders):
         raise BadRunFolder(f"{folders[0]} holds no run to resume. Repeat the command without --resume")
+
+
+def _goes_on(former: Recipe, recipe: Recipe) -> bool:
+    """Whether `recipe` is the former one with more epochs, under a schedule that does not end with the last of them.
+
+    Raises:
+        BadRunFolder: more epochs, but of a schedule that has come to its end.
+    """
+    if former.model_copy(update={"optim": recipe.optim}).digest() != recipe.digest():
+        return False
+    same = former.optim.model_copy(update={"epochs": recipe.optim.epochs})
+    if same != recipe.optim or recipe.optim.epochs <= former.optim.epochs:
+        return False
+    if recipe.optim.schedule in ("constant", "multistep") and not recipe.student.image_sizes:
+        return True
+    what = "student.image_sizes" if recipe.student.image_sizes else f"optim.schedule {recipe.optim.schedule}"
+    raise BadRunFolder(
+        f"{what} is planned over all of optim.epochs, so {recipe.optim.epochs} epochs are another run from its first "
+        f"step on than {former.optim.epochs}. To train on from this run's student, choose another --out and type, in "
+        "place of --resume: --set student.init=checkpoint --set student.init_from=THIS_FOLDER"
+    )
 
 
 def _first_difference(former: Recipe, recipe: Recipe) -> str:

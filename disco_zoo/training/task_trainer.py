@@ -16,8 +16,9 @@ from disco_zoo.core.checkpoint import load_checkpoint, random_state, restore_ran
 from disco_zoo.core.console import StepProgress
 from disco_zoo.core.interrupts import InterruptFlag
 from disco_zoo.data.unreadable import UnreadableTally, unreadable_limit
-from disco_zoo.errors import BadRunFolder, Interrupted, TrainingDiverged
+from disco_zoo.errors import BadRunFolder, CannotRead, Interrupted, TrainingDiverged
 from disco_zoo.training.monitoring.metric_logger import MetricLogger, read_metrics
+from disco_zoo.training.stopping import stopped
 from disco_zoo.training.task_folder import TaskFolder
 
 LOG_EVERY = 10
@@ -95,6 +96,7 @@ class TaskTrainer:
             TrainingDiverged: the loss is not finite; the last checkpoint stays.
             Interrupted: Ctrl-C; the checkpoint is saved.
             BadData: too many images cannot be read.
+            CannotRead: disk, memory or a process failed; the checkpoint is saved.
         """
         if resume and self.folder.checkpoint.is_file():
             self._restore()
@@ -102,7 +104,12 @@ class TaskTrainer:
         self.metrics = MetricLogger(self.folder.path, resume_step=self.done.step if resume else None)
         try:
             with InterruptFlag() as flag, StepProgress(self.plan.title, last_step, self.done.step) as progress:
-                self._run(last_step, flag, progress)
+                try:
+                    self._run(last_step, flag, progress)
+                except (CannotRead, Interrupted) as error:
+                    if self.done.step:
+                        self._save()
+                    raise stopped(error, self.done.step, self.plan.steps, self.folder.checkpoint) from error
         finally:
             self.metrics.close()
         return self.done
@@ -120,12 +127,9 @@ class TaskTrainer:
                 break
             if self.done.step % self.plan.checkpoint_every == 0:
                 self._save()
-        self._save()
         if flag.raised and self.done.step < last_step:
-            raise Interrupted(
-                f"stopped at step {self.done.step} of {self.plan.steps}; nothing is lost. "
-                "To go on, repeat the command with --resume"
-            )
+            raise Interrupted("stopped")
+        self._save()
 
     def _step(self, batch: Batch) -> dict[str, float]:
         self._note_unreadable(batch[2])

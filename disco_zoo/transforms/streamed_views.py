@@ -9,9 +9,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, IterableDataset, get_worker_info
+from torch.utils.data import IterableDataset, get_worker_info
 
-from disco_zoo.core.interrupts import leave_interrupts_to_parent
+from disco_zoo.core.loading.loader import BoundedLoader, unchanged
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.source_image import SourceImage
 from disco_zoo.data.streaming.order import LogicalStream
@@ -132,14 +132,12 @@ class StreamBatches:
         return self.parts.share.num_batches - self.parts.share.start_batch
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        loader: DataLoader[dict[str, Any]] = DataLoader(
+        loader = BoundedLoader(
             self.parts,
             batch_size=None,
-            num_workers=self.workers,
-            worker_init_fn=leave_interrupts_to_parent,
+            collate=unchanged,
+            workers=self.workers,
             pin_memory=self.device.type == "cuda",
-            # A generator of its own: the loader would otherwise draw from the one that training uses.
-            generator=torch.Generator().manual_seed(0),
         )
         return self._whole(iter(loader))  # whose workers begin now
 

@@ -7,12 +7,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from data_makers import make_parquet
+from data_makers import encode, make_parquet
 from photo_makers import PHOTOS, jpeg, photo, sharpness
+from PIL import Image
 
 from disco_zoo.core.random_streams import drawing_from
 from disco_zoo.data.open_source import open_source
-from disco_zoo.data.source_image import SourceImage
+from disco_zoo.data.source_image import PIXELS_VARIABLE, SourceImage, too_many_pixels
+from disco_zoo.errors import CannotRead
 from disco_zoo.transforms.ops import RandomCrop
 from disco_zoo.transforms.view_dataset import ViewDataset, ViewPlan, view_plan
 from disco_zoo.transforms.view_recipes import draw_view, moco_v2_view, plain_view
@@ -98,3 +100,26 @@ def test_damaged_jpegs_are_replaced_and_reported_by_their_views(tmp_path: Path) 
     assert "truncated" in items[0]["unreadable"][0][1]
     assert "not an image" in items[3]["unreadable"][0][1]
     assert torch.equal(items[2]["views"][1], items[4]["views"][1])
+
+
+@pytest.mark.parametrize(("limit", "is_read"), [(98, False), (100, True), (None, True)])
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # as the package itself does
+def test_the_limit_of_pixels_is_a_setting(limit: int | None, is_read: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    if limit is not None:
+        monkeypatch.setenv(PIXELS_VARIABLE, str(limit))
+    content = encode(Image.new("RGB", (10, 10)))
+    if is_read:
+        assert SourceImage(content).rgb().size == (10, 10)
+        return
+    with pytest.raises(Image.DecompressionBombError) as found:
+        SourceImage(content)
+    assert too_many_pixels(found.value).endswith(
+        f"100 pixels, above the limit. To read it: export {PIXELS_VARIABLE}=100"
+    )
+
+
+def test_a_limit_that_is_no_number_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(PIXELS_VARIABLE, "1e9")
+    with pytest.raises(CannotRead, match="is no number of pixels"):
+        SourceImage(b"")

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
-from tiny_runs import subprocess_environment, toy_parquet, toy_recipe, train
+from tiny_runs import differences, subprocess_environment, toy_parquet, toy_recipe, train
 
 from disco_zoo.config.recipe import load_recipe
 from disco_zoo.core.environment import benchmark_line, hardware_line
@@ -176,3 +176,28 @@ def test_a_benchmarks_line_names_machine_threads_and_torch() -> None:
     torch_version = importlib.metadata.version("torch")
     assert benchmark_line(1) == f"{hardware_line()}, 1 thread, torch {torch_version}"
     assert benchmark_line(2) == f"{hardware_line()}, 2 threads, torch {torch_version}"
+
+
+def test_a_finished_run_goes_on_for_more_epochs_where_its_schedule_allows(data: Path, tmp_path: Path) -> None:
+    short = toy_recipe("moco_v2", optim__schedule="constant", optim__epochs=1)
+    long = toy_recipe("moco_v2", optim__schedule="constant", optim__epochs=2)
+    whole = train(long, data, tmp_path / "whole")
+    train(short, data, tmp_path / "parts")
+    assert differences(train(long, data, tmp_path / "parts", resume=True), whole) == []
+    assert load_recipe(str(tmp_path / "parts" / "recipe.yaml")).optim.epochs == 2
+    with pytest.raises(BadRunFolder, match=r"optim.epochs: 2 there, 1 here"):
+        train(short, data, tmp_path / "parts", resume=True)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, r"optim.schedule cosine_step is planned over all of optim.epochs.*--set student.init_from=THIS_FOLDER"),
+        ({"seed": 1}, r"a run of another recipe"),
+    ],
+)
+def test_more_epochs_of_another_run_are_refused(changes: dict[str, int], words: str, tmp_path: Path) -> None:
+    RunFolder(tmp_path, toy_recipe("moco_v2"), resume=False).close()
+    longer = toy_recipe("moco_v2", optim__epochs=9, **changes)
+    with pytest.raises(BadRunFolder, match=words):
+        RunFolder(tmp_path, longer, resume=True)

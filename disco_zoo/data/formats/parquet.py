@@ -21,6 +21,7 @@ from disco_zoo.data.formats.parquet_columns import (
     label_column,
     split_column,
 )
+from disco_zoo.data.passing_errors import is_passing
 from disco_zoo.data.split_files import SYNONYMS, files_by_split, find_parquet_files, no_test_split, resolve_path
 from disco_zoo.errors import BadData, NoTestImages, require
 
@@ -29,6 +30,7 @@ CACHE_BYTES = 2 * 2**30
 # Above this, the fingerprint reads evenly spaced row groups only (and every row group's size).
 FINGERPRINT_BYTES = 4 * 2**30
 ROWS_AT_ONCE = 2**16
+OPEN_FILES = 64  # per process, of however many shards
 
 _OF_SET = re.compile(r"(.*?)\d+-of-(\d+)\.parquet")
 
@@ -82,6 +84,8 @@ def _open(path: Path) -> Any:
         # Mapped, so that forked workers share no file position.
         return parquet.ParquetFile(path, memory_map=True)
     except (arrow.ArrowException, OSError) as error:
+        if is_passing(error):
+            raise
         raise _damaged(path, error) from error
 
 
@@ -99,14 +103,15 @@ class ParquetSource(ImageSource):
 
     def __init__(self, name: str, split: str, files: list[Path], *, whole: bool = False) -> None:
         self._files = [file.resolve() for file in files]
-        parts = [_open(file) for file in self._files]
-        schema = parts[0].schema_arrow
+        self._reset()
+        schema = self._opened(0).schema_arrow
         self._column, self._is_struct = image_column(schema, files[0])
         self._starts: list[int] = []  # first row of each row group, counted over all files
         self._groups: list[tuple[int, int]] = []  # (file, row group in it)
         self._group_bytes: list[int] = []
         num_rows = 0
-        for number, part in enumerate(parts):
+        for number in range(len(files)):
+            part = self._opened(number)
             if self._column not in part.schema_arrow.names:
                 raise BadData(f"{files[number].name} lacks the column '{self._column}' of {files[0].name}.")
             for group in range(part.metadata.num_row_groups):
@@ -115,15 +120,15 @@ class ParquetSource(ImageSource):
                 self._groups.append((number, group))
                 self._group_bytes.append(meta.total_byte_size)
                 num_rows += meta.num_rows
-        self._rows = self._select_rows(parts, split, num_rows, whole, name)
-        labels, class_names = self._read_labels(parts)
+        self._rows = self._select_rows(schema, split, num_rows, whole, name)
+        labels, class_names = self._read_labels(schema)
         super().__init__(name, split, labels, class_names)
         self._reset()
         if len(self) == 0:
             raise BadData(f"{name} holds no images: the table is empty.")
 
     def _reset(self) -> None:
-        self._handles: dict[int, Any] = {}
+        self._handles: OrderedDict[int, Any] = OrderedDict()  # the file used last at the end
         self._cache: OrderedDict[int, tuple[Any, Any]] = OrderedDict()
         self._cached_bytes = 0
 
@@ -134,23 +139,33 @@ class ParquetSource(ImageSource):
         self.__dict__.update(state)
         self._reset()
 
-    def _read_column(self, parts: list[Any], column: str) -> Any:
+    def _opened(self, number: int) -> Any:
+        """A file, open; so that many shards need no more handles than a process may have."""
+        if number not in self._handles:
+            self._handles[number] = _open(self._files[number])
+        self._handles.move_to_end(number)
+        while len(self._handles) > OPEN_FILES:
+            self._handles.popitem(last=False)
+        return self._handles[number]
+
+    def _read_column(self, column: str) -> Any:
         arrow = require("pyarrow", "train")
         try:
-            columns = [part.read(columns=[column], use_threads=False).column(0) for part in parts]
+            columns = [
+                self._opened(number).read(columns=[column], use_threads=False).column(0)
+                for number in range(len(self._files))
+            ]
         except (arrow.ArrowException, OSError) as error:
             raise _damaged(self._files[0], error) from error
         kind = columns[0].type
         values = arrow.chunked_array([chunk.cast(kind) for column in columns for chunk in column.chunks], kind)
         return values.cast(kind.value_type) if arrow.types.is_dictionary(kind) else values
 
-    def _select_rows(
-        self, parts: list[Any], split: str, num_rows: int, whole: bool, name: str
-    ) -> range | NDArray[np.int64]:
-        column = split_column(parts[0].schema_arrow)
+    def _select_rows(self, schema: Any, split: str, num_rows: int, whole: bool, name: str) -> range | NDArray[np.int64]:
+        column = split_column(schema)
         if column is None:
             return range(num_rows)
-        splits = self._read_column(parts, column)
+        splits = self._read_column(column)
         words = splits.unique().to_pylist()
         for synonym in SYNONYMS[split]:
             if synonym in words:
@@ -162,26 +177,25 @@ class ParquetSource(ImageSource):
         kind = NoTestImages if split == "test" else BadData
         raise kind(f"{name} has no {split} rows, its split column holds: {found}. Give others with --eval-data.")
 
-    def _read_labels(self, parts: list[Any]) -> tuple[NDArray[np.int64] | None, list[str] | None]:
+    def _read_labels(self, schema: Any) -> tuple[NDArray[np.int64] | None, list[str] | None]:
         """Return labels of the selected rows and the class names, as far as the files tell."""
-        schema = parts[0].schema_arrow
         column = label_column(schema)
         if column is None:
             return None, None
-        labels, class_names = as_labels(self._read_column(parts, column))
+        labels, class_names = as_labels(self._read_column(column))
         if labels is None:
             return None, None
         if class_names is None:
             feature = features(schema).get(column)
             class_names = feature.get("names") if isinstance(feature, dict) else None
-        class_names = class_names or self._names_from_paths(parts, labels)
+        class_names = class_names or self._names_from_paths(schema, labels)
         return labels if isinstance(self._rows, range) else labels[self._rows], class_names
 
-    def _names_from_paths(self, parts: list[Any], labels: NDArray[np.int64]) -> list[str] | None:
+    def _names_from_paths(self, schema: Any, labels: NDArray[np.int64]) -> list[str] | None:
         """Return names from stored paths like "airplane/0007.jpg", if folders and labels agree one to one."""
-        if not self._is_struct or parts[0].schema_arrow.field(self._column).type.get_field_index("path") < 0:
+        if not self._is_struct or schema.field(self._column).type.get_field_index("path") < 0:
             return None
-        cells, pairs = self._read_column(parts, f"{self._column}.path"), set()
+        cells, pairs = self._read_column(f"{self._column}.path"), set()
         for first in range(0, len(labels), ROWS_AT_ONCE):
             stored = [cell["path"] for cell in cells.slice(first, ROWS_AT_ONCE).to_pylist()]
             folders = [(path or "").rpartition("/")[0] for path in stored]
@@ -200,11 +214,11 @@ class ParquetSource(ImageSource):
             return self._cache[position]
         arrow = require("pyarrow", "train")
         number, group = self._groups[position]
-        if number not in self._handles:
-            self._handles[number] = _open(self._files[number])
         try:
-            table = self._handles[number].read_row_group(group, columns=[self._column], use_threads=False)
+            table = self._opened(number).read_row_group(group, columns=[self._column], use_threads=False)
         except (arrow.ArrowException, OSError) as error:
+            if is_passing(error):
+                raise
             raise _damaged(self._files[number], error) from error
         column = table.column(0)
         if not self._is_struct:

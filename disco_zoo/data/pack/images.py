@@ -6,11 +6,10 @@ import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from PIL import Image
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from disco_zoo.core.interrupts import leave_interrupts_to_parent
+from disco_zoo.core.loading.loader import BoundedLoader, unchanged
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.image_list import name_of
 from disco_zoo.data.streaming.shards import TarShards
@@ -55,14 +54,12 @@ def packed(source: ImageSource, first: int, settings: PackSettings, workers: int
             )
         yield from _packed_stream(source, first, settings)
         return
-    loader = DataLoader(
+    loader = BoundedLoader(
         _Packed(source, settings),
         batch_size=IMAGES_A_TURN,
         sampler=range(first, len(source)),
-        num_workers=workers,
-        collate_fn=_as_it_is,
-        worker_init_fn=leave_interrupts_to_parent,
-        generator=torch.Generator().manual_seed(0),
+        workers=workers,
+        collate=unchanged,
     )
     for images in loader:
         yield from images
@@ -88,10 +85,6 @@ class _Packed(Dataset[PackedImage]):
             return PackedImage(index, encoded, name_of(source, index), label)
         except UnreadableImage as error:
             return PackedImage(index, b"", "", label, str(error))
-
-
-def _as_it_is(images: list[PackedImage]) -> list[PackedImage]:
-    return images
 
 
 def encoded_for_shard(original: bytes | Image.Image, rgb: Image.Image, settings: PackSettings) -> bytes:

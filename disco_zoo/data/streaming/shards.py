@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from disco_zoo.data.passing_errors import is_passing
 from disco_zoo.data.webdataset.scan import missing_shard, samples
 from disco_zoo.errors import BadData
 
@@ -76,6 +77,8 @@ def _read_at(path: Path, offset: int, size: int) -> bytes:
             file.seek(offset)
             return file.read(size)
     except OSError as error:
+        if is_passing(error):
+            raise
         raise missing_shard(path, error) from error
 
 

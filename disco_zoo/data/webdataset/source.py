@@ -14,6 +14,7 @@ import numpy as np
 
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.label_array import map_labels
+from disco_zoo.data.passing_errors import is_passing
 from disco_zoo.data.split_files import SYNONYMS, no_test_split, resolve_path
 from disco_zoo.data.webdataset.index import LABELS_FILE, ROW, ROWS_FILE, ShardIndex, find_index, read_index
 from disco_zoo.data.webdataset.scan import BLOCK_BYTES, member_at
@@ -105,6 +106,8 @@ class ShardSource(ImageSource):
             # Read at an offset, so that forked workers, which share the file's position, do not need it.
             self._files[shard] = os.open(self._path(shard), os.O_RDONLY)
         except OSError as error:
+            if is_passing(error):
+                raise
             raise self.index.stale(self.index.shards[shard].name, f"cannot be read ({error.strerror})") from error
         if len(self._files) > OPEN_SHARDS:
             os.close(self._files.popitem(last=False)[1])

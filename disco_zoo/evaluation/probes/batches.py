@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from disco_zoo.core.interrupts import leave_interrupts_to_parent
+from disco_zoo.core.loading.loader import BoundedLoader
 from disco_zoo.core.random_streams import stream_generator
 from disco_zoo.core.ranges import Interpolation
 from disco_zoo.data.dataset import ImageSource, UnreadableImage
@@ -48,13 +48,12 @@ class ProbeBatches:
         settings = self._settings
         generator = stream_generator("linear_order", settings.seed, epoch)
         order = torch.randperm(self._size, generator=generator).tolist()
-        loader: DataLoader[tuple[Tensor, int, UnreadableImage | None]] = DataLoader(
+        loader = BoundedLoader(
             self._dataset,
             batch_size=settings.batch_size,
             sampler=[(epoch, index) for index in order],
-            num_workers=settings.workers,
-            collate_fn=_collate,
-            worker_init_fn=leave_interrupts_to_parent,
+            workers=settings.workers,
+            collate=_collate,
             generator=generator,
         )
         for images, labels, errors in loader:

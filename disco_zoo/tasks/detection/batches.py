@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from disco_zoo.core.interrupts import leave_interrupts_to_parent
+from disco_zoo.core.loading.loader import BoundedLoader, unchanged
 from disco_zoo.core.random_streams import stream_generator
 from disco_zoo.data.orientation import as_annotated
+from disco_zoo.data.passing_errors import file_bytes
 from disco_zoo.data.source_image import to_rgb
-from disco_zoo.errors import UnreadableImage
+from disco_zoo.errors import CannotRead, UnreadableImage
 from disco_zoo.tasks.detection.data.annotations import AnnotatedImage, AnnotatedSet
 from disco_zoo.tasks.detection.data.masks import mask_of
 from disco_zoo.training.task_trainer import Batch
@@ -28,10 +30,13 @@ def read_image(image: AnnotatedImage, index: int) -> Tensor:
 
     Raises:
         UnreadableImage: no whole image.
+        CannotRead: disk or network failed.
     """
     try:
-        with Image.open(image.path) as opened:
+        with Image.open(io.BytesIO(file_bytes(image.path))) as opened:
             return pil_to_tensor(to_rgb(as_annotated(opened, (image.width, image.height))))
+    except CannotRead:
+        raise
     except Exception as error:  # decoders of damaged bytes raise nearly anything
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         raise UnreadableImage(index, str(image.path), reason) from error
@@ -115,14 +120,11 @@ class StepKeys(Sampler[list[tuple[int, int]]]):
 
 def train_loader(images: TrainImages, batch_size: int, first_step: int, last_step: int, workers: int) -> Any:
     """Batches of the steps from `first_step` up to `last_step`."""
-    return DataLoader(
+    return BoundedLoader(
         images,
         batch_sampler=StepKeys(len(images), batch_size, images.seed, first_step, last_step),
-        collate_fn=_collate,
-        num_workers=workers,
-        worker_init_fn=leave_interrupts_to_parent,
-        # A generator of its own: the loader would otherwise draw from the one that training uses.
-        generator=torch.Generator().manual_seed(0),
+        collate=_collate,
+        workers=workers,
     )
 
 
@@ -144,14 +146,7 @@ class ImagesInOrder(Dataset[tuple[Tensor | None, int, str]]):
 
 def in_order(annotated: AnnotatedSet, batch_size: int, workers: int) -> Any:
     """Batches as lists of `ImagesInOrder`'s items."""
-    return DataLoader(
-        ImagesInOrder(annotated),
-        batch_size,
-        num_workers=workers,
-        collate_fn=list,
-        worker_init_fn=leave_interrupts_to_parent,
-        generator=torch.Generator().manual_seed(0),
-    )
+    return BoundedLoader(ImagesInOrder(annotated), batch_size=batch_size, collate=unchanged, workers=workers)
 
 
 def _collate(items: list[_Item]) -> Batch:

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset, Sampler
 from torchvision.transforms import v2
 
-from disco_zoo.core.interrupts import leave_interrupts_to_parent
+from disco_zoo.core.loading.loader import BoundedLoader
 from disco_zoo.core.random_streams import drawing_from
 from disco_zoo.data.dataset import ImageSource, UnreadableImage
 from disco_zoo.data.sampler import epoch_order
@@ -89,16 +89,13 @@ class TrainingViews(Dataset[tuple[Tensor, int, UnreadableImage | None]]):
         return view, self.labels[used], error
 
 
-def training_loader(dataset: TrainingViews, batches: StepBatches, workers: int) -> DataLoader[Any]:
+def training_loader(dataset: TrainingViews, batches: StepBatches, workers: int) -> BoundedLoader:
     """One loader for all steps, so that workers start once: small sets have epochs of a second."""
-    return DataLoader(
+    return BoundedLoader(
         dataset,
         batch_sampler=batches,
-        collate_fn=_collate,
-        num_workers=workers,
-        worker_init_fn=leave_interrupts_to_parent,
-        # A generator of its own: the loader would otherwise draw from the one that training uses.
-        generator=torch.Generator().manual_seed(0),
+        collate=_collate,
+        workers=workers,
     )
 
 

@@ -17,7 +17,7 @@ from disco_zoo.core.interrupts import InterruptFlag
 from disco_zoo.core.random_streams import stream_seed
 from disco_zoo.data.dataset import ImageSource, UnreadableImage
 from disco_zoo.data.unreadable import UnreadableTally, unreadable_limit
-from disco_zoo.errors import BadRunFolder, Interrupted, TrainingDiverged
+from disco_zoo.errors import BadRunFolder, CannotRead, Interrupted, TrainingDiverged
 from disco_zoo.models.classifier_dir import Classifier
 from disco_zoo.tasks.finetune.batches import StepBatches, TrainingViews, mixed, training_loader, training_view
 from disco_zoo.tasks.finetune.classes import balanced_weights
@@ -27,6 +27,7 @@ from disco_zoo.tasks.finetune.scoring import Scores, score
 from disco_zoo.tasks.finetune.settings import FinetuneSettings, steps_per_epoch
 from disco_zoo.training.monitoring.metric_logger import MetricLogger
 from disco_zoo.training.optim import lr_at
+from disco_zoo.training.stopping import stopped
 from disco_zoo.transforms.eval import normalize
 
 LOGGED_STEPS = 200  # of a whole run
@@ -100,6 +101,7 @@ class FinetuneTrainer:
             TrainingDiverged: the loss is not finite; the last checkpoint stays.
             Interrupted: Ctrl-C; the checkpoint is saved.
             BadData: too many images cannot be read.
+            CannotRead: disk, memory or a process failed; the checkpoint is saved.
         """
         if resume:
             self._restore()
@@ -109,7 +111,12 @@ class FinetuneTrainer:
         last_step = min(self.total_steps, max_steps or self.total_steps)
         try:
             with InterruptFlag() as flag, StepProgress(self.label, last_step, self.progress.step) as bar:
-                self._run(last_step, flag, bar, metrics)
+                try:
+                    self._run(last_step, flag, bar, metrics)
+                except (CannotRead, Interrupted) as error:
+                    if self.progress.step and not self._is_judging:
+                        self._save()
+                    raise stopped(error, self.progress.step, self.total_steps, self.folder.checkpoint) from error
         finally:
             metrics.close()
         if self.progress.best_epoch:
@@ -137,7 +144,9 @@ class FinetuneTrainer:
                 metrics.log({"step": step, "epoch": self._epoch(step), "train_loss": loss, "lr": lr})
                 bar.advance(step, f"epoch {self._epoch(step)}, loss {loss:.3f}{self._judged}")
             if epoch_ends:
+                self._is_judging = True  # a checkpoint now would be of an epoch that is never judged
                 self._judge(step, metrics)
+                self._is_judging = False
             ends = flag.raised or self.finished or step == last_step
             if ends or (step % settings.checkpoint_every_steps == 0):
                 self._save()
@@ -145,12 +154,10 @@ class FinetuneTrainer:
                 break
             clock = time.monotonic()
         if flag.raised and not self.finished:
-            raise Interrupted(
-                f"stopped at step {self.progress.step} of {self.total_steps}; nothing is lost. "
-                "To go on, repeat the command with --resume"
-            )
+            raise Interrupted("stopped")
 
     _judged = ""
+    _is_judging = False
 
     @property
     def lr(self) -> float:

@@ -8,10 +8,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from disco_zoo.core.interrupts import leave_interrupts_to_parent
+from disco_zoo.core.loading.loader import BoundedLoader
 from disco_zoo.core.random_streams import stream_generator
 from disco_zoo.errors import BadData
 from disco_zoo.tasks.detection.batches import StepKeys
@@ -49,13 +49,11 @@ class CroppedImages(Dataset[_Item]):
 
 def train_loader(images: CroppedImages, first_step: int, last_step: int, workers: int) -> Any:
     """Batches of the steps from `first_step` up to `last_step`."""
-    return DataLoader(
+    return BoundedLoader(
         images,
         batch_sampler=StepKeys(len(images), images.settings.batch_size, images.seed, first_step, last_step),
-        collate_fn=_collate,
-        num_workers=workers,
-        worker_init_fn=leave_interrupts_to_parent,
-        generator=torch.Generator().manual_seed(0),
+        collate=_collate,
+        workers=workers,
     )
 
 

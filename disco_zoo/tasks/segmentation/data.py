@@ -15,8 +15,9 @@ from torch import Tensor
 
 from disco_zoo.data.image_files import is_hidden, is_image_name
 from disco_zoo.data.orientation import as_annotated, sizes_seen
+from disco_zoo.data.passing_errors import cannot_read, is_passing, read_patiently
 from disco_zoo.data.source_image import to_rgb
-from disco_zoo.errors import BadData, shown
+from disco_zoo.errors import BadData, CannotRead, shown
 
 IGNORED = 255
 TRAIN_NAMES, TEST_NAMES = ("train", "training"), ("val", "valid", "validation", "test")
@@ -202,8 +203,9 @@ def _header(path: Path) -> Iterator[Image.Image]:
         with Image.open(path) as image:
             yield image
     except Exception as error:  # decoders of damaged bytes raise nearly anything
-        reason = "it is missing" if isinstance(error, FileNotFoundError) else _first_line(error)
-        raise BadData(f"{path} is unreadable: {reason}") from error
+        if is_passing(error):
+            raise cannot_read(str(path), error) from error
+        raise _unreadable(path, error) from error
 
 
 def opened(path: Path) -> Image.Image:
@@ -212,9 +214,23 @@ def opened(path: Path) -> Image.Image:
     Raises:
         BadData: missing or damaged.
     """
-    with _header(path) as image:
-        image.load()
-        return image
+
+    def read() -> Image.Image:
+        with Image.open(path) as image:
+            image.load()
+            return image
+
+    try:
+        return read_patiently(read, lambda: str(path))
+    except CannotRead:
+        raise
+    except Exception as error:  # decoders of damaged bytes raise nearly anything
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: Exception) -> BadData:
+    reason = "it is missing" if isinstance(error, FileNotFoundError) else _first_line(error)
+    return BadData(f"{path} is unreadable: {reason}")
 
 
 def _first_line(error: Exception) -> str:

@@ -36,6 +36,7 @@ _STATE_KEYS = ("state_dict", "model")
 # Entries that hold tensors, but none of a network.
 _NO_NETWORK = ("optimizer", "amp", "scaler", "fp16_scaler", "scheduler", "dino_loss")
 _Q, _K, _STUDENT = "module.encoder_q.", "module.encoder_k.", "module.student."
+_COMPILED = "_orig_mod."  # what torch.compile puts before the names of what it wraps, at any depth
 _QUEUE = ("module.queue", "module.queue_ptr")
 _TENSORFLOW = re.compile(r"(module\.)?(conv2d|batch_normalization)(_\d+)?\.")
 
@@ -159,7 +160,10 @@ def only_tensors(state: Any, origin: str) -> dict[str, Tensor]:
     faults = [str(key) for key, value in state.items() if not (_is_name(key) and isinstance(value, Tensor))]
     if faults:
         raise BadCheckpoint(f"{origin} has entries in its state dict that are no named tensors: {listed(faults)}")
-    return {key: value.detach() for key, value in state.items()}
+    plain = {key.replace(_COMPILED, ""): value.detach() for key, value in state.items()}
+    if len(plain) != len(state):
+        raise BadCheckpoint(f"{origin} holds tensors with and without '{_COMPILED}' in their names: which are meant?")
+    return plain
 
 
 def _is_name(key: Any) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from data_makers import (
@@ -12,6 +13,8 @@ from data_makers import (
     png,
 )
 
+from disco_zoo.data.formats import parquet
+from disco_zoo.data.formats.parquet import ParquetSource
 from disco_zoo.data.open_source import open_source
 from disco_zoo.errors import BadData
 
@@ -86,3 +89,23 @@ def test_row_group_cache_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     for index in (0, 5, 1, 4, 2, 3):
         assert source.image(index).tobytes() == PIXELS[index].tobytes()
         assert len(source._cache) == 1  # type: ignore[attr-defined]
+
+
+def test_more_shards_than_files_that_may_be_open(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parquet, "OPEN_FILES", 2)
+    for number in range(5):
+        make_parquet(tmp_path / f"train-{number:05d}-of-00005.parquet", [number] * 6)
+    source = open_source(tmp_path, "train")
+    assert source.labels == [number for number in range(5) for _ in range(6)]
+    open_now: list[int] = []
+    former = ParquetSource._opened
+
+    def counting(self: ParquetSource, number: int) -> Any:
+        handle = former(self, number)
+        open_now.append(len(self._handles))
+        return handle
+
+    monkeypatch.setattr(ParquetSource, "_opened", counting)
+    for index in (0, 29, 7, 13, 20, 1):
+        assert source.image(index).tobytes() == PIXELS[index % 6].tobytes()
+    assert max(open_now) == 2

@@ -16,6 +16,7 @@ from disco_zoo.training.engine import Trainer
 from disco_zoo.training.monitoring import loss_watch
 from disco_zoo.training.monitoring.loss_watch import BadLoss, LossWatch, reading_is_free
 from disco_zoo.training.monitoring.metric_logger import read_metrics
+from disco_zoo.training.stopping import StopVotes
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -98,42 +99,20 @@ def test_no_step_asks_for_a_number_where_none_is_due(
 
     for name in WAITING:
         monkeypatch.setattr(torch.Tensor, name, counting(getattr(torch.Tensor, name)))
-    micro_step, must_stop = Trainer._micro_step, Trainer._must_stop
+    micro_step, ask = Trainer._micro_step, StopVotes.__call__
 
     def begin(trainer: Trainer, batch: Any) -> Any:
         at[0] = trainer.position.step + 1
         return micro_step(trainer, batch)
 
-    def end(trainer: Trainer, flag: Any) -> bool:
-        answer = must_stop(trainer, flag)
+    def end(stops: StopVotes, step: int) -> bool:
+        answer = ask(stops, step)
         at[0] = None
         return answer
 
     monkeypatch.setattr(Trainer, "_micro_step", begin)
-    monkeypatch.setattr(Trainer, "_must_stop", end)
+    monkeypatch.setattr(StopVotes, "__call__", end)
     train(toy_recipe(log__log_every_steps=4, log__checkpoint_every_steps=100), data, tmp_path)
     # Step 1 folds the teacher, which compares numbers once.
     assert set(counts) - {1} == {3, 4, 6}
     assert [row["step"] for row in read_metrics(tmp_path) if "loss" in row] == [4, 6]
-
-
-def test_several_processes_ask_each_other_for_a_stop_only_where_a_record_is_due(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    asked: list[int] = []
-    trainers: list[Trainer] = []
-    former = Trainer._after_step
-
-    def note(trainer: Trainer, *rest: Any) -> None:
-        trainers.append(trainer)
-        former(trainer, *rest)
-
-    def ask(value: bool, device: Any) -> bool:
-        asked.append(trainers[-1].position.step)
-        return value
-
-    monkeypatch.setattr(Trainer, "_after_step", note)
-    monkeypatch.setattr("disco_zoo.training.engine.num_processes", lambda: 2)
-    monkeypatch.setattr("disco_zoo.training.engine.any_process", ask)
-    train(toy_recipe("moco_v2", log__log_every_steps=2), data, tmp_path)
-    assert asked == [2, 4, 6]

@@ -285,3 +285,13 @@ def test_our_own_teacher_files_keep_their_head(tmp_path: Path) -> None:
     converted = read_checkpoint(tmp_path / "teacher.safetensors", "resnet18")
     assert converted.layout == "plain"
     assert converted.head.keys() == head.keys()
+
+
+def test_names_of_compiled_networks_are_read(tmp_path: Path, state: State) -> None:
+    plain = read_checkpoint(write(tmp_path / "plain.pth.tar", {"state_dict": state}))
+    compiled = {key.replace("encoder_q.", "encoder_q._orig_mod."): value for key, value in state.items()}
+    found = read_checkpoint(write(tmp_path / "compiled.pth.tar", {"state_dict": compiled}))
+    assert all(torch.equal(value, plain.backbone[key]) for key, value in found.backbone.items())
+    assert found.head.keys() == plain.head.keys()
+    both = refused(tmp_path, {"state_dict": {**state, **compiled}})
+    assert "with and without '_orig_mod.'" in both

@@ -1,0 +1,64 @@
+"""When a run has to stop before its end, and what it says then."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+import torch.distributed as dist
+
+from disco_zoo.core.distributed import num_processes
+from disco_zoo.core.interrupts import InterruptFlag
+from disco_zoo.errors import CannotRead, DiscoZooError, Interrupted
+
+ASK_EVERY_SECONDS = 2.0
+
+
+class StopVotes:
+    """Whether a process of the run was told to stop.
+
+    One process looks at its flag after each step. Several have to agree, which waits for the slowest; so they ask
+    one another every few seconds, at steps that follow from the speed of the slowest and are hence the same for all.
+
+    Args:
+        device: one that the processes can talk through.
+        step: from which the run goes on.
+
+    Attributes:
+        agreed: whether all processes know that the run stops.
+    """
+
+    def __init__(self, flag: InterruptFlag, device: torch.device, step: int) -> None:
+        self.flag, self.device, self.agreed = flag, device, False
+        self._asked, self._next, self._clock = step, step + 1, time.monotonic()
+
+    def __call__(self, step: int) -> bool:
+        """Ask after step number `step`; all processes do."""
+        if num_processes() == 1:
+            return self.flag.raised
+        if step < self._next:
+            return False
+        seconds = (time.monotonic() - self._clock) / max(1, step - self._asked)
+        votes = torch.tensor([float(self.flag.raised), seconds], device=self.device)
+        dist.all_reduce(votes, op=dist.ReduceOp.MAX)
+        raised, slowest = votes.tolist()
+        self.agreed = raised > 0
+        self._asked, self._clock = step, time.monotonic()
+        self._next = step + max(1, int(ASK_EVERY_SECONDS / max(slowest, 1e-4)))
+        return self.agreed
+
+
+def stopped(error: DiscoZooError, step: int, total_steps: int, checkpoint: Path) -> DiscoZooError:
+    """The error with how far the run is, and what to type.
+
+    Args:
+        error: `CannotRead` says why, `Interrupted` need not.
+        checkpoint: where the run keeps its state, saved by now if it can be.
+    """
+    kept = checkpoint.is_file()
+    onward = "To go on, repeat the command with --resume" if kept else "Nothing was trained yet: repeat the command"
+    if isinstance(error, Interrupted):
+        return Interrupted(f"stopped at step {step} of {total_steps}; nothing is lost. {onward}")
+    what = f"The run stopped at step {step} of {total_steps} and its checkpoint is kept" if kept else "The run stopped"
+    return CannotRead(f"{error}. {what}. {onward}")

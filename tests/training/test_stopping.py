@@ -1,0 +1,139 @@
+"""A run stops within seconds of a launcher's signal, and saves what it has when its images cannot be read."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tiny_runs import checkpoint_of, differences, toy_parquet, toy_recipe, train
+
+from disco_zoo.core.interrupts import InterruptFlag
+from disco_zoo.data import passing_errors
+from disco_zoo.data.formats.parquet import ParquetSource
+from disco_zoo.errors import CannotRead, Interrupted
+from disco_zoo.training import stopping
+from disco_zoo.training.engine import Trainer
+from disco_zoo.training.stopping import StopVotes, stopped
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return toy_parquet(tmp_path_factory.mktemp("data"))
+
+
+@pytest.mark.parametrize("kind", ["SIGTERM", "SIGUSR1", "SIGINT"])
+def test_a_signal_stops_after_its_step_whatever_the_interval_of_records(
+    kind: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = toy_recipe(log__log_every_steps=1000, log__checkpoint_every_steps=1000)
+    whole = train(recipe, data, tmp_path / "whole")
+    former = Trainer._micro_step
+
+    def step(trainer: Trainer, batch: Any) -> Any:
+        if trainer.position.step == 1:
+            os.kill(os.getpid(), getattr(signal, kind))
+        return former(trainer, batch)
+
+    monkeypatch.setattr(Trainer, "_micro_step", step)
+    with pytest.raises(Interrupted, match="stopped at step 2 of 6; nothing is lost"):
+        train(recipe, data, tmp_path / "parts")
+    monkeypatch.undo()
+    assert differences(train(recipe, data, tmp_path / "parts", resume=True), whole) == []
+
+
+def test_a_disk_that_fails_stops_the_run_with_a_checkpoint(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = toy_recipe(log__log_every_steps=1000, log__checkpoint_every_steps=1000)
+    whole = train(recipe, data, tmp_path / "whole")
+    monkeypatch.setattr(passing_errors, "WAITS_SECONDS", (0.0,))
+    former, reads = ParquetSource.encoded, iter(range(10**6))
+
+    def encoded(source: ParquetSource, index: int) -> bytes:
+        if next(reads) > 35:
+            raise OSError(errno.EIO, "Input/output error")
+        return former(source, index)
+
+    monkeypatch.setattr(ParquetSource, "encoded", encoded)
+    with pytest.raises(CannotRead, match=r"Input/output error.*checkpoint is kept. To go on, repeat") as found:
+        train(recipe, data, tmp_path / "parts")
+    assert "\n" not in str(found.value)
+    monkeypatch.undo()
+    state = checkpoint_of(tmp_path / "parts")
+    assert 0 < state["position"]["step"] < 6
+    assert state["position"]["unreadable"] == {}
+    assert differences(train(recipe, data, tmp_path / "parts", resume=True), whole) == []
+
+
+def test_a_killed_worker_stops_the_run_with_a_checkpoint(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = toy_recipe(log__log_every_steps=1000, log__checkpoint_every_steps=1000)
+    whole = train(recipe, data, tmp_path / "whole")
+    former, begun = ParquetSource.encoded, os.getpid()
+
+    def encoded(source: ParquetSource, index: int) -> bytes:
+        if os.getpid() != begun and os.path.exists(tmp_path / "parts" / "kill"):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return former(source, index)
+
+    step = Trainer._micro_step
+
+    def note(trainer: Trainer, batch: Any) -> Any:
+        if trainer.position.step == 3:  # the first of the second epoch
+            (tmp_path / "parts" / "kill").touch()
+        return step(trainer, batch)
+
+    monkeypatch.setattr(ParquetSource, "encoded", encoded)
+    monkeypatch.setattr(Trainer, "_micro_step", note)
+    monkeypatch.setattr("disco_zoo.training.engine.EpochBatches.begin", lambda self, epoch: None)
+    try:
+        with pytest.raises(CannotRead, match=r"killed by SIGKILL.*To go on, repeat the command with --resume"):
+            train(recipe, data, tmp_path / "parts", workers=1)
+    finally:
+        monkeypatch.undo()
+    (tmp_path / "parts" / "kill").unlink()
+    assert differences(train(recipe, data, tmp_path / "parts", resume=True), whole) == []
+
+
+@pytest.fixture
+def two_processes(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[list[float]]]:
+    """As if there were another process, which takes half a second a step; what was asked is noted."""
+    asked: list[list[float]] = []
+
+    def all_reduce(votes: torch.Tensor, op: Any) -> None:
+        asked.append(votes.tolist())
+        votes[1] = 0.5
+
+    monkeypatch.setattr(stopping, "num_processes", lambda: 2)
+    monkeypatch.setattr("torch.distributed.all_reduce", all_reduce)
+    return iter([asked])  # type: ignore[return-value]
+
+
+def test_several_processes_ask_each_other_every_few_seconds(two_processes: Iterator[list[list[float]]]) -> None:
+    asked = next(two_processes)
+    with InterruptFlag() as flag:
+        stops = StopVotes(flag, torch.device("cpu"), step=10)
+        answers = [stops(step) for step in range(11, 20)]
+        assert not any(answers)
+        assert len(asked) == 3  # after steps 11, 15 and 19: four of them take two seconds
+        flag.raised = True
+        assert [stops(step) for step in range(20, 24)] == [False, False, False, True]
+    assert stops.agreed
+
+
+def test_what_is_said_depends_on_what_is_kept(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint.pt"
+    nothing = str(stopped(CannotRead("no room"), 0, 9, path))
+    assert nothing == "no room. The run stopped. Nothing was trained yet: repeat the command"
+    path.touch()
+    kept = str(stopped(CannotRead("no room"), 4, 9, path))
+    assert kept.startswith("no room. The run stopped at step 4 of 9 and its checkpoint is kept. To go on,")
