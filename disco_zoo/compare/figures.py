@@ -14,6 +14,7 @@ from disco_zoo.models.student import create_backbone, load_backbone
 from disco_zoo.training.build import build_parts, build_teacher
 
 FILE = "compared.json"
+PIXELS, PIXELS_SIZE = "raw pixels", 28  # of the embedded sample, whose images have this side
 
 
 def measure_runs(runs: Sequence[PlannedRun], bench: Bench) -> list[dict[str, float]]:
@@ -23,13 +24,15 @@ def measure_runs(runs: Sequence[PlannedRun], bench: Bench) -> list[dict[str, flo
 
 
 def measure_beside(recipes: Mapping[str, Recipe], seeds: Sequence[int], bench: Bench) -> dict[str, dict[str, float]]:
-    """Figures of the common start (mean over seeds), and of each teacher at its own and at the student's size."""
+    """Figures of start (mean over seeds), the sample's pixels, and each teacher at its own and the student's size."""
     first = next(iter(recipes.values()))
     starts = []
     for seed in seeds:
         parts = build_parts(first.model_copy(update={"seed": seed}), bench.train)
         starts.append(bench.measure_student(parts.student, f"measuring start, seed {seed}").figures)
     figures = {"untrained start": {metric: sum(s[metric] for s in starts) / len(starts) for metric in starts[0]}}
+    if bench.train.name == "sample":
+        figures[PIXELS] = bench.measure_pixels(PIXELS_SIZE)
     section = next((recipe.teacher for recipe in recipes.values() if recipe.teacher is not None), None)
     if section is None:
         return figures

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from disco_zoo.compare.comparison import KNN, LINEAR, Comparison, Row
+from disco_zoo.compare.figures import PIXELS
 from disco_zoo.plotting.style import COLORS, drawing
 
 
@@ -52,7 +53,10 @@ def _accuracy(axis: Any, rows: list[Row], comparison: Comparison) -> None:
             capsize=2,
             label=title,
         )
-    lines = {"untrained start": ":", **dict.fromkeys(list(comparison.beside)[1:][-1:], "--")}
+    teachers = [title for title in comparison.beside if title not in ("untrained start", PIXELS)]
+    lines = {"untrained start": ":", **dict.fromkeys(teachers[-1:], "--")}
+    if PIXELS in comparison.beside:
+        lines[PIXELS] = "-."
     for title, style in lines.items():
         axis.axvline(
             comparison.beside[title][KNN], color=COLORS[6], linestyle=style, linewidth=1, label=f"kNN, {title}"

@@ -67,7 +67,7 @@ def comparison_table(comparison: Comparison) -> list[str]:
         cells.append("" if row.peak_memory_mib is None else f"{row.peak_memory_mib:.0f}")
         lines.append("| " + " | ".join(cells) + " |")
     for title, figures in comparison.beside.items():
-        cells = [f"*{title}*", "", "", f"{figures[KNN]:.1f}", f"{figures[LINEAR]:.1f}"]
+        cells = [f"*{title}*", "", "", f"{figures[KNN]:.1f}", f"{figures[LINEAR]:.1f}" if LINEAR in figures else ""]
         lines.append("| " + " | ".join([*cells, *[""] * (len(heads) - len(cells))]) + " |")
     return lines
 

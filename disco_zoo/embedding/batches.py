@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from disco_zoo.core.interrupts import leave_interrupts_to_parent
+from disco_zoo.core.loading.loader import BoundedLoader, unchanged
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.embedding.facts import EmbeddingFacts
 from disco_zoo.errors import DiscoZooError, UnreadableImage
@@ -43,10 +43,6 @@ class _Images(Dataset[_Item]):
             return None, index, str(error)
 
 
-def _as_it_is(items: list[_Item]) -> list[_Item]:
-    return items
-
-
 def embedded_batches(
     named: NamedModel,
     source: ImageSource,
@@ -67,14 +63,11 @@ def embedded_batches(
     Raises:
         DiscoZooError: the backbone gives no vectors, or some that are not finite or do not fit half precision.
     """
-    loader = DataLoader(
+    loader = BoundedLoader(
         _Images(source, eval_transform(facts.image_size, facts.resize_size)),
         batch_sampler=[list(batch) for batch in batches],
-        num_workers=workers,
-        collate_fn=_as_it_is,
-        worker_init_fn=leave_interrupts_to_parent,
-        # Without one of its own the loader draws its workers' seed from the global generator.
-        generator=torch.Generator().manual_seed(0),
+        workers=workers,
+        collate=unchanged,
     )
     forward = forward or Forward(named.backbone, facts.image_size)
     with frozen(named.backbone, device):

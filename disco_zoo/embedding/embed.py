@@ -18,6 +18,7 @@ from disco_zoo.evaluation.features import extract_features as features_of
 from disco_zoo.evaluation.subject import fit_to
 from disco_zoo.models.engine import EngineName
 from disco_zoo.models.load import NamedModel, load_model
+from disco_zoo.networks.inference_memory import require_memory
 
 
 def extract_features(
@@ -151,6 +152,8 @@ def embed_job(
     if facts.resize_size < facts.image_size:
         raise BadData(f"--resize-size {facts.resize_size} is smaller than the crop of {facts.image_size} pixels")
     fit_to(named.backbone, facts.image_size, named.name)  # the fingerprint is of the weights as they came
+    if (device := chosen_device(device)) == "cpu":
+        require_memory(named.backbone, facts.image_size, named.name, "--image-size ", min(batch_size, len(source)))
     workers = default_workers() if workers is None else workers
     return EmbedJob(
         named,
@@ -158,7 +161,7 @@ def embed_job(
         facts,
         out,
         batch_size=batch_size,
-        device=chosen_device(device),
+        device=device,
         workers=workers,
         limit=max_unreadable,
         engine=engine,

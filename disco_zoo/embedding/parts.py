@@ -37,7 +37,11 @@ class Parts:
         """
         begun = self.folder.is_dir() and any(self.folder.glob("*.json"))
         if begun and not resume:
-            raise BadRunFolder(f"{self.folder} holds parts of an embedding. Add --resume to go on, or delete it")
+            done = sum(self.get(number) is not None for number in range(self.count))
+            raise BadRunFolder(
+                f"{self.out} was begun and stopped: {done} of its {self.count} parts are in {self.folder}. "
+                "Add --resume to go on, or delete it"
+            )
         if resume and not self.folder.is_dir():
             raise BadRunFolder(f"{self.out} has nothing to resume. Repeat the command without --resume")
         lock = FileLock(self.folder / ".lock")

@@ -16,7 +16,7 @@ from disco_zoo.plotting.style import drawing
 MAX_NUMBERED, MAX_NAMED = 20, 60  # classes up to which cells have numbers, and rows names
 MAX_LETTERS = 18  # of a class's name
 LETTER = 0.09  # inches, with room around it
-DARK = 0.55  # share from which numbers are white
+DARK = 55  # percent from which numbers are white
 
 
 @dataclass(frozen=True)
@@ -83,16 +83,16 @@ def plot_confusion(matrix: Tensor, names: Sequence[str], path: str | Path, title
         MissingExtra: matplotlib is not installed.
     """
     classes = len(names)
-    shares = (matrix.double() / matrix.sum(dim=1, keepdim=True).clamp(min=1)).tolist()
+    shares = (100.0 * matrix.double() / matrix.sum(dim=1, keepdim=True).clamp(min=1)).tolist()
     side = min(11.0, 2.6 + 0.45 * classes)
     with drawing(side + 1.2, side, title, path) as figure:
         axis = figure.subplots()
-        shade = axis.imshow(shares, cmap="Blues", vmin=0.0, vmax=1.0, interpolation="nearest")
+        shade = axis.imshow(shares, cmap="Blues", vmin=0.0, vmax=100.0, interpolation="nearest")
         _name_axes(axis, names, (side - 2.2) / classes)
         if classes <= MAX_NUMBERED:
             _number_cells(axis, shares)
         bar = figure.colorbar(shade, ax=axis, fraction=0.046, pad=0.02)
-        bar.set_label("share of the true class")
+        bar.set_label("percent of the true class")
         bar.outline.set_visible(False)
 
 
@@ -119,6 +119,6 @@ def _number_cells(axis: Any, shares: list[list[float]]) -> None:
     """Percentages; a share below half a percent is left blank, for zeros would hide what matters."""
     for row, cells in enumerate(shares):
         for column, share in enumerate(cells):
-            if share >= 0.005:
+            if share >= 0.5:
                 color = "white" if share > DARK else "black"
-                axis.text(column, row, f"{100 * share:.0f}", ha="center", va="center", color=color, fontsize=9)
+                axis.text(column, row, f"{share:.0f}", ha="center", va="center", color=color, fontsize=9)

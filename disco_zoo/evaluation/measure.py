@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.frozen import backbone_fingerprint
 
 KNN_KS = (1, 20, 200)
+TIMED_IMAGES = 64
 KNN_PROTOCOL = "kNN: cosine, weights exp(sim/0.07)"
 
 
@@ -161,6 +163,24 @@ class Bench:
             for source in (self.train, self.test)
         )
         return _knn(*pixels)
+
+    def feature_seconds(self, backbone: nn.Module, image_size: int | None = None) -> float:
+        """About how long the features of all its images take, from those of a few after a warm-up."""
+        few = range(min(TIMED_IMAGES, len(self.test)))
+        for _ in range(2):
+            begun = time.monotonic()
+            extract_features(
+                backbone,
+                self.test,
+                image_size=image_size or self.image_size,
+                resize_size=None if image_size else self.resize_size,
+                mean=(0.5,) * 3,
+                std=(0.5,) * 3,
+                device=self.device,
+                indices=few,
+            )
+            seconds = time.monotonic() - begun
+        return seconds / len(few) * sum(len(self._chosen(source)) for source in (self.train, self.test))
 
     def _chosen(self, source: ImageSource) -> Sequence[int]:
         order = torch.randperm(len(source), generator=stream_generator("bench", 0))

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from disco_zoo.errors import BadRecipe, BadTeacher
+from disco_zoo.networks.inference_memory import require_memory
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,9 @@ def fit_input_size(network: nn.Module, size: int, title: str, option: str = "--s
 
     Raises:
         BadTeacher: it cannot look at images of this size.
+        DiscoZooError: there is no memory for one image of this size.
     """
+    require_memory(network, size, title, option)
     fault = _fault(network, size)
     if fault is not None and hasattr(network, "set_input_size"):
         fault = _fault(network, size, resize=True)

@@ -14,6 +14,7 @@ from disco_zoo.core.console import console, duration
 from disco_zoo.data.joined import JoinedSource
 from disco_zoo.evaluation.features import Features
 from disco_zoo.evaluation.measure import Bench, recipe_bench
+from disco_zoo.models.student import create_backbone
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.reproduction.verdict import Verdict, judge
 from disco_zoo.training.build import seeded_teacher
@@ -94,6 +95,7 @@ def reproduce_choice(
     bench = _bench(recipe, sources, options)
     teacher = seeded_teacher(recipe, options.device)
     _announce(choice, [r for r in (baseline, recipe) if r], sources, teacher, options)
+    _announce_measuring(bench, recipe, teacher, subjects=3 if baseline else 2)
 
     figures: dict[str, dict[str, float]] = {}
     training_seconds = 0.0
@@ -202,4 +204,18 @@ def _announce(
         what = f"{recipe.method['name']}, {steps} steps of {recipe.optim.batch_size} images, seed {recipe.seed}"
         console.print(f"  run {number}    {what}", soft_wrap=True)
     less = ", less what is done already" if options.resume else ""
-    console.print(f"  time     about {duration(seconds)} of training here{less}, plus measuring", soft_wrap=True)
+    console.print(f"  time     about {duration(seconds)} of training here{less}", soft_wrap=True)
+
+
+def _announce_measuring(bench: Bench, recipe: Recipe, teacher: Teacher | None, subjects: int) -> None:
+    """Say how long the features of all that is measured take, from those of a few images.
+
+    Args:
+        subjects: students: start, end, and the baseline's end.
+    """
+    student = create_backbone(recipe.student.model, recipe.student.options)
+    seconds = subjects * bench.feature_seconds(student)
+    if teacher is not None:
+        sizes = {recipe.teacher_size, bench.image_size}
+        seconds += sum(bench.feature_seconds(teacher.backbone, size) for size in sizes)
+    console.print(f"           and about {duration(seconds)} of measuring, plus the linear probes", soft_wrap=True)

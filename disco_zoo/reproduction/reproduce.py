@@ -10,9 +10,8 @@ from disco_zoo.data.open_source import open_source
 from disco_zoo.errors import DiscoZooError, UnknownName
 from disco_zoo.reproduction.job import Reproduction, reproduce_choice
 from disco_zoo.reproduction.report import write_reproduction
-from disco_zoo.training.report import default_out
 from disco_zoo.training.run import RunOptions, run_options
-from disco_zoo.zoo.choice import choose_checkpoint
+from disco_zoo.zoo.choice import choose_checkpoint, default_out
 
 
 def reproduce(

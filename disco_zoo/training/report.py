@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from disco_zoo.core.console import console, duration
@@ -110,8 +109,3 @@ def _data_name(data: dict[str, Any]) -> str:
     """The recipe's data set where it has as many images, else what the user typed."""
     known = load_catalog().datasets.get(data["id"])
     return str(data["id"]) if known is not None and known.num_train == data["images"] else str(data["source"])
-
-
-def default_out(name: str, steps: int | None) -> Path:
-    """Where a run goes without `--out`; a look gets a folder of its own."""
-    return Path("runs") / (name if steps is None else f"{name}-{steps}-steps")

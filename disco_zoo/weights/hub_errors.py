@@ -7,6 +7,7 @@ So connection errors are told apart by the names of their classes.
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -65,7 +66,10 @@ class NoAnswer(Exception):
 
 @contextmanager
 def explained(wanted: HubFile) -> Iterator[None]:
-    """Turn whatever the client raises inside into one of our errors."""
+    """Turn whatever the client raises inside into one of our errors, which say it once: its retries are not printed."""
+    client = logging.getLogger("huggingface_hub")
+    level = client.level
+    client.setLevel(logging.ERROR)
     try:
         yield
     except DiscoZooError:
@@ -73,6 +77,8 @@ def explained(wanted: HubFile) -> Iterator[None]:
     except Exception as error:
         ours = _ours(_root(error), wanted)
         raise ours from printable_cause(error)
+    finally:
+        client.setLevel(level)
 
 
 def printable_cause(error: Exception) -> Exception | None:

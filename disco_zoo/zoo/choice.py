@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 from disco_zoo.errors import UnknownName
 from disco_zoo.zoo.catalog import Catalog, Checkpoint, load_catalog
@@ -68,3 +69,8 @@ def dataset_in(data: str) -> str | None:
         found.discard("cifar10")
     found -= {_PART_OF[dataset] for dataset in found & _PART_OF.keys()}
     return found.pop() if len(found) == 1 else None
+
+
+def default_out(name: str, steps: int | None) -> Path:
+    """Where a run goes without `--out`; a look gets a folder of its own."""
+    return Path("runs") / (name if steps is None else f"{name}-{steps}-steps")

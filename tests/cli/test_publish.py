@@ -77,11 +77,11 @@ def test_a_dry_run_shows_the_folder_and_asks_nobody(
     assert main(["publish", "effb0.disco_lite0_cifar10", "--to", "org", "--dry-run"]) == 0
     printed = capsys.readouterr()
     lines = printed.out.splitlines()
-    assert lines[0] == f"{NAME}-hub/ -> {hub.url}/org/{NAME} (public)"
+    assert lines[0] == f"runs/{NAME}-hub/ -> {hub.url}/org/{NAME} (public)"
     assert [re.sub(r" +", " ", line).split(" sha256")[0] for line in lines[1:]][-1] == "└── model.safetensors 8.1 MB"
     assert "sha256 4b47cccf74e1d8a7…" in lines[-1]
     assert "Nothing was uploaded" in printed.err
-    assert sorted(path.name for path in (here / f"{NAME}-hub").iterdir()) == [
+    assert sorted(path.name for path in (here / "runs" / f"{NAME}-hub").iterdir()) == [
         "README.md",
         "config.json",
         "golden.safetensors",
@@ -203,7 +203,7 @@ def test_weights_of_a_run(here: Path, hub: TestHub, capsys: pytest.CaptureFixtur
     run_folder(here / "run")
     assert main(["publish", "effb0.disco_lite0_cifar10", "--to", "org", "--yes", "--weights", "run", "--json"]) == 0
     done = json.loads(capsys.readouterr().out)
-    config = json.loads((here / f"{NAME}-hub" / "config.json").read_text())
+    config = json.loads((here / "runs" / f"{NAME}-hub" / "config.json").read_text())
     assert config["disco_zoo"]["source"] == {
         "layout": "run",
         "source_file": "student.safetensors",
@@ -280,5 +280,5 @@ def test_licences_are_spoken_of(
     assert main(["publish", "effb0.disco_lite0_cifar10", "--to", "org", "--dry-run", *options]) == 0
     error = capsys.readouterr().err
     assert note in error if note else "Note" not in error
-    card = (here / f"{NAME}-hub" / "README.md").read_text(encoding="utf-8")
+    card = (here / "runs" / f"{NAME}-hub" / "README.md").read_text(encoding="utf-8")
     assert f"- Weights: {licence}" in card

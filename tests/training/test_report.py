@@ -15,7 +15,6 @@ from tiny_runs import toy_parquet, toy_recipe
 from disco_zoo.cli import main
 from disco_zoo.config.recipe import Recipe
 from disco_zoo.reproduction import job as reproduce
-from disco_zoo.training.report import default_out
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -149,8 +148,3 @@ def test_card_of_the_run_holds_its_own_figures(reproduced: Reproduced) -> None:
     card = (reproduced.out / "model_card.md").read_text()
     assert f"{reproduced.results['figures']['student']['linear_top1']:.1f}" in card
     assert "student.safetensors" in card
-
-
-def test_a_look_goes_into_a_folder_of_its_own() -> None:
-    assert default_out("x", None) == Path("runs/x")
-    assert default_out("x", 20) == Path("runs/x-20-steps")

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from disco_zoo.config.recipe import bundled_recipes, load_recipe
 from disco_zoo.errors import UnknownName
 from disco_zoo.zoo.catalog import load_catalog
-from disco_zoo.zoo.choice import choose_checkpoint, dataset_in
+from disco_zoo.zoo.choice import choose_checkpoint, dataset_in, default_out
 
 
 @pytest.mark.parametrize("data", [None, "sample"])
@@ -100,3 +102,8 @@ def test_every_recipe_of_the_catalog_exists_and_is_of_that_checkpoint() -> None:
             assert (recipe.teacher.source if recipe.teacher else None) == row.teacher
             assert recipe.student.init == row.start
             assert recipe.student.model == row.architecture
+
+
+def test_a_look_goes_into_a_folder_of_its_own() -> None:
+    assert default_out("x", None) == Path("runs/x")
+    assert default_out("x", 20) == Path("runs/x-20-steps")

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from disco_zoo.cli.first_look import require_free_folder
 from disco_zoo.cli.options import how_to_run, run_options
 
 
@@ -45,6 +46,7 @@ def _reproduce(
 ) -> int:
     import json
 
+    require_free_folder(out or _usual_out(name, data, steps), resume)
     from disco_zoo.reproduction.report import print_reproduction
     from disco_zoo.reproduction.reproduce import reproduce_into
 
@@ -55,3 +57,14 @@ def _reproduce(
     else:
         print_reproduction(rep)
     return rep.verdict.exit_code
+
+
+def _usual_out(name: str, data: str | None, steps: int | None) -> Path | None:
+    """Where it goes without --out; None for a name that is none, of which `reproduce` says more."""
+    from disco_zoo.errors import UnknownName
+    from disco_zoo.zoo.choice import choose_checkpoint, default_out
+
+    try:
+        return default_out(choose_checkpoint(name, data).checkpoint.name, steps)
+    except UnknownName:
+        return None

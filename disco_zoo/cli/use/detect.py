@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from disco_zoo.cli.first_look import require_free_folder
 from disco_zoo.cli.options import DEVICE, JSON, OUT, READ_WORKERS, RESUME, STEPS, how_to_run, with_options
 
 _OPTIONS: list[Any] = [
@@ -66,6 +67,8 @@ def command(
       disco-zoo detect disco_effb0 --data my_coco/ --masks --set steps=2000
       disco-zoo detect resnet50 --data VOCdevkit/ --preset voc
     """
+    folder = out or _default_out(model, preset)
+    require_free_folder(folder, resume)
     from disco_zoo.tasks.detection.run import run_detection
     from disco_zoo.tasks.detection.settings import detection_settings
 
@@ -73,7 +76,7 @@ def command(
     job = _job(model=model, settings=settings, preset=preset, **given)
     job.check()
     options = how_to_run(device=device, workers=workers, resume=resume, steps=steps)
-    facts = run_detection(job, out or _default_out(model, preset), options)
+    facts = run_detection(job, folder, options)
     if as_json:
         click.echo(json.dumps(facts))
     else:

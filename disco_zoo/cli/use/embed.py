@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from disco_zoo.cli.first_look import require_free_file
 from disco_zoo.cli.options import DEVICE, ENGINE_HELP, ENGINE_NAMES, JSON
 
 
@@ -46,10 +47,11 @@ def command(images: tuple[str, ...], as_json: bool, **given: Any) -> None:
       disco-zoo embed photos/ --model disco_effb0 --out photos.parquet --resume
       disco-zoo embed list.txt --model resnet50.a1_in1k --out list.npy --half
     """
+    resume, write_over = given.pop("resume"), given.pop("yes")
+    require_free_file(given["out"], resume, write_over)
     from disco_zoo.core.console import console, duration
     from disco_zoo.embedding.embed import embed_job
 
-    resume, write_over = given.pop("resume"), given.pop("yes")
     made = embed_job(images, **given).run(resume=resume, replace=write_over)
     facts = made.facts
     for message in list((facts.unreadable or {}).values()):

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from disco_zoo.cli.first_look import require_free_folder
 from disco_zoo.cli.options import DEVICE, EVAL_DATA, JSON, OUT, RESUME, STEPS, VIEW_WORKERS, how_to_run, with_options
 
 _PLACES = (
@@ -115,6 +116,7 @@ def _finetune(
     print_only: bool,
     **given: Any,
 ) -> None:
+    require_free_folder(out, resume)
     from disco_zoo.errors import BadData, BadRecipe
     from disco_zoo.tasks.finetune.few_labels import make_plan
     from disco_zoo.tasks.finetune.settings import read_settings

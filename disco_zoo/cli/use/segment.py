@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from disco_zoo.cli.first_look import require_free_folder
 from disco_zoo.cli.options import DEVICE, JSON, OUT, READ_WORKERS, RESUME, STEPS, how_to_run, with_options
 
 _OPTIONS: list[Any] = [
@@ -55,13 +56,15 @@ def command(
       disco-zoo segment disco_effb0 --data my_masks/
       disco-zoo segment disco_effb0 --data VOCdevkit/VOC2012 --preset linear
     """
+    folder = out or Path("runs") / f"segment-{Path(model).name}-{preset}"
+    require_free_folder(folder, resume)
     from disco_zoo.tasks.segmentation.run import run_segmentation
     from disco_zoo.tasks.segmentation.settings import segmentation_settings
 
     settings = segmentation_settings(preset, overrides)
     job = _job(model=model, settings=settings, preset=preset, **given)
     options = how_to_run(device=device, workers=workers, resume=resume, steps=steps)
-    facts = run_segmentation(job, out or Path("runs") / f"segment-{Path(model).name}-{preset}", options)
+    facts = run_segmentation(job, folder, options)
     if as_json:
         click.echo(json.dumps(facts))
     elif "figures" not in facts:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--to", "org", metavar="ORG", help="Your user or organisation on the Hub.  [default: $DISCO_ZOO_ORG]")
 @click.option("--private", is_flag=True, help="For the organisation's members alone.")
 @click.option("--dry-run", is_flag=True, help="Build the folder, show it, upload nothing.")
-@click.option("--out", type=click.Path(path_type=Path), help="The folder to build.  [default: NAME-hub]")
+@click.option("--out", type=click.Path(path_type=Path), help="The folder to build.  [default: runs/NAME-hub]")
 @click.option(
     "--weights",
     type=click.Path(path_type=Path),

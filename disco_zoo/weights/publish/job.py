@@ -99,7 +99,7 @@ def prepare(
         name: a checkpoint, as `Catalog.resolve` takes it.
         org: user or organisation on the Hub; None for $DISCO_ZOO_ORG.
         private: create the repository for its members alone.
-        out: the folder; None for `NAME-hub` here.
+        out: the folder; None for `runs/NAME-hub`.
         weights: a safetensors file, a run folder or a published one; None for the installed or bundled weights.
         tag: a name for the commit, e.g. `v1`.
         accept_unknown_licence: publish although nobody stated a licence.
@@ -118,7 +118,7 @@ def prepare(
     if tag is not None and not PLAIN.fullmatch(tag):
         raise PublishError(f"{tag!r} cannot name a commit. Type for example: --tag v1")
     notes = _licence_notes(row, accept_unknown_licence)
-    folder = Path(out).expanduser() if out else Path(f"{row.name}-hub")
+    folder = Path(out).expanduser() if out else Path("runs") / f"{row.name}-hub"
     file = given_file(Path(weights).expanduser(), row) if weights else local_file(row, catalog, folder)
     _check_figures(row, file, catalog)
     entry = _entry(repo, file)

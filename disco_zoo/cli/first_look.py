@@ -1,0 +1,62 @@
+"""What a command can refuse at once, before half a minute of imports: an output that is in use or holds a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from disco_zoo.core.launcher import is_first_process, was_restarted
+from disco_zoo.errors import BadRunFolder
+
+
+def require_free_folder(folder: Path | None, resume: bool) -> None:
+    """Refuse a run folder of another run; what only the run itself can know, it checks again.
+
+    Args:
+        folder: None where the command has yet to choose one.
+
+    Raises:
+        BadRunFolder: another process is at it, or it holds a run and `resume` was not said.
+    """
+    if folder is None or not is_first_process():
+        return
+    if is_locked(folder / ".lock"):
+        raise BadRunFolder(f"{folder} is in use by another run. Choose another folder with --out")
+    if not resume and not was_restarted() and (folder / "checkpoint.pt").is_file():
+        raise BadRunFolder(f"{folder} already holds a run. Add --resume to go on, or choose another --out")
+
+
+def require_free_file(out: Path, resume: bool, write_over: bool) -> None:
+    """Refuse the file of an embedding that is there, is being made, or was begun.
+
+    Raises:
+        BadRunFolder: the message says which.
+    """
+    parts = out.with_name(f"{out.name}.parts")
+    if is_locked(parts / ".lock"):
+        raise BadRunFolder(f"another command is at {parts}. Wait, or choose another --out")
+    if resume:
+        return
+    if out.is_file() and not write_over:
+        raise BadRunFolder(f"{out} is there already. Choose another --out, or add --yes to write over it")
+    if begun := len([*parts.glob("part_*.json")]):
+        many = "parts are" if begun > 1 else "part is"
+        raise BadRunFolder(
+            f"{out} was begun and stopped: {begun} finished {many} in {parts}. Add --resume to go on, or delete it"
+        )
+
+
+def is_locked(path: Path) -> bool:
+    """Whether a process holds the lock file."""
+    if not path.is_file():
+        return False
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        return True
+    except OSError:  # not ours to write: the run says so, in its own words
+        return False
+    lock.release()
+    return False
