@@ -13,6 +13,7 @@ from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
 from torch import Tensor
 from torch.nn import functional as F
 
+from disco_zoo.core.precision import at_least_float32
 from disco_zoo.core.ranges import EmaMomentum
 from disco_zoo.methods.base import Method
 from disco_zoo.methods.batch import Batch
@@ -31,7 +32,7 @@ def consistency_loss(student: Tensor, teacher: Tensor, reduction: Literal["mean"
         reduction: "mean" does not depend on the batch's split over processes; "sum" does (quirk Q2).
     """
     with torch.autocast(student.device.type, enabled=False):
-        squared = (teacher.detach().float() - student.float()).pow(2).sum(dim=1)
+        squared = (at_least_float32(teacher.detach()) - at_least_float32(student)).pow(2).sum(dim=1)
         return squared.mean() if reduction == "mean" else squared.sum()
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from disco_zoo.core.distributed import gather_rows, mean_over_processes, shuffle_rows, unshuffle_rows
+from disco_zoo.core.precision import at_least_float32
 
 
 def projection_head(in_features: int, hidden_features: int | None, out_features: int) -> nn.Sequential:
@@ -70,7 +71,7 @@ def contrastive_loss(queries: Tensor, keys: Tensor, negatives: Tensor, temperatu
     """
     # Similarities at small temperatures lose too much in half precision.
     with torch.autocast(queries.device.type, enabled=False):
-        queries, keys, negatives = queries.float(), keys.float(), negatives.float()
+        queries, keys, negatives = (at_least_float32(rows) for rows in (queries, keys, negatives))
         positive = (queries * keys).sum(dim=1, keepdim=True)
         logits = torch.cat([positive, queries @ negatives.T], dim=1) / temperature
         target = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
@@ -128,7 +129,7 @@ class RunningCenter(nn.Module):
 
     @torch.no_grad()
     def update(self, features: Tensor) -> None:
-        batch_mean = mean_over_processes(features.float().mean(dim=0))
+        batch_mean = mean_over_processes(at_least_float32(features).mean(dim=0))
         weight = torch.where(self.started, 1.0 - self.momentum, 1.0)
         self.mean.lerp_(batch_mean, weight)
         self.started.fill_(True)

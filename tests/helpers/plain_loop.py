@@ -28,7 +28,10 @@ def in_float64(method: Any) -> Any:
     Two correct loops in float32 drift apart by rounding, and how far depends on the processor's kernels. In float64 a
     comparison to 1e-9 leaves no room for either.
     """
-    for encoder in (method.student, method.teacher.encoder):
+    encoders = [method.student]
+    encoders += [method.teacher.encoder] if method.teacher is not None else []
+    encoders += [method.contrast.twin] if hasattr(method, "contrast") else []
+    for encoder in encoders:
         encoder.backbone = nn.Sequential(_Double(), encoder.backbone).train(encoder.backbone.training)
         encoder.double()
     return method.double()

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from method_training import train
+from plain_loop import in_float64
 from reference_loop import EMA, QUEUE_SIZE, TEMPERATURE, reference_loop
 from tiny import EMBED_DIM, tiny_encoder, tiny_teacher, view_batches
 from torch import Tensor
@@ -57,20 +58,19 @@ def test_consistency_loss_sends_gradient_to_the_student_alone() -> None:
 
 @pytest.mark.parametrize(("reduction", "weight", "sum_weight"), [("mean", 32.0, 8.0), ("sum", 1.0, 1.0)])
 def test_five_training_steps_equal_an_independent_disco_loop(reduction: str, weight: float, sum_weight: float) -> None:
-    method = make_method(distill_reduction=reduction, distill_weight=weight)
+    method = in_float64(make_method(distill_reduction=reduction, distill_weight=weight))
     batches = view_batches(5)
     expected = reference_loop(
         method.student, method.contrast.queue.rows, batches, teacher=method.teacher.encoder, sum_weight=sum_weight
     )
     records = train(method, batches)
-    # The loss is a sum of up to 40: 1e-6 of it, not of its parts, is what 32 bits resolve.
-    assert [record["loss"] for record in records] == pytest.approx(expected.losses, rel=2e-6)
-    assert [record["contrast"] for record in records] == pytest.approx(expected.contrasts, abs=2e-6)
+    assert [record["loss"] for record in records] == pytest.approx(expected.losses, abs=1e-8)
+    assert [record["contrast"] for record in records] == pytest.approx(expected.contrasts, abs=1e-8)
     scale = 4 if reduction == "mean" else 1
-    assert [scale * record["distill"] for record in records] == pytest.approx(expected.distills, abs=1e-5)
+    assert [scale * record["distill"] for record in records] == pytest.approx(expected.distills, abs=1e-8)
     own = [*method.student.backbone.parameters(), *method.student.head.parameters()]
     for mine, theirs in zip(own, expected.query.parameters(), strict=True):
-        assert torch.allclose(mine, theirs, atol=1e-4)
+        assert torch.allclose(mine, theirs, atol=1e-8)
 
 
 def test_official_sum_over_32_images_equals_the_default_weight() -> None:

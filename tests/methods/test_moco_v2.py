@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 from method_training import train
+from plain_loop import in_float64
 from reference_loop import EMA, QUEUE_SIZE, TEMPERATURE, reference_loop
 from tiny import EMBED_DIM, tiny_encoder, tiny_teacher, view_batches
 
@@ -17,15 +18,15 @@ def make_method() -> MoCoV2:
 
 
 def test_five_training_steps_equal_an_independent_moco_loop() -> None:
-    method, batches = make_method(), view_batches(5)
+    method, batches = in_float64(make_method()), view_batches(5)
     expected = reference_loop(method.student, method.contrast.queue.rows, batches)
     records = train(method, batches)
-    assert [record["loss"] for record in records] == pytest.approx(expected.losses, abs=1e-6)
+    assert [record["loss"] for record in records] == pytest.approx(expected.losses, abs=1e-9)
     assert [record["contrast"] for record in records] == [record["loss"] for record in records]
     own = [*method.student.backbone.parameters(), *method.student.head.parameters()]
     for mine, theirs in zip(own, expected.query.parameters(), strict=True):
-        assert torch.allclose(mine, theirs, atol=1e-5)
-    assert torch.allclose(method.contrast.queue.rows, expected.queue, atol=1e-5)
+        assert torch.allclose(mine, theirs, atol=1e-9)
+    assert torch.allclose(method.contrast.queue.rows, expected.queue, atol=1e-9)
 
 
 def test_twins_batch_norm_statistics_are_those_of_its_own_forwards() -> None:

@@ -7,6 +7,7 @@ import inspect
 import pytest
 import torch
 from method_training import train
+from plain_loop import in_float64
 from reference_loop import EMA, QUEUE_SIZE, TEMPERATURE, reference_loop
 from tiny import EMBED_DIM, tiny_encoder, tiny_teacher, view_batches
 
@@ -14,14 +15,16 @@ from disco_zoo.methods.ssl_small import SslSmall
 
 
 def test_five_training_steps_equal_an_independent_moco_loop() -> None:
-    method = SslSmall(tiny_encoder(), None, EMBED_DIM, temperature=TEMPERATURE, queue_size=QUEUE_SIZE, momentum=EMA)
+    method = in_float64(
+        SslSmall(tiny_encoder(), None, EMBED_DIM, temperature=TEMPERATURE, queue_size=QUEUE_SIZE, momentum=EMA)
+    )
     batches = view_batches(5)
     expected = reference_loop(method.student, method.contrast.queue.rows, batches)
     records = train(method, batches)
-    assert [record["loss"] for record in records] == pytest.approx(expected.losses, abs=1e-6)
+    assert [record["loss"] for record in records] == pytest.approx(expected.losses, abs=1e-9)
     own = [*method.student.backbone.parameters(), *method.student.head.parameters()]
-    assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(own, expected.query.parameters(), strict=True))
-    assert torch.allclose(method.contrast.queue.rows, expected.queue, atol=1e-5)
+    assert all(torch.allclose(a, b, atol=1e-9) for a, b in zip(own, expected.query.parameters(), strict=True))
+    assert torch.allclose(method.contrast.queue.rows, expected.queue, atol=1e-9)
 
 
 def test_defaults_are_the_papers() -> None:

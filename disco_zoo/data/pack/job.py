@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -46,7 +47,7 @@ class PackFolder(ClaimedFolder):
             BadRunFolder: packed from something else, begun without `resume`, or in use.
         """
         begun = (self.path / RECORD).exists()
-        if not begun and self.path.is_dir() and any(entry.name != ".lock" for entry in self.path.iterdir()):
+        if not begun and self.path.is_dir() and not all(map(_is_left_over, self.path.iterdir())):
             raise BadRunFolder(f"{self.path} holds other files. Choose another --out")
         self._acquire()
         record: dict[str, Any] = {"key": dict(key), "shards": [], "unreadable": {}, "done": False}
@@ -75,6 +76,11 @@ class PackFolder(ClaimedFolder):
                 if self.shard(split, number).exists():
                     self.shard(split, number).rename(self.path / f"{split}-{number:05d}-of-{count:05d}.parquet")
         self.write_json(RECORD, {**record, "done": True})
+
+
+def _is_left_over(entry: Path) -> bool:
+    """Of a job that was killed before its first record: it is written anew."""
+    return entry.name.startswith(".") or re.fullmatch(r"(train|test)-\d{5}\.shard", entry.name) is not None
 
 
 @dataclass(frozen=True)
