@@ -125,6 +125,8 @@ def main(args: Sequence[str] | None = None) -> int:
         give_way_to_first_process()
         error.show()
         return error.exit_code
+    except (click.Abort, KeyboardInterrupt):  # click turns Ctrl-C into Abort
+        return EXIT_INTERRUPTED
     except Exception as error:
         if not says_no_room(error):
             raise
@@ -132,8 +134,6 @@ def main(args: Sequence[str] | None = None) -> int:
         what = getattr(error, "filename", None) or "a file of the run"
         print(f"Error: {reason}: {what}. {_MAKE_ROOM}", file=sys.stderr)
         return EXIT_USER_ERROR
-    except (click.Abort, KeyboardInterrupt):  # click turns Ctrl-C into Abort
-        return EXIT_INTERRUPTED
     return result if isinstance(result, int) else 0
 
 

@@ -31,7 +31,7 @@ from disco_zoo.errors import BadCheckpoint, DiscoZooError
 from disco_zoo.tasks.detection.data.open_data import open_annotated_pair
 from disco_zoo.weights.convert import read_checkpoint
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(6 * 3600)]
 
 SHARE = float(os.environ.get("DISCO_ZOO_FUZZ", "1"))
 

@@ -18,7 +18,7 @@ from disco_zoo.data.open_source import open_source
 from disco_zoo.data.pack.images import PackSettings
 from disco_zoo.data.pack.job import PackJob
 
-pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("one_thread")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600), pytest.mark.usefixtures("one_thread")]
 
 KILLS = 20
 Work = Callable[[Path, bool], Any]

@@ -15,7 +15,7 @@ from tiny_runs import ROOT, subprocess_environment
 
 from disco_zoo.weights.golden import TOLERANCE
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
 KERNELS = ["default", "avx2", "avx512"]
 ONEDNN = ["SSE41", "AVX2"]
