@@ -14,7 +14,7 @@ from disco_zoo.training.build import build_parts
 
 # What may differ belongs to the method: its own keys, its head, its views. Everything here is the budget.
 SHARED = {
-    "student": ("model", "options", "image_size", "image_sizes", "mean", "std", "init", "init_from"),
+    "student": ("model", "options", "image_size", "image_sizes", "mean", "std", "init", "init_from", "weight_init"),
     "teacher": ("source", "pretrained", "image_size"),
     "data": ("id", "source", "eval_source", "max_images", "extra_source", "extra_repeats"),
     "eval": ("image_size", "resize_size", "linear"),

@@ -11,9 +11,10 @@ from typing import Any
 
 from disco_zoo.compare.budget import fitting_overrides, label_of, load_compared, require_same_start
 from disco_zoo.compare.figures import measure_beside, measure_runs
+from disco_zoo.compare.heads import head_widths, same_head
 from disco_zoo.compare.runs import PlannedRun, train_all
 from disco_zoo.compare.timing import Speed, measure_speeds
-from disco_zoo.config.recipe import Recipe
+from disco_zoo.config.recipe import Recipe, load_recipe
 from disco_zoo.core.environment import hardware, now, versions
 from disco_zoo.core.files import require_folder
 from disco_zoo.evaluation.measure import recipe_bench
@@ -31,6 +32,7 @@ class Row:
 
     Attributes:
         views: per image and step, in words.
+        head_width: of the head's hidden layer; None without one.
         figures: one dictionary a seed, percent by metric.
         differences: by metric, one a seed: points above the baseline of the same seed.
         peak_memory_mib: the largest of its trainings, None where nobody counts it.
@@ -46,6 +48,7 @@ class Row:
     differences: dict[str, list[float]]
     peak_memory_mib: float | None
     speed: Speed | None
+    head_width: int | None = None
 
     def mean(self, metric: str) -> float:
         return statistics.mean(figures[metric] for figures in self.figures)
@@ -95,6 +98,7 @@ class CompareOptions:
         jobs: trainings at a time.
         timing_rounds: 0 times nothing.
         max_steps: of each run, for a look; figures are then of part of the images.
+        same_head: give every head with a hidden layer the width of the widest.
     """
 
     seeds: Sequence[int]
@@ -105,6 +109,7 @@ class CompareOptions:
     jobs: int = 1
     timing_rounds: int = 3
     max_steps: int | None = None
+    same_head: bool = False
     resume: bool = False
     command: str = ""
 
@@ -130,13 +135,17 @@ def compare(
         DiscoZooError: the comparison cannot be made; finished runs are kept.
     """
     recipes = _baseline_first(load_compared(names, student, overrides))
+    own = {name: fitting_overrides(name, overrides) for name in recipes}
+    if options.same_head:
+        own = {name: own[name] + added for name, added in same_head(recipes).items()}
+        recipes = {name: load_recipe(name, own[name]) for name in recipes}
     first = next(iter(recipes.values()))
     sources = open_data(first, data, eval_data)
     bench = recipe_bench(first, sources.bank, sources.require_test(), options.device)
     for folder in (options.out, options.report):
         require_folder(folder)
     require_same_start(recipes, options.seeds, sources.trained_on)
-    runs = _plan(recipes, sources, overrides, options)
+    runs = _plan(recipes, sources, own, options)
     train_all(runs, options.train_options, jobs=options.jobs, resume=options.resume)
     figures = measure_runs(runs, bench)
     beside = measure_beside(recipes, options.seeds, bench)
@@ -156,6 +165,7 @@ def compare(
             "batch_size": first.optim.batch_size,
             "shortened": options.max_steps is not None,
             "optimizer": first.optim.optimizer,
+            "same_head": options.same_head,
         },
         data={
             "name": Path(data).name if data else first.data.id,
@@ -174,7 +184,7 @@ def _baseline_first(recipes: dict[str, Recipe]) -> dict[str, Recipe]:
 
 
 def _plan(
-    recipes: Mapping[str, Recipe], sources: Data, overrides: Sequence[str], options: CompareOptions
+    recipes: Mapping[str, Recipe], sources: Data, overrides: Mapping[str, Sequence[str]], options: CompareOptions
 ) -> list[PlannedRun]:
     """Seed by seed, so that an interrupted comparison holds whole seeds."""
     runs = []
@@ -184,7 +194,7 @@ def _plan(
             seeded = recipe.model_copy(update={"seed": seed})
             folder = options.out / recipe.name / f"seed{seed}"
             steps = min(steps, options.max_steps or steps)
-            runs.append(PlannedRun(name, label_of(recipe), seeded, folder, steps, fitting_overrides(name, overrides)))
+            runs.append(PlannedRun(name, label_of(recipe), seeded, folder, steps, overrides[name]))
     return runs
 
 
@@ -197,7 +207,7 @@ def _rows(
     """One row a recipe, in the recipes' order: the baseline first."""
     by_name = {name: [found for run, found in zip(runs, figures, strict=True) if run.name == name] for name in recipes}
     base = next(iter(by_name.values()))
-    rows = []
+    rows, widths = [], head_widths(recipes)
     for name, recipe in recipes.items():
         own = by_name[name]
         differences = {
@@ -217,6 +227,7 @@ def _rows(
                 differences,
                 max(peaks, default=None),
                 speeds.get(name),
+                widths[name],
             )
         )
     return rows

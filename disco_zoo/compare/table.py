@@ -36,7 +36,8 @@ def comparison_page(comparison: Comparison) -> str:
         "",
         f"- One budget: {budget['student']} at {budget['image_size']} px from the same {budget['init']} start, "
         f"{budget['steps']} steps of {budget['batch_size']} images"
-        f"{' (shortened, a look)' if budget['shortened'] else ''}, {budget['optimizer']}.",
+        f"{' (shortened, a look)' if budget['shortened'] else ''}, {budget['optimizer']}"
+        f"{', hidden layers of all heads equally wide' if budget.get('same_head') else ''}.",
         f"- Data: {data['name']}, {data['train_images']} training and {data['test_images']} test images; labels are "
         "used to measure only.",
         f"- Seeds: {seeds}.",
@@ -54,22 +55,29 @@ def comparison_page(comparison: Comparison) -> str:
 
 def comparison_table(comparison: Comparison) -> list[str]:
     """Lines of a Markdown table: methods by kNN, then what stands beside them."""
-    heads = ["method", "teacher", "views", "kNN, k = 20", "linear", f"kNN − {comparison.baseline}"]
+    heads = ["method", "teacher", "views", "head", "kNN, k = 20", "linear", f"kNN − {comparison.baseline}"]
     timed = comparison.timed
     heads += ["images/s", f"× {comparison.baseline}"] if timed else []
     heads += ["peak MiB"]
     lines = ["| " + " | ".join(heads) + " |", "|" + "---|" * 3 + "---:|" * (len(heads) - 3)]
     for row in comparison.ranked():
-        cells = [row.label, "yes" if row.teacher else "no", row.views, with_spread(row, KNN), with_spread(row, LINEAR)]
+        cells = [row.label, "yes" if row.teacher else "no", row.views, head_of(row)]
+        cells += [with_spread(row, KNN), with_spread(row, LINEAR)]
         cells.append("" if row.label == comparison.baseline else _difference(row.differences[KNN]))
         if timed and row.speed is not None:
             cells += [f"{row.speed.images_per_s:.0f}", f"{row.speed.ratio:.2f}"]
         cells.append("" if row.peak_memory_mib is None else f"{row.peak_memory_mib:.0f}")
         lines.append("| " + " | ".join(cells) + " |")
     for title, figures in comparison.beside.items():
-        cells = [f"*{title}*", "", "", f"{figures[KNN]:.1f}", f"{figures[LINEAR]:.1f}" if LINEAR in figures else ""]
+        linear = f"{figures[LINEAR]:.1f}" if LINEAR in figures else ""
+        cells = [f"*{title}*", "", "", "", f"{figures[KNN]:.1f}", linear]
         lines.append("| " + " | ".join([*cells, *[""] * (len(heads) - len(cells))]) + " |")
     return lines
+
+
+def head_of(row: Row) -> str:
+    """Width of the hidden layer of the head that training puts on the backbone, and evaluation takes off."""
+    return "none" if row.head_width is None else str(row.head_width)
 
 
 def with_spread(row: Row, metric: str) -> str:
@@ -99,6 +107,8 @@ def _notes(comparison: Comparison) -> list[str]:
     notes += [
         "- peak MiB: of the whole training process (on a GPU: of its tensors), libraries and views included, about the "
         "same for all; differences are the method's.",
+        "- head: width of the hidden layer of the projection head. It is the method's own choice and worth points by "
+        "itself: `--same-head` gives all that have one the widest.",
         "- Equal student steps are not equal cost: methods differ in views, networks and passes a step, see images/s.",
         "- A budget this small shows how fast a method learns from its start, not where it ends. Methods tuned for "
         "hundreds of epochs (clusters, long queues, contrast without a teacher) may be behind here for that reason, "

@@ -12,7 +12,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
 from disco_zoo.config.inheritance import MergedRecipe, name_file, read_merged
 from disco_zoo.config.optim import OptimSection, check_optim
-from disco_zoo.config.student import Pixels, StudentSection, check_student, with_one_width
+from disco_zoo.config.student import Deviations, Pixels, StudentSection, check_student, with_one_width
 from disco_zoo.config.teacher import check_teacher
 from disco_zoo.config.validation import check_across_sections, check_named_sections, with_defaults
 from disco_zoo.config.views import check_views
@@ -31,6 +31,7 @@ class TeacherSection(Section):
     image_size: Pixels | None = None  # None: the student's
     features: Literal["head", "backbone"] | None = None  # None: the head where the teacher has one
     bn_mode: Literal["eval", "train"] = "eval"
+    std: Deviations | None = None  # of the teacher's input; None: the source's own
     # Views of each image whose embeddings are computed once and replayed; None: new views, and a forward, each epoch.
     cache_views: PositiveInt | None = None
     cache_seed: int | None = Field(default=None, ge=0, lt=2**63)  # of the cached views; None: the run's, a cache a seed
@@ -144,9 +145,13 @@ class Recipe(Section):
             values["views"] = {key: value for key, value in values["views"].items() if key != "size"}
         if not self.student.image_sizes:
             del values["student"]["image_sizes"]  # runs begun before there were schedules of sizes go on
+        if self.student.weight_init == "timm":
+            del values["student"]["weight_init"]  # as do those begun before there were other starts
+        if self.method.get("both_views") is False:
+            values["method"] = {key: value for key, value in values["method"].items() if key != "both_views"}
         if self.teacher and self.teacher.cache_views is None:
             del values["teacher"]["cache_views"]  # runs begun before there were caches go on
-        for key in ("cache_seed", "cache_engine"):
+        for key in ("cache_seed", "cache_engine", "std"):
             if self.teacher and getattr(self.teacher, key) == TeacherSection.model_fields[key].default:
                 del values["teacher"][key]
         for key in ("streams", "shuffle_buffer", "stream_images", "extra_id", "extra_source", "extra_repeats"):

@@ -8,8 +8,10 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
 
 from disco_zoo.core.schema import Section, section_of
+from disco_zoo.networks.weight_init import WeightInit
 
 Channels = tuple[float, float, float]
+Deviations = tuple[PositiveFloat, PositiveFloat, PositiveFloat]
 Pixels = Annotated[int, Field(ge=16)]
 Sizes = Annotated[list[Pixels], Field(min_length=1), BeforeValidator(lambda sizes: _as_list(sizes))]
 
@@ -40,13 +42,15 @@ class StudentSection(Section):
     # {epoch: pixels, or several sizes that steps take in turn} from that epoch on; empty: image_size throughout
     image_sizes: dict[float, Sizes] = Field(default_factory=dict)
     mean: Channels = (0.485, 0.456, 0.406)
-    std: tuple[PositiveFloat, PositiveFloat, PositiveFloat] = (0.229, 0.224, 0.225)
+    std: Deviations = (0.229, 0.224, 0.225)
     head: Literal["mlp", "mlp_bn", "linear", "none"] = "mlp"
     embed_dim: PositiveInt | None = None  # None: the teacher's, or 128 without a teacher
     head_hidden_dim: PositiveInt | None = 2048  # None: the feature width (MoCo-v2's rule); DisCo fixes 2048
     head_hidden_ratio: PositiveFloat | None = None  # in place of head_hidden_dim: this many times the feature width
     head_dropout: float = Field(default=0.0, ge=0, lt=1)  # of the features in front of the head
     init: Literal["random", "inherit", "checkpoint"] = "random"
+    # Distributions that random weights are drawn from: timm's, or those of the authors' code (spec 1.5).
+    weight_init: WeightInit = "timm"
     # inherit: a teacher source, default teacher.source; checkpoint: a file, a run folder or a checkpoint of the zoo
     init_from: str | None = None
     recalibration_images: PositiveInt = 1024  # inherit only: images that set BatchNorm's statistics
@@ -79,6 +83,8 @@ def check_student(values: dict[str, Any]) -> list[str]:
         faults.append("student.head_dropout: head none has nothing to drop for; leave it out or write 0")
     if student.get("gradient_checkpointing") is True and section_of(values, "optim").get("compile") is True:
         faults.append("student.gradient_checkpointing: not together with optim.compile; choose one of them")
+    if student.get("init") == "checkpoint" and student.get("weight_init", "timm") != "timm":
+        faults.append("student.weight_init: init checkpoint has every tensor from its file; leave one of them out")
     faults += _check_image_sizes(values)
     options = student.get("options")
     if not isinstance(options, dict):

@@ -7,7 +7,7 @@ import inspect
 import json
 import typing
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel, ValidationError, create_model
 
@@ -22,16 +22,25 @@ OWN_DATA = "custom"  # images that no catalog knows
 
 @functools.cache
 def schema_of(target: Callable[..., Any] | None) -> type[BaseModel]:
-    """A pydantic model of a callable's keyword-only arguments: the signature is the schema."""
+    """A pydantic model of a view recipe's or a method's keyword-only arguments: the signature is the schema."""
     if target is None:
         return Section
     from disco_zoo.transforms.view_dataset import multi_crop
     from disco_zoo.transforms.view_recipes import VIEW_RECIPES
 
-    fields = _keyword_fields(target.__init__ if inspect.isclass(target) else target)
+    fields = _keyword_fields(target) if inspect.isfunction(target) else _method_fields(cast("type[Method]", target))
     if target in VIEW_RECIPES.values():
         fields |= _keyword_fields(multi_crop)  # every view recipe may have small crops besides
     return create_model(f"Options of {getattr(target, '__name__', target)}", __base__=Section, **fields)
+
+
+def _method_fields(method: type[Method]) -> dict[str, Any]:
+    """Those of the parts, then the method's own; of a variant without what it decides, and with its defaults."""
+    fields: dict[str, Any] = {}
+    for owner in (*method.PARTS, method.VARIANT_OF or method):
+        fields |= _keyword_fields(owner.__init__)  # type: ignore[misc]
+    fields |= {key: (fields[key][0], value) for key, value in method.DEFAULTS.items()}
+    return {key: field for key, field in fields.items() if key not in method.DECIDED}
 
 
 def _keyword_fields(function: Callable[..., Any]) -> dict[str, Any]:

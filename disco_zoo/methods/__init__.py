@@ -11,11 +11,10 @@ from disco_zoo.methods.disco import DisCo
 from disco_zoo.methods.disco_swav import DisCoSwAV
 from disco_zoo.methods.feature import FeatureDistillation
 from disco_zoo.methods.kd_mse import KdMse
-from disco_zoo.methods.moco_v2 import MoCoV2
+from disco_zoo.methods.moco_v2 import MoCoV2, SslSmall
 from disco_zoo.methods.rkd import RKD
 from disco_zoo.methods.seed import SEED
 from disco_zoo.methods.simclr import SimCLR
-from disco_zoo.methods.ssl_small import SslSmall
 from disco_zoo.methods.swav import SwAV
 
 METHODS: dict[str, type[Method]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 from torch import Tensor, nn
 
@@ -14,6 +14,8 @@ from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.teacher_cache.preparation import Preparation
 from disco_zoo.transforms.view_dataset import Companions
+
+SomeMethod = TypeVar("SomeMethod", bound="Method")
 
 
 @dataclass(frozen=True)
@@ -28,8 +30,9 @@ class SmallViews:
 class Method(nn.Module):
     """A training objective around a student.
 
-    The constructor's positional arguments come from the engine; its keyword-only arguments *are* the schema
-    of a recipe's `method:` section. State that must survive a resume lives in parameters and buffers.
+    The constructor's positional arguments come from the engine; its keyword-only arguments, and before them those of
+    its `PARTS`, *are* the schema of a recipe's `method:` section. State that must survive a resume lives in parameters
+    and buffers.
 
     Attributes:
         num_views: big views drawn of each image.
@@ -38,6 +41,7 @@ class Method(nn.Module):
         own_width: whether a student without a head keeps its own feature width rather than take the teacher's.
         needs_teacher: whether a recipe must name one.
         needs_index: whether it keeps something for each image by its number, which a stream cannot give.
+        PARTS: modules that the constructor hands further keyword arguments on to.
         OFFICIAL: what `preset: official` sets, as recipe paths, to repeat the authors' code with its quirks.
         crops: the small crops of this run, set after construction; None without any.
         companions: another image for each image, whose views follow its own; set by `prepare`, None for none.
@@ -49,7 +53,12 @@ class Method(nn.Module):
     own_width: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = False
     needs_index: ClassVar[bool] = False
+    PARTS: ClassVar[tuple[type, ...]] = ()
     OFFICIAL: ClassVar[dict[str, Any]] = {}
+    # Of what `variant_of` makes: the method itself, arguments that are no keys of a recipe, other defaults.
+    VARIANT_OF: ClassVar[type[Method] | None] = None
+    DECIDED: ClassVar[Mapping[str, Any]] = {}
+    DEFAULTS: ClassVar[Mapping[str, Any]] = {}
 
     crops: SmallViews | None = None
     companions: Companions | None = None
@@ -120,3 +129,29 @@ class Method(nn.Module):
         if self.teacher is None:
             raise BadRecipe(f"{type(self).__name__} learns from a teacher. Type: --set teacher.source=NAME")
         return self.teacher
+
+
+def variant_of(
+    method: type[SomeMethod],
+    name: str,
+    doc: str,
+    *,
+    decided: Mapping[str, Any] | None = None,
+    defaults: Mapping[str, Any] | None = None,
+    **attributes: Any,
+) -> type[SomeMethod]:
+    """The same method under another name of recipes, told apart by its arguments alone.
+
+    Args:
+        decided: arguments with these values, which are then no keys of a recipe.
+        defaults: other defaults of keys.
+        attributes: of the class, e.g. own_width.
+    """
+    fixed, open_ = dict(decided or {}), dict(defaults or {})
+
+    def construct(self: SomeMethod, *positional: Any, **options: Any) -> None:
+        method.__init__(self, *positional, **{**open_, **options, **fixed})
+
+    names = {"__doc__": doc, "__module__": method.__module__, "__init__": construct}
+    made = {"VARIANT_OF": method, "DECIDED": fixed, "DEFAULTS": open_}
+    return cast(type[SomeMethod], type(name, (method,), {**names, **made, **attributes}))

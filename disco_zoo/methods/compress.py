@@ -1,13 +1,13 @@
 """CompRess (Abbasi Koohpayegani, Tejankar, Pirsiavash 2020, arXiv:2010.14713): keep the teacher's similarities.
 
 spec 2.7: student and teacher compare the same view with a memory, each in its own space, and the student
-learns the teacher's distribution over it. Three ways to fill the student's memory are three methods here.
+learns the teacher's distribution over it. Three ways to fill the student's memory are three names of recipes.
 """
 
 from __future__ import annotations
 
 import copy
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from disco_zoo.core.precision import at_least_float32
 from disco_zoo.core.ranges import EmaMomentum
 from disco_zoo.errors import BadRecipe
-from disco_zoo.methods.base import Method
+from disco_zoo.methods.base import Method, variant_of
 from disco_zoo.methods.batch import Batch
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher
@@ -114,128 +114,13 @@ class MomentumTwin(nn.Module):
         ema_update(self.encoder, student, self.momentum)
 
 
-class CompRess1q(Method):
-    """One memory, the teacher's: the student, brought to its width by a Linear head, is compared with it, too.
-
-    Recipes set `student.head: linear` and, as the paper, `teacher.features: backbone`.
+class CompRess(Method):
+    """Compare a view with memories of embeddings, in the student's space and in the teacher's.
 
     Args:
-        queue_size: rows of the memory.
-        student_temperature, teacher_temperature: of the two distributions.
-        cached_teacher: the teacher's embeddings of the images under EVAL, computed once, instead of a forward.
-        cache_resize_size: shorter side in pixels before the centre crop of those; null for the papers' 256 to 224.
-    """
-
-    num_views: ClassVar[int] = 1
-    needs_teacher: ClassVar[bool] = True
-
-    def __init__(
-        self,
-        student: Encoder,
-        teacher: Teacher | None,
-        embed_dim: int,
-        num_images: int = 0,
-        *,
-        queue_size: PositiveInt = 128000,
-        student_temperature: PositiveFloat = 0.04,
-        teacher_temperature: PositiveFloat = 0.04,
-        cached_teacher: bool = False,
-        cache_resize_size: PositiveInt | None = None,
-    ) -> None:
-        super().__init__(student, teacher, embed_dim, num_images)
-        frozen = self.require_teacher()
-        if frozen.embed_dim != embed_dim:
-            raise BadRecipe(
-                f"compress_1q compares the student with the teacher's memory: student.embed_dim {embed_dim} must be "
-                f"the teacher's {frozen.embed_dim}. Type: --set student.head=linear --set student.embed_dim=null"
-            )
-        self.targets = Targets(
-            frozen, cached=cached_teacher, resize_size=cache_resize_size, queue_size=queue_size, num_images=num_images
-        )
-        self.student_temperature, self.teacher_temperature = student_temperature, teacher_temperature
-
-    def prepare(self, preparation: Preparation) -> None:
-        self.targets.prepare(preparation)
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        targets = self.targets(batch)
-        memory = self.targets.memory.snapshot()
-        loss = similarity_loss(
-            self.student(batch.views[0]),
-            targets,
-            memory,
-            memory,
-            student_temperature=self.student_temperature,
-            teacher_temperature=self.teacher_temperature,
-        )
-        self.targets.memory.write(targets)
-        return {"loss": loss}
-
-
-class CompRess2q(Method):
-    """Two memories: the student's holds its own former embeddings. Widths may differ.
-
-    Recipes set `student.head: none`: the student's embedding is its features, whatever the teacher's width.
-
-    Args:
-        queue_size: rows of each memory.
-        student_temperature, teacher_temperature: of the two distributions.
-        cached_teacher: the teacher's embeddings of the images under EVAL, computed once, instead of a forward.
-        cache_resize_size: shorter side in pixels before the centre crop of those; null for the papers' 256 to 224.
-    """
-
-    num_views: ClassVar[int] = 1
-    own_width: ClassVar[bool] = True
-    needs_teacher: ClassVar[bool] = True
-
-    def __init__(
-        self,
-        student: Encoder,
-        teacher: Teacher | None,
-        embed_dim: int,
-        num_images: int = 0,
-        *,
-        queue_size: PositiveInt = 128000,
-        student_temperature: PositiveFloat = 0.04,
-        teacher_temperature: PositiveFloat = 0.04,
-        cached_teacher: bool = False,
-        cache_resize_size: PositiveInt | None = None,
-    ) -> None:
-        super().__init__(student, teacher, embed_dim, num_images)
-        self.targets = Targets(
-            self.require_teacher(),
-            cached=cached_teacher,
-            resize_size=cache_resize_size,
-            queue_size=queue_size,
-            num_images=num_images,
-        )
-        self.memory = ring_memory(queue_size, embed_dim)
-        self.student_temperature, self.teacher_temperature = student_temperature, teacher_temperature
-
-    def prepare(self, preparation: Preparation) -> None:
-        self.targets.prepare(preparation)
-
-    def forward(self, batch: Batch) -> dict[str, Tensor]:
-        targets, embeddings = self.targets(batch), self.student(batch.views[0])
-        loss = similarity_loss(
-            embeddings,
-            targets,
-            self.memory.snapshot(),
-            self.targets.memory.snapshot(),
-            student_temperature=self.student_temperature,
-            teacher_temperature=self.teacher_temperature,
-        )
-        self.memory.write(embeddings)
-        self.targets.memory.write(targets)
-        return {"loss": loss}
-
-
-class CompRess2qMomentum(Method):
-    """Two memories: the student's holds embeddings of its EMA twin. Widths may differ.
-
-    Recipes set `student.head: none`: the student's embedding is its features, whatever the teacher's width.
-
-    Args:
+        memory: what the student is compared with: "teacher", the teacher's one memory, to whose width a Linear head
+            brings the student; "student", a second memory of its own former embeddings; "momentum", one of the
+            embeddings of its EMA twin. Of the last two the widths may differ.
         queue_size: rows of each memory.
         student_temperature, teacher_temperature: of the two distributions.
         momentum: m of the twin, which follows after each step.
@@ -254,6 +139,7 @@ class CompRess2qMomentum(Method):
         embed_dim: int,
         num_images: int = 0,
         *,
+        memory: Literal["teacher", "student", "momentum"] = "momentum",
         queue_size: PositiveInt = 128000,
         student_temperature: PositiveFloat = 0.04,
         teacher_temperature: PositiveFloat = 0.04,
@@ -262,33 +148,59 @@ class CompRess2qMomentum(Method):
         cache_resize_size: PositiveInt | None = None,
     ) -> None:
         super().__init__(student, teacher, embed_dim, num_images)
+        frozen = self.require_teacher()
+        if memory == "teacher" and frozen.embed_dim != embed_dim:
+            raise BadRecipe(
+                f"compress_1q compares the student with the teacher's memory: student.embed_dim {embed_dim} must be "
+                f"the teacher's {frozen.embed_dim}. Type: --set student.head=linear --set student.embed_dim=null"
+            )
         self.targets = Targets(
-            self.require_teacher(),
-            cached=cached_teacher,
-            resize_size=cache_resize_size,
-            queue_size=queue_size,
-            num_images=num_images,
+            frozen, cached=cached_teacher, resize_size=cache_resize_size, queue_size=queue_size, num_images=num_images
         )
-        self.twin = MomentumTwin(student, momentum)
-        self.memory = ring_memory(queue_size, embed_dim)
+        self.twin = MomentumTwin(student, momentum) if memory == "momentum" else None
+        self.memory = None if memory == "teacher" else ring_memory(queue_size, embed_dim)
         self.student_temperature, self.teacher_temperature = student_temperature, teacher_temperature
 
     def prepare(self, preparation: Preparation) -> None:
         self.targets.prepare(preparation)
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        targets = self.targets(batch)
+        (view, *_), targets = batch.views, self.targets(batch)
+        teacher_memory, embeddings = self.targets.memory.snapshot(), self.student(view)
         loss = similarity_loss(
-            self.student(batch.views[0]),
+            embeddings,
             targets,
-            self.memory.snapshot(),
-            self.targets.memory.snapshot(),
+            teacher_memory if self.memory is None else self.memory.snapshot(),
+            teacher_memory,
             student_temperature=self.student_temperature,
             teacher_temperature=self.teacher_temperature,
         )
-        self.memory.write(self.twin(batch.views[0]))
+        if self.memory is not None:
+            self.memory.write(embeddings if self.twin is None else self.twin(view))
         self.targets.memory.write(targets)
         return {"loss": loss}
 
     def after_step(self) -> None:
-        self.twin.follow(self.student)
+        if self.twin is not None:
+            self.twin.follow(self.student)
+
+
+CompRess1q = variant_of(
+    CompRess,
+    "CompRess1q",
+    "One memory. Recipes set `student.head: linear` and, as the paper, `teacher.features: backbone`.",
+    decided={"memory": "teacher", "momentum": 0.0},
+    own_width=False,
+)
+CompRess2q = variant_of(
+    CompRess,
+    "CompRess2q",
+    "Two memories. Recipes set `student.head: none`: the embedding is the features, whatever the teacher's width.",
+    decided={"memory": "student", "momentum": 0.0},
+)
+CompRess2qMomentum = variant_of(
+    CompRess,
+    "CompRess2qMomentum",
+    "Two memories and an EMA twin, the authors' main script. Recipes set `student.head: none`.",
+    decided={"memory": "momentum"},
+)

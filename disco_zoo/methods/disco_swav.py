@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -45,8 +45,7 @@ class DisCoSwAV(Method):
     """L = SwAV(s) + w_d · mean over all views of ‖t(x_v) − s(x_v)‖².
 
     Args:
-        temperature, num_prototypes, epsilon, sinkhorn_iterations, queue_size, queue_start_epoch,
-            freeze_prototypes_steps: of the SwAV part, as in `swav`.
+        swapped: of the SwAV part, the keys of `SwappedPrediction`.
         distill_weight: w_d, per view of an image.
         distill_reduction: "mean" over rows of the sum over the D numbers; "mean_elements" over those as well.
         normalise_teacher: bring the teacher's embeddings to length 1, as the student's are.
@@ -57,13 +56,15 @@ class DisCoSwAV(Method):
 
     small_views: ClassVar[Literal["no", "optional", "needed"]] = "optional"
     needs_teacher: ClassVar[bool] = True
+    PARTS = (SwappedPrediction,)
     # Q7: the teacher's embeddings as they are, the mean over all numbers, halved with SwAV's sum over two views.
-    # Q24: the red channel's standard deviation is .228.
+    # Q24: the red channel's standard deviation is .228, for both networks.
     OFFICIAL: ClassVar[dict[str, Any]] = {
         "method.normalise_teacher": False,
         "method.distill_reduction": "mean_elements",
         "method.distill_weight": 0.5,
         "student.std": [0.228, 0.224, 0.225],
+        "teacher.std": [0.228, 0.224, 0.225],
     }
 
     def __init__(
@@ -73,31 +74,15 @@ class DisCoSwAV(Method):
         embed_dim: int,
         num_images: int = 0,
         *,
-        temperature: PositiveFloat = 0.1,
-        num_prototypes: PositiveInt = 3000,
-        epsilon: PositiveFloat = 0.05,
-        sinkhorn_iterations: PositiveInt = 3,
-        queue_size: NonNegativeInt = 0,
-        queue_start_epoch: NonNegativeInt = 15,
-        freeze_prototypes_steps: NonNegativeInt = 313,
         distill_weight: NonNegativeFloat = 1.0,
         distill_reduction: Reduction = "mean",
         normalise_teacher: bool = True,
         centre_teacher: bool = False,
         centre_momentum: EmaMomentum = 0.99,
+        **swapped: Any,
     ) -> None:
         super().__init__(student, teacher, embed_dim, num_images)
-        self.swapped = SwappedPrediction(
-            embed_dim,
-            num_prototypes=num_prototypes,
-            num_assigned=self.num_views,
-            temperature=temperature,
-            epsilon=epsilon,
-            sinkhorn_iterations=sinkhorn_iterations,
-            queue_size=queue_size,
-            queue_start_epoch=queue_start_epoch,
-            freeze_prototypes_steps=freeze_prototypes_steps,
-        )
+        self.swapped = SwappedPrediction(embed_dim, self.num_views, **swapped)
         self.distill_weight, self.normalise_teacher = distill_weight, normalise_teacher
         self.distill_reduction: Reduction = distill_reduction
         self.centre = RunningCenter(embed_dim, centre_momentum) if centre_teacher else None

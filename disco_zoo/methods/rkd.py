@@ -5,11 +5,12 @@ spec 2.3. The relations between the rows of a batch follow the teacher's: distan
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import NonNegativeFloat, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
@@ -21,8 +22,8 @@ from disco_zoo.core.ranges import EmaMomentum
 from disco_zoo.core.schema import section_of
 from disco_zoo.methods.base import Method
 from disco_zoo.methods.batch import Batch
-from disco_zoo.methods.disco import consistency_loss
-from disco_zoo.methods.teacher_targets import require_two_images, require_width, start_with_teachers_queue, teacher_rows
+from disco_zoo.methods.disco import joint_consistency_loss
+from disco_zoo.methods.teacher_targets import QueueInit, contrast_beside, require_two_images, unit_teacher_rows
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.modules.momentum_contrast import MomentumContrast, RunningCenter
@@ -118,27 +119,32 @@ class RKD(Method):
     DisCo's ablation has the rows "RKD" (defaults) and "RKD + DisCo" (distill_weight 32).
 
     Args:
-        temperature, queue_size, momentum: of the contrastive part, as in MoCo-v2.
+        contrast: of the contrastive part, the keys of `MomentumContrast`.
         contrast_weight: w_c; 0 leaves the relations alone.
         distance_weight, angle_weight: w_D and w_A.
         distill_weight: w_d of ‖t(x₁) − s(x₁)‖² + ‖t(x₂) − s(x₂)‖², per sample; 0 also saves the second view's forward.
+        both_views: with a weight of 0, too, both networks see the second view, which moves BatchNorm's running
+            statistics and nothing else: so does the official code.
         distill_reduction: of that term, as in DisCo: "sum" repeats the official code, with a weight of 1.
         relations: "joint" relates the images of all processes, so that results do not depend on how many there are;
             "local" those of each process, as the official code does (32 images).
         centre_teacher: subtract a running mean from the teacher's features first. For teachers without an
             SSL head, whose pooled features share one large component.
         centre_momentum: of that mean, per step.
-        queue_init: "teacher" starts the negatives with the queue stored in the teacher's file (Q3).
+        queue_init: "teacher" starts the negatives with the queue stored in the teacher's file (Q3); "teacher_if_any"
+            also goes on without one.
     """
 
     needs_teacher: ClassVar[bool] = True
+    PARTS = (MomentumContrast,)
     # Q1: teacher left in train mode; Q2: relations and DisCo's sum inside a process's share; Q3: the queue comes with
     # the teacher. The weight is no part of this: it is 0 for RKD alone and 1 with DisCo.
     OFFICIAL: ClassVar[dict[str, Any]] = {
         "teacher.bn_mode": "train",
         "method.relations": "local",
         "method.distill_reduction": "sum",
-        "method.queue_init": "teacher",
+        "method.both_views": True,
+        "method.queue_init": "teacher_if_any",
     }
 
     def __init__(
@@ -148,45 +154,39 @@ class RKD(Method):
         embed_dim: int,
         num_images: int = 0,
         *,
-        temperature: PositiveFloat = 0.2,
-        queue_size: PositiveInt = 65536,
-        momentum: EmaMomentum = 0.999,
         contrast_weight: NonNegativeFloat = 1.0,
         distance_weight: NonNegativeFloat = 1.0,
         angle_weight: NonNegativeFloat = 1.0,
         distill_weight: NonNegativeFloat = 0.0,
         distill_reduction: Literal["mean", "sum"] = "mean",
+        both_views: bool = False,
         relations: Literal["joint", "local"] = "joint",
         centre_teacher: bool = False,
         centre_momentum: EmaMomentum = 0.99,
-        queue_init: Literal["random", "teacher"] = "random",
+        queue_init: QueueInit = "random",
+        **contrast: Any,
     ) -> None:
         super().__init__(student, teacher, embed_dim, num_images)
-        require_width(self.require_teacher(), embed_dim)
-        self.contrast = MomentumContrast(
-            student, embed_dim=embed_dim, queue_size=queue_size, momentum=momentum, temperature=temperature
-        )
+        self.contrast = contrast_beside(self.require_teacher(), student, embed_dim, queue_init, **contrast)
         self.contrast_weight, self.distill_weight = contrast_weight, distill_weight
+        self.both_views = both_views
         self.distance_weight, self.angle_weight = distance_weight, angle_weight
         self.distill_reduction: Literal["mean", "sum"] = distill_reduction
         self.relations: Literal["joint", "local"] = relations
         self.centre = RunningCenter(embed_dim, centre_momentum) if centre_teacher else None
-        if queue_init == "teacher":
-            start_with_teachers_queue(self.contrast.queue, self.require_teacher())
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        seen = (0, 1) if self.distill_weight else (0,)
-        targets = [F.normalize(rows, dim=1) for rows in teacher_rows(self.require_teacher(), batch, seen, self.centre)]
-        embeddings = [self.student(batch.views[number]) for number in seen]
+        seen = (0, 1) if self.distill_weight or self.both_views else (0,)
+        targets = unit_teacher_rows(self.require_teacher(), batch, seen, self.centre)
+        embeddings = [self.student(batch.views[0])]
+        with contextlib.nullcontext() if self.distill_weight else torch.no_grad():
+            embeddings += [self.student(batch.views[number]) for number in seen[1:]]
         contrast = self.contrast.loss(embeddings[0], batch.views[1])
         distance, angle = self._relations(embeddings[0], targets[0])
         loss = self.contrast_weight * contrast + self.distance_weight * distance + self.angle_weight * angle
         losses = {"contrast": contrast, "distance": distance, "angle": angle}
         if self.distill_weight:
-            pairs = zip(embeddings, targets, strict=True)
-            losses["distill"] = sum(
-                (consistency_loss(s, t, self.distill_reduction) for s, t in pairs), start=contrast.new_zeros(())
-            )
+            losses["distill"] = joint_consistency_loss(embeddings, targets, self.distill_reduction)
             loss = loss + self.distill_weight * losses["distill"]
         return {"loss": loss, **{name: value.detach() for name, value in losses.items()}}
 

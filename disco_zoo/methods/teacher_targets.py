@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
+from disco_zoo.core.console import say_once
 from disco_zoo.core.precision import at_least_float32
 from disco_zoo.errors import BadRecipe
 from disco_zoo.methods.batch import Batch
+from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher
-from disco_zoo.modules.momentum_contrast import FeatureQueue, RunningCenter
+from disco_zoo.modules.momentum_contrast import FeatureQueue, MomentumContrast, RunningCenter
+
+QueueInit = Literal["random", "teacher", "teacher_if_any"]
 
 
 def require_width(teacher: Teacher, embed_dim: int) -> Teacher:
@@ -55,6 +61,13 @@ def teacher_rows(
     return [centre(row) for row in rows]
 
 
+def unit_teacher_rows(
+    teacher: Teacher, batch: Batch, numbers: Sequence[int], centre: RunningCenter | None = None
+) -> list[Tensor]:
+    """As `teacher_rows`, L2-normalised."""
+    return [F.normalize(rows, dim=1) for rows in teacher_rows(teacher, batch, numbers, centre)]
+
+
 def joint_teacher_rows(
     teacher: Teacher, batch: Batch, numbers: Sequence[int], centre: RunningCenter | None, size: int | None
 ) -> Tensor:
@@ -70,17 +83,46 @@ def joint_teacher_rows(
     return centre(rows)
 
 
-def start_with_teachers_queue(queue: FeatureQueue, teacher: Teacher) -> None:
-    """Fill a queue with the one in the teacher's file, as DisCo's code does by accident (spec Q3).
+def contrast_beside(
+    teacher: Teacher, student: Encoder, embed_dim: int, queue_init: QueueInit, **options: Any
+) -> MomentumContrast:
+    """Momentum contrast of a student that also learns from a teacher of its embeddings' width.
+
+    Args:
+        options: of `MomentumContrast`.
+    """
+    require_width(teacher, embed_dim)
+    contrast = MomentumContrast(student, embed_dim, **options)
+    start_queue(contrast.queue, teacher, queue_init)
+    return contrast
+
+
+def start_queue(queue: FeatureQueue, teacher: Teacher, start: QueueInit) -> None:
+    """Leave a queue's random rows, or put the queue of the teacher's file in their place, as DisCo's code does (Q3).
+
+    Args:
+        start: "teacher" needs one in the file; "teacher_if_any" takes what is there, as the official code does: SwAV's
+            files have none.
 
     Raises:
-        BadRecipe: the file has none, or one of another shape.
+        BadRecipe: the file has none or one of another shape, or it was dropped when the teacher was installed.
     """
-    found = teacher.loaded.queue
-    if found is None or found.shape != queue.rows.shape:
-        has = "no queue" if found is None else f"a queue of {tuple(found.shape)}"
+    if start == "random":
+        return
+    loaded = teacher.loaded
+    if loaded.queue is None and loaded.queue_lost:
         raise BadRecipe(
-            f"method.queue_init: teacher needs a queue of {tuple(queue.rows.shape)} in the teacher's file, which has "
+            f"method.queue_init: a former version installed {teacher.title} without its file's queue. "
+            f"Type: {loaded.queue_lost}, or --set method.queue_init=random"
+        )
+    if loaded.queue is None and start == "teacher_if_any":
+        say_once(f"{teacher.title} has no queue in its file: the first negatives are random, as in the authors' code")
+        return
+    if loaded.queue is None or loaded.queue.shape != queue.rows.shape:
+        has = "no queue" if loaded.queue is None else f"a queue of {tuple(loaded.queue.shape)}"
+        raise BadRecipe(
+            f"method.queue_init: {start} needs a queue of {tuple(queue.rows.shape)} in the teacher's file, which has "
             f"{has}. Type: --set method.queue_init=random"
         )
-    queue.rows.copy_(found)
+    queue.rows.copy_(loaded.queue)
+    queue.position.fill_(loaded.queue_position)

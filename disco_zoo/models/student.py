@@ -16,6 +16,7 @@ from disco_zoo.errors import BadRecipe, NotPublished, UnknownName, did_you_mean
 from disco_zoo.models.encoder import Encoder, feature_dim_of
 from disco_zoo.modules.momentum_contrast import projection_head
 from disco_zoo.networks.input_size import create_for_any_size
+from disco_zoo.networks.weight_init import WeightInit, initialize_weights
 from disco_zoo.weights.convert import read_checkpoint
 from disco_zoo.weights.resolve import local_weights, not_published
 from disco_zoo.zoo.catalog import load_catalog
@@ -33,12 +34,15 @@ class Inheritance:
     total: int
 
 
-def create_backbone(model: str, options: Mapping[str, Any] | None = None) -> nn.Module:
+def create_backbone(
+    model: str, options: Mapping[str, Any] | None = None, weight_init: WeightInit = "timm"
+) -> nn.Module:
     """A headless zoo or timm backbone with random weights, for images of any size where timm's network can do that.
 
     Args:
         model: a timm name.
         options: further arguments of `timm.create_model`, e.g. drop_path_rate.
+        weight_init: the distributions of the random weights.
 
     Raises:
         UnknownName: timm does not know the model.
@@ -47,13 +51,15 @@ def create_backbone(model: str, options: Mapping[str, Any] | None = None) -> nn.
 
     if not timm.is_model(model):
         raise UnknownName(f"student.model '{model}' is unknown to timm.{did_you_mean(model, timm.list_models())}")
-    if not options:
-        return create_for_any_size(model, num_classes=0)
     try:
-        return create_for_any_size(model, num_classes=0, **options)
+        backbone: nn.Module = create_for_any_size(model, num_classes=0, **(options or {}))
     except Exception as error:  # each model checks its arguments in its own way, if at all
+        if not options:
+            raise
         reason = " ".join(str(error).split())[:300]
         raise BadRecipe(f"student.options: {model} does not take {dict(options)} ({reason})") from error
+    initialize_weights(backbone, weight_init)
+    return backbone
 
 
 def build_student(

@@ -45,6 +45,8 @@ class LoadedTeacher:
         supervised: whether labels trained it; None where a timm model does not say.
         sha256: of the weights file, None for a random or hub-cached timm model.
         queue: rows (K, D) of an official checkpoint's queue, None elsewhere.
+        queue_position: of the row that is replaced next.
+        queue_lost: what to type, where a former version installed the teacher without the queue of its file.
         image_size, resize_size: in pixels, that a run folder's student was evaluated at; None elsewhere.
         source: what `load_teacher_source` was asked for.
     """
@@ -58,6 +60,8 @@ class LoadedTeacher:
     supervised: bool | None
     sha256: str | None = None
     queue: Tensor | None = None
+    queue_position: int = 0
+    queue_lost: str | None = None
     image_size: int | None = None
     resize_size: int | None = None
     source: str = ""
@@ -201,7 +205,9 @@ def _load_installed(name: str) -> LoadedTeacher:
             f"{name} is not installed. Type: disco-zoo download {name}, "
             f"or: disco-zoo convert FILE --as {name} --install"
         )
-    backbone, head, embed_dim = _networks(_read(found.path, network))
+    converted = _read(found.path, network)
+    backbone, head, embed_dim = _networks(converted)
+    lost = "queue_rows" not in found.facts and found.facts.get("layout") in ("moco", "disco")
     supervised = {"supervised": True, "self-supervised": False}.get(row.supervision)
     return LoadedTeacher(
         row.title,
@@ -212,6 +218,9 @@ def _load_installed(name: str) -> LoadedTeacher:
         tuple(row.input.std),
         supervised=supervised,
         sha256=found.sha256,
+        queue=converted.queue,
+        queue_position=converted.queue_position,
+        queue_lost=f"disco-zoo download {name} --force" if lost else None,
     )
 
 
@@ -233,6 +242,7 @@ def _load_file(path: Path) -> LoadedTeacher:
         supervised=None if converted.layout == "plain" else False,
         sha256=converted.sha256,
         queue=converted.queue,
+        queue_position=converted.queue_position,
     )
 
 

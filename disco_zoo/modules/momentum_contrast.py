@@ -8,11 +8,13 @@ from __future__ import annotations
 import copy
 
 import torch
+from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from disco_zoo.core.distributed import gather_rows, mean_over_processes, shuffle_rows, unshuffle_rows
 from disco_zoo.core.precision import at_least_float32
+from disco_zoo.core.ranges import EmaMomentum
 
 
 def projection_head(in_features: int, hidden_features: int | None, out_features: int) -> nn.Sequential:
@@ -84,13 +86,19 @@ class MomentumContrast(nn.Module):
     Args:
         encoder: the online encoder; its twin starts as an exact copy.
         embed_dim: D.
+        temperature: T of InfoNCE.
         queue_size: K, number of negatives.
-        momentum: m of the EMA.
-        temperature: T of the loss.
+        momentum: m of the EMA twin, constant.
     """
 
     def __init__(
-        self, encoder: nn.Module, *, embed_dim: int, queue_size: int, momentum: float, temperature: float
+        self,
+        encoder: nn.Module,
+        embed_dim: int,
+        *,
+        temperature: PositiveFloat = 0.2,
+        queue_size: PositiveInt = 65536,
+        momentum: EmaMomentum = 0.999,
     ) -> None:
         super().__init__()
         self.twin = copy.deepcopy(encoder).requires_grad_(False)

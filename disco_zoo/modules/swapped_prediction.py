@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -44,13 +45,13 @@ class SwappedPrediction(nn.Module):
 
     Args:
         embed_dim: D.
-        num_prototypes: P.
         num_assigned: views that are assigned to prototypes.
         temperature: T of the predictions.
-        epsilon, sinkhorn_iterations: of the assignments.
-        queue_size: earlier images that take part in the assignments, 0 for none. What is used of it is a multiple of
-            the joint batch: `queue_size` rounded down, as the official code does.
-        queue_start_epoch: epochs without a queue, counted from 0.
+        num_prototypes: P.
+        epsilon, sinkhorn_iterations: of the assignments; the smaller ε, the harder they are.
+        queue_size: earlier images that take part in the assignments of a small batch, 0 for none. What is used of it is
+            a multiple of the joint batch, as in the official code: `queue_size` rounded down, e.g. 3840 to 3584 at 512.
+        queue_start_epoch: the first epoch with a queue, counted from 0; it is used once it is full.
         freeze_prototypes_steps: steps of the optimiser at the start that leave the prototypes as they are.
     """
 
@@ -60,15 +61,15 @@ class SwappedPrediction(nn.Module):
     def __init__(
         self,
         embed_dim: int,
-        *,
-        num_prototypes: int,
         num_assigned: int,
-        temperature: float,
-        epsilon: float,
-        sinkhorn_iterations: int,
-        queue_size: int,
-        queue_start_epoch: int,
-        freeze_prototypes_steps: int,
+        *,
+        temperature: PositiveFloat = 0.1,
+        num_prototypes: PositiveInt = 3000,
+        epsilon: PositiveFloat = 0.05,
+        sinkhorn_iterations: PositiveInt = 3,
+        queue_size: NonNegativeInt = 0,
+        queue_start_epoch: NonNegativeInt = 15,
+        freeze_prototypes_steps: NonNegativeInt = 313,
     ) -> None:
         super().__init__()
         self.prototypes = nn.Linear(embed_dim, num_prototypes, bias=False)

@@ -1,6 +1,6 @@
 """The networks that the authors' weights need and timm does not have, registered in timm under names of ours.
 
-A checkpoint of SEED's EfficientNet-B1 or MobileNetV3 loads strictly into timm's network of the same keys and
+A checkpoint of SEED's EfficientNets or MobileNetV3 loads strictly into timm's network of the same keys and
 computes something else (spec 7). Each such network is therefore a name of its own, so that weights and
 network cannot be mixed. The wide ResNets are SwAV's teachers. (As in `disco_students.py`, timm takes the file
 name for the name of a model family.)
@@ -9,11 +9,13 @@ name for the name of a model family.)
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import timm
 import torch
+from timm.layers import Conv2dSame
 from timm.models import (
     PretrainedCfg,
     generate_default_cfgs,
@@ -24,16 +26,20 @@ from timm.models import (
 )
 from timm.models.resnet import Bottleneck, ResNet
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from disco_zoo.errors import WrongNetwork, shown
 
 __all__: list[str] = []  # timm appends the names; it must be a list
 
-B1_PAD2 = "disco_effb1_pad2"
+B0_PAD224, B1_PAD2 = "disco_effb0_pad224", "disco_effb1_pad2"
 MOBV3_SE_FIRST = "disco_mobv3_se_first"
 WIDE_RESNETS = {"disco_r50w2": 2, "disco_r50w4": 4, "disco_r50w5": 5}
-_NATIVE = {B1_PAD2: "tf_efficientnet_b1", MOBV3_SE_FIRST: "mobilenetv3_large_100"}
+# What conversions of before the variant existed name: the same tensors, with padding that follows each image.
+FORMER_NETWORKS = {B0_PAD224: "tf_efficientnet_b0"}
+_NATIVE = {B0_PAD224: "tf_efficientnet_b0", B1_PAD2: "tf_efficientnet_b1", MOBV3_SE_FIRST: "mobilenetv3_large_100"}
 _WHY = {
+    B0_PAD224: "EfficientNet-B0 of efficientnet_pytorch: TF padding, frozen for an input of 224 pixels",
     B1_PAD2: "EfficientNet-B1 of efficientnet_pytorch: TF padding, frozen for an input of 240 pixels",
     MOBV3_SE_FIRST: "MobileNetV3-Large with squeeze-and-excitation before the depthwise activation (SEED, ssl-small)",
 }
@@ -53,23 +59,47 @@ class GateThenActivate(nn.Module):
         return self.activation(x * self.gate(self.conv_expand(self.act1(self.conv_reduce(pooled)))))
 
 
-def _pad2(model: nn.Module) -> None:
-    """Stage 5's stride-2 5×5 depthwise convolution saw 15 pixels at build time: SAME is then 2 on each side."""
-    block = _blocks(model)[5][0]
-    same = block.conv_dw
-    (dilation, _) = same.dilation  # more than 1 with output_stride
-    fixed = nn.Conv2d(
-        same.in_channels,
-        same.out_channels,
-        same.kernel_size,
-        same.stride,
-        padding=2 * dilation,
-        dilation=dilation,
-        groups=same.groups,
-        bias=False,
-    ).to(same.weight.device, same.weight.dtype)
-    fixed.weight = same.weight
-    block.conv_dw = fixed
+class FrozenSameConv(nn.Conv2d):
+    """A convolution with the padding that SAME needs at one input size, whatever it gets; it takes over the weights.
+
+    Args:
+        same: timm's convolution, which pads by the image.
+        side: of the input that the padding is for, in pixels.
+    """
+
+    def __init__(self, same: nn.Conv2d, side: int) -> None:
+        (kernel, _), (stride, _), (dilation, _) = same.kernel_size, same.stride, same.dilation
+        total = max((math.ceil(side / stride) - 1) * stride + (kernel - 1) * dilation + 1 - side, 0)
+        super().__init__(
+            same.in_channels,
+            same.out_channels,
+            kernel,
+            stride,
+            padding=total // 2,
+            dilation=dilation,
+            groups=same.groups,
+            bias=False,
+            device="meta",
+        )
+        self.weight = same.weight
+        self.after = total % 2  # right and below
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(F.pad(input, (0, self.after, 0, self.after)) if self.after else input)
+
+
+def _freeze_padding(side: int) -> Callable[[nn.Module], None]:
+    """Freeze the padding of each convolution that steps as it is for images of `side` pixels; others need the same."""
+
+    def patch(model: nn.Module) -> None:
+        _blocks(model)
+        seen = side
+        for name, module in list(model.named_modules()):  # in the order of the forward pass
+            if isinstance(module, Conv2dSame):
+                model.set_submodule(name, FrozenSameConv(module, seen))
+                seen = math.ceil(seen / module.stride[0])
+
+    return patch
 
 
 def _gate_first(model: nn.Module) -> None:
@@ -198,7 +228,8 @@ def _cfg(native: str, description: str) -> PretrainedCfg:
 _cfgs = {name: _cfg(native, _WHY[name]) for name, native in _NATIVE.items()}
 _cfgs |= {name: _cfg("resnet50", f"ResNet-50, {width} times as wide (SwAV)") for name, width in WIDE_RESNETS.items()}
 default_cfgs = generate_default_cfgs(_cfgs)
-_register_variant(B1_PAD2, _pad2)
+_register_variant(B0_PAD224, _freeze_padding(224))
+_register_variant(B1_PAD2, _freeze_padding(240))
 _register_variant(MOBV3_SE_FIRST, _gate_first)
 for _name, _width in WIDE_RESNETS.items():
     _register_wide_resnet(_name, _width)

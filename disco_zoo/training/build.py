@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from PIL import Image
@@ -128,8 +128,9 @@ def seeded_teacher(recipe: Recipe, device: torch.device | str, loaded: LoadedTea
 def build_teacher(
     student_size: int, section: TeacherSection, device: torch.device | str, loaded: LoadedTeacher | None = None
 ) -> Teacher:
+    loaded = loaded or load_teacher_source(section.source, pretrained=section.pretrained)
     return Teacher(
-        loaded or load_teacher_source(section.source, pretrained=section.pretrained),
+        loaded if section.std is None else replace(loaded, std=section.std),
         image_size=section.image_size or student_size,
         features=section.features,
         bn_mode=section.bn_mode,
@@ -146,7 +147,7 @@ def _build_student(
 ) -> tuple[Encoder, Inheritance | None]:
     wanted = recipe.student
     _seed("backbone", recipe.seed)
-    backbone = create_backbone(wanted.model, wanted.options)
+    backbone = create_backbone(wanted.model, wanted.options, wanted.weight_init)
     for size in {wanted.image_size, *itertools.chain(*wanted.image_sizes.values())}:
         require_input_size(backbone, size, wanted.model)
     inheritance = None

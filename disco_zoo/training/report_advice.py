@@ -27,7 +27,7 @@ def enough_line(images: int, batch_size: int, total_steps: int, epochs: int) -> 
 
 
 def load_lines(student: dict[str, Any]) -> list[str]:
-    """How to load an exported student in timm alone, with its own input size, mean and std.
+    """How to load an exported student in timm, alone where the network is its own, with its input size, mean and std.
 
     Args:
         student: of run.json.
@@ -36,6 +36,7 @@ def load_lines(student: dict[str, Any]) -> list[str]:
     resize = student["resize_size"] or round(size * 256 / 224)
     return [
         "```python",
+        *(["import disco_zoo  # registers the network"] if student["architecture"].startswith("disco_") else []),
         "import timm",
         "from safetensors.torch import load_file",
         "from timm.data import create_transform",

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
@@ -112,9 +113,14 @@ def download_weights(name: str, *, folder: Path | str | None = None, force: bool
 
 
 def tensors_of(entry: Checkpoint | Teacher, converted: Converted) -> dict[str, Tensor]:
-    """What the safetensors file holds: the backbone, for a teacher also its head under `HEAD_PREFIX`."""
-    head = converted.head if isinstance(entry, Teacher) else {}
-    return {**converted.backbone, **{f"{HEAD_PREFIX}{key}": tensor for key, tensor in head.items()}}
+    """What the safetensors file holds: the backbone, for a teacher also its head under `HEAD_PREFIX`, and its queue."""
+    if not isinstance(entry, Teacher):
+        return converted.backbone
+    head = {f"{HEAD_PREFIX}{key}": tensor for key, tensor in converted.head.items()}
+    if converted.queue is None:
+        return {**converted.backbone, **head}
+    queue, position = converted.queue.T.contiguous(), torch.tensor([converted.queue_position])
+    return {**converted.backbone, **head, "queue": queue, "queue_ptr": position}
 
 
 def load_network(network: str, backbone: dict[str, Tensor]) -> nn.Module:
@@ -223,6 +229,7 @@ def _facts(converted: Converted, entry: Checkpoint | Teacher | None = None) -> d
         "source_sha256": converted.sha256,
         "source_url": entry.weights.url if entry else None,
         "date": datetime.date.today().isoformat(),
+        "queue_rows": 0 if converted.queue is None else len(converted.queue),
     }
 
 

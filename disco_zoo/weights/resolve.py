@@ -15,15 +15,16 @@ from timm.models import PretrainedCfg, get_arch_pretrained_cfgs
 
 from disco_zoo.core.files import PACKAGE_DIR, sha256_of
 from disco_zoo.errors import BadCheckpoint, Damaged, NotPublished, WeightsError
-from disco_zoo.networks.variants import check_backbone
+from disco_zoo.networks.variants import FORMER_NETWORKS, check_backbone
 from disco_zoo.weights import store
 from disco_zoo.zoo.catalog import Catalog, Checkpoint, Teacher, load_catalog
 from disco_zoo.zoo.lite_wheels import LITES
 
 BUNDLED_FOLDER = PACKAGE_DIR / "assets" / "weights"
 SOURCE_FIELDS = ("state_dict", "file", "url", "hf_hub_id", "hf_hub_filename", "source")
-# A teacher's file also holds its self-supervised head, under this prefix.
+# A teacher's file also holds its self-supervised head, under this prefix, and the queue of MoCo and DisCo.
 HEAD_PREFIX = "projection_head."
+NO_BACKBONE = (HEAD_PREFIX, "queue")
 HUB_GOLDEN = "golden.safetensors"
 REINSTALL = "Type: pip install --force-reinstall --no-deps disco-zoo"
 
@@ -120,9 +121,9 @@ def _installed(entry: Checkpoint | Teacher, catalog: Catalog) -> LocalWeights | 
     if sha256_of(found.path) != found.sha256:
         raise Damaged(f"The installed weights of {entry.name} are damaged: {found.path} has another sha256. {again}")
     network = catalog.network_of(entry)
-    if found.network != network:  # a package that has learnt better since
+    if found.network not in (network, FORMER_NETWORKS.get(network)):  # a package that has learnt better since
         raise Damaged(f"The installed weights of {entry.name} are for {found.network}, not {network}. {again}")
-    return LocalWeights(entry.name, found.path, "installed", found.sha256, found.network, found.facts)
+    return LocalWeights(entry.name, found.path, "installed", found.sha256, network, found.facts)
 
 
 def _bundled(entry: Checkpoint | Teacher, catalog: Catalog) -> LocalWeights | None:
@@ -171,7 +172,7 @@ def _backbone_shapes(path: Path) -> dict[str, tuple[int, ...]]:
             return {
                 key: tuple(file.get_slice(key).get_shape())
                 for key in file.keys()  # noqa: SIM118  not a dict
-                if not key.startswith(HEAD_PREFIX)
+                if not key.startswith(NO_BACKBONE)
             }
     except (OSError, SafetensorError) as error:
         raise BadCheckpoint(f"{path} is no safetensors file: {' '.join(str(error).split())}") from error

@@ -15,7 +15,7 @@ from disco_zoo.networks.variants import backbone_shapes, check_backbone
 from disco_zoo.weights.convert import read_checkpoint
 from disco_zoo.weights.golden import TOLERANCE, compare_with_golden
 from disco_zoo.weights.official import load_network
-from disco_zoo.weights.resolve import HEAD_PREFIX, LocalWeights, local_weights
+from disco_zoo.weights.resolve import NO_BACKBONE, LocalWeights, local_weights
 from disco_zoo.zoo.catalog import Catalog, Checkpoint, Teacher, load_catalog
 
 
@@ -98,7 +98,7 @@ def _golden_file_fault(found: LocalWeights, entry: Checkpoint | Teacher) -> Chec
 
 
 def _with_tensor_checks(found: LocalWeights, checks: list[Check], golden: Check | None) -> Verification:
-    tensors = {key: value for key, value in load_file(found.path).items() if not key.startswith(HEAD_PREFIX)}
+    tensors = {key: value for key, value in load_file(found.path).items() if not key.startswith(NO_BACKBONE)}
     checks.append(Check("names and shapes", True, f"{len(tensors)} tensors, {found.network}"))
     checks.append(_finite(tensors))
     checks.append(golden or _golden(found, tensors))

@@ -215,7 +215,7 @@ def test_weights_of_a_run(here: Path, hub: TestHub, capsys: pytest.CaptureFixtur
 def test_converted_weights_keep_their_provenance(
     here: Path, hub: TestHub, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    name, network = "disco_effb0.seed_swav_r50w2_in1k", "tf_efficientnet_b0"
+    name, network = "disco_effb0.seed_swav_r50w2_in1k", "disco_effb0_pad224"
     monkeypatch.setenv("DISCO_ZOO_HOME", str(here / "home"))
     facts = {"layout": "seed", "source_file": "b0.pth.tar", "source_sha256": "a" * 64, "date": "2026-01-02"}
     found = store.install(name, network, lambda path: random_weights(path, network) and None, facts, Path.touch)

@@ -109,7 +109,7 @@ def test_two_methods_end_to_end(
         assert row["speed"]["images_per_s"] > 0
     assert found["rows"][0]["speed"]["ratio"] == 1.0
     page = (out / "comparison.md").read_text()
-    assert "| disco | yes | 2 |" in page
+    assert "| disco | yes | 2 | 32 |" in page
     assert "*untrained start*" in page
     assert (out / "comparison.png").stat().st_size > 10_000
 

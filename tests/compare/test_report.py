@@ -19,7 +19,7 @@ from disco_zoo.data.open_source import open_source
 def row(label: str, knn: list[float], base: list[float], *, speed: Speed | None, teacher: str | None = None) -> Row:
     figures = [{KNN: value, LINEAR: value + 5.0} for value in knn]
     differences = {metric: [a - b for a, b in zip(knn, base, strict=True)] for metric in (KNN, LINEAR)}
-    return Row(label, f"x.{label}", label, teacher, "2", figures, differences, 1000.0, speed)
+    return Row(label, f"x.{label}", label, teacher, "2", figures, differences, 1000.0, speed, 2048 if teacher else None)
 
 
 def comparison(*, timed: bool = True) -> Comparison:
@@ -60,9 +60,9 @@ def comparison(*, timed: bool = True) -> Comparison:
 def test_rows_by_knn_with_mean_deviation_and_paired_differences() -> None:
     table = comparison_table(comparison())
     assert [found.label for found in comparison().ranked()] == ["disco", "mocov2"]
-    assert table[2] == "| disco | yes | 2 | 66.0 ± 3.0 | 71.0 ± 3.0 | +4.0 (+3.0 to +5.0) | 100 | 0.50 | 1000 |"
-    assert table[3] == "| mocov2 | no | 2 | 62.0 ± 2.0 | 67.0 ± 2.0 |  | 200 | 1.00 | 1000 |"
-    assert table[4].startswith("| *untrained start* |  |  | 25.0 | 30.0 |")
+    assert table[2] == "| disco | yes | 2 | 2048 | 66.0 ± 3.0 | 71.0 ± 3.0 | +4.0 (+3.0 to +5.0) | 100 | 0.50 | 1000 |"
+    assert table[3] == "| mocov2 | no | 2 | none | 62.0 ± 2.0 | 67.0 ± 2.0 |  | 200 | 1.00 | 1000 |"
+    assert table[4].startswith("| *untrained start* |  |  |  | 25.0 | 30.0 |")
     assert len({line.count("|") for line in table}) == 1
 
 

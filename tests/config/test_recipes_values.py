@@ -57,7 +57,7 @@ def test_official_preset_of_the_paper_has_the_quirks_of_its_code() -> None:
     assert recipe.teacher is not None
     assert recipe.teacher.bn_mode == "train"  # Q1
     assert (recipe.method["distill_reduction"], recipe.method["distill_weight"]) == ("sum", 1.0)  # Q2
-    assert recipe.method["queue_init"] == "teacher"  # Q3
+    assert recipe.method["queue_init"] == "teacher_if_any"  # Q3
     assert recipe.optim == load_recipe(PAPER).optim
 
 
@@ -78,6 +78,8 @@ def test_all_cells_of_the_tables_are_there() -> None:
 def test_cells_of_disco_differ_from_the_paper_in_student_and_teacher_only(student: str, teacher: str) -> None:
     recipe, paper = family(f"disco_{student}.disco_{teacher}")[0].as_dict(), load_recipe(PAPER).as_dict()
     assert recipe["student"].pop("model") == f"disco_{student}"
+    assert recipe["student"].pop("weight_init") == ("torchvision" if student in ("r18", "r34") else "timm")
+    paper["student"].pop("weight_init")
     assert recipe["teacher"].pop("source") == {"mocov2_r50": "mocov2_r50_disco"}.get(teacher, teacher)
     paper["student"].pop("model"), paper["teacher"].pop("source")
     for section in ("student", "teacher", "data", "views", "method", "optim", "eval", "seed", "preset"):
@@ -91,7 +93,8 @@ def test_seed_has_the_values_of_its_paper(student: str, teacher: str) -> None:
     (recipe,), small = family(f"disco_{student}.seed_{teacher}"), teacher.startswith("swav")
     optim, method, views = recipe.optim, recipe.method, recipe.views
     assert recipe.teacher is not None
-    assert (recipe.student.model, recipe.teacher.source) == (f"disco_{student}", teacher)
+    network = {"effb0": "disco_effb0_pad224", "effb1": "disco_effb1_pad2", "mobv3": "disco_mobv3_se_first"}
+    assert (recipe.student.model, recipe.teacher.source) == (network.get(student, f"disco_{student}"), teacher)
     assert (optim.optimizer, optim.momentum, optim.weight_decay, recipe.lr) == ("sgd", 0.9, 1e-4, 0.03)
     assert (optim.batch_size, optim.epochs, optim.schedule) == (256, 800 if small else 200, "seed_official")
     assert (method["student_temperature"], method["teacher_temperature"], method["queue_size"]) == (0.2, 0.01, 65536)
@@ -130,7 +133,7 @@ def test_bingo_has_the_values_of_its_paper() -> None:
         assert (recipe.lr, recipe.optim.batch_size, recipe.optim.epochs) == (0.03, 256, 200)
         assert (recipe.student.head, recipe.student.head_hidden_dim) == ("mlp", 2048)
         assert (method["temperature"], recipe.optim.weight_decay) == ((0.12, 4e-5) if recipe in own else (0.2, 1e-4))
-    assert own[0].student.options == SEED_EFF
+    assert (own[0].student.model, own[0].student.options) == ("disco_effb0_pad224", SEED_EFF)
 
 
 def test_compress_has_the_values_of_its_paper() -> None:

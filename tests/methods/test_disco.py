@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from disco_zoo.config.recipe import load_recipe
+from disco_zoo.core.console import say_once
 from disco_zoo.errors import BadRecipe
 from disco_zoo.methods.batch import Batch
 from disco_zoo.methods.disco import DisCo, consistency_loss
@@ -138,6 +140,40 @@ def test_queue_may_start_with_the_teachers_queue() -> None:
     assert not torch.equal(make_method(tiny_teacher(queue=rows)).contrast.queue.rows, rows)
 
 
+def test_the_first_keys_replace_the_rows_at_the_files_pointer() -> None:
+    """The official loader takes `queue_ptr` along with `queue`; new keys go there, the others stay."""
+    rows = F.normalize(torch.randn(QUEUE_SIZE, EMBED_DIM), dim=1)
+    teacher = tiny_teacher(queue=rows)
+    teacher.loaded = replace(teacher.loaded, queue_position=QUEUE_SIZE - 1)
+    method = make_method(teacher, queue_init="teacher")
+    train(method, view_batches(1))  # 4 images: the last row and the first three
+    kept = torch.isclose(method.contrast.queue.rows, rows).all(dim=1).tolist()
+    assert kept == [False] * 3 + [True] * (QUEUE_SIZE - 4) + [False]
+
+
+def test_official_goes_on_without_a_queue_and_says_so(capsys: pytest.CaptureFixture[str]) -> None:
+    say_once.cache_clear()
+    random = make_method(queue_init="random").contrast.queue
+    official = make_method(queue_init="teacher_if_any").contrast.queue
+    assert (official.rows.shape, official.position.item()) == (random.rows.shape, 0)
+    assert torch.allclose(official.rows.norm(dim=1), torch.ones(QUEUE_SIZE))
+    assert capsys.readouterr().err == (
+        "tiny has no queue in its file: the first negatives are random, as in the authors' code\n"
+    )
+    rows = F.normalize(torch.randn(QUEUE_SIZE, EMBED_DIM), dim=1)
+    assert torch.equal(make_method(tiny_teacher(queue=rows), queue_init="teacher_if_any").contrast.queue.rows, rows)
+
+
+def test_a_queue_that_a_former_version_dropped_is_asked_for() -> None:
+    teacher = tiny_teacher()
+    teacher.loaded = replace(teacher.loaded, queue_lost="disco-zoo download tiny --force")
+    for start in ("teacher", "teacher_if_any"):
+        with pytest.raises(
+            BadRecipe, match=r"tiny without its file's queue\. Type: disco-zoo download tiny --force, or"
+        ):
+            make_method(teacher, queue_init=start)
+
+
 @pytest.mark.parametrize(("queue", "found"), [(None, "no queue"), (torch.zeros(3, 2), "a queue of (3, 2)")])
 def test_a_teacher_without_a_fitting_queue_is_refused(queue: Tensor | None, found: str) -> None:
     with pytest.raises(BadRecipe, match="random") as error:
@@ -154,7 +190,7 @@ def test_preset_official_sets_the_three_quirks() -> None:
     for key, ours, theirs in (
         ("distill_reduction", "mean", "sum"),
         ("distill_weight", 32.0, 1.0),
-        ("queue_init", "random", "teacher"),
+        ("queue_init", "random", "teacher_if_any"),
     ):
         assert (fixed.method[key], official.method[key]) == (ours, theirs)
 

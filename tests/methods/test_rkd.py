@@ -237,7 +237,8 @@ def test_official_preset() -> None:
         "teacher.bn_mode": "train",
         "method.relations": "local",
         "method.distill_reduction": "sum",
-        "method.queue_init": "teacher",
+        "method.both_views": True,
+        "method.queue_init": "teacher_if_any",
     }
     options = schema_of(RKD).model_validate({k.split(".")[1]: v for k, v in RKD.OFFICIAL.items() if "method" in k})
     assert options.model_dump()["relations"] == "local"

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
-
 import pytest
 import torch
 from method_training import train
@@ -11,7 +9,8 @@ from plain_loop import in_float64
 from reference_loop import EMA, QUEUE_SIZE, TEMPERATURE, reference_loop
 from tiny import EMBED_DIM, tiny_encoder, tiny_teacher, view_batches
 
-from disco_zoo.methods.ssl_small import SslSmall
+from disco_zoo.config.validation import schema_of
+from disco_zoo.methods.moco_v2 import SslSmall
 
 
 def test_five_training_steps_equal_an_independent_moco_loop() -> None:
@@ -28,12 +27,8 @@ def test_five_training_steps_equal_an_independent_moco_loop() -> None:
 
 
 def test_defaults_are_the_papers() -> None:
-    parameters = inspect.signature(SslSmall).parameters
-    assert {key: parameters[key].default for key in ("temperature", "queue_size", "momentum")} == {
-        "temperature": 0.1,
-        "queue_size": 65536,
-        "momentum": 0.999,
-    }
+    assert schema_of(SslSmall)().model_dump() == {"temperature": 0.1, "queue_size": 65536, "momentum": 0.999}
+    assert SslSmall(tiny_encoder(), None, EMBED_DIM, queue_size=4).contrast.temperature == 0.1
 
 
 def test_no_teacher_takes_part() -> None:

@@ -30,7 +30,14 @@ STUDENTS = {
     "disco_xcit_tiny": ("xcit_tiny_12_p16_224", 192),
 }
 # Networks that weights of the authors need and timm lacks; no weights of their own.
-NETWORKS = ["disco_effb1_pad2", "disco_mobv3_se_first", "disco_r50w2", "disco_r50w4", "disco_r50w5"]
+NETWORKS = [
+    "disco_effb0_pad224",
+    "disco_effb1_pad2",
+    "disco_mobv3_se_first",
+    "disco_r50w2",
+    "disco_r50w4",
+    "disco_r50w5",
+]
 each_student = pytest.mark.parametrize("arch", STUDENTS)
 
 

@@ -213,7 +213,7 @@ def test_a_plain_file_teaches_by_its_features_and_may_be_supervised(tmp_path: Pa
 
 def test_a_file_that_two_networks_take_is_no_teacher(tmp_path: Path) -> None:
     path = containers.write(tmp_path / "plain.pth", timm.create_model("efficientnet_b0").state_dict())
-    with pytest.raises(BadTeacher, match=r"this cannot teach: plain.pth fits efficientnet_b0 and tf_efficientnet_b0"):
+    with pytest.raises(BadTeacher, match=r"this cannot teach: plain.pth fits efficientnet_b0 and disco_effb0_pad224"):
         load_teacher_source(str(path))
 
 

@@ -16,7 +16,7 @@ import torch
 from method_runs import method_values
 from tiny import write_moco_checkpoint
 from tiny_runs import BATCH_SIZE, differences, toy_parquet, train
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from disco_zoo.config.recipe import Recipe, load_recipe
@@ -184,6 +184,33 @@ def check_red_deviation(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
         assert torch.allclose(found, torch.tensor([red, 0.224, 0.225], dtype=torch.float64), atol=1e-5)
 
 
+def check_teachers_red_deviation(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Q24: the teacher sees the student's pixels; by default those that its own file is fed with."""
+    for preset, red in (("official", 0.228), ("fixed", 0.229)):
+        teacher, seen = case.parts(preset).teacher, []
+        hook = teacher.backbone.register_forward_pre_hook(lambda _, given, seen=seen: seen.append(given[0].double()))
+        teacher.encoder.features(case.views[0])
+        hook.remove()
+        shifted = case.views[0].double() / 255 - torch.tensor([0.485, 0.456, 0.406]).view(1, 3, 1, 1)
+        assert torch.allclose(shifted[:, 0], seen[0][:, 0] * red, atol=1e-5)
+
+
+def check_second_forward(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The running mean of the first BatchNorm after one step: moved once by each view that the student has seen."""
+    for preset, views in (("official", 2), ("fixed", 1)):
+        parts = case.parts(preset, "method.distill_weight=0")
+        method = parts.method
+        norm, means = next(m for m in method.student.modules() if isinstance(m, nn.BatchNorm2d)), []
+        hook = norm.register_forward_pre_hook(lambda _, given, means=means: means.append(given[0].mean((0, 2, 3))))
+        expected = norm.running_mean.clone()
+        assert set(case.losses(parts)) == {"loss", "contrast", "distance", "angle"}
+        hook.remove()
+        assert len(means) == views
+        for mean in means:
+            expected = 0.9 * expected + 0.1 * mean
+        assert torch.allclose(norm.running_mean, expected, atol=1e-6)
+
+
 def swav_targets(case: Case, preset: str) -> tuple[dict[str, float], Tensor, Tensor]:
     """Losses, and the student's and the teacher's rows of all views under BatchNorm in eval."""
     parts = case.parts(preset)
@@ -220,6 +247,8 @@ CHECKS: dict[tuple[str, str], Callable[[Case, pytest.MonkeyPatch], None]] = {
     ("disco_swav", "method.distill_weight"): check_swav_distillation,
     ("disco_swav", "method.normalise_teacher"): check_swav_distillation,
     ("disco_swav", "student.std"): check_red_deviation,
+    ("disco_swav", "teacher.std"): check_teachers_red_deviation,
+    ("rkd", "method.both_views"): check_second_forward,
     ("rkd", "method.distill_reduction"): check_sum,
     ("rkd", "method.queue_init"): check_teachers_queue,
     ("rkd", "method.relations"): check_local_relations,

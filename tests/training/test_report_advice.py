@@ -13,7 +13,7 @@ from tiny_runs import toy_images, toy_parquet, toy_recipe
 
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.training.report import finish_training
-from disco_zoo.training.report_advice import enough_line
+from disco_zoo.training.report_advice import enough_line, load_lines
 from disco_zoo.training.run import Run, RunOptions, open_data
 from disco_zoo.transforms.eval import eval_transform
 
@@ -89,3 +89,10 @@ def test_unlabelled_photos_get_a_report_too(tmp_path: Path) -> None:
     report, _ = report_of(tmp_path / "run", folder)
     assert f"9 images of {folder}" in report
     assert "create_transform(" in report
+
+
+@pytest.mark.parametrize(("network", "alone"), [("efficientnet_b0", True), ("disco_effb0_pad224", False)])
+def test_a_network_of_ours_is_registered_before_timm_makes_it(network: str, alone: bool) -> None:
+    student = {"architecture": network, "file": "student.safetensors", "image_size": 224, "resize_size": 256}
+    lines = load_lines({**student, "mean": [0.5] * 3, "std": [0.5] * 3})
+    assert any(line.startswith("import disco_zoo") for line in lines) is not alone

@@ -120,6 +120,24 @@ def test_another_name_is_refused_and_nothing_is_written(
     assert sorted(tmp_path.iterdir()) == before
 
 
+def test_an_installed_teacher_keeps_its_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`preset: official` starts with it; what a former version installed without it says so."""
+    name, state = "mocov2_r50_disco", moco_state()
+    change_entry(monkeypatch, name, network="resnet18")
+    state["module.queue_ptr"] = torch.tensor([3])
+    file = write_moco_checkpoint(tmp_path / "moco.pth.tar", state)
+    convert_checkpoint(file, name, install=True)
+    loaded = load_teacher_source(name)
+    assert loaded.queue is not None
+    assert torch.equal(loaded.queue, state["module.queue"].T)
+    assert (loaded.queue_position, loaded.queue_lost) == (3, None)
+    assert verify_weights(name).ok
+    tensors = {k: v for k, v in load_file(store.installed(name).path).items() if "queue" not in k}  # type: ignore[union-attr]
+    store.install(name, "resnet18", lambda path: save_file(tensors, path), {"layout": "moco"}, Path.touch)
+    loaded = load_teacher_source(name)
+    assert (loaded.queue, loaded.queue_lost) == (None, f"disco-zoo download {name} --force")
+
+
 def test_a_teacher_keeps_its_head_and_teaches_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     state = moco_state()  # a ResNet-18: let the catalog's teacher be one
     change_entry(monkeypatch, "mocov2_r50", network="resnet18")
@@ -351,11 +369,11 @@ def test_a_converted_file_remembers_its_network(tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "plain.safetensors")
     seed = "disco_effb0.seed_swav_r50w2_in1k"
     path = convert_checkpoint(tmp_path / "plain.safetensors", seed, out=tmp_path / "seed.safetensors").path
-    with pytest.raises(WrongNetwork, match="holds weights of tf_efficientnet_b0, not of efficientnet_b0"):
+    with pytest.raises(WrongNetwork, match="holds weights of disco_effb0_pad224, not of efficientnet_b0"):
         convert_checkpoint(path, "disco_effb0.disco_mocov2_r50_in1k", install=True)
     found = verify_weights(path)
     assert found.ok
-    assert "tf_efficientnet_b0" in found.checks[2].detail
+    assert "disco_effb0_pad224" in found.checks[2].detail
     again = convert_checkpoint(path, seed, install=True)
     assert again.sha256 == weights.sha256_of(path)
 

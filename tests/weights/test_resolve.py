@@ -195,11 +195,12 @@ def test_installed_weights_win_over_bundled_ones(bundled: Any, installed: Callab
 def test_an_official_checkpoint_loads_once_installed(installed: Callable[..., Any]) -> None:
     name = "disco_effb0.seed_swav_r50w2_in1k"
     assert local_weights(name) is None
-    own = installed(name, "tf_efficientnet_b0")
-    model = timm.create_model(name, pretrained=True)
-    assert same_tensors(model, own)
-    assert model.pretrained_cfg["architecture"] == "tf_efficientnet_b0"
-    assert type(model.conv_stem).__name__ == "Conv2dSame"
+    for network in ("tf_efficientnet_b0", "disco_effb0_pad224"):  # the first: by a version that did not freeze padding
+        own = installed(name, network)
+        model = timm.create_model(name, pretrained=True)
+        assert same_tensors(model, own)
+        assert model.pretrained_cfg["architecture"] == "disco_effb0_pad224"
+        assert type(model.conv_stem).__name__ == "FrozenSameConv"
 
 
 def test_damaged_installed_weights_are_reported_not_skipped(bundled: Any, installed: Callable[..., Any]) -> None:
@@ -212,7 +213,7 @@ def test_damaged_installed_weights_are_reported_not_skipped(bundled: Any, instal
 
 def test_weights_installed_for_another_network_are_refused(installed: Callable[..., Any]) -> None:
     installed("disco_effb0.seed_swav_r50w2_in1k", "efficientnet_b0")
-    with pytest.raises(Damaged, match="are for efficientnet_b0, not tf_efficientnet_b0"):
+    with pytest.raises(Damaged, match="are for efficientnet_b0, not disco_effb0_pad224"):
         timm.create_model("disco_effb0.seed_swav_r50w2_in1k", pretrained=True)
 
 
@@ -279,4 +280,4 @@ def test_hub_weights_of_a_variant_build_the_variant(
     published(name, source="hub", repo="org/b0-tf", revision=commit, file="model.safetensors", sha256=sha256)
     model = timm.create_model(name, pretrained=True)
     assert same_tensors(model, tensors)
-    assert type(model.conv_stem).__name__ == "Conv2dSame"
+    assert type(model.conv_stem).__name__ == "FrozenSameConv"

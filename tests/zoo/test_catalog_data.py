@@ -134,7 +134,7 @@ def test_figures_of_teachers_are_those_of_the_spec() -> None:
 
 def test_seed_efficientnets_and_mobilenets_name_their_variant() -> None:
     """Spec, section 7: in the network of the same keys these weights compute something else."""
-    variants = {"disco_effb0": "tf_efficientnet_b0", "disco_effb1": "disco_effb1_pad2"}
+    variants = {"disco_effb0": "disco_effb0_pad224", "disco_effb1": "disco_effb1_pad2"}
     variants["disco_mobv3"] = "disco_mobv3_se_first"
     catalog = load_catalog()
     seed = [row for row in catalog.checkpoints.values() if row.method == "seed"]

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Trainings at a time.")
 @click.option("--timing-rounds", type=click.IntRange(min=0), default=3, show_default=True, help="0: no timing.")
 @click.option("--steps", type=click.IntRange(min=1), help="Stop each run after this many steps, for a look.")
+@click.option("--same-head", is_flag=True, help="Give every head with a hidden layer the width of the widest.")
 @click.option("--resume", is_flag=True, help="Go on with the runs in --out; what is finished is kept.")
 @click.option(
     "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key of each recipe. Repeatable."
@@ -43,6 +44,7 @@ def command(
     jobs: int,
     timing_rounds: int,
     steps: int | None,
+    same_head: bool,
     resume: bool,
     overrides: tuple[str, ...],
     device: str,
@@ -52,7 +54,8 @@ def command(
     """Train RECIPES from one start on one budget, and lay kNN, linear, images/s and memory side by side.
 
     RECIPES are names or paths of recipes, or a scale, which stands for all its recipes of one student. What must be
-    equal for a fair comparison is checked first: data, student, start, optimiser, steps, teacher.
+    equal for a fair comparison is checked first: data, student, start, optimiser, steps, teacher. Heads are the
+    methods' own, their widths are printed.
 
     \b
     Examples:
@@ -76,6 +79,7 @@ def command(
         jobs=jobs,
         timing_rounds=timing_rounds,
         max_steps=steps,
+        same_head=same_head,
         resume=resume,
         command=command_line(),
     )
@@ -111,20 +115,20 @@ def _print(found: Comparison, folder: Path) -> None:
     from rich.table import Table
 
     from disco_zoo.compare.comparison import KNN, LINEAR
-    from disco_zoo.compare.table import with_spread
+    from disco_zoo.compare.table import head_of, with_spread
 
     table = Table(title=f"{found.title}, {found.budget['steps']} steps, top-1 in percent", title_justify="left")
     timed = found.timed
     table.add_column("method")
-    for head in ["kNN", "linear", *(["images/s"] if timed else []), "peak MiB"]:
+    for head in ["head", "kNN", "linear", *(["images/s"] if timed else []), "peak MiB"]:
         table.add_column(head, justify="right")
     for row in found.ranked():
         speed = [f"{row.speed.images_per_s:.0f}"] if timed and row.speed else []
         memory = "" if row.peak_memory_mib is None else f"{row.peak_memory_mib:.0f}"
-        table.add_row(row.label, with_spread(row, KNN), with_spread(row, LINEAR), *speed, memory)
+        table.add_row(row.label, head_of(row), with_spread(row, KNN), with_spread(row, LINEAR), *speed, memory)
     table.add_section()
     for title, figures in found.beside.items():
-        table.add_row(title, f"{figures[KNN]:.1f}", f"{figures[LINEAR]:.1f}")
+        table.add_row(title, "", f"{figures[KNN]:.1f}", f"{figures[LINEAR]:.1f}")
     console = Console(highlight=False)
     console.print(table)
     console.print(f"Table and picture: {folder / 'comparison.md'}, {folder / 'comparison.png'}", soft_wrap=True)

@@ -39,6 +39,7 @@ class Converted:
         backbone: exactly the tensors of the headless network, under timm's names and in the file's precision.
         head: the self-supervised head in its own names, e.g. "0.weight", for `head_module`; empty if there is none.
         queue: rows (K, D), embeddings of the encoder's own moving average; None where the file has none.
+        queue_position: of the row that is replaced next.
         dropped: what was left out, for people, e.g. "module.encoder_k. (122 tensors)".
         sha256: of the file.
     """
@@ -51,6 +52,7 @@ class Converted:
     queue: Tensor | None
     dropped: tuple[str, ...]
     sha256: str
+    queue_position: int = 0
 
 
 def read_checkpoint(path: Path, network: str | None = None) -> Converted:
@@ -108,6 +110,7 @@ def _converted(path: Path, contents: Contents, wanted: str | None) -> Converted:
         None if contents.queue is None else contents.queue.contiguous(),
         contents.dropped + left_out,
         sha256_of(path),
+        contents.queue_position,
     )
 
 

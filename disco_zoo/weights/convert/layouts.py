@@ -38,6 +38,8 @@ _NO_NETWORK = ("optimizer", "amp", "scaler", "fp16_scaler", "scheduler", "dino_l
 _Q, _K, _STUDENT = "module.encoder_q.", "module.encoder_k.", "module.student."
 _COMPILED = "_orig_mod."  # what torch.compile puts before the names of what it wraps, at any depth
 _QUEUE = ("module.queue", "module.queue_ptr")
+# Our own files of teachers keep the authors' names: the only ones without a network's around them.
+OWN_QUEUE = ("queue", "queue_ptr")
 _TENSORFLOW = re.compile(r"(module\.)?(conv2d|batch_normalization)(_\d+)?\.")
 
 
@@ -70,6 +72,7 @@ class Contents:
         encoder: the backbone, with what lies on top of it.
         head: tensors of a head beside the encoder; empty where it is inside.
         queue: rows (K, D) of the encoder's own queue.
+        queue_position: of the row that is replaced next.
         dropped: what was left out, for people.
     """
 
@@ -77,6 +80,7 @@ class Contents:
     encoder: dict[str, Tensor]
     head: dict[str, Tensor] = field(default_factory=dict)
     queue: Tensor | None = None
+    queue_position: int = 0
     dropped: tuple[str, ...] = ()
 
 
@@ -96,15 +100,15 @@ def sort_out(container: Any, origin: str) -> Contents:
     state, others = _state_dict(container, origin)
     _refuse_tensorflow(state, origin)
     layout = _layout_of(state, container, origin)
-    encoder, head, queue = {}, {}, None
+    encoder, head, queue = {}, {}, {}
     dropped: dict[str, int] = {}
     unknown = []
     for key, value in state.items():
         part = next((p for p in layout.drop if key == p or (p.endswith(".") and key.startswith(p))), None)
-        if part is not None:
+        if layout.own_queue and key in (*_QUEUE, *OWN_QUEUE):
+            queue[key.removeprefix("module.")] = value
+        elif part is not None:
             dropped[part] = dropped.get(part, 0) + 1
-            if key == _QUEUE[0] and layout.own_queue:
-                queue = _rows(value, origin)
         elif layout.head and key.startswith(layout.head):
             head[key.removeprefix(layout.head)] = value
         elif key.startswith(layout.take):
@@ -113,10 +117,8 @@ def sort_out(container: Any, origin: str) -> Contents:
             unknown.append(key)
     if unknown:
         raise BadCheckpoint(f"{origin} has {TITLES[layout.name]}'s layout, which has no {listed(unknown)}")
-    if queue is not None:
-        dropped.pop(_QUEUE[0])
     counted = tuple(f"{part} ({count} tensor{'s' * (count > 1)})" for part, count in dropped.items())
-    return Contents(layout, encoder, head, queue, counted + others)
+    return Contents(layout, encoder, head, *_ring(queue, origin), counted + others)
 
 
 def _state_dict(container: Any, origin: str) -> tuple[dict[str, Tensor], tuple[str, ...]]:
@@ -208,8 +210,9 @@ def _layout_of(state: Mapping[str, Tensor], container: Mapping[str, Any], origin
             f"{origin} is in no layout that is known, and no network of the zoo has such tensors: no name starts with "
             f"'{_Q}', '{_STUDENT}' or a layer of one; found {listed(begins)}"
         )
-    # Our own files of teachers keep the head under a name that no classifier has.
-    return Layout("plain", wrapper, has_head=has("projection_head."))
+    # Our own files of teachers keep the head under a name that no classifier has, and the queue beside it.
+    ours = has("projection_head.")
+    return Layout("plain", wrapper, has_head=ours, own_queue=ours)
 
 
 def _query_layout(state: Mapping[str, Tensor]) -> Layout:
@@ -223,8 +226,8 @@ def _query_layout(state: Mapping[str, Tensor]) -> Layout:
     if any(key.startswith(teachers) for key in state):
         return Layout("disco", _Q, (_K, *teachers, *_QUEUE), own_queue=True)
     if any(key.startswith(_STUDENT) for key in state):  # left over from the SEED file that it started from
-        extras = (_K, _STUDENT, "module.teacher.", *_QUEUE, "module.small_queue")
-        return Layout("ssl_small", _Q, extras, own_queue=True)
+        # So is its queue: a training of ssl-small that writes a file of its own leaves none of those tensors.
+        return Layout("ssl_small", _Q, (_K, _STUDENT, "module.teacher.", *_QUEUE, "module.small_queue"))
     query = _backbone_shapes(state, _Q)
     twin = _backbone_shapes(state, _K)
     naming = naming_of(query)
@@ -245,8 +248,12 @@ def _backbone_shapes(state: Mapping[str, Tensor], prefix: str) -> dict[str, tupl
     return {key: tuple(value.shape) for key, value in inside if not key.startswith(heads)}
 
 
-def _rows(queue: Tensor, origin: str) -> Tensor:
-    """The file's queue has a column for each embedding."""
+def _ring(found: Mapping[str, Tensor], origin: str) -> tuple[Tensor | None, int]:
+    """Rows of the file's queue, which has a column for each embedding, and the position where it goes on."""
+    queue, pointer = (found.get(name) for name in OWN_QUEUE)
+    if queue is None:
+        return None, 0
     if queue.dim() != 2 or not queue.is_floating_point():
         raise BadCheckpoint(f"{origin}: its queue has the shape {tuple(queue.shape)}, not (D, K)")
-    return queue.T
+    position = 0 if pointer is None or pointer.numel() != 1 else int(pointer)
+    return queue.T, position if 0 <= position < queue.shape[1] else 0

@@ -19,9 +19,10 @@ _RESNETS: dict[tuple[bool, tuple[int, ...]], str] = {
     (True, (3, 4, 23, 3)): "resnet101",
     (True, (3, 8, 36, 3)): "resnet152",
 }
-# Networks of one set of names and shapes. The first is timm's own; the authors' variants compute something else.
+# Networks of one set of names and shapes. The first is timm's own, the second the authors' variant, which computes
+# something else; so does timm's network with TensorFlow's padding, in which students of ours may have been trained.
 _SAME_TENSORS = {
-    key_maps.B0_STAGES: ("efficientnet_b0", "tf_efficientnet_b0"),
+    key_maps.B0_STAGES: ("efficientnet_b0", disco_networks.B0_PAD224, "tf_efficientnet_b0"),
     key_maps.B1_STAGES: ("efficientnet_b1", disco_networks.B1_PAD2),
     (*key_maps.MOBILENETV3_STAGES, 1): ("mobilenetv3_large_100", disco_networks.MOBV3_SE_FIRST),
     key_maps.MOBILENETV2_STAGES: ("mobilenetv2_100",),
@@ -80,7 +81,7 @@ def _candidates(naming: Naming, layout: str, backbone: Mapping[str, Tensor], ori
         raise BadCheckpoint(f"{origin}: no network of the zoo has stages of {stages} blocks")
     networks = _SAME_TENSORS[stages]
     if naming in (key_maps.EFFICIENTNET_PYTORCH, key_maps.SEED_MOBILENETV3):
-        return networks[1:]
+        return networks[1:2]
     return networks[:1] if layout in _LAYOUTS_OF_TIMMS_NETWORKS else networks
 
 

@@ -106,7 +106,9 @@ def as_run_folder(folder: Path) -> Path:
 
 
 B0, B1, MOBV3 = "efficientnet_b0", "efficientnet_b1", "mobilenetv3_large_100"
-TF_B0, PAD2, SE_FIRST = "tf_efficientnet_b0", "disco_effb1_pad2", "disco_mobv3_se_first"
+PAD224, PAD2, SE_FIRST = "disco_effb0_pad224", "disco_effb1_pad2", "disco_mobv3_se_first"
+# Of the padding that is frozen for 224 (B0) and 240 pixels (B1), TensorFlow's would be another at the last four.
+FROZEN_SIZES = (224, 96, 240, 208, 225, 100)
 VIT, XCIT = "vit_tiny_patch16_224", "xcit_tiny_12_p16_224"
 CASES: dict[str, Case] = {
     "MoCo-v2 ResNet-50": Case("moco", "resnet50", "resnet50", lambda: containers.moco(topped("resnet50", 2048, 64))),
@@ -144,10 +146,14 @@ CASES: dict[str, Case] = {
     "SwAV ResNet-50": Case("swav", "resnet50", "swav", lambda: containers.swav_teacher(net("swav"))),
     "SwAV ResNet-50 w2": Case("swav", "disco_r50w2", "swav-w2", lambda: containers.swav_teacher(net("swav-w2")), (96,)),
     "SEED Eff-B0, small patch": Case(
-        "seed", TF_B0, "seed-b0", lambda: containers.seed(topped("seed-b0", 1280, 1280), teacher(), small_queue=True)
+        "seed",
+        PAD224,
+        "seed-b0",
+        lambda: containers.seed(topped("seed-b0", 1280, 1280), teacher(), small_queue=True),
+        FROZEN_SIZES,
     ),
     "SEED Eff-B1": Case(
-        "seed", PAD2, "seed-b1", lambda: containers.seed(topped("seed-b1", 1280, 1280), teacher()), (224, 96, 240)
+        "seed", PAD2, "seed-b1", lambda: containers.seed(topped("seed-b1", 1280, 1280), teacher()), FROZEN_SIZES
     ),
     "SEED MobileNetV3": Case(
         "seed", SE_FIRST, "seed-mobv3", lambda: containers.seed(topped("seed-mobv3", 1280, 1280), teacher())
@@ -166,9 +172,11 @@ CASES: dict[str, Case] = {
     "BINGO ResNet-18": Case(
         "bingo", "resnet18", "resnet18", lambda: containers.bingo(topped("resnet18", 512, 2048), teacher()), (224,)
     ),
-    "BINGO Eff-B0": Case("bingo", TF_B0, "seed-b0", lambda: containers.bingo(topped("seed-b0", 1280, 2048), teacher())),
+    "BINGO Eff-B0": Case(
+        "bingo", PAD224, "seed-b0", lambda: containers.bingo(topped("seed-b0", 1280, 2048), teacher())
+    ),
     "ssl-small Eff-B0": Case(
-        "ssl_small", TF_B0, "seed-b0", lambda: containers.ssl_small(topped("seed-b0", 1280, 2560))
+        "ssl_small", PAD224, "seed-b0", lambda: containers.ssl_small(topped("seed-b0", 1280, 2560))
     ),
     "ssl-small MobileNetV3": Case(
         "ssl_small",
@@ -208,7 +216,7 @@ CASES: dict[str, Case] = {
         (224,),
     ),
     "XCiT's own": Case("plain", XCIT, "xcit", lambda: {"model": net("xcit") | linear(10, 192, "head.")}, (224,)),
-    "efficientnet_pytorch Eff-B0": Case("plain", TF_B0, "seed-b0", lambda: net("seed-b0") | linear(10, 1280, "_fc.")),
+    "efficientnet_pytorch Eff-B0": Case("plain", PAD224, "seed-b0", lambda: net("seed-b0") | linear(10, 1280, "_fc.")),
     "efficientnet_pytorch Eff-B1": Case("plain", PAD2, "seed-b1", lambda: net("seed-b1"), (240,)),
     "safetensors ViT-Tiny": Case("plain", VIT, "vit", None, (224,), write_into=as_safetensors),
     "run folder ResNet-18": Case("run", "resnet18", "resnet18", None, (224,), write_into=as_run_folder),

@@ -57,7 +57,8 @@ def test_query_encoder_head_and_queue_are_taken(tmp_path: Path) -> None:
     assert set(converted.head) == {"0.weight", "0.bias", "2.weight", "2.bias"}
     assert converted.queue is not None
     assert torch.equal(converted.queue, state["module.queue"].T)  # columns in the file, rows here
-    assert converted.dropped == ("module.encoder_k. (124 tensors)", "module.queue_ptr (1 tensor)", "optimizer")
+    assert converted.queue_position == int(state["module.queue_ptr"])
+    assert converted.dropped == ("module.encoder_k. (124 tensors)", "optimizer")
 
 
 def test_a_file_without_queue_has_none(tmp_path: Path, state: State) -> None:
@@ -72,6 +73,14 @@ def test_a_queue_of_another_networks_embeddings_is_not_the_encoders(tmp_path: Pa
         converted = read_checkpoint(write(tmp_path / "file", container(student, teacher())))
         assert (converted.queue is not None) is has_queue
         assert any(part.startswith("module.queue (") for part in converted.dropped) is not has_queue
+
+
+def test_a_seed_file_made_ssl_smalls_still_has_seeds_queue(tmp_path: Path) -> None:
+    """The authors' converter renames the student and leaves the rest: the queue holds a teacher's embeddings."""
+    student = topped("seed-b0", 1280, 2560)
+    for kept, has_queue in ((teacher(), False), (None, True)):
+        converted = read_checkpoint(write(tmp_path / "file", containers.ssl_small(student, kept_student=kept)))
+        assert (converted.layout, converted.queue is not None) == ("ssl_small", has_queue)
 
 
 @pytest.mark.parametrize(

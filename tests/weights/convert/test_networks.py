@@ -13,7 +13,12 @@ from torch.nn import functional as F
 from disco_zoo.errors import WrongNetwork
 from disco_zoo.networks.variants import WIDE_RESNETS, backbone_shapes, check_backbone
 
-VARIANTS = {"disco_effb1_pad2": "tf_efficientnet_b1", "disco_mobv3_se_first": "mobilenetv3_large_100"}
+VARIANTS = {
+    "disco_effb0_pad224": "tf_efficientnet_b0",
+    "disco_effb1_pad2": "tf_efficientnet_b1",
+    "disco_mobv3_se_first": "mobilenetv3_large_100",
+}
+FROZEN = [("disco_effb0_pad224", "tf_efficientnet_b0", 224), ("disco_effb1_pad2", "tf_efficientnet_b1", 240)]
 
 
 def calibrated(name: str, **options: Any) -> nn.Module:
@@ -32,27 +37,43 @@ def test_a_variant_has_its_natives_tensors_and_other_numbers(variant: str, nativ
     assert backbone_shapes(variant) == backbone_shapes(native)
     ours, theirs = calibrated(variant), calibrated(native)
     theirs.load_state_dict(ours.state_dict(), strict=True)
-    images = torch.randn(2, 3, 224, 224)
+    images = torch.randn(2, 3, 225, 225)
     with torch.inference_mode():
         difference = (ours(images) - theirs(images)).abs().max() / theirs(images).abs().max()
     assert difference > 0.01
 
 
-def test_pad2_equals_tf_at_240_pixels_where_the_padding_was_frozen() -> None:
-    ours, theirs = calibrated("disco_effb1_pad2"), calibrated("tf_efficientnet_b1")
+@pytest.mark.parametrize(("variant", "native", "side"), FROZEN)
+def test_frozen_padding_equals_tfs_where_it_was_frozen(variant: str, native: str, side: int) -> None:
+    ours, theirs = calibrated(variant), calibrated(native)
     theirs.load_state_dict(ours.state_dict(), strict=True)
-    images = torch.randn(1, 3, 240, 240)
+    images = torch.randn(1, 3, side, side)
     with torch.inference_mode():
         torch.testing.assert_close(ours(images), theirs(images))
 
 
-def test_pad2_keeps_the_dilation_of_output_stride() -> None:
-    ours, theirs = (calibrated(name, output_stride=8) for name in ("disco_effb1_pad2", "tf_efficientnet_b1"))
+@pytest.mark.parametrize(("variant", "native", "side"), FROZEN)
+def test_frozen_padding_keeps_the_dilation_of_output_stride(variant: str, native: str, side: int) -> None:
+    ours, theirs = (calibrated(name, output_stride=8) for name in (variant, native))
     theirs.load_state_dict(ours.state_dict(), strict=True)
     assert ours.blocks[5][0].conv_dw.dilation == theirs.blocks[5][0].conv_dw.dilation == (2, 2)
-    images = torch.randn(1, 3, 240, 240)  # the padding of a convolution of stride 1 is symmetric at any size
+    images = torch.randn(1, 3, side, side)  # the padding of a convolution of stride 1 is symmetric at any size
     with torch.inference_mode():
         torch.testing.assert_close(ours(images), theirs(images))
+
+
+@pytest.mark.parametrize(("variant", "native", "side"), FROZEN)
+def test_padding_is_that_of_the_definition(variant: str, native: str, side: int) -> None:
+    """Tan and Le 2019, table 1: kernels and steps of the five convolutions that step; SAME adds what lacks, last."""
+    del native
+    model = calibrated(variant)
+    steps = [model.conv_stem, *(model.blocks[stage][0].conv_dw for stage in (1, 2, 3, 5))]
+    for kernel, convolution in zip((3, 3, 5, 3, 5), steps, strict=True):
+        total = max((-(-side // 2) - 1) * 2 + kernel - side, 0)
+        before = convolution.padding[0]
+        assert (convolution.kernel_size[0], convolution.stride[0]) == (kernel, 2)
+        assert (before, before + convolution.after) == (total // 2, total - total // 2)
+        side = -(-side // 2)
 
 
 def test_se_first_gates_before_it_activates() -> None:
