@@ -113,7 +113,7 @@ def _check_small_size(recipe: Recipe, student: Encoder, teacher: Teacher | None)
 def _is_teacher_of(recipe: Recipe, teacher: Teacher) -> bool:
     """Whether a loaded teacher is the recipe's, and one that no run changes."""
     section = recipe.teacher
-    if section is None or not section.pretrained or "train" in (section.bn_mode, teacher.bn_mode):
+    if section is None or section.std or not section.pretrained or "train" in (section.bn_mode, teacher.bn_mode):
         return False
     wanted = (section.source, recipe.teacher_size, section.features)
     return wanted == (teacher.loaded.source, teacher.encoder.image_size, teacher.features)
@@ -130,7 +130,8 @@ def build_teacher(
 ) -> Teacher:
     loaded = loaded or load_teacher_source(section.source, pretrained=section.pretrained)
     return Teacher(
-        loaded if section.std is None else replace(loaded, std=section.std),
+        # Without a source it is no other recipe's teacher.
+        loaded if section.std is None else replace(loaded, std=section.std, source=""),
         image_size=section.image_size or student_size,
         features=section.features,
         bn_mode=section.bn_mode,
