@@ -128,7 +128,8 @@ def _print(found: Comparison, folder: Path) -> None:
         table.add_row(row.label, head_of(row), with_spread(row, KNN), with_spread(row, LINEAR), *speed, memory)
     table.add_section()
     for title, figures in found.beside.items():
-        table.add_row(title, "", f"{figures[KNN]:.1f}", f"{figures[LINEAR]:.1f}")
+        linear = f"{figures[LINEAR]:.1f}" if LINEAR in figures else ""
+        table.add_row(title, "", f"{figures[KNN]:.1f}", linear)
     console = Console(highlight=False)
     console.print(table)
     console.print(f"Table and picture: {folder / 'comparison.md'}, {folder / 'comparison.png'}", soft_wrap=True)
