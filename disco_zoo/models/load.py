@@ -107,6 +107,7 @@ def _create(name: str, pretrained: bool) -> Any:
     """Build by timm; whatever timm or the Hub's client says becomes one of our errors."""
     from disco_zoo.weights.hub_errors import explained
     from disco_zoo.weights.hub_file import HubFile, cache_folder
+    from disco_zoo.weights.hub_network import quick_and_quiet
 
     architecture, _, tag = name.partition(".")
     if tag and not name.startswith(HUB_PREFIX) and name not in (known := get_arch_pretrained_cfgs(architecture)):
@@ -117,7 +118,7 @@ def _create(name: str, pretrained: bool) -> Any:
     )  # None where nothing is pretrained
     repo = name.removeprefix(HUB_PREFIX) if cfg is None else str(cfg.hf_hub_id or cfg.url or name)
     try:
-        with explained(HubFile(name, repo, "main", "model.safetensors", "", cache_folder(None))):
+        with quick_and_quiet(name), explained(HubFile(name, repo, "main", "model.safetensors", "", cache_folder(None))):
             return create_for_any_size(name, pretrained=pretrained, num_classes=0)
     except WeightsError as error:
         if isinstance(error.__cause__, (RuntimeError, ValueError)):  # of timm, not of a connection

@@ -24,6 +24,8 @@ STUDENTS = {
     "disco_mobv3": ("mobilenetv3_large_100", 1280),
     "disco_r18": ("resnet18", 512),
     "disco_r34": ("resnet34", 512),
+    "disco_mobv4s": ("mobilenetv4_conv_small", 1280),
+    "disco_repvit_m09": ("repvit_m0_9", 384),
     "disco_r50": ("resnet50", 2048),
     "disco_mobv2": ("mobilenetv2_100", 1280),
     "disco_vit_tiny": ("vit_tiny_patch16_224", 192),
@@ -107,7 +109,7 @@ def test_a_new_head(arch: str) -> None:
     model = create(arch, num_classes=10)
     with torch.no_grad():
         assert model(images(arch)).shape == (2, 10)
-    assert model.get_classifier().out_features == 10
+    assert model.num_classes == 10
     headless = copy.deepcopy(model)
     headless.reset_classifier(0)
     with torch.no_grad():
