@@ -186,6 +186,11 @@ def require(module: str, extra: str) -> ModuleType:
         raise MissingExtra(f'{package} is not installed. Type: pip install "disco-zoo[{extra}]"') from error
 
 
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: "1 image", "12,000 images"."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def first_line(error: BaseException) -> str:
     """The words of the innermost cause, for one line."""
     while error.__cause__ is not None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from mkdocs.structure.files import File, Files
 
+from disco_zoo.site.latency import read_latencies
 from disco_zoo.site.page import render_page
 from disco_zoo.zoo.catalog import load_catalog
 
@@ -33,7 +34,8 @@ def on_files(files: Files, config: Any) -> Files:
     catalog = load_catalog()
     order = list(catalog.architectures)
     rows = sorted(catalog.checkpoints.values(), key=lambda row: order.index(row.architecture))
-    files.append(File.generated(config, "zoo/index.html", content=render_page(rows, catalog)))
+    latencies = read_latencies(ROOT / "benchmarks" / "latency.json")
+    files.append(File.generated(config, "zoo/index.html", content=render_page(rows, catalog, latencies=latencies)))
     return files
 
 

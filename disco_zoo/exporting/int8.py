@@ -14,7 +14,7 @@ from disco_zoo.core.files import write_out
 from disco_zoo.core.quiet import quiet
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.unreadable import load_or_replace
-from disco_zoo.errors import CannotExport, first_line, require
+from disco_zoo.errors import CannotExport, counted, first_line, require
 from disco_zoo.exporting.compare import BATCH_SIZES
 from disco_zoo.exporting.subject import Subject
 from disco_zoo.models.onnx_network import INPUT, runner
@@ -124,5 +124,5 @@ def _check_runs(subject: Subject, path: Path) -> None:
     for batch, output in outputs.items():
         if len(output) != batch or not torch.isfinite(output).all():
             raise CannotExport(
-                f"the int8 file of {subject.named.name} gives no finite {subject.output} for {batch} image(s)"
+                f"the int8 file of {subject.named.name} gives no finite {subject.output} for {counted(batch, 'image')}"
             )

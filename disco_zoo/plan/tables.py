@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from disco_zoo.errors import counted
 from disco_zoo.plan import words
 from disco_zoo.plan.resident_memory import KINDS
 from disco_zoo.plan.types import Plan
@@ -40,7 +41,7 @@ def _run(plan: Plan) -> Table:
     table.add_row("epochs, steps", f"{work.epochs}, {work.steps:,} of {work.batch_size} images")
     table.add_row("images seen", words.count(work.steps * work.batch_size))
     share = work.batch_size // work.devices // recipe.optim.accumulation_steps
-    table.add_row("a forward", f"{share} images on each of {work.devices} device(s), {recipe.optim.precision}")
+    table.add_row("a forward", f"{share} images on each of {counted(work.devices, 'device')}, {recipe.optim.precision}")
     return table
 
 

@@ -13,8 +13,10 @@ from pathlib import Path
 from string import Template
 from typing import Any
 
+from disco_zoo.errors import counted
 from disco_zoo.site.card import card
 from disco_zoo.site.entry import SUPERVISION, Entry, entry_of, figure_html
+from disco_zoo.site.latency import Latencies
 from disco_zoo.zoo.catalog import Catalog, Checkpoint
 from disco_zoo.zoo.table import FIGURES_LEGEND
 
@@ -49,7 +51,7 @@ def base_style() -> str:
 
 
 def render_page(
-    rows: Sequence[Checkpoint], catalog: Catalog, *, title: str = "The zoo", latency: Mapping[str, float] | None = None
+    rows: Sequence[Checkpoint], catalog: Catalog, *, title: str = "The zoo", latencies: Latencies | None = None
 ) -> str:
     """One page that needs no other file and no network.
 
@@ -57,14 +59,15 @@ def render_page(
         rows: The checkpoints, in the order of the table.
         catalog: For architectures, teachers and data.
         title: Above the page.
-        latency: Architecture -> milliseconds a picture, for the chart and the table; None for none.
+        latencies: For the chart and the table; None for none.
     """
-    entries = [entry_of(row, catalog, (latency or {}).get(row.architecture)) for row in rows]
-    columns = [column for column in COLUMNS if latency or column[0] != "CPU (ms)"]
+    milliseconds = latencies.milliseconds if latencies else {}
+    entries = [entry_of(row, catalog, milliseconds.get(row.architecture)) for row in rows]
+    columns = [column for column in COLUMNS if milliseconds or column[0] != "CPU (ms)"]
     measured = sum(bool(row.measured) for row in rows)
     note = (
-        f"{_count(len(rows), 'checkpoint')} of small self-supervised vision backbones, {measured} of them with figures "
-        "that this code measured. Generated from the catalog by disco-zoo site."
+        f"{counted(len(rows), 'checkpoint')} of small self-supervised vision backbones, {measured} of them with "
+        "figures that this code measured. Generated from the catalog by disco-zoo site."
     )
     loadable = sum(entry.values["loadable"] for entry in entries)
     return Template((FOLDER / "page.html").read_text(encoding="utf-8")).substitute(
@@ -72,10 +75,10 @@ def render_page(
         note=html.escape(note),
         style=base_style() + (FOLDER / "page.css").read_text(encoding="utf-8"),
         filters="\n".join(_select(key, name, entries) for key, name in FILTERS.items()),
-        count=html.escape(f"{_count(len(rows), 'checkpoint')}, {loadable} with weights to load now"),
+        count=html.escape(f"{counted(len(rows), 'checkpoint')}, {loadable} with weights to load now"),
         headings="".join(_heading(*column) for column in columns),
         lines="\n".join(_line(entry, columns) for entry in entries),
-        legend=html.escape(FIGURES_LEGEND),
+        legend=html.escape(f"{FIGURES_LEGEND}{f' CPU (ms): {latencies.note}' if latencies else ''}"),
         cards="\n".join(card(entry.row, catalog) for entry in entries),
         data=_for_script([entry.values for entry in entries]),
         script=(FOLDER / "page.js").read_text(encoding="utf-8"),
@@ -138,7 +141,3 @@ def _cell(value: Any, text: str, heading: str, number: bool, spare: bool) -> str
 
 def _classes(number: bool, spare: bool) -> str:
     return " ".join(name for name, there in (("number", number), ("spare", spare)) if there)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

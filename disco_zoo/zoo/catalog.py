@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from disco_zoo.errors import BadCatalog, UnknownName, did_you_mean
+from disco_zoo.errors import BadCatalog, UnknownName, counted, did_you_mean
 from disco_zoo.zoo import validation
 from disco_zoo.zoo.licences import spdx_of
 from disco_zoo.zoo.schema import (
@@ -237,7 +237,7 @@ def _parse(text: str, where: str) -> Catalog:
     faults += validation.cross_faults(raw)
     if catalog is None or faults:
         lines = "\n  ".join(faults)
-        raise BadCatalog(f"{where} has {len(faults)} fault(s); correct them and try again:\n  {lines}")
+        raise BadCatalog(f"{where} has {counted(len(faults), 'fault')}; correct them and try again:\n  {lines}")
     return catalog
 
 

@@ -122,7 +122,7 @@ def test_tables_fit_100_columns_and_name_what_they_assume(planned: Callable[...,
     text = " ".join(shown.split())
     for expected in (
         "50.0 k (the catalog's CIFAR-10)",
-        "4 images on each of 2 device(s)",
+        "4 images on each of 2 devices",
         "student, backward",
         "EMA twin",
         "buckets of gradients",

@@ -84,7 +84,7 @@ def _export(model: str, given: dict[str, Any], as_json: bool) -> None:
 def _table(models: tuple[str, ...], given: dict[str, Any], as_json: bool) -> None:
     from disco_zoo.core.environment import hardware_line, versions
     from disco_zoo.core.files import write_out
-    from disco_zoo.errors import Interrupted
+    from disco_zoo.errors import Interrupted, counted
     from disco_zoo.exporting.job import require_free
     from disco_zoo.exporting.latency import Row, as_markdown, latency_rows
     from disco_zoo.exporting.onnx_file import require_onnx
@@ -104,9 +104,10 @@ def _table(models: tuple[str, ...], given: dict[str, Any], as_json: bool) -> Non
     except KeyboardInterrupt:
         stopped = True
     note = (
-        f"One picture of {size} × {size} pixels, {given['threads']} thread(s), {hardware_line()}; median [quartiles] "
-        f'of {given["rounds"]} rounds in which the three take turns, "faster" is the median of the rounds\' ratios. '
-        f"int8 is static, with int8 weights per channel. torch {versions()['torch']}, ONNX Runtime {_runtime()}."
+        f"One picture of {size} × {size} pixels, {counted(given['threads'], 'thread')}, {hardware_line()}; median "
+        f'[quartiles] of {given["rounds"]} rounds in which the three take turns, "faster" is the median of the '
+        f"rounds' ratios. int8 is static, with int8 weights per channel. "
+        f"torch {versions()['torch']}, ONNX Runtime {_runtime()}."
     )
     text = as_markdown(rows, note)
     if out is not None and not stopped:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import click
 
 from disco_zoo.core.files import write_out
-from disco_zoo.errors import BadData
+from disco_zoo.errors import counted
+from disco_zoo.site.latency import read_latencies
 from disco_zoo.site.page import render_page
 from disco_zoo.zoo.catalog import load_catalog
 
@@ -40,19 +40,7 @@ def command(pattern: str | None, out: Path, title: str, latency: Path | None) ->
     rows = catalog.matching(pattern)
     order = list(catalog.architectures)
     rows.sort(key=lambda row: order.index(row.architecture))
-    milliseconds = None if latency is None else _latencies(latency)
-    text = render_page(rows, catalog, title=title, latency=milliseconds)
+    latencies = None if latency is None else read_latencies(latency)
+    text = render_page(rows, catalog, title=title, latencies=latencies)
     write_out(out, lambda partial: partial.write_text(text, encoding="utf-8"))
-    noun = "checkpoint" if len(rows) == 1 else "checkpoints"
-    click.echo(f"{out}: {len(rows)} {noun}, {len(text.encode()) / 1e3:.0f} kB. Open it in a browser.")
-
-
-def _latencies(path: Path) -> dict[str, float]:
-    """Architecture -> milliseconds a picture by ONNX Runtime, from what `export --table --json` printed."""
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
-        return {row["model"]: float(row["onnx"]["median_ms"]) for row in rows}
-    except OSError as error:
-        raise BadData(f"{path} cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise BadData(f"{path} holds no latencies. Make it by: disco-zoo export --table --json > {path}") from error
+    click.echo(f"{out}: {counted(len(rows), 'checkpoint')}, {len(text.encode()) / 1e3:.0f} kB. Open it in a browser.")

@@ -6,6 +6,7 @@ from typing import Any
 
 from disco_zoo.core.console import duration
 from disco_zoo.core.environment import hardware_line
+from disco_zoo.errors import counted
 from disco_zoo.evaluation.confusion import Confusion, most_confused, plot_confusion, precisions, recalls
 from disco_zoo.models.classifier_dir import MODEL_FOLDER, label_list
 from disco_zoo.plotting.style import plot_curves
@@ -132,7 +133,9 @@ def _figure_lines(facts: dict[str, Any]) -> list[str]:
     if "top5" in figures:
         lines.append(f"top-5 {figures['top5']:.2f} %")
     if figures["unreadable_images"]:
-        lines.append(f"left out as unreadable: {figures['unreadable_images']} {facts['measured_on']} images")
+        lines.append(
+            f"left out as unreadable: {counted(figures['unreadable_images'], facts['measured_on'] + ' image')}"
+        )
     return [*lines, f"mean over the classes {figures['mean_recall']:.2f} %"]
 
 

@@ -258,7 +258,7 @@ def test_unreadable_held_out_images_are_told(tmp_path: Path) -> None:
     broken = toy_data(tmp_path / "broken", num_train=12, broken=(2,)).train
     facts = run_finetune(toy_settings(), LabeledData(data.train, broken, data.names), tmp_path / "run")
     assert facts["figures"]["num_images"] == 11
-    assert "left out as unreadable: 1 test images" in (tmp_path / "run/report.md").read_text()
+    assert "left out as unreadable: 1 test image" in (tmp_path / "run/report.md").read_text()
 
 
 def test_too_many_unreadable_images_stop_the_run(tmp_path: Path) -> None:
