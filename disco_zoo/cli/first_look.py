@@ -1,12 +1,16 @@
-"""What a command can refuse at once, before half a minute of imports: an output that is in use or holds a run."""
+"""What a command can refuse at once, before half a minute of imports: outputs that are taken, data that are not there."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
+from disco_zoo.core.claimed_dir import holds_a_run
 from disco_zoo.core.launcher import is_first_process, was_restarted
+from disco_zoo.data.image_files import is_image_name
+from disco_zoo.data.open_source import require_there
 from disco_zoo.errors import BadRunFolder
 
 
@@ -24,7 +28,7 @@ def require_free_folder(folder: Path | None, resume: bool) -> None:
     if is_locked(folder / ".lock"):
         raise BadRunFolder(f"{folder} is in use by another run. Choose another folder with --out")
     if not resume and not was_restarted() and (folder / "checkpoint.pt").is_file():
-        raise BadRunFolder(f"{folder} already holds a run. Add --resume to go on, or choose another --out")
+        raise holds_a_run(folder)
 
 
 def require_free_file(out: Path, resume: bool, write_over: bool) -> None:
@@ -45,6 +49,37 @@ def require_free_file(out: Path, resume: bool, write_over: bool) -> None:
         raise BadRunFolder(
             f"{out} was begun and stopped: {begun} finished {many} in {parts}. Add --resume to go on, or delete it"
         )
+
+
+def require_new_result(out: Path | None, *, write_over: bool) -> None:
+    """Refuse to write over a result.
+
+    Raises:
+        BadRunFolder: a file is there.
+    """
+    if out is not None and out.is_file() and not write_over:
+        raise BadRunFolder(f"{out} is there already. Choose another --out, or add --yes to write over it")
+
+
+def require_data(*given: str | None) -> None:
+    """Refuse data that are not there.
+
+    Raises:
+        BadData: one of them is a path of nothing.
+    """
+    for data in given:
+        if data is not None:
+            require_there(data)
+
+
+def require_images(given: Sequence[str]) -> None:
+    """Refuse a folder or source of images that is not there; files and lists of files have errors of their own.
+
+    Raises:
+        BadData: there is nothing.
+    """
+    if len(given) == 1 and not is_image_name(given[0]) and not given[0].lower().endswith(".txt"):
+        require_there(given[0])
 
 
 def is_locked(path: Path) -> bool:

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from disco_zoo.core.checkpoint import write_atomically
+from disco_zoo.core.files import write_atomically
 from disco_zoo.errors import BadRunFolder
 
 Key = Mapping[str, Any]

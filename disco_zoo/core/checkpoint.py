@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pickle
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +10,8 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from disco_zoo.core.files import why_not_written, write_whole
+from disco_zoo.core.files import write_atomically
 from disco_zoo.errors import BadRunFolder
-
-
-def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` fill a neighbouring file, then rename it into place: a reader sees the old file or the new.
-
-    Raises:
-        BadRunFolder: no space or no permission; the old file is untouched.
-    """
-    try:
-        write_whole(path, write)
-    except BaseException as error:
-        reason = why_not_written(error)
-        if reason is None:
-            raise
-        raise BadRunFolder(
-            f"cannot write {path}: {reason}. Make room or fix it, then repeat the command with --resume"
-        ) from error
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from disco_zoo.core.checkpoint import write_atomically
+from disco_zoo.core.files import write_atomically
 from disco_zoo.errors import BadRunFolder
 
 
@@ -68,3 +68,8 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 def read_json(path: Path) -> dict[str, Any]:
     """A JSON file of a run folder; empty where there is none."""
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def holds_a_run(path: Path) -> BadRunFolder:
+    """What to raise where a new run is to go into the folder of another one."""
+    return BadRunFolder(f"{path} already holds a run. Add --resume to go on, or choose another --out")

@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from disco_zoo.errors import CannotWrite
+from disco_zoo.errors import BadRunFolder, CannotWrite
 
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
 
@@ -78,6 +78,23 @@ def write_out(path: Path, write: Callable[[Path], object]) -> Path:
         if reason is None:
             raise
         raise CannotWrite(f"Cannot write {path}: {reason}. Choose another folder, or make room") from error
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let `write` fill a neighbouring file, then rename it into place: a reader sees the old file or the new.
+
+    Raises:
+        BadRunFolder: no space or no permission; the old file is untouched.
+    """
+    try:
+        write_whole(path, write)
+    except BaseException as error:
+        reason = why_not_written(error)
+        if reason is None:
+            raise
+        raise BadRunFolder(
+            f"cannot write {path}: {reason}. Make room or fix it, then repeat the command with --resume"
+        ) from error
 
 
 def require_folder(folder: Path) -> None:

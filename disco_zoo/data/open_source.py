@@ -66,6 +66,18 @@ def open_source(data: str | Path, split: str = "train", *, dedicated: bool = Fal
     raise BadData(f"{name} is neither a folder, a .tar nor a .parquet. Unpack or repack it.")
 
 
+def require_there(data: str) -> None:
+    """Refuse a path of nothing before anything is opened, in the words of `open_source`.
+
+    Raises:
+        BadData: there is neither a file nor a folder, and it is no name of another kind.
+    """
+    named = data == "sample" or (data.partition("/")[0].lower() in TIMM_PREFIXES and "/" in data)
+    path = Path(data).expanduser()
+    if not named and not path.exists():
+        raise BadData(_nothing_there(data, path))
+
+
 def _nothing_there(name: str, path: Path) -> str:
     parent = path.parent
     siblings = sorted(entry.name for entry in parent.iterdir()) if parent.is_dir() else []

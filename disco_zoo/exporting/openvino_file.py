@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import torch
-from torch import Tensor
 
 from disco_zoo.core.files import why_not_written
 from disco_zoo.errors import CannotExport, CannotWrite, first_line, require
 from disco_zoo.exporting.compare import require_same
 from disco_zoo.exporting.onnx_file import write_onnx
 from disco_zoo.exporting.subject import Subject
-from disco_zoo.models.onnx_network import INPUT
+from disco_zoo.models.onnx_network import openvino_runner
 
 FACTS = "disco_zoo"  # where the facts lie in the file's rt_info
 
@@ -66,14 +62,6 @@ def write_openvino(subject: Subject, path: Path, tolerance: float) -> float:
             raise
         raise CannotWrite(f"Cannot write {path}: {reason}. Choose another folder, or make room") from error
     return found
-
-
-def openvino_runner(path: Path) -> Callable[[Tensor], Tensor]:
-    """The file as a function of a batch, computed in float32."""
-    openvino = require_openvino()
-    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": torch.get_num_threads()}
-    compiled = openvino.Core().compile_model(path, "CPU", settings)
-    return lambda images: torch.from_numpy(compiled({INPUT: images.contiguous().numpy()})[0].copy())
 
 
 def openvino_facts(path: Path) -> dict[str, str]:

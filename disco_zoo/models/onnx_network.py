@@ -88,8 +88,8 @@ def runner(model: Path | bytes, threads: int | None = None) -> Callable[[Tensor]
     return lambda images: torch.from_numpy(opened.run(None, {INPUT: images.contiguous().numpy()})[0])
 
 
-def openvino_runner(model: bytes, threads: int | None = None) -> Callable[[Tensor], Tensor]:
-    """An ONNX file's bytes as a function of a batch, by OpenVINO on the CPU in float32.
+def openvino_runner(model: Path | bytes, threads: int | None = None) -> Callable[[Tensor], Tensor]:
+    """An ONNX or OpenVINO file, or an ONNX file's bytes, as a function of a batch, by OpenVINO on the CPU in float32.
 
     Raises:
         MissingExtra: it is not installed.
@@ -98,7 +98,9 @@ def openvino_runner(model: bytes, threads: int | None = None) -> Callable[[Tenso
     core = openvino.Core()
     # Its own choice on processors with AMX would be bfloat16: other numbers.
     settings = {"INFERENCE_NUM_THREADS": threads or torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
-    compiled = core.compile_model(core.read_model(io.BytesIO(model)), "CPU", settings)
+    compiled = core.compile_model(
+        core.read_model(io.BytesIO(model) if isinstance(model, bytes) else model), "CPU", settings
+    )
     request = compiled.create_infer_request()
 
     def run(images: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from disco_zoo.config.recipe import Recipe, load_recipe
-from disco_zoo.core.claimed_dir import ClaimedFolder
+from disco_zoo.core.claimed_dir import ClaimedFolder, holds_a_run
 from disco_zoo.errors import BadRunFolder
 
 
@@ -45,7 +45,7 @@ class RunFolder(ClaimedFolder):
             self.write_text(stored.name, recipe.as_yaml())
             return
         if not resume and self.checkpoint.is_file():
-            raise BadRunFolder(f"{self.path} already holds a run. Add --resume to go on, or choose another --out")
+            raise holds_a_run(self.path)
         if resume:
             former = load_recipe(str(stored))
             if former.digest() != recipe.digest() and not _goes_on(former, recipe):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from disco_zoo.core.claimed_dir import ClaimedFolder
+from disco_zoo.core.claimed_dir import ClaimedFolder, holds_a_run
 from disco_zoo.errors import BadRunFolder
 
 SETTINGS = "settings.json"
@@ -42,7 +42,7 @@ class TaskFolder(ClaimedFolder):
     def _claim(self, settings: Mapping[str, Any], resume: bool) -> None:
         plain = json.loads(json.dumps(settings))  # tuples become lists, as in the file
         if not resume and self.checkpoint.is_file():
-            raise BadRunFolder(f"{self.path} already holds a run. Add --resume to go on, or choose another --out")
+            raise holds_a_run(self.path)
         former = self.read_json(SETTINGS) if resume else plain
         for key in {**former, **plain}:
             if former.get(key) != plain.get(key):

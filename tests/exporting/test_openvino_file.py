@@ -12,9 +12,10 @@ from embed_makers import tiny_named
 from disco_zoo.cli import main
 from disco_zoo.errors import CannotExport, MissingExtra
 from disco_zoo.exporting import openvino_file
-from disco_zoo.exporting.openvino_file import openvino_facts, openvino_runner, weights_path, write_openvino
+from disco_zoo.exporting.openvino_file import openvino_facts, weights_path, write_openvino
 from disco_zoo.exporting.subject import subject_of
 from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.models.onnx_network import openvino_runner
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from disco_zoo.cli.first_look import require_free_folder
+from disco_zoo.cli.first_look import require_data, require_free_folder
 from disco_zoo.cli.options import how_to_run, run_options
 
 
@@ -40,6 +40,7 @@ def command(recipe: str, print_only: bool, overrides: tuple[str, ...], seed: int
       disco-zoo train disco_effb0.disco_lite0_cifar10 --data cifar10_train.parquet --start-only --out runs/start
     """
     if not print_only:
+        require_data(given["data"], given["eval_data"])
         require_free_folder(given["out"] or Path("runs") / recipe.rpartition("/")[2], given["resume"])
     from disco_zoo.config.recipe import load_recipe, with_seed
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from disco_zoo.cli.first_look import require_free_file
+from disco_zoo.cli.first_look import require_free_file, require_images
 from disco_zoo.cli.options import DEVICE, ENGINE_HELP, ENGINE_NAMES, JSON
 
 
@@ -48,6 +48,7 @@ def command(images: tuple[str, ...], as_json: bool, **given: Any) -> None:
       disco-zoo embed list.txt --model resnet50.a1_in1k --out list.npy --half
     """
     resume, write_over = given.pop("resume"), given.pop("yes")
+    require_images(images)
     require_free_file(given["out"], resume, write_over)
     from disco_zoo.core.console import console, duration
     from disco_zoo.embedding.embed import embed_job

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from disco_zoo.cli.first_look import require_data, require_new_result
 from disco_zoo.cli.options import (
     DEVICE,
     ENGINE_HELP,
@@ -212,6 +213,8 @@ def _run(
     **subject: Any,
 ) -> None:
     """Check, load, measure, write and print."""
+    require_data(subject["data"], subject["eval_data"])
+    require_new_result(out, write_over=yes)
     from disco_zoo.errors import Interrupted
     from disco_zoo.evaluation.evaluation import require_writable, write_evaluation
     from disco_zoo.evaluation.subject import load_subject

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from disco_zoo.cli.first_look import require_free_folder
+from disco_zoo.cli.first_look import require_data, require_free_folder
 from disco_zoo.cli.options import DEVICE, EVAL_DATA, JSON, OUT, RESUME, STEPS, VIEW_WORKERS, how_to_run, with_options
 
 _PLACES = (
@@ -118,7 +118,6 @@ def _finetune(
 ) -> None:
     require_free_folder(out, resume)
     from disco_zoo.errors import BadData, BadRecipe
-    from disco_zoo.tasks.finetune.few_labels import make_plan
     from disco_zoo.tasks.finetune.settings import read_settings
 
     few = {"few": fews[0]} if len(fews) == 1 else {}
@@ -134,11 +133,14 @@ def _finetune(
     if seeds is not None and given["seed"] is not None:
         raise BadRecipe("--seed and --seeds both name seeds. Leave --seed out")
     single = len(fews) <= 1 and seeds is None and not compare_untrained
+    require_data(data, eval_data)
     options = how_to_run(device=device, workers=workers, resume=resume, steps=steps)
     folder = out or Path("runs") / _default_name(settings, data, comparison=not single)
     if single:
         _one(settings, data, eval_data, folder, options, as_json)
     else:
+        from disco_zoo.tasks.finetune.few_labels import make_plan
+
         plan = make_plan(settings, fews, _read_seeds(seeds), compare_untrained)
         _several(plan, data, eval_data, folder, options, as_json)
 

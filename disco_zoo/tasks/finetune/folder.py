@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from disco_zoo.core.claimed_dir import ClaimedFolder
+from disco_zoo.core.claimed_dir import ClaimedFolder, holds_a_run
 from disco_zoo.core.yaml_io import read_yaml
 from disco_zoo.errors import BadRunFolder
 from disco_zoo.models.classifier_dir import MODEL_FOLDER
@@ -52,7 +52,7 @@ class FinetuneFolder(ClaimedFolder):
         elif resume:
             raise BadRunFolder(f"{self.path} holds no run to resume. Repeat the command without --resume")
         elif self.checkpoint.is_file() or (self.path / FACTS).is_file():
-            raise BadRunFolder(f"{self.path} already holds a run. Add --resume to go on, or choose another --out")
+            raise holds_a_run(self.path)
         self.write_text(SETTINGS, settings.as_yaml())
 
 
