@@ -1,4 +1,4 @@
-"""What a command can refuse at once, before half a minute of imports: outputs that are taken, data that are not there."""
+"""What a command can refuse before half a minute of imports: outputs that are taken, data that are not there."""
 
 from __future__ import annotations
 
