@@ -9,13 +9,19 @@ from __future__ import annotations
 import functools
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from disco_zoo.data.bit_depth import ValueRanges
+from disco_zoo.data.file_names import as_text
 from disco_zoo.data.label_array import Labels
+from disco_zoo.data.look.origin import Origin
+from disco_zoo.data.look.survey import Survey, survey
 from disco_zoo.data.passing_errors import cannot_read, is_passing, read_patiently
 from disco_zoo.data.source_image import SourceImage, too_many_pixels
 from disco_zoo.errors import BadData, CannotRead, DiscoZooError, UnreadableImage
@@ -28,11 +34,15 @@ class ImageSource(ABC):
         name: What the user typed as `--data`.
         split: "train" or "test".
         class_names: Name of each label, or None when unknown.
-        labels: One integer per image, or None when unknown. Training never needs them.
+        labels: One integer per image, -1 for an image without, or None when unknown. Training never needs them.
+        num_unlabeled: How many images have no label where others have one.
         has_index: False for streams, which cannot fetch an image by its number.
+        origin: where images and labels were found.
+        class_folders: label of each folder that holds images, where labels come from folders; else empty.
     """
 
     has_index: bool = True
+    origin: Origin = Origin()
 
     def __init__(
         self,
@@ -43,10 +53,15 @@ class ImageSource(ABC):
     ) -> None:
         self.name = name
         self.split = split
+        self.class_folders: Mapping[str, int] = {}
+        self.set_labels(labels, class_names)
+
+    def set_labels(self, labels: Sequence[int] | NDArray[Any] | None, class_names: list[str] | None) -> None:
         array = None if labels is None else Labels(labels)
         # Benchmarks mark the rows of a secret test set by -1: those are no labels.
         self.labels: Labels | None = array if array is not None and array.largest >= 0 else None
         self.class_names = class_names if self.labels is not None else None
+        self.num_unlabeled = 0 if self.labels is None else self.labels.num_negative
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -58,6 +73,10 @@ class ImageSource(ABC):
     @abstractmethod
     def path(self, index: int) -> str:
         """Return a name by which a user finds the image."""
+
+    def places(self) -> tuple[Path, ...]:
+        """The files and folders that hold these images and no others; empty where nothing can be said of them."""
+        return ()
 
     @abstractmethod
     def _hash_content(self, digest: hashlib._Hash) -> None:
@@ -73,29 +92,77 @@ class ImageSource(ABC):
         if not 0 <= index < len(self):
             raise IndexError(f"index {index} is outside 0..{len(self) - 1} of {self.name}")
         try:
-            encoded = read_patiently(lambda: self.encoded(index), lambda: self.path(index))
-            return SourceImage(encoded, functools.partial(self._unreadable, index))
+            encoded = read_patiently(lambda: self.encoded(index), lambda: as_text(self.path(index)))
+            ranges = functools.partial(self.ranges_of, index)
+            return SourceImage(encoded, functools.partial(self._unreadable, index), ranges)
         except (BadData, CannotRead):
             raise
         except Exception as error:  # decoders of damaged bytes raise nearly anything
             raise self._unreadable(index, error) from error
 
     def image(self, index: int) -> Image.Image:
-        """Decode one image as RGB, in the orientation of its pixels (EXIF is not applied, as in timm).
+        """Decode one image as RGB, upright (EXIF's orientation is applied).
 
         Raises:
             UnreadableImage: The bytes are missing or are no whole image.
         """
         return self.opened(index).rgb()
 
+    def header(self, index: int) -> bytes | Path | Image.Image:
+        """As `encoded`, or the file's path, where less is read to see its header."""
+        return self.encoded(index)
+
+    @functools.cached_property
+    def survey(self) -> Survey:
+        """How the images are stored: all of few, some of many."""
+        return survey(len(self), self.encoded, self.header) if self.has_index else Survey()
+
+    def ranges_of(self, index: int) -> ValueRanges:
+        """What is white in an image of more than 8 bits: decided once for the whole source.
+
+        Raises:
+            BadData: it cannot be told.
+        """
+        if self._ranges is None:
+            self._ranges = self.survey.ranges(self.name)
+        return self._ranges
+
+    _ranges: ValueRanges | None = None
+
+    def white(self) -> dict[str, float]:
+        """The value that is taken for white, of each kind of deep images.
+
+        Raises:
+            BadData: it cannot be told.
+        """
+        return dict(self.ranges_of(0).white)
+
+    def depth_words(self) -> str:
+        """The same for people, with the values that were seen; "" where there are no deep images."""
+        white = self.white() if self.survey.spans else {}
+        return "; ".join(
+            f"mode {kind} holds {low:g} to {high:g}, of which {white[kind]:g} is white"
+            for kind, (low, high) in sorted(self.survey.spans.items())
+        )
+
+    def share_depth(self, other: ImageSource) -> None:
+        """Take the same for white as `other` does, and so does it: test images may be darker than training images.
+
+        Raises:
+            BadData: it cannot be told.
+        """
+        if self.has_index and other.has_index and (self.survey.spans or other.survey.spans):
+            both = replace(self.survey, spans=self.survey.merged(other.survey))
+            self._ranges = other._ranges = both.ranges(self.name)
+
     def _unreadable(self, index: int, error: Exception) -> DiscoZooError:
         if is_passing(error):  # met while decoding what is read lazily
-            return cannot_read(self.path(index), error)
+            return cannot_read(as_text(self.path(index)), error)
         # Pillow's own words for unknown bytes hold a memory address.
         reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
         if isinstance(error, Image.DecompressionBombError):
             reason = too_many_pixels(error)
-        return UnreadableImage(index, self.path(index), (reason.splitlines() or [type(error).__name__])[0])
+        return UnreadableImage(index, as_text(self.path(index)), (reason.splitlines() or [type(error).__name__])[0])
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int, int | None]:
         return self.image(index), index, self.labels[index] if self.labels is not None else None
@@ -117,7 +184,7 @@ class ImageSource(ABC):
         return digest.hexdigest()
 
     def __repr__(self) -> str:
-        labels = "no labels" if self.labels is None else f"{len(set(self.labels))} classes"
+        labels = "no labels" if self.labels is None else f"{len(set(self.labels) - {-1})} classes"
         return f"{type(self).__name__}({self.name!r}, split={self.split!r}, {len(self)} images, {labels})"
 
 

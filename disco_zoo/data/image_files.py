@@ -84,6 +84,10 @@ class LeftOut:
             self.suffixes[PurePosixPath(path).suffix.lower() or "without suffix"] += 1
         return True
 
+    def facts(self) -> dict[str, int]:
+        """Counts by suffix, and of hidden images as "hidden"."""
+        return {**dict(self.suffixes.most_common()), **({"hidden": self.hidden} if self.hidden else {})}
+
     def say(self, name: str) -> None:
         """One line, where more is left out than what usually lies beside images."""
         parts = []

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import os
+from codecs import BOM_UTF8
 from collections.abc import Sequence
 from pathlib import Path
 
+from disco_zoo.core.console import say_once
+from disco_zoo.data.bit_depth import ValueRanges
 from disco_zoo.data.dataset import ImageSource, require_index
+from disco_zoo.data.file_names import as_text, path_of_text
 from disco_zoo.data.formats.timm_readers import FolderSource
 from disco_zoo.data.image_files import IMAGE_SUFFIXES, is_image_name
 from disco_zoo.data.open_source import open_source
 from disco_zoo.data.split_files import find_parquet_files
+from disco_zoo.data.summary import change_line
 from disco_zoo.errors import BadData, did_you_mean, shown
 
 LIST_SUFFIX = ".txt"
@@ -30,13 +35,29 @@ class FileListSource(ImageSource):
     def encoded(self, index: int) -> bytes:
         return self.files[index].read_bytes()
 
+    def header(self, index: int) -> Path:
+        return self.files[index]
+
     def path(self, index: int) -> str:
         return str(self.files[index])
 
     def _hash_content(self, digest: hashlib._Hash) -> None:
         for file in self.files:
             size_bytes = file.stat().st_size if file.is_file() else -1
-            digest.update(f"{file.name}\0{size_bytes}\n".encode())
+            digest.update(f"{file.name}\0{size_bytes}\n".encode("utf-8", "surrogateescape"))
+
+
+def ranges_of_files(name: str, files: Sequence[Path]) -> ValueRanges:
+    """What is white in the deep ones of these image files; what is changed on the way to RGB is said.
+
+    Raises:
+        BadData: it cannot be told.
+    """
+    source = FileListSource(name, files)
+    ranges = source.ranges_of(0)
+    if changes := change_line(source):
+        say_once(changes)
+    return ranges
 
 
 def open_images(given: Sequence[str], split: str | None = None) -> ImageSource:
@@ -76,7 +97,7 @@ def reopen_images(data: str | None, split: str | None, names: Sequence[str]) -> 
         BadData: they are no longer there.
     """
     if data is None:
-        return FileListSource("the embedded files", [Path(name) for name in names])
+        return FileListSource("the embedded files", [path_of_text(name) for name in names])
     try:
         return open_images([data], split)
     except BadData as error:
@@ -92,9 +113,9 @@ def data_of(given: Sequence[str], source: ImageSource) -> str | None:
 
 
 def name_of(source: ImageSource, index: int) -> str:
-    """The name of an image in an embedding: of a folder's file its path below the folder."""
+    """The name of an image in an embedding, as text: of a folder's file its path below the folder."""
     path = source.path(index)
-    return Path(os.path.relpath(path, source.folder)).as_posix() if isinstance(source, FolderSource) else path
+    return as_text(Path(os.path.relpath(path, source.folder)).as_posix() if isinstance(source, FolderSource) else path)
 
 
 def _is_image_file(path: Path) -> bool:
@@ -112,10 +133,11 @@ def _image_file(name: str, path: Path) -> Path:
 
 def _listed_files(name: str, path: Path) -> list[Path]:
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        # Names on disk need not be UTF-8, and neither need those of a list.
+        lines = os.fsdecode(path.read_bytes().removeprefix(BOM_UTF8)).splitlines()
+    except OSError as error:
         raise BadData(f"{shown(name)} cannot be read as a list of paths, one a line: {error}") from error
-    files = [path.parent / Path(line.strip()).expanduser() for line in lines if line.strip()]
+    files = [path_of_text(str(path.parent / Path(line.strip()).expanduser())) for line in lines if line.strip()]
     if not files:
         raise BadData(f"{shown(name)} is empty. Write a path of an image on each line.")
     missing = [str(file) for file in files if not file.is_file()]

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from disco_zoo.data.bit_depth import ValueRanges
 from disco_zoo.data.dataset import ImageSource, require_index
 from disco_zoo.data.open_source import TIMM_PREFIXES, open_source
 from disco_zoo.errors import BadData
@@ -28,6 +29,10 @@ class JoinedSource(ImageSource):
     def encoded(self, index: int) -> bytes | Image.Image:
         source, own = self._place(index)
         return source.encoded(own)
+
+    def ranges_of(self, index: int) -> ValueRanges:
+        source, own = self._place(index)
+        return source.ranges_of(own)
 
     def path(self, index: int) -> str:
         source, own = self._place(index)

@@ -71,6 +71,11 @@ class Labels(Sequence[int]):
     def largest(self) -> int:
         return int(self.array.max()) if len(self.array) else -1
 
+    @property
+    def num_negative(self) -> int:
+        """How many say that there is no label."""
+        return sum(int((self.array[first : first + CHUNK] < 0).sum()) for first in range(0, len(self.array), CHUNK))
+
     def chunks(self) -> Iterator[bytes]:
         """The labels as little-endian int64, a piece at a time."""
         for first in range(0, len(self.array), CHUNK):

@@ -30,10 +30,17 @@ def open_source(data: str | Path, split: str = "train", *, dedicated: bool = Fal
             is used whole. Otherwise "test" of such a source is refused: it would be the training images.
 
     Raises:
-        BadData: Missing, empty, damaged, or without the split.
+        BadData: Missing, empty, damaged, without the split, or of values of which nobody knows what is white.
     """
     if split not in SPLITS:
         raise BadData(f"there is no split '{split}'. Choose one of: {', '.join(SPLITS)}.")
+    source = _open(data, split, dedicated)
+    if source.survey.spans:  # what is white is decided before any work, or refused
+        source.white()
+    return source
+
+
+def _open(data: str | Path, split: str, dedicated: bool) -> ImageSource:
     name, path = str(data), Path(data).expanduser()
     if name == "sample":
         from disco_zoo.data.formats.parquet import ParquetSource
@@ -46,7 +53,7 @@ def open_source(data: str | Path, split: str = "train", *, dedicated: bool = Fal
         return open_prefixed(name, split)
     if not path.exists():
         raise BadData(_nothing_there(name, path))
-    from disco_zoo.data.split_files import find_parquet_files, resolve_path
+    from disco_zoo.data.split_files import find_parquet_files
     from disco_zoo.data.webdataset.index import find_index
 
     if path.is_dir() and find_index(path) is not None:
@@ -62,7 +69,7 @@ def open_source(data: str | Path, split: str = "train", *, dedicated: bool = Fal
     if path.is_dir():
         return open_folder(name, path, split, dedicated)
     if path.suffix.lower() == ".tar":
-        return open_tar(name, resolve_path(path, split, dedicated), split)
+        return open_tar(name, path, split, dedicated)
     raise BadData(f"{name} is neither a folder, a .tar nor a .parquet. Unpack or repack it.")
 
 

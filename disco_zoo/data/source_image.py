@@ -7,17 +7,23 @@ import os
 import re
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from disco_zoo.data.bit_depth import ALONE, FULL, ValueRanges, deep_pixels, is_stated, kind_of, to_8_bits
+from disco_zoo.data.color_profile import in_srgb
+from disco_zoo.data.orientation import Size, orientation_of, seen_size, upright
+from disco_zoo.data.passing_errors import file_bytes
 from disco_zoo.errors import CannotRead
 
 JPEG_FACTORS = (8, 4, 2)
 PIXELS_VARIABLE = "DISCO_ZOO_MAX_IMAGE_PIXELS"
 # Pillow warns at half of its limit, once, of an image that it then reads.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+Ranges = Callable[[], ValueRanges]
 
 
 class SourceImage:
@@ -26,29 +32,47 @@ class SourceImage:
     Args:
         encoded: the file's bytes, or the image where the source only has decoded ones.
         explain: makes the error to raise of what a decoder said; None raises that.
+        ranges: tells what is white in deep images, asked for such ones alone; None judges by this image alone.
 
     Attributes:
         encoded: as given.
-        size: width and height in pixels when whole.
+        size: width and height in pixels when whole and upright.
+        is_deep: whether it has more than 8 bits a channel.
 
     Raises:
         Exception: what `explain` makes of bytes that are no image; later, of those that are no whole image.
     """
 
-    def __init__(self, encoded: bytes | Image.Image, explain: Callable[[Exception], Exception] | None = None) -> None:
-        self._explain = explain
+    def __init__(
+        self,
+        encoded: bytes | Image.Image,
+        explain: Callable[[Exception], Exception] | None = None,
+        ranges: Ranges | None = None,
+    ) -> None:
+        self._explain, self._ranges = explain, ranges
         self.encoded = encoded
         self._decoded: dict[int, NDArray[np.uint8]] = {}
         self._header: Image.Image | None = self._open()
-        self.size = self._header.size
+        self._orientation = orientation_of(self._header)
+        self._stored_size = self._header.size
+        self.size = seen_size(self._stored_size, self._orientation)
+        self.is_deep = kind_of(self._header) is not None
         self._is_jpeg = self._header.format == "JPEG" and not isinstance(encoded, Image.Image)
 
-    def rgb(self) -> Image.Image:
-        """Decode the whole image as RGB, in the orientation of its pixels (EXIF is not applied, as in timm)."""
-        return to_rgb(self._decode(1))
+    def rgb(self, annotated_size: Size | None = None) -> Image.Image:
+        """Decode the whole image as RGB, upright.
+
+        Args:
+            annotated_size: width and height in pixels that annotations of this image were made for; it is not turned
+                where only the stored pixels have them.
+        """
+        image = self._decode(1)
+        as_stored = annotated_size == self._stored_size != self.size
+        # A copy: without it a JPEG would be the opened file.
+        return image.convert("RGB") if as_stored else upright(image, self._orientation).convert("RGB")
 
     def pixels(self, reduction: int) -> NDArray[np.uint8]:
-        """Decode as (H, W, 3); what is returned is kept for the next call, so it cannot be changed.
+        """Decode as (H, W, 3), upright; what is returned is kept for the next call, so it cannot be changed.
 
         Args:
             reduction: the image may have this many times fewer pixels a side, but no fewer. A JPEG at half, a quarter
@@ -56,7 +80,7 @@ class SourceImage:
         """
         factor = next((factor for factor in JPEG_FACTORS if self._is_jpeg and factor <= reduction), 1)
         if factor not in self._decoded:
-            self._decoded[factor] = np.asarray(self._decode(factor))
+            self._decoded[factor] = np.asarray(upright(self._decode(factor), self._orientation))
         return self._decoded[factor]
 
     def _open(self) -> Image.Image:
@@ -64,14 +88,17 @@ class SourceImage:
         return self.encoded if isinstance(self.encoded, Image.Image) else Image.open(io.BytesIO(self.encoded))
 
     def _decode(self, factor: int) -> Image.Image:
+        """RGB as stored: not yet upright."""
         try:
             image, self._header = self._header or self._open(), None
             if factor > 1:
-                image.draft(None, (self.size[0] // factor, self.size[1] // factor))
+                image.draft(None, (self._stored_size[0] // factor, self._stored_size[1] // factor))
             if self._is_jpeg and image.mode == "RGB":
                 image.load()
-                return image  # as it is: `to_rgb` would copy it
-            return to_rgb(image)
+                return in_srgb(image)  # without a profile the image as it is: `to_rgb` would copy it
+            file = self.encoded if isinstance(self.encoded, bytes) else None
+            ranges = self._ranges() if self._ranges is not None and self.is_deep else ALONE
+            return to_rgb(image, ranges, file)
         except Exception as error:  # decoders of damaged bytes raise nearly anything
             raise (error if self._explain is None else self._explain(error)) from error
 
@@ -97,18 +124,43 @@ def too_many_pixels(error: Image.DecompressionBombError) -> str:
     return f"it has {many} pixels, above the limit. To read it: export {PIXELS_VARIABLE}={many}"
 
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """Return the image as RGB.
+def open_image(path: Path, annotated_size: Size | None = None, ranges: ValueRanges = ALONE) -> Image.Image:
+    """An image file as RGB, upright; see `SourceImage`.
 
-    Transparent images are laid over white: the colours below full transparency are arbitrary, often black.
-    16-bit grey is scaled to 8 bits, where Pillow's own conversion would clip nearly all of it to white.
+    Raises:
+        Exception: what reading or decoding raises.
     """
+    return SourceImage(file_bytes(path), ranges=lambda: ranges).rgb(annotated_size)
+
+
+def to_rgb(image: Image.Image, ranges: ValueRanges = ALONE, encoded: bytes | None = None) -> Image.Image:
+    """Return the image as RGB, in the orientation of its pixels.
+
+    Transparent images are laid over white: the colours below full transparency are arbitrary, often black. Deep images
+    become 8 bits (`bit_depth.py`), where Pillow's own conversion would clip nearly all of them to white. Colours are
+    those of the ICC profile where it differs visibly from sRGB.
+
+    Args:
+        ranges: what is white in deep images.
+        encoded: the file, where there is one.
+    """
+    kind, info = kind_of(image), image.info
+    if kind is not None and not (kind == "RGB;16" and ranges.white.get(kind) == FULL[-1]):
+        stated = is_stated(image, kind)
+        pixels = deep_pixels(image, encoded)
+        image = to_8_bits(pixels, FULL[-1] if stated else ranges.white_of(kind, pixels))
+        image.info = {key: info[key] for key in ("icc_profile",) if key in info}
     image.load()
-    if image.mode.startswith("I"):
-        high_bytes = np.clip(np.asarray(image).astype(np.int64) >> 8, 0, 255)
-        return Image.fromarray(high_bytes.astype(np.uint8)).convert("RGB")
     if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
         layer = image.convert("RGBA")
+        colors = image.convert("RGB") if image.mode not in ("LA", "La") else image.convert("LA").getchannel("L")
+        colors.info = dict(image.info)
+        converted = in_srgb(colors)
+        if converted is not colors:
+            converted.putalpha(layer.getchannel("A"))
+            layer = converted
         white = Image.new("RGBA", layer.size, (255, 255, 255, 255))
         return Image.alpha_composite(white, layer).convert("RGB")
-    return image.convert("RGB")
+    if image.mode == "P" and "icc_profile" in image.info:
+        image = image.convert("RGB")
+    return in_srgb(image).convert("RGB")

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from disco_zoo.core.console import say_once
 from disco_zoo.core.random_streams import stream_generator
-from disco_zoo.data.dataset import ImageSource
+from disco_zoo.data.bit_depth import ValueRanges
+from disco_zoo.data.dataset import ImageSource, split_words
+from disco_zoo.data.look.survey import Survey
 
 
 class SubsetSource(ImageSource):
@@ -21,6 +25,7 @@ class SubsetSource(ImageSource):
         self.source, self.indices = source, np.asarray(indices, dtype=np.int64)
         labels = None if source.labels is None else source.labels.take(self.indices)
         super().__init__(source.name, source.split, labels, source.class_names)
+        self.origin, self.class_folders = source.origin, source.class_folders
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -28,12 +33,45 @@ class SubsetSource(ImageSource):
     def encoded(self, index: int) -> bytes | Image.Image:
         return self.source.encoded(int(self.indices[index]))
 
+    def places(self) -> tuple[Path, ...]:
+        return self.source.places()
+
     def path(self, index: int) -> str:
         return self.source.path(int(self.indices[index]))
+
+    @property
+    def survey(self) -> Survey:
+        """That of the whole source."""
+        return self.source.survey
+
+    def ranges_of(self, index: int) -> ValueRanges:
+        return self.source.ranges_of(int(self.indices[index]))
+
+    def share_depth(self, other: ImageSource) -> None:
+        self.source.share_depth(other)
 
     def _hash_content(self, digest: hashlib._Hash) -> None:
         digest.update(self.source.fingerprint().encode())
         digest.update(np.ascontiguousarray(self.indices, dtype="<i8").data)
+
+
+class RelabeledSource(SubsetSource):
+    """All images of `source` with other labels: int64 (N,), -1 for none, and their names."""
+
+    def __init__(self, source: ImageSource, labels: NDArray[np.int64], class_names: list[str] | None) -> None:
+        super().__init__(source, range(len(source)))
+        self.set_labels(labels, class_names)
+
+
+def labeled_part(source: ImageSource) -> ImageSource:
+    """The images that have a label, where others have none; else the source as it is."""
+    if not source.num_unlabeled or source.labels is None:
+        return source
+    say_once(
+        f"{source.name}: {source.num_unlabeled:,} of the {len(source):,} {split_words(source.split)} have no label; "
+        "what needs labels uses the others"
+    )
+    return SubsetSource(source, np.flatnonzero(np.asarray(source.labels) >= 0))
 
 
 def random_subset(source: ImageSource, max_images: int | None) -> ImageSource:

@@ -79,7 +79,9 @@ class UnreadableTally:
 
     def write(self, path: Path) -> None:
         """Write the list, one line per image, ordered by index."""
-        path.write_text("".join(f"{self.messages[index]}\n" for index in sorted(self.messages)), "utf-8")
+        path.write_text(
+            "".join(f"{self.messages[index]}\n" for index in sorted(self.messages)), "utf-8", "backslashreplace"
+        )
 
     def check(self, list_path: Path | None = None) -> None:
         """Stop above the limit.

@@ -9,6 +9,7 @@ from disco_zoo.core.console import StepProgress
 from disco_zoo.core.launcher import chosen_device, default_workers
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.image_list import data_of, open_images
+from disco_zoo.data.summary import tell
 from disco_zoo.embedding.embedding_file import EmbeddingFile, check_suffix
 from disco_zoo.embedding.facts import facts_of
 from disco_zoo.embedding.job import EmbedJob
@@ -138,6 +139,7 @@ def embed_job(
     if out.suffix.lower() == ".parquet":
         require("pyarrow", "train")
     source = open_images(images, split)
+    tell(source)
     named = load_model(model) if isinstance(model, str) else model
     facts = facts_of(
         named,

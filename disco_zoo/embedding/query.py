@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 
 from disco_zoo.data.dataset import ImageSource
+from disco_zoo.data.file_names import path_of_text
 from disco_zoo.data.formats.timm_readers import FolderSource
 from disco_zoo.data.image_list import FileListSource, open_images, reopen_images
 from disco_zoo.embedding.batches import embedded_batches
@@ -74,7 +75,7 @@ class Pictures:
 
     def _by_name(self, source: FolderSource) -> FileListSource:
         """The rows' own files: images that came or went meanwhile have shifted the numbers."""
-        files = [source.folder / name for name in self.file.names]
+        files = [path_of_text(str(source.folder / name)) for name in self.file.names]
         if not any(file.is_file() for file in files):
             raise BadData(
                 f"none of the images of {self.file.path} is in {source.name}, such as "

@@ -24,10 +24,12 @@ class Found:
 
 
 def label_text(file: EmbeddingFile, row: int) -> str | None:
-    """The class of a row by name, or by number where names are not known; None without labels."""
+    """The class of a row by name, or by number where names are not known; None without one."""
     if file.labels is None:
         return None
     label, names = int(file.labels[row]), file.facts.class_names
+    if label < 0:
+        return None
     return names[label] if names is not None and 0 <= label < len(names) else str(label)
 
 

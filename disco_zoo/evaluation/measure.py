@@ -14,6 +14,7 @@ from disco_zoo.core.console import StepProgress
 from disco_zoo.core.distributed import rank
 from disco_zoo.core.random_streams import stream_generator
 from disco_zoo.data.dataset import ImageSource, require_labels, require_same_classes
+from disco_zoo.data.pairing import say_missing_classes
 from disco_zoo.errors import BadData
 from disco_zoo.evaluation.features import Features, extract_features
 from disco_zoo.evaluation.knn import knn_top1
@@ -87,6 +88,7 @@ class Bench:
         labels = [torch.tensor(require_labels(source, "evaluation")) for source in (self.train, self.test)]
         require_same_classes(self.train, self.test)
         check_classes(labels[0], labels[1], self.train.class_names)
+        say_missing_classes(self.train, self.test)
         if ks and len(self.train) < max(ks):
             raise BadData(f"kNN with k={max(ks)} needs more than the {len(self.train)} images of {self.train.name}.")
 

@@ -12,6 +12,7 @@ from disco_zoo.core.console import StepProgress
 from disco_zoo.data.dataset import ImageSource, require_index, require_labels
 from disco_zoo.data.pairing import open_labeled_pair
 from disco_zoo.data.subsets import SubsetSource
+from disco_zoo.data.summary import look_facts
 from disco_zoo.errors import DiscoZooError
 from disco_zoo.evaluation.features import Features, extract_features
 from disco_zoo.evaluation.few_labels import balanced_indices
@@ -91,6 +92,8 @@ class Subject:
             "num_classes": len(set(train.labels or ())),
             "train_fingerprint": train.fingerprint(),
             "test_fingerprint": test.fingerprint(),
+            "train_look": look_facts(train),
+            "test_look": look_facts(test),
         }
 
     def features(self, source: ImageSource) -> Features:

@@ -11,6 +11,7 @@ from disco_zoo.data.dataset import ImageSource, require_index
 from disco_zoo.data.image_list import open_images
 from disco_zoo.data.open_source import open_source
 from disco_zoo.data.pairing import open_test_beside
+from disco_zoo.data.subsets import labeled_part
 from disco_zoo.errors import BadData, BadRunFolder, CannotWrite
 from disco_zoo.exporting.compare import TOLERANCE
 from disco_zoo.exporting.int8 import MOST_IMAGES, Kind, Ranges, calibration_batches, calibration_size, write_int8
@@ -96,7 +97,7 @@ def plan_int8(
     train = open_source(data, "train") if data is not None else None
     source = open_images([calibration]) if calibration is not None else train
     assert source is not None
-    test = open_test_beside(data, eval_data) if data is not None else None
+    test = open_test_beside(train, eval_data) if train is not None else None
     for opened in (train, test, source):
         if opened is not None:
             require_index(opened, "int8")
@@ -111,8 +112,8 @@ def plan_int8(
         chosen,
         measured,
         some_of(measured, max_images, skip),
-        train if labelled else None,
-        some_of(train, max_images) if train is not None and labelled else [],
+        labeled_part(train) if train is not None and labelled else None,
+        some_of(labeled_part(train), max_images) if train is not None and labelled else [],
     )
 
 

@@ -149,6 +149,12 @@ def scatter(axis: Any, points: Tensor, choice: Choice, kind: str) -> None:
         )
 
 
+def _class_text(label: int, class_names: Sequence[str] | None) -> str:
+    if label < 0:
+        return "no label"
+    return class_names[label] if class_names else str(label)
+
+
 def add_class_legend(figure: Any, choice: Choice, class_names: Sequence[str] | None) -> None:
     """Beside the maps; nothing without classes."""
     if not choice.classes:
@@ -162,7 +168,7 @@ def add_class_legend(figure: Any, choice: Choice, class_names: Sequence[str] | N
             markersize=7,
             marker=MARKERS[place // len(COLORS)],
             color=COLORS[place % len(COLORS)],
-            label=textwrap.shorten(class_names[label] if class_names else str(label), 22, placeholder="…"),
+            label=textwrap.shorten(_class_text(label, class_names), 22, placeholder="…"),
         )
         for place, label in enumerate(choice.classes)
     ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,8 @@ from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.joined import JoinedSource, with_extra
 from disco_zoo.data.open_source import open_source
 from disco_zoo.data.pairing import open_own_pair, open_test_beside
-from disco_zoo.data.subsets import random_subset
+from disco_zoo.data.subsets import labeled_part, random_subset
+from disco_zoo.data.summary import look_facts, tell
 from disco_zoo.errors import BadData
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.training.accelerator import make_accelerator
@@ -57,10 +59,10 @@ class Data:
         """All images to train on."""
         return self.extra or self.train
 
-    @property
+    @functools.cached_property
     def bank(self) -> ImageSource:
-        """Where kNN looks for neighbors and what a linear probe trains on."""
-        return self.labeled or self.train
+        """Where kNN looks for neighbors and what a linear probe trains on: images that have a label."""
+        return self.labeled or labeled_part(self.train)
 
     @property
     def has_labels(self) -> bool:
@@ -118,8 +120,9 @@ def open_data(recipe: Recipe, data: str | None = None, eval_data: str | None = N
     """
     train = _open_train(recipe, data)
     joined = with_extra(train, recipe.data.extra_source, recipe.data.extra_repeats)
+    tell(train)
     eval_data = eval_data or recipe.data.eval_source
-    test = open_test_beside(train.name, eval_data)
+    test = open_test_beside(train, eval_data)
     labeled = None
     if eval_data and train.labels is None and (pair := open_own_pair(eval_data)):
         labeled, test = pair
@@ -263,7 +266,9 @@ class Run:
                 "split": self.data.train.split,
                 "images": len(self.data.train),
                 "fingerprint": self.data.train.fingerprint(),
+                "look": look_facts(self.data.train),
             },
+            "test_data": None if self.data.test is None else look_facts(self.data.test),
             "extra_data": self._extra_facts(),
             "bank": {"source": self.data.bank.name, "images": len(self.data.bank)} if self.data.has_labels else None,
             "teacher": None

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.utils.data import IterableDataset, get_worker_info
 
 from disco_zoo.core.loading.loader import BoundedLoader, unchanged
+from disco_zoo.data.bit_depth import ValueRanges
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.source_image import SourceImage
 from disco_zoo.data.streaming.order import LogicalStream
@@ -76,6 +77,9 @@ class Waiting(ImageSource):
 
     def path(self, index: int) -> str:
         return self.stream.candidate(index).name
+
+    def ranges_of(self, index: int) -> ValueRanges:
+        return self.stream.shards.ranges
 
     def _hash_content(self, digest: hashlib._Hash) -> None:
         raise NotImplementedError("what waits is no data set")

@@ -63,12 +63,12 @@ def test_odd_files_are_read_without_a_warning(tmp_path: Path, mode: str, kind: s
         assert colour_at_centre(image) == (255, 255, 255)
 
 
-def test_orientation_is_that_of_the_pixels(tmp_path: Path) -> None:
+def test_photos_are_turned_upright(tmp_path: Path) -> None:
     image = Image.fromarray(PIXELS[0][:4])
     exif = Image.Exif()
     exif[0x0112] = 6  # "turn right by 90 degrees to show"
     image.save(tmp_path / "a.png", exif=exif)
-    assert open_source(tmp_path).image(0).size == image.size == (8, 4)
+    assert open_source(tmp_path).image(0).size == image.size[::-1] == (4, 8)
 
 
 # --- unreadable images

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from data_makers import make_folder, make_parquet, png
 
+from disco_zoo.data.open_source import open_source
 from disco_zoo.data.pairing import open_own_pair, open_test_beside
 from disco_zoo.errors import BadData
 
@@ -14,23 +15,23 @@ from disco_zoo.errors import BadData
 def test_the_sibling_is_found(tmp_path: Path) -> None:
     train = make_parquet(tmp_path / "x_train.parquet")
     make_parquet(tmp_path / "x_test.parquet")
-    found = open_test_beside(str(train))
+    found = open_test_beside(open_source(train))
     assert found is not None
     assert (len(found), found.split) == (6, "test")
 
 
 def test_none_where_there_are_none(tmp_path: Path) -> None:
-    assert open_test_beside(str(make_parquet(tmp_path / "x_train.parquet"))) is None
-    assert open_test_beside(str(make_folder(tmp_path / "pets"))) is None
+    assert open_test_beside(open_source(make_parquet(tmp_path / "x_train.parquet"))) is None
+    assert open_test_beside(open_source(make_folder(tmp_path / "pets"))) is None
     only_train = make_parquet(tmp_path / "y.parquet", split=["train"] * 6)
-    assert open_test_beside(str(only_train)) is None
+    assert open_test_beside(open_source(only_train)) is None
 
 
 def test_damaged_test_images_are_not_taken_for_none(tmp_path: Path) -> None:
     train = make_parquet(tmp_path / "x_train.parquet")
     (tmp_path / "x_test.parquet").write_bytes(train.read_bytes()[:200])
     with pytest.raises(BadData, match="x_test"):
-        open_test_beside(str(train))
+        open_test_beside(open_source(train))
 
 
 def test_a_labelled_source_of_both_splits_is_a_pair(tmp_path: Path) -> None:

@@ -59,6 +59,7 @@ def pack(
     from disco_zoo.data.open_source import open_source
     from disco_zoo.data.pack.images import PackSettings
     from disco_zoo.data.pack.job import PackJob
+    from disco_zoo.data.summary import tell
     from disco_zoo.errors import NoTestImages, require
 
     require("pyarrow", "train")
@@ -67,6 +68,8 @@ def pack(
         sources.append(open_source(source, "test"))
     except NoTestImages:
         console.print(f"{source} has no test images; only training images are packed.", soft_wrap=True, markup=False)
+    for opened in sources:
+        tell(opened)
     workers = default_workers() if workers is None else workers
     made = PackJob(sources, out, PackSettings(size, quality), shard_mb, workers, max_unreadable).run(resume=resume)
     for message in made.unreadable:

@@ -21,8 +21,9 @@ from disco_zoo.data.formats.parquet_columns import (
     label_column,
     split_column,
 )
+from disco_zoo.data.look.origin import Origin
 from disco_zoo.data.passing_errors import is_passing
-from disco_zoo.data.split_files import SYNONYMS, files_by_split, find_parquet_files, no_test_split, resolve_path
+from disco_zoo.data.split_files import files_by_split, find_parquet_files, named_for, no_test_split, resolve_path
 from disco_zoo.errors import BadData, NoTestImages, require
 
 # Row groups held undecoded, per process. Sources up to this size are read from disk once.
@@ -123,6 +124,9 @@ class ParquetSource(ImageSource):
         self._rows = self._select_rows(schema, split, num_rows, whole, name)
         labels, class_names = self._read_labels(schema)
         super().__init__(name, split, labels, class_names)
+        part = "" if isinstance(self._rows, range) else "by the column split"
+        column = label_column(schema)
+        self.origin = Origin(part, f"the column {column}" if self.labels is not None else "")
         self._reset()
         if len(self) == 0:
             raise BadData(f"{name} holds no images: the table is empty.")
@@ -167,10 +171,9 @@ class ParquetSource(ImageSource):
             return range(num_rows)
         splits = self._read_column(column)
         words = splits.unique().to_pylist()
-        for synonym in SYNONYMS[split]:
-            if synonym in words:
-                is_wanted = require("pyarrow.compute", "train").equal(splits, synonym).fill_null(False)
-                return np.flatnonzero(is_wanted.to_numpy())
+        if named := named_for(split, [word for word in words if word]):
+            is_wanted = require("pyarrow.compute", "train").equal(splits, named[0]).fill_null(False)
+            return np.flatnonzero(is_wanted.to_numpy())
         if whole:
             return range(num_rows)
         found = ", ".join(sorted(map(str, words)))
@@ -200,6 +203,7 @@ class ParquetSource(ImageSource):
             stored = [cell["path"] for cell in cells.slice(first, ROWS_AT_ONCE).to_pylist()]
             folders = [(path or "").rpartition("/")[0] for path in stored]
             pairs |= set(zip(labels[first : first + ROWS_AT_ONCE].tolist(), folders, strict=True))
+        pairs = {(label, folder) for label, folder in pairs if label >= 0}
         names = [folder.rpartition("/")[2] for _, folder in sorted(pairs)]
         is_one_to_one = sorted(label for label, _ in pairs) == list(range(len(set(names))))
         return names if is_one_to_one and all(names) else None
@@ -250,6 +254,9 @@ class ParquetSource(ImageSource):
         if stored:
             return (self._files[0].parent / stored).read_bytes()
         raise ValueError("the cell is empty")
+
+    def places(self) -> tuple[Path, ...]:
+        return tuple(self._files) if isinstance(self._rows, range) else ()
 
     def path(self, index: int) -> str:
         """Return the path stored with the image, or file and row."""

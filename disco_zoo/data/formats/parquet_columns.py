@@ -87,6 +87,7 @@ def label_column(schema: Any) -> str | None:
         or types.is_string(field.type)
         or types.is_large_string(field.type)
         or types.is_dictionary(field.type)
+        or (types.is_floating(field.type) and field.name in LABEL_COLUMNS)  # whole numbers, where gaps are NaN
     ]
     known = [name for name in LABEL_COLUMNS if name in usable]
     return next(iter([*known, *_declared(schema, usable, "ClassLabel")]), None)
@@ -105,21 +106,32 @@ def split_column(schema: Any) -> str | None:
 def as_labels(values: Any) -> tuple[NDArray[np.int64] | None, list[str] | None]:
     """Turn a chunked array into labels int64 (N,), and into names where it holds words (numbered in sorted order).
 
-    A column with gaps gives no labels: no figure on part of the rows could be trusted.
+    A row without a label (null, NaN, an empty word, a negative number) has -1. Numbers that are not whole, and rows
+    that all lack one, give no labels.
     """
     kind = values.type
     if hasattr(kind, "value_type"):  # a dictionary: the words, not their codes
         values = values.cast(kind.value_type)
-    if values.null_count:
-        return None, None
-    if not _is_text(values.type):
-        return values.to_numpy().astype(np.int64), None
+    if _is_text(values.type):
+        return _word_labels(values)
+    numbers = values.to_numpy(zero_copy_only=False) if values.num_chunks else np.zeros(0)
+    if numbers.dtype.kind == "f":  # also whole numbers with gaps
+        known = np.isfinite(numbers)
+        if (numbers[known] != np.floor(numbers[known])).any():
+            return None, None
+        numbers = np.where(known, numbers, -1)
+    labels = np.maximum(numbers.astype(np.int64), -1)
+    return (labels, None) if len(labels) and labels.max() >= 0 else (None, None)
+
+
+def _word_labels(values: Any) -> tuple[NDArray[np.int64] | None, list[str] | None]:
     coded = values.dictionary_encode().unify_dictionaries()
     words = coded.chunk(0).dictionary.to_pylist() if coded.num_chunks else []
-    names = sorted(words)
+    names = sorted(word for word in words if word)
     rank = {name: label for label, name in enumerate(names)}
-    number = np.asarray([rank[word] for word in words], dtype=np.int64)
-    return np.concatenate([number[chunk.indices.to_numpy()] for chunk in coded.chunks] or [number]), names
+    number = np.asarray([*(rank.get(word, -1) for word in words), -1], dtype=np.int64)  # the last one is for null
+    chunks = [number[chunk.indices.fill_null(len(words)).to_numpy()] for chunk in coded.chunks]
+    return (np.concatenate(chunks), names) if names else (None, None)
 
 
 def _is_text(kind: Any) -> bool:

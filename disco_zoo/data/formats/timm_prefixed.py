@@ -17,7 +17,7 @@ from PIL import Image
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.formats.parquet import FINGERPRINT_BYTES
 from disco_zoo.data.formats.parquet_columns import as_labels, hash_cell, label_column
-from disco_zoo.data.split_files import SYNONYMS, files_by_split, no_test_split
+from disco_zoo.data.split_files import HUB_SPLITS, files_by_split, no_test_split
 from disco_zoo.data.streaming.shards import HUB_IMAGE_COLUMNS, HubShards, StreamShards, TarShards
 from disco_zoo.data.streaming.source import StreamSource
 from disco_zoo.errors import BadData, MissingExtra, NoTestImages
@@ -41,7 +41,7 @@ def open_prefixed(name: str, split: str) -> ImageSource:
     if prefix == "torch" and not root:
         raise BadData(f"{name} needs the folder that holds it: torch/{rest}@FOLDER.")
     settings: dict[str, Any] = {"root": str(Path(root).expanduser()) if root else None}
-    splits: tuple[str, ...] = SYNONYMS[split]
+    splits: tuple[str, ...] = HUB_SPLITS[split]
     if prefix == "torch":
         splits = ("train",) if split == "train" else ("validation",)
     elif prefix == "wds":
@@ -66,7 +66,7 @@ def _shard_lists(name: str, folder: Path, split: str) -> tuple[str, ...]:
     folder = folder.expanduser()
     found = sorted(path for path in folder.glob("*.tar")) if folder.is_dir() else []
     if not found or any((folder / info).is_file() for info in ("_info.json", "info.json")):
-        return SYNONYMS[split]
+        return HUB_SPLITS[split]
     groups = files_by_split(folder, found, split)
     if not groups and split == "test":
         raise no_test_split(name)

@@ -10,16 +10,25 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from disco_zoo.core.console import say_once
 from disco_zoo.data.dataset import ImageSource, split_words
 from disco_zoo.data.formats import tiny_imagenet
-from disco_zoo.data.formats.class_folders import label_by_folder
+from disco_zoo.data.formats.class_folders import FolderLabels, label_by_folder
 from disco_zoo.data.formats.packed_strings import PackedNames
 from disco_zoo.data.image_files import IMAGE_SUFFIXES, LeftOut, TarImage, images_of_folder, images_of_tar
-from disco_zoo.data.split_files import no_test_split, resolve_paths, split_folders
-from disco_zoo.errors import BadData
+from disco_zoo.data.look.origin import Origin
+from disco_zoo.data.split_files import (
+    folder_of_splits,
+    is_called,
+    no_test_split,
+    paths_of_split,
+    refuse_test_inside,
+    resolve_path,
+    resolve_paths,
+    split_folders,
+)
+from disco_zoo.errors import BadData, NoTestImages
 
 
 def open_folder(name: str, folder: Path, split: str, dedicated: bool) -> ImageSource:
@@ -28,15 +37,18 @@ def open_folder(name: str, folder: Path, split: str, dedicated: bool) -> ImageSo
     Raises:
         BadData: No images, or nothing for this split.
     """
-    candidates = split_folders(folder, split)
-    others = split_folders(folder, "test" if split == "train" else "train")
+    top = folder_of_splits(folder)
+    candidates = split_folders(top, split)
+    others = split_folders(top, "test" if split == "train" else "train")
     if others and not candidates and not dedicated:
         if split == "test":
             raise no_test_split(name)
         raise BadData(f"{name} has {others[0].name}/ but no {split}/. Give {others[0]} itself to use it.")
     sources: list[FolderSource] = []
-    for candidate in candidates or resolve_paths(folder, split, dedicated):
+    for candidate in candidates or resolve_paths(top, split, dedicated):
         sources.append(FolderSource(name, split, candidate))
+        if split == "train" and not dedicated:
+            refuse_test_inside(name, sources[-1].class_folders)
         if sources[-1].labels is not None:  # else a secret test set; another word may have the labels
             _say_which(sources)
             return sources[-1]
@@ -53,24 +65,31 @@ def _say_which(sources: list[FolderSource]) -> None:
         say_once(f"{used.name}: the {len(used):,} {split_words(used.split)} are {where}")
 
 
-def open_tar(name: str, path: Path, split: str) -> ImageSource:
-    """Open an uncompressed .tar of images, with folders in it as classes.
+def open_tar(name: str, path: Path, split: str, dedicated: bool) -> ImageSource:
+    """Open an uncompressed .tar of images, with folders in it as splits and classes; else its sibling for "test".
 
     Raises:
-        BadData: No images, or a damaged file.
+        BadData: No images, a damaged file, or nothing for this split.
     """
-    return TarSource(name, split, path)
+    try:
+        file = resolve_path(path, split, dedicated)
+    except NoTestImages:
+        file = path  # which may hold both
+    source = TarSource(name, split, file, dedicated=dedicated or file != path)
+    if split == "test" and file == path and not (dedicated or source.origin.split or is_called(path, "test")):
+        raise no_test_split(name)
+    return source
 
 
-def _label(name: str, paths: Iterable[str]) -> tuple[NDArray[np.int64] | None, list[str] | None]:
+def _label(name: str, paths: Iterable[str]) -> FolderLabels:
     """Labels and class names by folders; where the classes are paths, a line on the screen says so."""
-    labels, classes = label_by_folder(paths)
-    if nested := [kind for kind in classes or [] if "/" in kind]:
+    found = label_by_folder(paths)
+    if nested := [kind for kind in found.names or [] if "/" in kind]:
         say_once(
             f"{name}: folders of the same name lie in different ones and are classes of their own, such as "
             f"{', '.join(nested[:2])}. If they mean one class, put their images into one folder."
         )
-    return labels, classes
+    return found
 
 
 class FolderSource(ImageSource):
@@ -87,11 +106,16 @@ class FolderSource(ImageSource):
             raise _no_images(name, left_out)
         left_out.say(name)
         self._paths = PackedNames(found)
-        labels, classes = _label(name, (path.replace(os.sep, "/") for path in self._paths))
+        by_folder = _label(name, (path.replace(os.sep, "/") for path in self._paths))
+        labels, classes = by_folder.labels, by_folder.names
         self.is_listed = labels is None and tiny_imagenet.is_validation_folder(self.folder)
         if self.is_listed:
             labels, classes = tiny_imagenet.label_by_list(self.folder, self._paths)
         super().__init__(name, split, labels, classes)
+        self.class_folders = {} if self.is_listed else by_folder.folders
+        source = tiny_imagenet.ANNOTATIONS if self.is_listed else "folders"
+        part = f"folder {self.folder.name}" if self.folder != Path(name).expanduser().resolve() else ""
+        self.origin = Origin(part, source if labels is not None else "", left_out.facts())
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -99,6 +123,12 @@ class FolderSource(ImageSource):
     def encoded(self, index: int) -> bytes:
         """Return the file's bytes."""
         return (self.folder / self._paths[index]).read_bytes()
+
+    def header(self, index: int) -> Path:
+        return self.folder / self._paths[index]
+
+    def places(self) -> tuple[Path, ...]:
+        return (self.folder,)
 
     def path(self, index: int) -> str:
         """Return the file's path."""
@@ -128,13 +158,13 @@ def _no_images(name: str, left_out: LeftOut) -> BadData:
 
 def _path_in_tar(image: TarImage) -> str:
     """The path of an image, with the .tar in the .tar that holds it as a folder."""
-    return posixpath.normpath(posixpath.join(os.path.splitext(image.inside)[0], image.name))
+    return posixpath.normpath(posixpath.join(os.path.splitext(image.inside)[0], image.name)).lstrip("/")
 
 
 class TarSource(ImageSource):
     """Image files in one .tar, or in the .tar files inside it."""
 
-    def __init__(self, name: str, split: str, path: Path) -> None:
+    def __init__(self, name: str, split: str, path: Path, *, dedicated: bool = False) -> None:
         self.file = path.resolve()
         try:
             found, left_out = images_of_tar(self.file)
@@ -143,11 +173,19 @@ class TarSource(ImageSource):
         if not found:
             raise _no_images(name, left_out)
         left_out.say(name)
+        paths = [_path_in_tar(image) for image in found]
+        chosen, part = paths_of_split(name, paths, split, dedicated)
+        found, paths = [found[number] for number in chosen], [paths[number] for number in chosen]
         # Read by offset: forked workers would share the file position of an open tar.
         self._names = PackedNames(image.name for image in found)
         self._offsets = np.array([image.offset for image in found], dtype=np.int64)
         self._sizes = np.array([image.size for image in found], dtype=np.int64)
-        super().__init__(name, split, *_label(name, map(_path_in_tar, found)))
+        by_folder = _label(name, (path[len(part) + 1 :] for path in paths) if part else paths)
+        if split == "train" and not dedicated:
+            refuse_test_inside(name, by_folder.folders)
+        super().__init__(name, split, by_folder.labels, by_folder.names)
+        self.class_folders, self._part = by_folder.folders, part
+        self.origin = Origin(part and f"folder {part}", "folders" if self.labels else "", left_out.facts())
 
     def __len__(self) -> int:
         return len(self._names)
@@ -157,6 +195,9 @@ class TarSource(ImageSource):
         with self.file.open("rb") as file:
             file.seek(int(self._offsets[index]))
             return file.read(int(self._sizes[index]))
+
+    def places(self) -> tuple[Path, ...]:
+        return (self.file / self._part,)
 
     def path(self, index: int) -> str:
         """Return the member's name and the tar's."""

@@ -81,7 +81,9 @@ class _Packed(Dataset[PackedImage]):
         label = None if source.labels is None else source.labels[index]
         try:
             image = source.opened(index)
-            encoded = encoded_for_shard(image.encoded, image.rgb(), self.settings)
+            rgb = image.rgb()
+            # What is white in deep images is the source's to say; the shard holds what it made of them.
+            encoded = encoded_for_shard(rgb if image.is_deep else image.encoded, rgb, self.settings)
             return PackedImage(index, encoded, name_of(source, index), label)
         except UnreadableImage as error:
             return PackedImage(index, b"", "", label, str(error))

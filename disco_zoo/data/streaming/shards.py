@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import itertools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from disco_zoo.data.bit_depth import ALONE, ValueRanges
+from disco_zoo.data.look.survey import Survey, survey
 from disco_zoo.data.passing_errors import is_passing
 from disco_zoo.data.webdataset.scan import missing_shard, samples
 from disco_zoo.errors import BadData
@@ -20,6 +23,7 @@ from disco_zoo.errors import BadData
 POSITIONS = 2**32  # in a shard
 HUB_IMAGE_COLUMNS = ("image", "img")
 READ_AT_ONCE = 8
+LOOK_SHARDS, LOOK_IMAGES = 4, 64
 
 
 class StreamedImage(NamedTuple):
@@ -37,9 +41,26 @@ class StreamedImage(NamedTuple):
 
 
 class StreamShards(ABC):
-    """A stream's shards; numbered from 0. It must survive pickling: workers read them."""
+    """A stream's shards; numbered from 0. It must survive pickling: workers read them.
+
+    Attributes:
+        ranges: what is white in images of more than 8 bits (`look`).
+    """
 
     num_shards: int
+    ranges: ValueRanges = ALONE
+
+    def look(self, name: str) -> Survey:
+        """Look at the first images of some shards, and remember what is white in deep ones.
+
+        Raises:
+            BadData: it cannot be told.
+        """
+        shards = sorted({round(part * (self.num_shards - 1) / (LOOK_SHARDS - 1)) for part in range(LOOK_SHARDS)})
+        found = [image for shard in shards for image in itertools.islice(self.images(shard), LOOK_IMAGES)]
+        seen = survey(len(found), lambda index: found[index].read())
+        self.ranges = seen.ranges(name)
+        return seen
 
     @abstractmethod
     def images(self, shard: int) -> Iterator[StreamedImage]:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from collections.abc import Iterator
 from typing import Any
 
 from PIL import Image
 
+from disco_zoo.data.bit_depth import ALONE, ValueRanges
 from disco_zoo.data.dataset import ImageSource, require_index
+from disco_zoo.data.look.survey import Survey
+from disco_zoo.data.orientation import orientation_of, upright
 from disco_zoo.data.source_image import to_rgb
 from disco_zoo.data.streaming.shards import StreamShards
 
@@ -28,13 +32,21 @@ class StreamSource(ImageSource):
         self._dataset, self.shards = dataset, shards
         self.num_images = len(dataset)
 
+    @functools.cached_property
+    def survey(self) -> Survey:
+        """How the first images of some shards are stored."""
+        return Survey() if self.shards is None else self.shards.look(self.name)
+
+    def ranges_of(self, index: int) -> ValueRanges:
+        return ALONE if self.shards is None else self.shards.ranges
+
     def __len__(self) -> int:
         return self.num_images
 
     def __iter__(self) -> Iterator[tuple[Image.Image, int, int | None]]:
         """Yield (RGB image, position in this pass, label)."""
         for position, (image, target) in enumerate(self._dataset):
-            yield to_rgb(image), position, int(target)
+            yield upright(to_rgb(image, self.ranges_of(position)), orientation_of(image)), position, int(target)
 
     def encoded(self, index: int) -> bytes | Image.Image:
         """Refuse: a stream has no index."""

@@ -19,7 +19,7 @@ from disco_zoo.errors import BadData, shown
 
 INDEX_FOLDER = "disco_index"
 FACTS_FILE, ROWS_FILE, LABELS_FILE = "index.json", "rows.bin", "labels.bin"
-FORMAT = "disco-zoo shard index 1"
+FORMAT = "disco-zoo shard index 2"
 ROW = np.dtype([("offset", "<u8"), ("size", "<u4"), ("shard", "<u4")])
 LABEL_BYTES = 4
 
@@ -34,7 +34,7 @@ class Shard:
         modified_ns: when it was written last; tars are padded, so another content may have the same size.
         images: how many it holds.
         sha256: of the names and sizes of its images.
-        is_labelled: whether each image has a label.
+        is_labelled: whether any image has a label.
     """
 
     name: str
@@ -64,6 +64,8 @@ class ShardIndex:
     def part(self, split_word: str) -> range:
         """The numbers of the shards whose names say `split_word`; "" for those that name no split."""
         numbers = [number for number, shard in enumerate(self.shards) if split_word_of(shard.name) == split_word]
+        if numbers and numbers[-1] - numbers[0] != len(numbers) - 1:  # an index of before this word was known
+            raise self.stale(self.shards[numbers[0]].name, "lies apart from the others of its split")
         return range(numbers[0], numbers[-1] + 1) if numbers else range(0)
 
     def first_row(self, shard: int) -> int:
@@ -137,7 +139,8 @@ def read_index(path: Path) -> ShardIndex:
     try:
         facts = json.loads((path / FACTS_FILE).read_text(encoding="utf-8"))
         if facts["format"] != FORMAT:
-            raise ValueError(f"format {facts['format']}")
+            folder = (path / facts["folder"]).resolve()
+            raise BadData(f"the index {path} was made by another version. Type: disco-zoo data index {folder}")
         shards = tuple(Shard(**shard) for shard in facts["shards"])
         index = ShardIndex(path, (path / facts["folder"]).resolve(), shards, facts["class_names"])
         images = sum(shard.images for shard in shards)

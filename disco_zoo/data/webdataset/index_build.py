@@ -14,7 +14,7 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -23,6 +23,8 @@ from filelock import FileLock, Timeout
 from timm.utils.misc import natural_key
 
 from disco_zoo.core.files import require_folder, why_not_written, write_whole
+from disco_zoo.data.file_names import as_text
+from disco_zoo.data.formats.class_folders import classes_of
 from disco_zoo.data.label_array import CHUNK
 from disco_zoo.data.webdataset.index import (
     FACTS_FILE,
@@ -38,7 +40,7 @@ from disco_zoo.data.webdataset.index import (
     read_index,
     shard_names,
 )
-from disco_zoo.data.webdataset.scan import folder_of, samples
+from disco_zoo.data.webdataset.scan import NO_LABEL, folder_of, samples
 from disco_zoo.errors import BadData, Busy, CannotWrite, shown
 
 GIVEN, FOLDERS = "given.bin", "folders.bin"  # labels as samples name them (-1: none), and as folders do
@@ -127,7 +129,7 @@ class _Build:
         self.shards: list[Shard] = []
         self.words: dict[str, int] = {}  # of labels, numbered as they come
         self.folders: dict[str, int] = {}
-        self.has_numbers = False
+        self.has_numbers = self.says_none = False
         self._pending: list[str] = []
         self._take_up()
 
@@ -140,12 +142,13 @@ class _Build:
         for line in journal.read_bytes().splitlines(keepends=True) if journal.is_file() else []:
             try:
                 entry = json.loads(line)
-                shard = Shard(**entry["shard"])
+                shard, says_none = Shard(**entry["shard"]), entry["says_none"]
             except (ValueError, LookupError, TypeError):
                 break
             if rows + shard.images > room or not self._is_next(shard) or not line.endswith(b"\n"):
                 break
             self._note(shard, entry["words"], entry["folders"], entry["has_numbers"])
+            self.says_none |= says_none
             rows, kept = rows + shard.images, kept + len(line)
         for name, length in {JOURNAL: kept, **{name: rows * width for name, width in PIECES.items()}}.items():
             (self.partial / name).touch()
@@ -184,23 +187,27 @@ class _Build:
         path = self.folder / name
         found = path.stat()
         digest, rows, given, folders = hashlib.sha256(), [], [], []
+        names: list[str] = []
         known = (len(self.words), len(self.folders))
         for image, label in samples(path):
             digest.update(f"{image.name}\0{image.size}\n".encode("utf-8", "surrogateescape"))
             rows.append((image.offset, image.size, len(self.shards)))
             folders.append(self.folders.setdefault(folder_of(image.name), len(self.folders)))
-            self.has_numbers |= isinstance(label, int)
+            self.has_numbers |= isinstance(label, int) and label != NO_LABEL
+            self.says_none |= label == NO_LABEL
             given.append(self.words.setdefault(label, len(self.words)) if isinstance(label, str) else label)
+            names.append(image.name)
         if self.words and self.has_numbers:
             word = next(iter(self.words))
             raise BadData(f"shard {shown(name)}: labels are numbers here and words ({word}) there. Make them one kind")
-        is_labelled = None not in given
+        _require_all_or_none(name, names, given)
+        is_labelled = any(label is not None and label != NO_LABEL for label in given)
         shard = Shard(name, found.st_size, found.st_mtime_ns, len(rows), digest.hexdigest(), is_labelled)
         files[ROWS_FILE].write(np.asarray(rows, dtype=ROW).tobytes())
         files[GIVEN].write(np.asarray([-1 if label is None else label for label in given], dtype="<i4").tobytes())
         files[FOLDERS].write(np.asarray(folders, dtype="<i4").tobytes())
         new = {"words": [*self.words][known[0] :], "folders": [*self.folders][known[1] :]}
-        line = {"shard": vars(shard), **new, "has_numbers": self.has_numbers}
+        line = {"shard": vars(shard), **new, "has_numbers": self.has_numbers, "says_none": self.says_none}
         self._pending.append(json.dumps(line) + "\n")
         self.shards.append(shard)
 
@@ -221,7 +228,8 @@ class _Build:
         rank = None
         if names is not None:
             place = {name: label for label, name in enumerate(names)}
-            rank = np.asarray([*(place[name] for name in known), -1], dtype="<i4")  # -1, no label, stays
+            of_folder = classes_of(self.folders) if piece == FOLDERS else {}
+            rank = np.asarray([*(place[as_text(of_folder.get(name, name))] for name in known), -1], dtype="<i4")
         with (self.partial / piece).open("rb") as former, (self.partial / LABELS_FILE).open("wb") as labels:
             while chunk := former.read(CHUNK * LABEL_BYTES):
                 numbers = np.frombuffer(chunk, dtype="<i4")
@@ -234,11 +242,26 @@ class _Build:
     def _labeling(self) -> tuple[str, list[str] | None, list[Shard]]:
         """Which piece holds the labels, the names of the classes, and the shards with word of their labels.
 
-        Labels that samples name count where any shard has them for all its images; else folders are classes, as in
-        a .tar of class folders: two at least, and no image outside of them.
+        Labels that samples name count where any sample has one; else folders are classes, as in a .tar of class
+        folders: two at least, and no image outside of them.
         """
-        if any(shard.images and shard.is_labelled for shard in self.shards):
-            return GIVEN, sorted(self.words) or None, self.shards
-        has_folders = len(self.folders) > 1 and "" not in self.folders
+        if self.words or self.has_numbers or self.says_none:
+            return GIVEN, sorted(map(as_text, self.words)) or None, self.shards
+        classes = sorted({as_text(name) for name in classes_of(self.folders).values()}, key=natural_key)
+        has_folders = len(classes) > 1 and "" not in classes
         shards = [dataclasses.replace(shard, is_labelled=has_folders) for shard in self.shards]
-        return FOLDERS, sorted(self.folders, key=natural_key) if has_folders else None, shards
+        return FOLDERS, classes if has_folders else None, shards
+
+
+def _require_all_or_none(shard: str, names: Sequence[str], given: Sequence[int | None]) -> None:
+    """Refuse a shard of which some samples have a label and others do not say whether they have one.
+
+    Raises:
+        BadData: names the first of them.
+    """
+    without = [name for name, label in zip(names, given, strict=True) if label is None]
+    if without and len(without) < len(given):
+        raise BadData(
+            f"shard {shown(shard)}: {len(without)} of its {len(given)} images lack a label, first {shown(without[0])}. "
+            "Add a .cls (-1 where there is no label), or leave the image out"
+        )

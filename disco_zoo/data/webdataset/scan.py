@@ -1,24 +1,28 @@
 """What lies where in a webdataset shard: one pass over the headers of a .tar, in the order of its members.
 
-Members that share a name up to the first dot make a sample: an image, perhaps with a label in `.cls` or `.json`.
+Members that share a name up to the last dot make a sample, wherever in the shard they lie: an image, perhaps with a
+label in `.cls` or `.json`. A name may have dots of its own (`v1.0003.png` and `v1.0003.cls`); what has no label belongs
+to a shorter name where that is a sample's (`x.seg.png` beside `x.jpg` and `x.cls`).
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
 import json
+import math
 import os
+import posixpath
 import tarfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import BinaryIO, NamedTuple
+from typing import NamedTuple
 
-from disco_zoo.data.image_files import is_hidden, is_image_name, readable_suffixes
+from disco_zoo.data.image_files import is_hidden, readable_suffixes
 from disco_zoo.errors import BadData
 
 BLOCK_BYTES = 512
 MAX_IMAGE_BYTES = 2**32 - 1
+NO_LABEL = -1
 
 
 class Member(NamedTuple):
@@ -30,7 +34,7 @@ class Member(NamedTuple):
 
 
 class Sample(NamedTuple):
-    """An image and its label: a class number, a word, or None where the sample names none."""
+    """An image and its label: a number, a word, `NO_LABEL` where the sample says so, None where it says nothing."""
 
     image: Member
     label: int | str | None
@@ -47,13 +51,21 @@ def samples(path: Path, *, with_labels: bool = True) -> Iterator[Sample]:
     except OSError as error:
         raise missing_shard(path, error) from error
     with file or contextlib.nullcontext():
-        for _, group in itertools.groupby(_members(path), key=lambda member: _split_name(member.name)[0]):
-            yield from _samples_of([*group], file)
+        groups = _groups(_members(path))
+        found = [(image, key, slot) for key, slots in groups.items() for slot in slots if (image := _image_of(slot))]
+        for image, key, slot in sorted(found, key=lambda one: one[0].offset):
+            shorter = [groups[name][0] for name in _shorter(key) if name in groups]
+            if not _LABELS & slot.keys() and any(map(_image_of, shorter)):
+                continue  # a further image of that sample
+            if image.size > MAX_IMAGE_BYTES:
+                raise BadData(f"{image.name} is larger than 4 GiB; that is no image. Leave it out")
+            holder = next((one for one in (slot, *shorter) if _LABELS & one.keys()), None)
+            yield Sample(image, None if file is None or holder is None else _label(holder, file.fileno()))
 
 
 def folder_of(member: str) -> str:
-    """The folder that holds a member, by which images without other labels are classed; empty at the top."""
-    return os.path.basename(os.path.dirname(member))
+    """The path of the folder that holds a member, by which images without other labels are classed; "" at the top."""
+    return posixpath.dirname(posixpath.normpath(member)).lstrip("/")
 
 
 def member_at(path: Path, offset: int) -> str:
@@ -99,45 +111,59 @@ def _damaged(path: Path, reason: str) -> BadData:
     return BadData(f"shard {path} is damaged, cut short or no plain .tar; copy or make it again. ({reason})")
 
 
-def _split_name(name: str) -> tuple[str, str]:
-    """The name up to the first dot of the file's own name, and the lower-case rest, as webdataset groups members."""
-    folder, _, base = name.rpartition("/")
-    stem, _, rest = base.partition(".")
-    return f"{folder}/{stem}", rest.lower()
+_LABELS = {"cls", "json"}
+_Slot = dict[str, Member]
 
 
-def _samples_of(group: list[Member], file: BinaryIO | None) -> Iterator[Sample]:
-    rests = [_split_name(member.name)[1] for member in group]
-    images = [member for member, rest in zip(group, rests, strict=True) if f".{rest}" in readable_suffixes()]
-    # "x.jpg" beside "x.seg.png" is the image; "photo.1.jpg" alone is one, too.
-    images = images[:1] or [member for member in group if is_image_name(member.name)]
-    images = [image for image in images if not is_hidden(image.name)]
-    if not images:
-        return
-    label = None if file is None else _label(dict(zip(rests, group, strict=True)), file.fileno())
-    for image in images:
-        if image.size > MAX_IMAGE_BYTES:
-            raise BadData(f"{image.name} is larger than 4 GiB; that is no image. Leave it out")
-        yield Sample(image, label)
+def _groups(members: Iterable[Member]) -> dict[str, list[_Slot]]:
+    """Members by name without the ending, each a map from ending to member; a repeated name begins another one."""
+    groups: dict[str, list[_Slot]] = {}
+    for member in members:
+        name, dot, ending = member.name.rpartition(".")
+        if not dot or "/" in ending or is_hidden(member.name):
+            continue
+        slots = groups.setdefault(name, [])
+        slot = next((slot for slot in slots if ending.lower() not in slot), None)
+        if slot is None:
+            slots.append(slot := {})
+        slot[ending.lower()] = member
+    return groups
 
 
-def _label(members: dict[str, Member], file: int) -> int | str | None:
-    """From the `.cls` member, else from the `.json` member's "label"; a negative number says that there is none."""
-    if (member := members.get("cls")) is not None:
+def _image_of(slot: _Slot) -> Member | None:
+    return next((member for ending, member in slot.items() if f".{ending}" in readable_suffixes()), None)
+
+
+def _shorter(name: str) -> list[str]:
+    """The name without its last dots, one after the other: a.b.c gives a.b and a."""
+    folder, slash, base = name.rpartition("/")
+    parts = base.split(".")
+    return [folder + slash + ".".join(parts[:end]) for end in range(len(parts) - 1, 0, -1)]
+
+
+def _label(slot: _Slot, file: int) -> int | str | None:
+    """From the `.cls` member, else from the `.json` member's "label"."""
+    if (member := slot.get("cls")) is not None:
         return _number_or_word(os.pread(file, member.size, member.offset).decode("utf-8", "replace").strip())
-    if (member := members.get("json")) is None:
-        return None
+    member = slot["json"]
     try:
         found = json.loads(os.pread(file, member.size, member.offset))
     except ValueError:
         return None
-    label = found.get("label") if isinstance(found, dict) else None
-    return _number_or_word(str(label)) if isinstance(label, (int, str)) else None
+    if not isinstance(found, dict) or "label" not in found:
+        return None
+    label = found["label"]
+    if label is None or label != label:  # NaN
+        return NO_LABEL
+    return _number_or_word(str(label)) if isinstance(label, (int, str, float)) else None
 
 
-def _number_or_word(text: str) -> int | str | None:
+def _number_or_word(text: str) -> int | str:
+    """A whole number, also written 3.0; what is negative, empty or "nan" says that there is no label."""
     try:
-        number = int(text)
+        number = float(text)
     except ValueError:
-        return text or None
-    return number if 0 <= number < 2**31 else None
+        return text or NO_LABEL
+    if not math.isfinite(number) or number < 0:
+        return NO_LABEL
+    return int(number) if number.is_integer() and number < 2**31 else text

@@ -68,7 +68,7 @@ class ShardSource(ImageSource):
         self._first = index.first_row(part.start)
         self._images = sum(index.shards[number].images for number in part)
         labels = None
-        if self._images and all(index.shards[number].is_labelled for number in part):
+        if self._images and any(index.shards[number].is_labelled for number in part):
             labels = map_labels(str(index.path / LABELS_FILE), self._first, self._images).array
         super().__init__(name, split, labels, index.class_names)
         self._reset()
@@ -123,6 +123,17 @@ class ShardSource(ImageSource):
         if len(block) != BLOCK_BYTES + size or _size_in(block) != size:
             raise self.index.stale(self.index.shards[shard].name, f"holds something else at byte {offset}")
         return block[BLOCK_BYTES:]
+
+    def header(self, index: int) -> bytes:
+        """As `encoded`, without keeping the shard open: a look from outside must not hide that it changes."""
+        try:
+            return self.encoded(index)
+        finally:
+            while self._files:
+                os.close(self._files.popitem()[1])
+
+    def places(self) -> tuple[Path, ...]:
+        return tuple(self._path(number).resolve() for number in self.part)
 
     def path(self, index: int) -> str:
         """Return the member's name and the shard's."""

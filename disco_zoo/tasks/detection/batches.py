@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from typing import Any
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from disco_zoo.core.loading.loader import BoundedLoader, unchanged
 from disco_zoo.core.random_streams import stream_generator
-from disco_zoo.data.orientation import as_annotated
-from disco_zoo.data.passing_errors import file_bytes
-from disco_zoo.data.source_image import to_rgb
+from disco_zoo.data.bit_depth import ALONE, ValueRanges
+from disco_zoo.data.source_image import open_image
 from disco_zoo.errors import CannotRead, UnreadableImage
 from disco_zoo.tasks.detection.data.annotations import AnnotatedImage, AnnotatedSet
 from disco_zoo.tasks.detection.data.masks import mask_of
@@ -25,7 +22,7 @@ from disco_zoo.training.task_trainer import Batch
 Target = dict[str, Tensor]
 
 
-def read_image(image: AnnotatedImage, index: int) -> Tensor:
+def read_image(image: AnnotatedImage, index: int, ranges: ValueRanges = ALONE) -> Tensor:
     """Pixels uint8 (3, height, width), turned as its annotation sees them.
 
     Raises:
@@ -33,8 +30,7 @@ def read_image(image: AnnotatedImage, index: int) -> Tensor:
         CannotRead: disk or network failed.
     """
     try:
-        with Image.open(io.BytesIO(file_bytes(image.path))) as opened:
-            return pil_to_tensor(to_rgb(as_annotated(opened, (image.width, image.height))))
+        return pil_to_tensor(open_image(image.path, (image.width, image.height), ranges))
     except CannotRead:
         raise
     except Exception as error:  # decoders of damaged bytes raise nearly anything
@@ -73,7 +69,7 @@ class TrainImages(Dataset[_Item]):
     """Item (epoch, number): that image of `chosen`, mirrored or not by the stream of (seed, epoch, number)."""
 
     def __init__(self, annotated: AnnotatedSet, seed: int, masks: bool) -> None:
-        self.images, self.seed, self.masks = annotated.images, seed, masks
+        self.images, self.ranges, self.seed, self.masks = annotated.images, annotated.ranges, seed, masks
         # As in detectron2: an image without an object teaches only background.
         self.chosen = [n for n, image in enumerate(annotated.images) if any(i.learn for i in image.instances)]
 
@@ -85,7 +81,7 @@ class TrainImages(Dataset[_Item]):
         index = self.chosen[number]
         image = self.images[index]
         try:
-            pixels = read_image(image, index)
+            pixels = read_image(image, index, self.ranges)
         except UnreadableImage as error:
             return None, {}, index, str(error)
         target = target_of(image, self.masks)
@@ -132,14 +128,14 @@ class ImagesInOrder(Dataset[tuple[Tensor | None, int, str]]):
     """Item i: (uint8 (3, H, W) or None, i, what was wrong)."""
 
     def __init__(self, annotated: AnnotatedSet) -> None:
-        self.images = annotated.images
+        self.images, self.ranges = annotated.images, annotated.ranges
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> tuple[Tensor | None, int, str]:
         try:
-            return read_image(self.images[index], index), index, ""
+            return read_image(self.images[index], index, self.ranges), index, ""
         except UnreadableImage as error:
             return None, index, str(error)
 

@@ -8,10 +8,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 
-from disco_zoo.data.orientation import as_annotated
-from disco_zoo.data.source_image import to_rgb
+from disco_zoo.data.bit_depth import ValueRanges
+from disco_zoo.data.source_image import open_image
 from disco_zoo.errors import require
 from disco_zoo.plotting.style import COLORS, drawing
 from disco_zoo.tasks.detection.data.annotations import AnnotatedImage, AnnotatedSet
@@ -47,14 +46,21 @@ def draw_sheet(
         for axis in axes:
             axis.set_axis_off()
         for axis, number in zip(axes, spread, strict=False):
-            _draw(axis, annotated.images[number], detections[number], annotated.class_names, min_score)
+            found = detections[number]
+            _draw(axis, annotated.images[number], found, annotated.class_names, min_score, annotated.ranges)
     return [int(number) for number in spread]
 
 
-def _draw(axis: Any, image: AnnotatedImage, found: Mapping[str, Any], names: Sequence[str], min_score: float) -> None:
+def _draw(
+    axis: Any,
+    image: AnnotatedImage,
+    found: Mapping[str, Any],
+    names: Sequence[str],
+    min_score: float,
+    ranges: ValueRanges,
+) -> None:
     try:
-        with Image.open(image.path) as opened:
-            pixels = to_rgb(as_annotated(opened, (image.width, image.height)))
+        pixels = open_image(image.path, (image.width, image.height), ranges)
     except Exception as error:  # decoders of damaged bytes raise nearly anything
         axis.set_title(f"unreadable: {error}"[:40], fontsize=9)
         return

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from disco_zoo.data.dataset import ImageSource, require_index, require_labels, require_same_classes
+from disco_zoo.data.pairing import say_missing_classes
 from disco_zoo.errors import BadData, DiscoZooError
 
 SHOWN = 5
@@ -23,7 +24,6 @@ def class_names_of(train: ImageSource, test: ImageSource | None) -> tuple[str, .
     for source in (train, test):
         if source is not None:
             require_index(source, "fine-tuning")
-            _require_all_labeled(source)
     labels = require_labels(train, "fine-tuning")
     names = tuple(train.class_names or map(str, range(max(labels) + 1)))
     _refuse_missing(names, set(labels), train, "training")
@@ -34,7 +34,7 @@ def class_names_of(train: ImageSource, test: ImageSource | None) -> tuple[str, .
         found = set(require_labels(test, "measuring"))
         if max(found) >= len(names):
             raise BadData(f"Test images of class {max(found)} have no training images. Give some, or drop them.")
-        _refuse_missing(names, found, test, "test")
+        say_missing_classes(train, test)
     return names
 
 
@@ -81,9 +81,3 @@ def _refuse_missing(names: Sequence[str], found: set[int], source: ImageSource, 
         raise BadData(
             f"{source.name}: classes without {kind} images: {', '.join(missing[:SHOWN])}. Give images of each class."
         )
-
-
-def _require_all_labeled(source: ImageSource) -> None:
-    unlabeled = sum(label < 0 for label in require_labels(source, "fine-tuning"))
-    if unlabeled:
-        raise BadData(f"{unlabeled} of the {len(source)} images of {source.name} have no label. Leave them out.")

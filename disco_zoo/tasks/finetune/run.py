@@ -15,7 +15,8 @@ from disco_zoo.core.process import peak_memory_mib
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.open_source import open_source
 from disco_zoo.data.pairing import open_test_beside
-from disco_zoo.data.subsets import random_subset
+from disco_zoo.data.subsets import labeled_part, random_subset
+from disco_zoo.data.summary import look_facts, tell
 from disco_zoo.errors import BadData
 from disco_zoo.evaluation.confidence import CONFIDENCE
 from disco_zoo.models.classifier_dir import MODEL_FOLDER, WEIGHTS, require_storable, write_classifier
@@ -51,7 +52,10 @@ def open_labeled(data: str, eval_data: str | None = None) -> LabeledData:
     Raises:
         BadData: they cannot be read, or no classifier can be trained or measured on them.
     """
-    train, test = open_source(data, "train"), open_test_beside(data, eval_data)
+    train = open_source(data, "train")
+    tell(train)
+    test = open_test_beside(train, eval_data)
+    train = labeled_part(train)
     return LabeledData(train, test, class_names_of(train, test))
 
 
@@ -165,6 +169,8 @@ def _facts(
             "held_out_images": len(trainer.held_out or ()),
             "test_images": len(test or ()),
             "fingerprint": trainer.train_source.fingerprint(),
+            "look": look_facts(data.train),
+            "test_look": None if test is None else look_facts(test),
         },
         "model": network_facts(trainer.classifier),
         "measured_on": None if scores is None else "test" if test is not None else "held-out",

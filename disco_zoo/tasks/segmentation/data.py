@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,10 +13,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from disco_zoo.data.bit_depth import ALONE, ValueRanges
 from disco_zoo.data.image_files import is_hidden, is_image_name
-from disco_zoo.data.orientation import as_annotated, sizes_seen
+from disco_zoo.data.image_list import ranges_of_files
+from disco_zoo.data.orientation import sizes_seen
 from disco_zoo.data.passing_errors import cannot_read, is_passing, read_patiently
-from disco_zoo.data.source_image import to_rgb
+from disco_zoo.data.source_image import open_image
 from disco_zoo.errors import BadData, CannotRead, shown
 
 IGNORED = 255
@@ -58,11 +60,13 @@ class MaskedSet:
         name: what a user finds it by.
         pairs: image file and mask file of each.
         class_names: by number in the masks; None where nobody says, before the masks have been read.
+        ranges: what is white in images of more than 8 bits.
     """
 
     name: str
     pairs: tuple[tuple[Path, Path], ...]
     class_names: tuple[str, ...] | None
+    ranges: ValueRanges = ALONE
 
     def __len__(self) -> int:
         return len(self.pairs)
@@ -76,7 +80,7 @@ class MaskedSet:
         image_path, mask_path = self.pairs[index]
         with _header(mask_path) as mask:
             size = mask.size
-        return to_rgb(as_annotated(opened(image_path), size))
+        return whole_rgb(image_path, size, self.ranges)
 
     def mask(self, index: int) -> Tensor:
         """Class numbers int64 (H, W); 255 is ignored.
@@ -115,11 +119,14 @@ def open_masked_pair(data: str, eval_data: str | None = None) -> tuple[MaskedSet
         raise BadData(f"there is no folder {data}. Type: --data FOLDER, with {LAYOUTS}")
     train = _open(path, TRAIN_NAMES) or _required(path, ("",))
     if eval_data is None:
-        return train, _open(path, TEST_NAMES)
-    other = Path(eval_data).expanduser()
-    if not other.is_dir():
-        raise BadData(f"there is no folder {eval_data}.")
-    return train, _required(other, (*TEST_NAMES, *TRAIN_NAMES, ""))
+        test = _open(path, TEST_NAMES)
+    else:
+        other = Path(eval_data).expanduser()
+        if not other.is_dir():
+            raise BadData(f"there is no folder {eval_data}.")
+        test = _required(other, (*TEST_NAMES, *TRAIN_NAMES, ""))
+    ranges = ranges_of_files(data, [image for masked in (train, test) if masked for image, _ in masked.pairs])
+    return replace(train, ranges=ranges), replace(test, ranges=ranges) if test else None
 
 
 def _required(path: Path, splits: Sequence[str]) -> MaskedSet:
@@ -205,6 +212,20 @@ def _header(path: Path) -> Iterator[Image.Image]:
     except Exception as error:  # decoders of damaged bytes raise nearly anything
         if is_passing(error):
             raise cannot_read(str(path), error) from error
+        raise _unreadable(path, error) from error
+
+
+def whole_rgb(path: Path, size: tuple[int, int] | None = None, ranges: ValueRanges = ALONE) -> Image.Image:
+    """A whole image as RGB, upright; `size` as in `open_image`.
+
+    Raises:
+        BadData: missing or damaged.
+    """
+    try:
+        return open_image(path, size, ranges)
+    except CannotRead:
+        raise
+    except Exception as error:  # decoders of damaged bytes raise nearly anything
         raise _unreadable(path, error) from error
 
 

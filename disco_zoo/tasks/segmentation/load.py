@@ -7,16 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from PIL import ImageOps
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from disco_zoo.data.source_image import to_rgb
 from disco_zoo.errors import BadCheckpoint, BadRunFolder
 from disco_zoo.models.frozen import backbone_fingerprint, frozen
 from disco_zoo.models.load import load_model
-from disco_zoo.tasks.segmentation.data import opened
+from disco_zoo.tasks.segmentation.data import whole_rgb
 from disco_zoo.tasks.segmentation.head import LinearSegmenter
 from disco_zoo.tasks.segmentation.measure import predict
 from disco_zoo.tasks.segmentation.run import HEAD
@@ -43,7 +41,7 @@ class Segmenter:
         Raises:
             BadData: no such file, or no whole image.
         """
-        image = to_rgb(ImageOps.exif_transpose(opened(Path(photo).expanduser())))
+        image = whole_rgb(Path(photo).expanduser())
         with frozen(self.network, self.network.device):
             return predict(self.network, image, self.image_size)
 

@@ -45,11 +45,12 @@ def test_classes_of_folders(folders: list[str], expected: list[str]) -> None:
 
 
 def test_labels_are_numbered_in_natural_order() -> None:
-    labels, classes = label_by_folder(["c10/a.png", "c2/a.png", "c10/b.png", "c2/b.png"])
-    assert labels is not None
-    assert (labels.tolist(), classes) == ([1, 0, 1, 0], ["c2", "c10"])
-    assert label_by_folder(["a.png", "cat/b.png", "dog/c.png"]) == (None, None)
-    assert label_by_folder(["images/a.png", "images/b.png"]) == (None, None)
+    found = label_by_folder(["c10/a.png", "c2/a.png", "c10/b.png", "c2/b.png"])
+    assert found.labels is not None
+    assert (found.labels.tolist(), found.names) == ([1, 0, 1, 0], ["c2", "c10"])
+    assert found.folders == {"c10": 1, "c2": 0}
+    for unlabelled in (["a.png", "cat/b.png", "dog/c.png"], ["images/a.png", "images/b.png"]):
+        assert (label_by_folder(unlabelled).labels, label_by_folder(unlabelled).names) == (None, None)
 
 
 def write(folder: Path, *names: str) -> Path:

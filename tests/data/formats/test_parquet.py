@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +68,14 @@ def test_parquet_without_labels_and_with_plain_bytes(tmp_path: Path) -> None:
 def test_parquet_labels_as_words_gaps_and_declared_names(tmp_path: Path) -> None:
     words = open_source(make_parquet(tmp_path / "a.parquet", ["dog", "cat", "dog", "emu", "cat", "cat"]))
     assert (words.labels, words.class_names) == ([1, 0, 1, 2, 0, 0], ["cat", "dog", "emu"])
-    assert open_source(make_parquet(tmp_path / "b.parquet", [0, None, 1, 1, 1, 1])).labels is None
+    assert open_source(make_parquet(tmp_path / "b.parquet", [0, None, 1, 1, -1, 1])).labels == [0, -1, 1, 1, -1, 1]
+    floats = open_source(make_parquet(tmp_path / "e.parquet", [0.0, math.nan, 1.0, 1.0, -1.0, 2.0]))
+    assert (floats.labels, floats.num_unlabeled) == ([0, -1, 1, 1, -1, 2], 2)
+    assert open_source(make_parquet(tmp_path / "f.parquet", [0.5, 1.0, 1.0, 1.0, 2.0, 2.0])).labels is None
+    gaps = open_source(make_parquet(tmp_path / "g.parquet", ["dog", None, "", "cat", "dog", "cat"]))
+    assert (gaps.labels, gaps.class_names) == ([1, -1, -1, 0, 1, 0], ["cat", "dog"])
+    for none in ([None] * 6, [-1] * 6):
+        assert open_source(make_parquet(tmp_path / "h.parquet", none)).labels is None
     features = {"image": {"_type": "Image"}, "label": {"_type": "ClassLabel", "names": ["hen", "owl"]}}
     declared = open_source(make_parquet(tmp_path / "c.parquet", metadata=features))
     assert declared.class_names == ["hen", "owl"]

@@ -56,10 +56,8 @@ def test_names_are_the_sources_own_or_numbers() -> None:
         (Listed(None), None, "needs labels"),
         (Listed([0, 0], ["a"]), None, "has one class (a)"),
         (Listed([0, 2], ["a", "b", "c"]), None, "without training images: b"),
-        (Listed([0, 1], ["a", "b"]), Listed([0, 0], ["a", "b"], "test"), "without test images: b"),
         (Listed([0, 1], ["a", "b"]), Listed([0, 1], ["a", "c"], "test"), "differ: b, c"),
         (Listed([0, 1]), Listed([0, 1, 2], split="test"), "class 2 have no training images"),
-        (Listed([0, 1, -1]), None, "1 of the 3 images of listed have no label"),
     ],
 )
 def test_classes_that_no_classifier_can_learn_are_refused(
@@ -69,6 +67,11 @@ def test_classes_that_no_classifier_can_learn_are_refused(
         class_names_of(train, test)
     assert words in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_classes_without_test_images_are_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert class_names_of(Listed([0, 1], ["a", "b"]), Listed([0, 0], ["a", "b"], "test")) == ("a", "b")
+    assert "listed: no test images of 1 of the 2 classes, which are not measured: b" in capsys.readouterr().err
 
 
 def test_streams_are_refused() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 from PIL import Image
 
+from disco_zoo.data.bit_depth import ALONE, ValueRanges
 from disco_zoo.data.orientation import sizes_seen
 from disco_zoo.errors import BadData, shown
 
@@ -60,12 +61,14 @@ class AnnotatedSet:
         name: what a user finds it by.
         class_names: by label.
         notes: what was mended while reading, for people.
+        ranges: what is white in images of more than 8 bits.
     """
 
     name: str
     class_names: tuple[str, ...]
     images: tuple[AnnotatedImage, ...]
     notes: tuple[str, ...] = ()
+    ranges: ValueRanges = ALONE
 
     def __len__(self) -> int:
         return len(self.images)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from disco_zoo.data.image_list import ranges_of_files
 from disco_zoo.errors import BadData
 from disco_zoo.tasks.detection.data.annotations import AnnotatedSet, check_files, check_pair, mended, sized
 from disco_zoo.tasks.detection.data.coco_format import read_coco
@@ -48,7 +49,11 @@ def open_annotated_pair(data: str, eval_data: str | None = None) -> tuple[Annota
         check_files(annotated)
     empty = sum(not any(i.learn for i in image.instances) for image in train.images)
     unused = (f"training images without a box, left out: {empty}",) if empty else ()
-    return replace(train, notes=(*train.notes, *unused)), replace(test, notes=(*test.notes, *notes))
+    ranges = ranges_of_files(data, [image.path for annotated in (train, test) for image in annotated.images])
+    return (
+        replace(train, notes=(*train.notes, *unused), ranges=ranges),
+        replace(test, notes=(*test.notes, *notes), ranges=ranges),
+    )
 
 
 def _train(path: Path) -> AnnotatedSet:
