@@ -106,6 +106,7 @@ def fact_lines(facts: dict[str, Any]) -> list[str]:
 
 
 def _data_name(data: dict[str, Any]) -> str:
-    """The recipe's data set where it has as many images, else what the user typed."""
+    """The recipe's data set where its source was used and has as many images, else what the user typed."""
     known = load_catalog().datasets.get(data["id"])
-    return str(data["id"]) if known is not None and known.num_train == data["images"] else str(data["source"])
+    is_it = known is not None and known.num_train == data["images"] and data.get("is_recipes", True)
+    return str(data["id"]) if is_it else str(data["source"])

@@ -260,14 +260,7 @@ class Run:
             "peak_memory_mib": self._peak_memory(former),
             "unreadable_images": result.num_unreadable,
             "health": health_facts(self.folder.path, self.trainer.health),
-            "data": {
-                "id": recipe.data.id,
-                "source": self.data.train.name,
-                "split": self.data.train.split,
-                "images": len(self.data.train),
-                "fingerprint": self.data.train.fingerprint(),
-                "look": look_facts(self.data.train),
-            },
+            "data": self._data_facts(),
             "test_data": None if self.data.test is None else look_facts(self.data.test),
             "extra_data": self._extra_facts(),
             "bank": {"source": self.data.bank.name, "images": len(self.data.bank)} if self.data.has_labels else None,
@@ -294,6 +287,20 @@ class Run:
             },
             "versions": versions(),
             "hardware": hardware(),
+        }
+
+    def _data_facts(self) -> dict[str, Any]:
+        train, recipe = self.data.train, self.recipe
+        # Another source than the recipe's is not the data set of that name.
+        is_recipes = recipe.data.source in (None, train.name)
+        return {
+            "id": recipe.data.id,
+            "is_recipes": is_recipes,
+            "source": train.name,
+            "split": train.split,
+            "images": len(train),
+            "fingerprint": train.fingerprint(),
+            "look": look_facts(train),
         }
 
     def _extra_facts(self) -> dict[str, Any] | None:
