@@ -14,9 +14,9 @@ import numpy as np
 from disco_zoo.core.console import say_once
 from disco_zoo.data.dataset import ImageSource, split_words
 from disco_zoo.data.formats import tiny_imagenet
-from disco_zoo.data.formats.class_folders import FolderLabels, label_by_folder
 from disco_zoo.data.formats.packed_strings import PackedNames
 from disco_zoo.data.image_files import IMAGE_SUFFIXES, LeftOut, TarImage, images_of_folder, images_of_tar
+from disco_zoo.data.look.class_folders import FolderLabels, label_by_folder
 from disco_zoo.data.look.origin import Origin
 from disco_zoo.data.split_files import (
     folder_of_splits,

@@ -8,9 +8,9 @@ import pytest
 from data_makers import PIXELS, make_tar, png
 
 from disco_zoo.data.dataset import ImageSource, require_same_classes
-from disco_zoo.data.formats.class_folders import classes_of, label_by_folder
 from disco_zoo.data.formats.tiny_imagenet import ANNOTATIONS
 from disco_zoo.data.image_list import open_images
+from disco_zoo.data.look.class_folders import classes_of, label_by_folder
 from disco_zoo.data.open_source import open_source
 from disco_zoo.errors import BadData
 
