@@ -17,12 +17,12 @@ from typing import Any
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from disco_zoo.data.bit_depth import ValueRanges
 from disco_zoo.data.file_names import as_text
 from disco_zoo.data.label_array import Labels
 from disco_zoo.data.look.origin import Origin
 from disco_zoo.data.look.survey import Survey, survey
 from disco_zoo.data.passing_errors import cannot_read, is_passing, read_patiently
+from disco_zoo.data.pixels.bit_depth import ValueRanges
 from disco_zoo.data.source_image import SourceImage, too_many_pixels
 from disco_zoo.errors import BadData, CannotRead, DiscoZooError, UnreadableImage
 

@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from disco_zoo.core.console import say_once
-from disco_zoo.data.bit_depth import ValueRanges
 from disco_zoo.data.dataset import ImageSource, require_index
 from disco_zoo.data.file_names import as_text, path_of_text
 from disco_zoo.data.formats.timm_readers import FolderSource
 from disco_zoo.data.image_files import IMAGE_SUFFIXES, is_image_name
 from disco_zoo.data.open_source import open_source
+from disco_zoo.data.pixels.bit_depth import ValueRanges
 from disco_zoo.data.split_files import find_parquet_files
 from disco_zoo.data.summary import change_line
 from disco_zoo.errors import BadData, did_you_mean, shown

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from disco_zoo.data.bit_depth import ValueRanges
 from disco_zoo.data.dataset import ImageSource, require_index
 from disco_zoo.data.open_source import TIMM_PREFIXES, open_source
+from disco_zoo.data.pixels.bit_depth import ValueRanges
 from disco_zoo.errors import BadData
 
 

@@ -13,9 +13,9 @@ from PIL import Image
 
 from disco_zoo.core.console import say_once
 from disco_zoo.core.random_streams import stream_generator
-from disco_zoo.data.bit_depth import ValueRanges
 from disco_zoo.data.dataset import ImageSource, split_words
 from disco_zoo.data.look.survey import Survey
+from disco_zoo.data.pixels.bit_depth import ValueRanges
 
 
 class SubsetSource(ImageSource):

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from PIL import Image
 
-from disco_zoo.data.bit_depth import FULL, ValueRanges, deep_pixels, is_stated, kind_of, span, white_of
-from disco_zoo.data.color_profile import changes_colors
 from disco_zoo.data.orientation import orientation_of
+from disco_zoo.data.pixels.bit_depth import FULL, ValueRanges, deep_pixels, is_stated, kind_of, span, white_of
+from disco_zoo.data.pixels.color_profile import changes_colors
 from disco_zoo.errors import BadData
 
 ALL_OF = 1024  # sources up to this size are looked at whole, larger ones in evenly spaced blocks

@@ -14,9 +14,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from disco_zoo.data.bit_depth import ALONE, ValueRanges
 from disco_zoo.data.look.survey import Survey, survey
 from disco_zoo.data.passing_errors import is_passing
+from disco_zoo.data.pixels.bit_depth import ALONE, ValueRanges
 from disco_zoo.data.webdataset.scan import missing_shard, samples
 from disco_zoo.errors import BadData
 

@@ -9,10 +9,10 @@ from typing import Any
 
 from PIL import Image
 
-from disco_zoo.data.bit_depth import ALONE, ValueRanges
 from disco_zoo.data.dataset import ImageSource, require_index
 from disco_zoo.data.look.survey import Survey
 from disco_zoo.data.orientation import orientation_of, upright
+from disco_zoo.data.pixels.bit_depth import ALONE, ValueRanges
 from disco_zoo.data.source_image import to_rgb
 from disco_zoo.data.streaming.shards import StreamShards
 

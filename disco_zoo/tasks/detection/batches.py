@@ -12,7 +12,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from disco_zoo.core.loading.loader import BoundedLoader, unchanged
 from disco_zoo.core.random_streams import stream_generator
-from disco_zoo.data.bit_depth import ALONE, ValueRanges
+from disco_zoo.data.pixels.bit_depth import ALONE, ValueRanges
 from disco_zoo.data.source_image import open_image
 from disco_zoo.errors import CannotRead, UnreadableImage
 from disco_zoo.tasks.detection.data.annotations import AnnotatedImage, AnnotatedSet

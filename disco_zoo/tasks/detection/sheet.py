@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from disco_zoo.data.bit_depth import ValueRanges
+from disco_zoo.data.pixels.bit_depth import ValueRanges
 from disco_zoo.data.source_image import open_image
 from disco_zoo.errors import require
 from disco_zoo.plotting.style import COLORS, drawing

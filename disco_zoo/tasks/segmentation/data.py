@@ -13,11 +13,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from disco_zoo.data.bit_depth import ALONE, ValueRanges
 from disco_zoo.data.image_files import is_hidden, is_image_name
 from disco_zoo.data.image_list import ranges_of_files
 from disco_zoo.data.orientation import sizes_seen
 from disco_zoo.data.passing_errors import cannot_read, is_passing, read_patiently
+from disco_zoo.data.pixels.bit_depth import ALONE, ValueRanges
 from disco_zoo.data.source_image import open_image
 from disco_zoo.errors import BadData, CannotRead, shown
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from PIL import Image
 
-from disco_zoo.data.bit_depth import ALONE, ValueRanges
 from disco_zoo.data.orientation import sizes_seen
+from disco_zoo.data.pixels.bit_depth import ALONE, ValueRanges
 from disco_zoo.errors import BadData, shown
 
 # Of a set's boxes: COCO's own training set has two without an area, an export gone wrong has thousands.

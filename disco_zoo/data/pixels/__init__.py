@@ -1,0 +1,1 @@
+"""What pixel values mean: bit depths and colour profiles."""
