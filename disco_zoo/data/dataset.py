@@ -115,7 +115,12 @@ class ImageSource(ABC):
     @functools.cached_property
     def survey(self) -> Survey:
         """How the images are stored: all of few, some of many."""
-        return survey(len(self), self.encoded, self.header) if self.has_index else Survey()
+        seen = survey(len(self), self.encoded, self.header) if self.has_index else Survey()
+        self.let_go()
+        return seen
+
+    def let_go(self) -> None:
+        """Close files and forget what was read: a look from outside keeps nothing."""
 
     def ranges_of(self, index: int) -> ValueRanges:
         """What is white in an image of more than 8 bits: decided once for the whole source.

@@ -131,6 +131,9 @@ class ParquetSource(ImageSource):
         if len(self) == 0:
             raise BadData(f"{name} holds no images: the table is empty.")
 
+    def let_go(self) -> None:
+        self._reset()
+
     def _reset(self) -> None:
         self._handles: OrderedDict[int, Any] = OrderedDict()  # the file used last at the end
         self._cache: OrderedDict[int, tuple[Any, Any]] = OrderedDict()
