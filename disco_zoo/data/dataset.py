@@ -119,7 +119,7 @@ class ImageSource(ABC):
         self.let_go()
         return seen
 
-    def let_go(self) -> None:
+    def let_go(self) -> None:  # noqa: B027
         """Close files and forget what was read: a look from outside keeps nothing."""
 
     def ranges_of(self, index: int) -> ValueRanges:
