@@ -117,6 +117,14 @@ def split_folders(folder: Path, split: str) -> list[Path]:
     return [folder / name for name in named_for(split, _subfolders(folder))]
 
 
+def subfolder(folder: Path, name: str) -> Path:
+    """The folder of this name in any case, exact ones first; where there is none, the path it would have."""
+    exact = folder / name
+    if exact.is_dir() or not folder.is_dir():
+        return exact
+    return next((folder / other for other in _subfolders(folder) if other.lower() == name.lower()), exact)
+
+
 def named_for(split: str, names: Iterable[str]) -> list[str]:
     """Those of the names that are words for `split`, most wanted first."""
     found = [(SYNONYMS[split].index(word), name) for name in names if (word := split_word(name)) in SYNONYMS[split]]

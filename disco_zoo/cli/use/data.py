@@ -8,16 +8,17 @@ from pathlib import Path
 import click
 
 from disco_zoo.cli.options import JSON, READ_WORKERS
-from disco_zoo.cli.use import data_index
+from disco_zoo.cli.use import data_index, data_look
 from disco_zoo.core.launcher import default_workers
 
 
 @click.group("data")
 def command() -> None:
-    """Make images ready for training."""
+    """Look at images, and make them ready for training."""
 
 
 command.add_command(data_index.command)
+command.add_command(data_look.command)
 
 
 @command.command("pack")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -30,14 +31,15 @@ def check_masks(
     """
     total = len(train) + (len(test) if test else 0)
     report = progress or (lambda done, total: None)
-    classes = _classes(train, lambda done: report(done, total))
+    seen = _Seen()
+    classes = _classes(train, seen, lambda done: report(done, total))
     _require_two(train, classes)
     if test is None:
         notes, learnt, asked, train, test = _split(train, classes)
     else:
         first = len(train)
         notes, learnt = [], set().union(*classes)
-        asked = set().union(*_classes(test, lambda done: report(first + done, total)))
+        asked = set().union(*_classes(test, seen, lambda done: report(first + done, total)))
     if unseen := sorted(asked - learnt):
         raise BadData(f"the masks of {test.name} have class {unseen[0]}, which those of {train.name} do not.")
     names = train.class_names or test.class_names or tuple(map(str, range(max(learnt) + 1)))
@@ -45,17 +47,72 @@ def check_masks(
         raise BadData(f"the masks of {train.name} have class {max(learnt)}, but only {len(names)} classes have a name.")
     if test.class_names not in (None, names):
         raise BadData(f"{train.name} and {test.name} name their classes differently.")
+    notes += seen.notes()
+    unlearnt = [name for label, name in enumerate(names) if label not in learnt]
+    notes += [f"classes that no mask of {train.name} holds: {_some(unlearnt)}"] if unlearnt else []
     missing = [name for label, name in enumerate(names) if label not in asked]
-    more = ", …" if len(missing) > 5 else ""
-    notes += [f"no pixel of {', '.join(missing[:5])}{more} in {test.name}"] if missing else []
+    notes += [f"no pixel of {_some(missing)} in {test.name}"] if missing else []
     return replace(train, class_names=names), replace(test, class_names=names), notes
 
 
-def _classes(masked: MaskedSet, report: Callable[[int], None]) -> list[set[int]]:
+@dataclass
+class _Seen:
+    """What the masks of both sets hold beside classes.
+
+    Attributes:
+        palette: number -> its colour, and the first mask that says so.
+        ignored: pixels of 255, and `masks` that hold some; `without` others but 0, the `first` of these.
+    """
+
+    palette: dict[int, tuple[tuple[int, ...], Path]] = field(default_factory=dict)
+    pixels: int = 0
+    ignored: int = 0
+    masks: int = 0
+    without: int = 0
+    first: Path | None = None
+
+    def add(self, path: Path, counts: Tensor, colors: Mapping[int, tuple[int, ...]]) -> set[int]:
+        """Count a mask; return its classes.
+
+        Raises:
+            BadData: its palette gives a number another colour than an earlier mask's.
+        """
+        for number, color in colors.items():
+            known, where = self.palette.setdefault(number, (color, path))
+            if known != color:
+                raise BadData(
+                    f"the palettes of {where} and {path} differ: {number} is the colour {known} there, {color} here, "
+                    "so numbers do not mean the same classes. Write all masks with one palette."
+                )
+        classes = set(counts.nonzero().flatten().tolist())
+        self.pixels += int(counts.sum())
+        if IGNORED in classes:
+            self.ignored, self.masks = self.ignored + int(counts[IGNORED]), self.masks + 1
+            if classes <= {0, IGNORED}:
+                self.without, self.first = self.without + 1, self.first or path
+        return classes - {IGNORED}
+
+    def notes(self) -> list[str]:
+        """For people."""
+        if not self.ignored:
+            return []
+        notes = [f"255 is ignored: {100 * self.ignored / self.pixels:.3g} % of the pixels, in {self.masks} masks"]
+        if self.without:
+            hint = "if 255 is an object there, write its class number"
+            notes.append(f"masks of 0 and 255 alone: {self.without}, first {self.first}; {hint}")
+        return notes
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+
+
+def _classes(masked: MaskedSet, seen: _Seen, report: Callable[[int], None]) -> list[set[int]]:
     """Class numbers of each image, without 255."""
     classes = []
     for index in range(len(masked)):
-        classes.append(set(_pixels(masked, index).nonzero().flatten().tolist()) - {IGNORED})
+        counts, colors = _pixels(masked, index)
+        classes.append(seen.add(masked.pairs[index][1], counts, colors))
         report(index + 1)
     return classes
 
@@ -84,9 +141,9 @@ def _split(train: MaskedSet, classes: list[set[int]]) -> tuple[list[str], set[in
     )
 
 
-def _pixels(masked: MaskedSet, index: int) -> Tensor:
-    """Number of pixels of each class (256,)."""
-    mask = masked.mask(index)
+def _pixels(masked: MaskedSet, index: int) -> tuple[Tensor, dict[int, tuple[int, ...]]]:
+    """Number of pixels of each class (256,), and the palette of those."""
+    mask, colors = masked.numbered(index)
     image_path, mask_path = masked.pairs[index]
     height, width = mask.shape
     sizes = image_sizes(image_path)
@@ -94,4 +151,4 @@ def _pixels(masked: MaskedSet, index: int) -> Tensor:
         raise BadData(f"{image_path} has {sizes[0][0]} × {sizes[0][1]} pixels, {mask_path} {width} × {height}.")
     if int(mask.min()) < 0 or int(mask.max()) > IGNORED:
         raise BadData(f"{mask_path} has values outside 0..255.")
-    return torch.bincount(mask.flatten(), minlength=IGNORED + 1)
+    return torch.bincount(mask.flatten(), minlength=IGNORED + 1), colors

@@ -19,10 +19,11 @@ from disco_zoo.data.orientation import sizes_seen
 from disco_zoo.data.passing_errors import cannot_read, is_passing, read_patiently
 from disco_zoo.data.pixels.bit_depth import ALONE, ValueRanges
 from disco_zoo.data.source_image import open_image
+from disco_zoo.data.split_files import subfolder
 from disco_zoo.errors import BadData, CannotRead, shown
 
 IGNORED = 255
-TRAIN_NAMES, TEST_NAMES = ("train", "training"), ("val", "valid", "validation", "test")
+TRAIN_NAMES, TEST_NAMES = ("train", "training"), ("val", "valid", "validation", "test", "testing")
 IMAGE_FOLDERS, MASK_FOLDERS = ("images", "image"), ("masks", "annotations", "labels", "mask")
 # Pascal VOC 2012, by number.
 VOC_CLASSES = (
@@ -88,6 +89,14 @@ class MaskedSet:
         Raises:
             BadData: no whole image, or one of colours instead of numbers.
         """
+        return self.numbered(index)[0]
+
+    def numbered(self, index: int) -> tuple[Tensor, dict[int, tuple[int, ...]]]:
+        """As `mask`, and the colour that its palette gives to each number it holds; nothing without a palette.
+
+        Raises:
+            BadData: see `mask`.
+        """
         path = self.pairs[index][1]
         mask = opened(path)
         if mask.format == "JPEG":
@@ -96,7 +105,11 @@ class MaskedSet:
             raise BadData(
                 f"{path} is a picture in colours ({mask.mode}); a mask is grey or palette PNG of class numbers."
             )
-        return torch.from_numpy(np.array(mask).astype(np.int64))
+        numbers = np.array(mask).astype(np.int64)
+        colors = mask.getpalette("RGB") if mask.mode == "P" else None
+        held = [] if colors is None else [number for number in np.unique(numbers).tolist() if 3 * number < len(colors)]
+        palette = {number: tuple(colors[3 * number : 3 * number + 3]) for number in held} if colors else {}
+        return torch.from_numpy(numbers), palette
 
     def fingerprint(self) -> str:
         """Sha256 of the files' names and sizes in bytes."""
@@ -143,9 +156,11 @@ def _open(path: Path, splits: Sequence[str]) -> MaskedSet | None:
     for split in splits:
         for image_name in IMAGE_FOLDERS:
             for mask_name in MASK_FOLDERS:
+                inner = subfolder(path, split) if split else path
+                outer = subfolder(path, image_name), subfolder(path, mask_name)
                 for images, masks in (
-                    (path / split / image_name, path / split / mask_name),
-                    (path / image_name / split, path / mask_name / split),
+                    (subfolder(inner, image_name), subfolder(inner, mask_name)),
+                    tuple(subfolder(folder, split) if split else folder for folder in outer),
                 ):
                     if images.is_dir() and masks.is_dir() and (split or not _is_split(images)):
                         return MaskedSet(str(images), _pairs(images, masks), _class_names(path))
@@ -153,7 +168,7 @@ def _open(path: Path, splits: Sequence[str]) -> MaskedSet | None:
 
 
 def _is_split(images: Path) -> bool:
-    return any((images / name).is_dir() for name in (*TRAIN_NAMES, *TEST_NAMES))
+    return any(subfolder(images, name).is_dir() for name in (*TRAIN_NAMES, *TEST_NAMES))
 
 
 def _voc_candidates(path: Path) -> list[Path]:

@@ -12,10 +12,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
+from disco_zoo.data.split_files import subfolder
 from disco_zoo.errors import BadData, shown
 from disco_zoo.tasks.detection.data.annotations import AnnotatedImage, AnnotatedSet, Instance
 
 _CORNERS = 3  # of a polygon, at least
+ANNOTATION_FOLDERS = ("annotations", "annotation", "labels", "json")
+JUDGED_BY = 20  # images, of which one is found, tell where all lie
 
 
 def read_coco(path: Path, class_names: Sequence[str] | None = None) -> AnnotatedSet:
@@ -38,16 +41,17 @@ def read_coco(path: Path, class_names: Sequence[str] | None = None) -> Annotated
         rows = _list(document, "images")
         instances = _instances(_list(document, "annotations"), [_id(row) for row in rows], categories, names)
         files = [str(_value(row, "file_name", f"image {_id(row)}")) for row in rows]
+        found, outside = _found_files(path, files)
         images = tuple(
             AnnotatedImage(file, _side(row, "width"), _side(row, "height"), tuple(instances[_id(row)]))
-            for file, row in zip(_found_files(path, files), rows, strict=True)
+            for file, row in zip(found, rows, strict=True)
         )
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         reason = str(error) if type(error) is ValueError else f"{type(error).__name__} {error}"
         raise BadData(f"{path} is no COCO instances file: {shown(reason)}") from error
     if len({image.path for image in images}) != len(images):
         raise BadData(f"{path} lists an image twice.")
-    return AnnotatedSet(str(path), names, images)
+    return AnnotatedSet(str(path), names, images, tuple(note for note in (outside, _crowd_note(images)) if note))
 
 
 def _load(path: Path) -> Any:
@@ -118,9 +122,15 @@ def _instance(row: Mapping[str, Any], label: int, title: str) -> Instance:
         label,
         ignore=crowd,
         learn=not crowd,
-        area=float(row.get("area") or 0.0),
+        area=_area(row.get("area")),
         outline=_outline(row.get("segmentation")),
     )
+
+
+def _area(value: Any) -> float:
+    """As written where it is positive; 0 for that of the box."""
+    area = float(value or 0.0)
+    return area if math.isfinite(area) and area > 0 else 0.0
 
 
 def _outline(value: Any) -> Any:
@@ -138,24 +148,34 @@ def _side(row: Mapping[str, Any], key: str) -> int:
     return int(row.get(key) or 0)
 
 
-def _found_files(path: Path, files: list[str]) -> list[Path]:
-    """Where the images lie, judged by the first one; beside the annotation file when it lies nowhere."""
+def _found_files(path: Path, files: list[str]) -> tuple[list[Path], str]:
+    """Where the images lie, and a note where that is outside of the set's folder; without any, beside the file.
+
+    Judged by the first images. Those inside of the set's folder are meant: beside it lie other sets.
+    """
     split = path.stem.rpartition("_")[2]  # instances_train2017 -> train2017
-    top = path.parent.parent
-    folders = [
-        path.parent,
-        path.parent / "images",
-        top / split,
-        top / "images" / split,
-        top / "images",
-        top,
-        path.parent / split,
-        path.parent / path.stem,
-    ]
-    # As written; with another system's separators; without the folders of another machine.
-    spellings = (files, [file.replace("\\", "/") for file in files], [PureWindowsPath(file).name for file in files])
-    for spelling in spellings:
-        for folder in folders:
-            if spelling and (folder / spelling[0]).is_file():
-                return [folder / file for file in spelling]
-    return [path.parent / file for file in files]
+    root = path.parent.parent if path.parent.name.lower() in ANNOTATION_FOLDERS else path.parent
+    for folder in (root, path.parent, path.parent.parent):
+        inner = subfolder(folder, "images")
+        places = [folder, inner, subfolder(folder, split), subfolder(inner, split), subfolder(folder, "data")]
+        # As written; with another system's separators; without the folders of another machine.
+        for spelling in (str, _with_slashes, _name_alone):
+            for place in (*places, subfolder(folder, path.stem)):
+                if any((place / spelling(file)).is_file() for file in files[:JUDGED_BY]):
+                    outside = folder not in (root, path.parent)
+                    note = f"the images are read from {place}, outside of {root}" if outside else ""
+                    return [place / spelling(file) for file in files], note
+    return [path.parent / file for file in files], ""
+
+
+def _with_slashes(file: str) -> str:
+    return file.replace("\\", "/")
+
+
+def _name_alone(file: str) -> str:
+    return PureWindowsPath(file).name
+
+
+def _crowd_note(images: Sequence[AnnotatedImage]) -> str:
+    crowds = sum(not instance.learn for image in images for instance in image.instances)
+    return f"crowds (iscrowd), neither learnt nor measured: {crowds}" if crowds else ""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from disco_zoo.data.image_list import ranges_of_files
@@ -12,13 +13,14 @@ from disco_zoo.tasks.detection.data.coco_format import read_coco
 from disco_zoo.tasks.detection.data.hold_out import held_out
 from disco_zoo.tasks.detection.data.voc_format import read_voc, voc_splits, without_lists
 
-TRAIN_NAMES, TEST_NAMES = ("train",), ("val", "valid", "test")
+TRAIN_NAMES, TEST_NAMES = ("train", "training"), ("val", "valid", "test", "validation", "testing")
 VOC_TRAIN, VOC_TEST = ("trainval", "train"), ("test", "val")
 LAYOUTS = "annotations/instances_train*.json, train/_annotations.coco.json, one .json, or VOC's Annotations/*.xml"
 _PATTERNS = (
     "annotations/instances_{}*.json",
     "{}/_annotations.coco.json",
     "annotations/{}*.json",
+    "labels/{}*.json",
     "{}*.json",
     "{}/*.json",
 )
@@ -118,9 +120,10 @@ def _voc_split(folders: list[Path], wanted: tuple[str, ...]) -> str:
 
 
 def _coco_file(path: Path, splits: tuple[str, ...]) -> Path | None:
+    files = {file.relative_to(path).as_posix().lower(): file for file in (*path.glob("*.json"), *path.glob("*/*.json"))}
     for split in splits:
         for pattern in _PATTERNS:
-            if found := sorted(path.glob(pattern.format(split))):
+            if found := sorted(file for name, file in files.items() if fnmatchcase(name, pattern.format(split))):
                 return _alone(found)
     return None
 

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 
+from disco_zoo.data.image_files import IMAGE_SUFFIXES
 from disco_zoo.errors import BadData, shown
 from disco_zoo.tasks.detection.data.annotations import AnnotatedImage, AnnotatedSet, Instance
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".JPEG", ".JPG", ".PNG", ".bmp", ".webp")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".JPEG", ".JPG", ".PNG", ".bmp", ".webp", *IMAGE_SUFFIXES)
 IMAGE_FOLDERS = ("JPEGImages", "images", "Images", ".", "Annotations")
 _Rows = list[tuple[str, tuple[float, float, float, float], bool]]
 
