@@ -15,7 +15,8 @@ from pairs import Work, cells
 
 from disco_zoo.config.optim import OptimSection
 from disco_zoo.core.environment import benchmark_line
-from disco_zoo.models.teacher import Teacher, load_teacher_source
+from disco_zoo.models.teacher import Teacher
+from disco_zoo.models.teacher_source import load_teacher_source
 from disco_zoo.training.optim import build_optimizer
 
 TEACHERS = ("resnet50", "lite0", "efficientnet_b0", "mobilenetv3_large_100", "regnety_032")

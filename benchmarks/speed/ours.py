@@ -11,7 +11,8 @@ from torch import Tensor
 
 from disco_zoo.config.recipe import load_recipe
 from disco_zoo.models.teacher import Teacher
-from disco_zoo.training.run import Run, RunOptions, open_data
+from disco_zoo.training.run import Run, RunOptions
+from disco_zoo.training.run_data import open_data
 
 
 def free(teacher: Teacher, views: Tensor, size: int | None = None) -> Tensor:

@@ -20,7 +20,7 @@ from disco_zoo.core.files import require_folder
 from disco_zoo.evaluation.measure import recipe_bench
 from disco_zoo.methods import METHODS
 from disco_zoo.training.position import total_steps
-from disco_zoo.training.run import Data, open_data
+from disco_zoo.training.run_data import Data, open_data
 
 KNN, LINEAR = "knn20_top1", "linear_top1"
 BASELINE_METHOD = "moco_v2"

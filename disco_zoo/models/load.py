@@ -15,7 +15,7 @@ from disco_zoo.core.random_streams import drawing_from
 from disco_zoo.errors import BadTeacher, DiscoZooError, UnknownName, WeightsError, did_you_mean
 from disco_zoo.models.classifier_dir import backbone_of, find_classifier_folder
 from disco_zoo.models.encoder import feature_dim_of
-from disco_zoo.models.teacher import LoadedTeacher, load_teacher_source
+from disco_zoo.models.teacher_source import LoadedTeacher, load_teacher_source
 from disco_zoo.networks.input_size import create_for_any_size
 from disco_zoo.zoo.catalog import load_catalog
 

@@ -13,7 +13,7 @@ from disco_zoo.config.recipe import Recipe
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.errors import BadTeacher
 from disco_zoo.models.encoder import feature_dim_of
-from disco_zoo.models.teacher import LoadedTeacher, load_teacher_source
+from disco_zoo.models.teacher_source import LoadedTeacher, load_teacher_source
 from disco_zoo.modules.momentum_contrast import projection_head
 from disco_zoo.networks.input_size import create_for_any_size
 from disco_zoo.training.build import Parts, build_parts

@@ -27,7 +27,8 @@ from disco_zoo.models.student import (
     load_backbone,
     recalibrate_batch_norm,
 )
-from disco_zoo.models.teacher import LoadedTeacher, Teacher, load_teacher_source
+from disco_zoo.models.teacher import Teacher
+from disco_zoo.models.teacher_source import LoadedTeacher, load_teacher_source
 from disco_zoo.networks.input_size import SizedNetwork, require_input_size, require_small_size
 from disco_zoo.training.stream_training import shuffled_images
 from disco_zoo.transforms.eval import eval_transform

@@ -9,7 +9,8 @@ from typing import Any
 from disco_zoo.config.recipe import Recipe, load_recipe, with_seed
 from disco_zoo.core.distributed import peers
 from disco_zoo.training.report import finish_training
-from disco_zoo.training.run import Run, RunOptions, open_data, run_options
+from disco_zoo.training.run import Run, RunOptions, run_options
+from disco_zoo.training.run_data import open_data
 from disco_zoo.training.run_folder import require_begun
 
 

@@ -15,7 +15,7 @@ from tiny_runs import NUM_TRAIN, checkpoint_of, differences, toy_images, toy_par
 from disco_zoo.cli import main
 from disco_zoo.config.recipe import load_recipe
 from disco_zoo.training.build import build_parts
-from disco_zoo.training.run import open_data
+from disco_zoo.training.run_data import open_data
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

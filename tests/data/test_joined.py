@@ -14,7 +14,8 @@ from disco_zoo.data.joined import JoinedSource
 from disco_zoo.data.open_source import open_source
 from disco_zoo.data.sampler import BatchShare
 from disco_zoo.errors import BadData
-from disco_zoo.training.run import Run, RunOptions, open_data, open_training_images
+from disco_zoo.training.run import Run, RunOptions
+from disco_zoo.training.run_data import open_data, open_training_images
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

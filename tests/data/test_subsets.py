@@ -9,7 +9,7 @@ import numpy as np
 from disco_zoo.config.recipe import load_recipe
 from disco_zoo.data.open_source import open_source
 from disco_zoo.data.subsets import SubsetSource, random_subset
-from disco_zoo.training.run import open_data
+from disco_zoo.training.run_data import open_data
 
 
 def test_images_labels_and_paths_are_those_of_the_source() -> None:

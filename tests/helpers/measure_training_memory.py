@@ -18,7 +18,8 @@ from tiny_runs import subprocess_environment, toy_parquet
 
 from disco_zoo.config.recipe import Recipe
 from disco_zoo.core.process import peak_memory_mib
-from disco_zoo.training.run import Run, RunOptions, open_data
+from disco_zoo.training.run import Run, RunOptions
+from disco_zoo.training.run_data import open_data
 
 STEPS = 3
 

@@ -19,7 +19,8 @@ from disco_zoo.core.files import sha256_of
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.errors import UnreadableImage
 from disco_zoo.models.encoder import Encoder
-from disco_zoo.models.teacher import LoadedTeacher, Teacher
+from disco_zoo.models.teacher import Teacher
+from disco_zoo.models.teacher_source import LoadedTeacher
 from disco_zoo.modules.momentum_contrast import projection_head
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.25, 0.3)

@@ -19,7 +19,8 @@ from torch import nn
 
 from disco_zoo.config.recipe import Recipe, parse_recipe
 from disco_zoo.core.yaml_io import dump_yaml
-from disco_zoo.training.run import Run, RunOptions, open_data
+from disco_zoo.training.run import Run, RunOptions
+from disco_zoo.training.run_data import open_data
 
 ROOT = Path(__file__).parents[2]
 NUM_TRAIN, NUM_TEST, BATCH_SIZE = 26, 12, 8

@@ -15,7 +15,8 @@ from disco_zoo.errors import BadRecipe
 from disco_zoo.methods.batch import Batch
 from disco_zoo.methods.feature import FeatureDistillation, mlp
 from disco_zoo.models.frozen import backbone_fingerprint
-from disco_zoo.models.teacher import Teacher, load_teacher_source
+from disco_zoo.models.teacher import Teacher
+from disco_zoo.models.teacher_source import load_teacher_source
 from disco_zoo.modules.standardize import RunningStandardizer
 
 

@@ -11,9 +11,10 @@ from tiny_runs import toy_parquet, toy_recipe
 from torch import nn
 
 from disco_zoo.models.encoder import Encoder, channels_last_pays, choose_memory_format
-from disco_zoo.models.teacher import Teacher, load_teacher_source
+from disco_zoo.models.teacher import Teacher
+from disco_zoo.models.teacher_source import load_teacher_source
 from disco_zoo.training.build import build_parts
-from disco_zoo.training.run import open_data
+from disco_zoo.training.run_data import open_data
 
 
 def is_channels_last(network: nn.Module) -> bool:

@@ -14,7 +14,8 @@ from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.fold_batch_norm import TOLERANCE, fold_batch_norm
 from disco_zoo.models.frozen import backbone_fingerprint
 from disco_zoo.models.student import student_head
-from disco_zoo.models.teacher import Teacher, load_teacher_source
+from disco_zoo.models.teacher import Teacher
+from disco_zoo.models.teacher_source import load_teacher_source
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.3, 0.25)
 VIEWS = torch.randint(0, 256, (3, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(5))

@@ -23,7 +23,7 @@ from disco_zoo.models.student import (
     load_backbone,
     recalibrate_batch_norm,
 )
-from disco_zoo.models.teacher import load_teacher_source
+from disco_zoo.models.teacher_source import load_teacher_source
 from disco_zoo.training.build import build_parts
 from disco_zoo.transforms.eval import normalize
 from disco_zoo.weights.convert.heads import head_module

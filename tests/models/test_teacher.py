@@ -16,7 +16,8 @@ from torch import nn
 from disco_zoo.core.files import sha256_of
 from disco_zoo.errors import BadRecipe, BadTeacher, UnknownName
 from disco_zoo.models import lite
-from disco_zoo.models.teacher import LoadedTeacher, Teacher, load_teacher_source
+from disco_zoo.models.teacher import Teacher
+from disco_zoo.models.teacher_source import LoadedTeacher, load_teacher_source
 from disco_zoo.modules.momentum_contrast import projection_head
 from disco_zoo.weights import store
 from disco_zoo.weights.convert import read_checkpoint

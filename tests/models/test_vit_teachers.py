@@ -7,7 +7,8 @@ import timm
 import torch
 
 from disco_zoo.errors import BadTeacher
-from disco_zoo.models.teacher import Teacher, load_teacher_source
+from disco_zoo.models.teacher import Teacher
+from disco_zoo.models.teacher_source import load_teacher_source
 from disco_zoo.networks.input_size import create_for_any_size
 
 

@@ -13,7 +13,8 @@ from disco_zoo.config.recipe import load_recipe
 from disco_zoo.data.open_source import open_source
 from disco_zoo.reproduction.job import _why_not
 from disco_zoo.reproduction.verdict import judge
-from disco_zoo.training.run import Data, RunOptions
+from disco_zoo.training.run import RunOptions
+from disco_zoo.training.run_data import Data
 from disco_zoo.zoo.catalog import Checkpoint, Measured, load_catalog
 
 RECIPE = load_recipe("pocket/disco_effb0.disco_lite0_fmnist")

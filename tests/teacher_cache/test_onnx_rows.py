@@ -20,7 +20,7 @@ from disco_zoo.training.accelerator import make_accelerator
 from disco_zoo.training.build import seeded_teacher
 from disco_zoo.training.replay.of_run import replay_for
 from disco_zoo.training.replay.views_key import cache_key
-from disco_zoo.training.run import open_training_images
+from disco_zoo.training.run_data import open_training_images
 
 pytest.importorskip("onnxruntime")
 pytest_plugins = ("cache_fixtures",)

@@ -21,7 +21,7 @@ from disco_zoo.models.teacher import Teacher, teacher_key
 from disco_zoo.teacher_cache import inventory
 from disco_zoo.teacher_cache.view_slots import SlotDraw
 from disco_zoo.training.build import seeded_teacher
-from disco_zoo.training.run import open_training_images
+from disco_zoo.training.run_data import open_training_images
 from disco_zoo.transforms.view_dataset import view_plan
 
 pytest_plugins = ("cache_fixtures",)

@@ -9,7 +9,7 @@ import pytest
 from tiny_runs import toy_parquet, toy_recipe
 
 import disco_zoo
-from disco_zoo.training.run import open_data
+from disco_zoo.training.run_data import open_data
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,7 +11,7 @@ from tiny_runs import toy_parquet, toy_recipe
 
 from disco_zoo.config.recipe import Recipe
 from disco_zoo.data.open_source import open_source
-from disco_zoo.models.teacher import load_teacher_source
+from disco_zoo.models.teacher_source import load_teacher_source
 from disco_zoo.training import build
 from disco_zoo.training.build import build_parts, seeded_teacher
 

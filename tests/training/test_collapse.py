@@ -20,7 +20,8 @@ from disco_zoo.methods.moco_v2 import MoCoV2
 from disco_zoo.training.monitoring.health_report import HOW_TO_READ, health_lines, health_records
 from disco_zoo.training.monitoring.online_health import collapsed, settled
 from disco_zoo.training.report import finish_training
-from disco_zoo.training.run import Run, RunOptions, open_data
+from disco_zoo.training.run import Run, RunOptions
+from disco_zoo.training.run_data import open_data
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -25,11 +25,11 @@ from disco_zoo.errors import BadRecipe
 from disco_zoo.methods import METHODS, bingo, rkd
 from disco_zoo.methods.batch import Batch
 from disco_zoo.methods.rkd import distance_loss
-from disco_zoo.models.teacher import load_teacher_source
+from disco_zoo.models.teacher_source import load_teacher_source
 from disco_zoo.training import build
 from disco_zoo.training.build import Parts, build_parts
 from disco_zoo.training.engine import Trainer
-from disco_zoo.training.run import open_data
+from disco_zoo.training.run_data import open_data
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

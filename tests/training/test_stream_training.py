@@ -29,7 +29,7 @@ from disco_zoo.data.streaming.source import StreamSource
 from disco_zoo.errors import BadData, BadRecipe, BadRunFolder
 from disco_zoo.methods import METHODS
 from disco_zoo.training.engine import Trainer
-from disco_zoo.training.run import open_data
+from disco_zoo.training.run_data import open_data
 from disco_zoo.training.stream_training import require_streams, shuffled_images
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -22,7 +22,7 @@ from disco_zoo.methods.batch import Batch
 from disco_zoo.modules.momentum_contrast import MomentumContrast
 from disco_zoo.teacher_cache.preparation import Preparation
 from disco_zoo.training.build import Parts, build_parts
-from disco_zoo.training.run import open_data
+from disco_zoo.training.run_data import open_data
 from disco_zoo.transforms.view_dataset import ViewDataset, collate_views, view_plan
 
 pytestmark = pytest.mark.usefixtures("one_thread")

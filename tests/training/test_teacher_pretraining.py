@@ -13,7 +13,7 @@ from tiny_runs import toy_parquet, train
 
 from disco_zoo.config.recipe import Recipe, parse_recipe
 from disco_zoo.training.build import build_parts
-from disco_zoo.training.run import open_data
+from disco_zoo.training.run_data import open_data
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PRETRAINING, DISTILLING = ("moco_v2", "simclr", "swav"), ("disco", "seed")

@@ -17,7 +17,7 @@ from disco_zoo.config.recipe import parse_recipe
 from disco_zoo.errors import BadRecipe
 from disco_zoo.networks.input_size import create_for_any_size
 from disco_zoo.training.build import build_parts
-from disco_zoo.training.run import open_data
+from disco_zoo.training.run_data import open_data
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

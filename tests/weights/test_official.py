@@ -27,7 +27,7 @@ from disco_zoo.cli import main
 from disco_zoo.core.safetensors_file import stated_network
 from disco_zoo.errors import BadCheckpoint, Damaged, NotPublished, UnknownName, WrongNetwork
 from disco_zoo.models import teacher as teachers
-from disco_zoo.models.teacher import load_teacher_source
+from disco_zoo.models.teacher_source import load_teacher_source
 from disco_zoo.weights import official, store, verify
 from disco_zoo.weights import resolve as weights
 from disco_zoo.weights.golden import write_golden

@@ -64,7 +64,7 @@ def build(
     from disco_zoo.training.accelerator import make_accelerator
     from disco_zoo.training.build import seeded_teacher
     from disco_zoo.training.replay.of_run import replay_for
-    from disco_zoo.training.run import open_training_images
+    from disco_zoo.training.run_data import open_training_images
 
     chosen = with_seed(overrides, seed)
     loaded = load_recipe(recipe, chosen)

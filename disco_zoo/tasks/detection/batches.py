@@ -17,7 +17,7 @@ from disco_zoo.data.source_image import open_image
 from disco_zoo.errors import CannotRead, UnreadableImage
 from disco_zoo.tasks.detection.data.annotations import AnnotatedImage, AnnotatedSet
 from disco_zoo.tasks.detection.data.masks import mask_of
-from disco_zoo.training.task_trainer import Batch
+from disco_zoo.tasks.trainer import Batch
 
 Target = dict[str, Tensor]
 

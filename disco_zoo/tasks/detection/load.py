@@ -23,7 +23,7 @@ from disco_zoo.tasks.detection.network import build_detector
 from disco_zoo.tasks.detection.run import DETECTOR
 from disco_zoo.tasks.detection.settings import DetectionSettings
 from disco_zoo.tasks.detection.sheet import MIN_SCORE, draw_sheet
-from disco_zoo.training.task_folder import SETTINGS, read_settings
+from disco_zoo.tasks.task_folder import SETTINGS, read_settings
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,9 @@ from typing import Any
 
 from disco_zoo.core.console import duration
 from disco_zoo.plotting.style import plot_curves
+from disco_zoo.tasks.task_folder import TaskFolder
+from disco_zoo.tasks.trainer import curve_rows
 from disco_zoo.training.monitoring.metric_logger import read_metrics
-from disco_zoo.training.task_folder import TaskFolder
-from disco_zoo.training.task_trainer import curve_rows
 
 SHOWN = {
     "ap": "AP",

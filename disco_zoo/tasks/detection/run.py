@@ -27,9 +27,9 @@ from disco_zoo.tasks.detection.report import write_report
 from disco_zoo.tasks.detection.settings import DetectionSettings
 from disco_zoo.tasks.detection.size_notes import size_notes
 from disco_zoo.tasks.detection.trainer import detector_trainer, measure_precisely
+from disco_zoo.tasks.task_folder import TaskFolder
+from disco_zoo.tasks.trainer import Progressed, TaskTrainer, log_once
 from disco_zoo.training.run import RunOptions
-from disco_zoo.training.task_folder import TaskFolder
-from disco_zoo.training.task_trainer import Progressed, TaskTrainer, log_once
 
 CURVE = ("box_ap", "box_ap50", "mask_ap", "mask_ap50")
 DETECTOR = "detector.safetensors"

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from disco_zoo.tasks.detection.batches import TrainImages, train_loader
 from disco_zoo.tasks.detection.precise_bn import set_precise_statistics
 from disco_zoo.tasks.detection.settings import DetectionSettings, lr_factor
-from disco_zoo.training.task_folder import TaskFolder
-from disco_zoo.training.task_trainer import Batch, TaskPlan, TaskTrainer
+from disco_zoo.tasks.task_folder import TaskFolder
+from disco_zoo.tasks.trainer import Batch, TaskPlan, TaskTrainer
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 

@@ -18,7 +18,7 @@ from disco_zoo.tasks.detection.batches import StepKeys
 from disco_zoo.tasks.segmentation.data import IGNORED, MaskedSet
 from disco_zoo.tasks.segmentation.head import SIZE_STEP
 from disco_zoo.tasks.segmentation.settings import SegmentationSettings
-from disco_zoo.training.task_trainer import Batch
+from disco_zoo.tasks.trainer import Batch
 
 _Item = tuple[Tensor | None, Tensor | None, int, str]
 

@@ -19,7 +19,7 @@ from disco_zoo.tasks.segmentation.head import LinearSegmenter
 from disco_zoo.tasks.segmentation.measure import predict
 from disco_zoo.tasks.segmentation.run import HEAD
 from disco_zoo.tasks.segmentation.settings import SegmentationSettings
-from disco_zoo.training.task_folder import SETTINGS, read_settings
+from disco_zoo.tasks.task_folder import SETTINGS, read_settings
 
 
 @dataclass(frozen=True)

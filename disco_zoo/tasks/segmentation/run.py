@@ -27,10 +27,10 @@ from disco_zoo.tasks.segmentation.head import LinearSegmenter
 from disco_zoo.tasks.segmentation.measure import measure_segmenter
 from disco_zoo.tasks.segmentation.settings import SegmentationSettings
 from disco_zoo.tasks.segmentation.sheet import draw_masks
+from disco_zoo.tasks.task_folder import TaskFolder
+from disco_zoo.tasks.trainer import Batch, Progressed, TaskPlan, TaskTrainer, curve_rows, log_once
 from disco_zoo.training.monitoring.metric_logger import read_metrics
 from disco_zoo.training.run import RunOptions
-from disco_zoo.training.task_folder import TaskFolder
-from disco_zoo.training.task_trainer import Batch, Progressed, TaskPlan, TaskTrainer, curve_rows, log_once
 
 HEAD = "head.safetensors"
 

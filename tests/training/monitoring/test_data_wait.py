@@ -21,7 +21,8 @@ from disco_zoo.training.monitoring.metric_logger import MetricLogger, read_metri
 from disco_zoo.training.monitoring.run_log import RunLog
 from disco_zoo.training.position import Position
 from disco_zoo.training.report import finish_training
-from disco_zoo.training.run import Run, RunOptions, open_data
+from disco_zoo.training.run import Run, RunOptions
+from disco_zoo.training.run_data import open_data
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -23,7 +23,7 @@ from disco_zoo.training.build import build_parts
 from disco_zoo.training.monitoring.health_report import health_records
 from disco_zoo.training.monitoring.metric_logger import read_metrics
 from disco_zoo.training.monitoring.online_health import OnlineHealth
-from disco_zoo.training.run import open_data
+from disco_zoo.training.run_data import open_data
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

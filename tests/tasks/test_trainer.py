@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from disco_zoo.tasks.task_folder import TaskFolder
+from disco_zoo.tasks.trainer import curve_rows, log_once
 from disco_zoo.training.monitoring.metric_logger import MetricLogger, read_metrics
-from disco_zoo.training.task_folder import TaskFolder
-from disco_zoo.training.task_trainer import curve_rows, log_once
 
 
 def test_a_figure_of_the_end_alone_is_no_curve() -> None:

@@ -17,9 +17,9 @@ from disco_zoo.core.console import StepProgress
 from disco_zoo.core.interrupts import InterruptFlag
 from disco_zoo.data.unreadable import UnreadableTally, unreadable_limit
 from disco_zoo.errors import BadRunFolder, CannotRead, Interrupted, TrainingDiverged
+from disco_zoo.tasks.task_folder import TaskFolder
 from disco_zoo.training.monitoring.metric_logger import MetricLogger, read_metrics
 from disco_zoo.training.stopping import stopped
-from disco_zoo.training.task_folder import TaskFolder
 
 LOG_EVERY = 10
 Batch = tuple[list[Tensor], list[Any], dict[int, str]]
