@@ -232,7 +232,7 @@ def test_an_installed_teacher_teaches_by_its_name(own_home: Path, monkeypatch: p
     catalog = load_catalog()
     row = catalog.teachers["swav_r50"].model_copy(update={"network": "resnet18"})
     changed = catalog.model_copy(update={"teachers": {**catalog.teachers, "swav_r50": row}})
-    for module in ("models.teacher", "weights.resolve"):
+    for module in ("models.teacher_source", "weights.resolve"):
         monkeypatch.setattr(f"disco_zoo.{module}.load_catalog", lambda: changed)
     converted = read_checkpoint(swav_file(own_home / "swav.pth.tar"))
     tensors = converted.backbone | containers.prefixed("projection_head.", converted.head)
