@@ -16,6 +16,7 @@ from tiny_runs import checkpoint_of, differences, toy_parquet, toy_recipe, train
 from disco_zoo.core.interrupts import InterruptFlag
 from disco_zoo.data import passing_errors
 from disco_zoo.data.formats.parquet import ParquetSource
+from disco_zoo.data.look.survey import Survey
 from disco_zoo.errors import CannotRead, Interrupted
 from disco_zoo.training import stopping
 from disco_zoo.training.engine import Trainer
@@ -55,6 +56,7 @@ def test_a_disk_that_fails_stops_the_run_with_a_checkpoint(
     recipe = toy_recipe(log__log_every_steps=1000, log__checkpoint_every_steps=1000)
     whole = train(recipe, data, tmp_path / "whole")
     monkeypatch.setattr(passing_errors, "WAITS_SECONDS", (0.0,))
+    monkeypatch.setattr(ParquetSource, "survey", Survey())  # a look reads images, too
     former, reads = ParquetSource.encoded, iter(range(10**6))
 
     def encoded(source: ParquetSource, index: int) -> bytes:

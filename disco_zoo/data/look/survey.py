@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,9 +13,10 @@ from pathlib import Path
 from PIL import Image
 
 from disco_zoo.data.orientation import orientation_of
+from disco_zoo.data.passing_errors import read_patiently
 from disco_zoo.data.pixels.bit_depth import FULL, ValueRanges, deep_pixels, is_stated, kind_of, span, white_of
 from disco_zoo.data.pixels.color_profile import changes_colors
-from disco_zoo.errors import BadData
+from disco_zoo.errors import BadData, CannotRead
 
 ALL_OF = 1024  # sources up to this size are looked at whole, larger ones in evenly spaced blocks
 BLOCKS, BLOCK = 4, 128
@@ -161,11 +163,13 @@ def _headers(order: Iterable[int], opener: Opener, most_bytes: int | None) -> tu
     counts, deep, read = _Counts(), [], 0
     for index in order:
         try:
-            found = opener(index)
+            found = read_patiently(functools.partial(opener, index), lambda: "an image")
             read += len(found) if isinstance(found, bytes) else 0
             with _opened(found) as image:
                 if counts.add(image) is not None:
                     deep.append(index)
+        except CannotRead:
+            raise
         except Exception:  # decoders of damaged bytes raise nearly anything; it is told when the image is read
             counts.unreadable += 1
         if most_bytes is not None and read > most_bytes:
