@@ -169,9 +169,9 @@ def _facts(
             "held_out_images": len(trainer.held_out or ()),
             "test_images": len(test or ()),
             "fingerprint": trainer.train_source.fingerprint(),
-            "look": look_facts(data.train),
-            "test_look": None if test is None else look_facts(test),
         },
+        # Beside the data: it holds the user's paths, and `data` goes into the classifier's folder.
+        "look": {"train": look_facts(data.train), "test": None if test is None else look_facts(test)},
         "model": network_facts(trainer.classifier),
         "measured_on": None if scores is None else "test" if test is not None else "held-out",
         "figures": {} if scores is None else scores.as_json(),
