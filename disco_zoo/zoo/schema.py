@@ -264,7 +264,7 @@ class Checkpoint(StrictRow):
     origin: Text
     input: Input
     weights: Weights
-    start: Literal["random", "inherit"] | None = None
+    start: Literal["random", "inherit", "checkpoint"] | None = None
     variant: Text | None = None
     variant_reason: Text | None = None
     note: Text | None = None

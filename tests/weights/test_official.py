@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from disco_zoo.cli import main
 from disco_zoo.core.safetensors_file import stated_network
 from disco_zoo.errors import BadCheckpoint, Damaged, NotPublished, UnknownName, WrongNetwork
-from disco_zoo.models import teacher as teachers
+from disco_zoo.models import teacher_source as teachers
 from disco_zoo.models.teacher_source import load_teacher_source
 from disco_zoo.weights import official, store, verify
 from disco_zoo.weights import resolve as weights
@@ -316,6 +316,7 @@ def test_verify_all_lists_what_is_here(seed_file: Path, capsys: pytest.CaptureFi
     found = json.loads(capsys.readouterr().out)
     assert [(one["name"], one["source"], one["ok"]) for one in found] == [
         ("disco_effb0.feature_lite2_photos", "bundled", True),
+        ("disco_effb0.feature_lite2_photos224", "bundled", True),
         ("disco_effb0.disco_lite0_cifar10", "bundled", True),
         (NAME, "installed", True),
     ]

@@ -156,7 +156,7 @@ def test_inputs_are_those_of_the_recipes() -> None:
     for row in load_catalog().checkpoints.values():
         if row.recipe:
             recipe = load_recipe(row.recipe)
-            student, size = recipe.student, recipe.student.image_size
+            student, size = recipe.student, recipe.eval_size
             resize = recipe.eval.resize_size or round(size * 256 / 224)
             assert row.input.size == size, row.name
             assert tuple(row.input.mean) == student.mean, row.name
