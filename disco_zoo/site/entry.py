@@ -41,6 +41,7 @@ def entry_of(row: Checkpoint, catalog: Catalog, latency_ms: float | None) -> Ent
         "supervision": teacher.supervision if teacher else "none",
         "data": row.data,
         "dataTitle": catalog.datasets[row.data].title,
+        "measuredOn": catalog.measured_on(row).title,
         "params": architecture.params_millions,
         "px": row.input.size,
         "latency": latency_ms,

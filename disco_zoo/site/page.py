@@ -112,7 +112,7 @@ def _line(entry: Entry, columns: Sequence[tuple[str, bool, bool]]) -> str:
         "name": (values["name"], f'<a href="#{name}">{_breakable(name)}</a>'),
         "method": (values["method"], html.escape(values["method"])),
         "teacher (its supervision)": (teacher, html.escape(teacher)),
-        "data": (values["dataTitle"], html.escape(values["dataTitle"])),
+        "data": (values["dataTitle"], html.escape(_data_text(values))),
         "params (M)": (values["params"], f"{values['params']:.1f}"),
         "px": (values["px"], str(values["px"])),
         "kNN (%)": _figure_cell(figures.get("knn20_top1")),
@@ -123,6 +123,11 @@ def _line(entry: Entry, columns: Sequence[tuple[str, bool, bool]]) -> str:
     }
     made = "".join(_cell(*cells[heading], heading, number, spare) for heading, number, spare in columns)
     return f'<tr data-name="{name}">{made}</tr>'
+
+
+def _data_text(values: Mapping[str, Any]) -> str:
+    data, tested = values["dataTitle"], values["measuredOn"]
+    return data if data == tested else f"{data} (figures: {tested})"
 
 
 def _breakable(name: str) -> str:

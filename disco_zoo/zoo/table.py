@@ -49,6 +49,12 @@ def teacher_text(row: Checkpoint, catalog: Catalog) -> str:
     return f"{row.teacher} (supervised)" if supervised else row.teacher
 
 
+def data_text(row: Checkpoint, catalog: Catalog) -> str:
+    """The data set's id, and which other one measures what is trained on it."""
+    other = catalog.datasets[row.data].measured_on
+    return f"{row.data} (figures: {other})" if other else row.data
+
+
 def as_json(row: Checkpoint, catalog: Catalog, installed: Collection[str] = ()) -> dict[str, Any]:
     """The catalog's row as plain values, with its network, the state of its weights, and each figure's spread."""
     plain = row.model_dump(mode="json")
@@ -184,7 +190,7 @@ def _cells(row: Checkpoint, catalog: Catalog, installed: Collection[str] = ()) -
         f"{catalog.architectures[row.architecture].params_millions:.1f}",
         row.method,
         teacher_text(row, catalog),
-        row.data,
+        data_text(row, catalog),
         figure_text(row, KNN_METRIC),
         figure_text(row, LINEAR_METRIC),
         row.licence.weights.partition(" (")[0],
