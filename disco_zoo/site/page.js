@@ -92,7 +92,7 @@
   const figured = (row, data, metric) => (!data || row.measuredOn === data) && row.figures[metric];
   const counts = new Map();
   for (const row of rows) if (Object.keys(row.figures).length) counts.set(row.measuredOn, (counts.get(row.measuredOn) ?? 0) + 1);
-  option(pick("data"), [...counts].sort((a, b) => b[1] - a[1]).map(([data]) => [data, data]));
+  option(pick("data"), [...counts].sort((a, b) => b[1] - a[1]).map(([data]) => [data, rows.find((row) => row.measuredOn === data).measuredOnTitle]));
   const fill = () => {
     const before = pick("metric").value, data = pick("data").value;
     option(pick("metric"), Object.entries(metrics).filter(([metric]) => rows.some((row) => figured(row, data, metric))));

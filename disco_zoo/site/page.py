@@ -126,7 +126,7 @@ def _line(entry: Entry, columns: Sequence[tuple[str, bool, bool]]) -> str:
 
 
 def _data_text(values: Mapping[str, Any]) -> str:
-    data, tested = values["dataTitle"], values["measuredOn"]
+    data, tested = values["dataTitle"], values["measuredOnTitle"]
     return data if data == tested else f"{data} (figures: {tested})"
 
 

@@ -160,6 +160,9 @@ def test_finished_folder_holds_facts_that_can_be_checked(data: Path, tmp_path: P
     assert facts["student"]["size_bytes"] == student.stat().st_size
     assert (facts["steps"], facts["total_steps"], facts["seed"]) == (6, 6, 0)
     assert facts["data"].pop("source").endswith("toy_train.parquet")
+    look = facts["data"].pop("look")
+    assert (look["images"], look["classes"], look["labels_from"]) == (26, 3, "the column label")
+    assert facts["data"].pop("is_recipes")  # toy_recipe names no source of its own
     assert facts["data"] | {"fingerprint": ""} == {"id": "cifar10", "split": "train", "images": 26, "fingerprint": ""}
     assert len(facts["data"]["fingerprint"]) == 64
     assert facts["recipe_sha256"] == recipe.digest()
