@@ -13,7 +13,7 @@ from disco_zoo.core.files import write_out
 from disco_zoo.errors import CannotExport, first_line, require
 from disco_zoo.exporting.compare import require_same
 from disco_zoo.exporting.subject import Subject
-from disco_zoo.models.onnx_network import _program, runner, session
+from disco_zoo.models.onnx_network import exported_program, runner, session
 
 LARGEST_BYTES = 2**31 - 2**20  # of one protobuf file
 
@@ -58,7 +58,7 @@ def write_onnx(subject: Subject, path: Path, tolerance: float) -> float:
 
 def _exported(subject: Subject) -> Any:
     try:
-        return _program(subject.network, subject.example(2), subject.output)
+        return exported_program(subject.network, subject.example(2), subject.output)
     except Exception as error:  # what it raises for a network that it cannot follow is nearly anything
         raise CannotExport(
             f"{subject.named.name} cannot become ONNX: {first_line(error)}. Try: --format torch"

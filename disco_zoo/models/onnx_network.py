@@ -51,13 +51,13 @@ def network_bytes(network: nn.Module, example: Tensor) -> bytes:
 
 def _newer_bytes(network: nn.Module, example: Tensor) -> bytes:
     try:
-        model: bytes = _program(network, example, OUTPUT).model_proto.SerializeToString()
+        model: bytes = exported_program(network, example, OUTPUT).model_proto.SerializeToString()
     except Exception as error:  # what it raises for a network that it cannot follow is nearly anything
         raise CannotExport(f"the network cannot become ONNX: {first_line(error)}") from error
     return model
 
 
-def _program(network: nn.Module, example: Tensor, output: str) -> Any:
+def exported_program(network: nn.Module, example: Tensor, output: str) -> Any:
     batch = torch.export.Dim("batch", min=1)
     with quiet():
         return torch.onnx.export(
