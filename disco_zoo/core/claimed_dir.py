@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from disco_zoo.errors import BadRunFolder
 
 
 class ClaimedFolder:
-    """What the folders of all kinds of runs share; a kind of run says in `_claim` what it goes on with."""
+    """What the folders of all kinds of runs share; a kind of run says what it goes on with, see `_acquire_if`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -35,6 +35,15 @@ class ClaimedFolder:
             raise BadRunFolder(
                 f"cannot write to {self.path}: {error.strerror}. Choose another folder with --out"
             ) from error
+
+    def _acquire_if(self, fits: Callable[[], None]) -> None:
+        """Make the folder and lock it; free it again where `fits` raises, which looks at what the folder holds."""
+        self._acquire()
+        try:
+            fits()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def checkpoint(self) -> Path:

@@ -29,12 +29,7 @@ class TaskFolder(ClaimedFolder):
         super().__init__(path)
         if resume and not (path / SETTINGS).is_file():
             raise BadRunFolder(f"{path} holds no run to resume. Repeat the command without --resume")
-        self._acquire()
-        try:
-            self._claim(settings, resume)
-        except BaseException:
-            self.close()
-            raise
+        self._acquire_if(lambda: self._claim(settings, resume))
 
     def read_json(self, name: str) -> dict[str, Any]:
         return read_settings(self.path, name)

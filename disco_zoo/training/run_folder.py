@@ -26,12 +26,7 @@ class RunFolder(ClaimedFolder):
         super().__init__(path)
         if not writes:
             return
-        self._acquire()
-        try:
-            self._claim(recipe, resume)
-        except BaseException:
-            self.close()
-            raise
+        self._acquire_if(lambda: self._claim(recipe, resume))
 
     @property
     def student(self) -> Path:

@@ -28,12 +28,7 @@ class FinetuneFolder(ClaimedFolder):
 
     def __init__(self, path: Path, settings: FinetuneSettings, *, resume: bool) -> None:
         super().__init__(path)
-        self._acquire()
-        try:
-            self._claim(settings, resume)
-        except BaseException:
-            self.close()
-            raise
+        self._acquire_if(lambda: self._claim(settings, resume))
 
     @property
     def model(self) -> Path:
