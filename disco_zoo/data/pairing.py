@@ -27,10 +27,7 @@ def open_labeled_pair(data: str, eval_data: str | None = None) -> tuple[ImageSou
     """
     train = open_source(data, "train")
     test = open_source(eval_data, "test", dedicated=True) if eval_data else open_source(data, "test")
-    test = matched(train, test)
-    tell(train)
-    tell(test)
-    return labeled_part(train), labeled_part(test)
+    return _labeled(train, test)
 
 
 def open_own_pair(data: str) -> tuple[ImageSource, ImageSource] | None:
@@ -39,13 +36,15 @@ def open_own_pair(data: str) -> tuple[ImageSource, ImageSource] | None:
     Raises:
         BadData: `data` cannot be read.
     """
+    train = open_source(data, "train")
     try:
-        train, test = open_labeled_pair(data)
+        test = open_source(data, "test")
     except NoTestImages:
         return None
-    if train.labels is None or test.labels is None or train.fingerprint() == test.fingerprint():
+    named_alone = bool(train.places()) and train.places() == test.places()  # a test file without its training file
+    if named_alone or train.labels is None or test.labels is None:
         return None
-    return train, test
+    return _labeled(train, test)
 
 
 def open_test_beside(train: ImageSource, eval_data: str | None = None) -> ImageSource | None:
@@ -79,6 +78,14 @@ def matched(train: ImageSource, test: ImageSource) -> ImageSource:
     labels = np.zeros(len(test), np.int64) if test.labels is None else np.asarray(test.labels, np.int64)
     table = np.asarray([*numbers, -1], dtype=np.int64)  # -1, no label, stays
     return RelabeledSource(test, table[labels], train.class_names)
+
+
+def _labeled(train: ImageSource, test: ImageSource) -> tuple[ImageSource, ImageSource]:
+    """Both, matched and told of, without the images that have no label."""
+    test = matched(train, test)
+    tell(train)
+    tell(test)
+    return labeled_part(train), labeled_part(test)
 
 
 def say_missing_classes(train: ImageSource, test: ImageSource) -> None:

@@ -10,7 +10,7 @@ from disco_zoo.core.console import console
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.joined import with_extra
 from disco_zoo.data.open_source import open_source
-from disco_zoo.data.pairing import open_own_pair, open_test_beside
+from disco_zoo.data.pairing import matched, open_own_pair, open_test_beside
 from disco_zoo.data.subsets import labeled_part, random_subset
 from disco_zoo.data.summary import tell
 from disco_zoo.errors import BadData
@@ -67,10 +67,10 @@ def open_data(recipe: Recipe, data: str | None = None, eval_data: str | None = N
     joined = with_extra(train, recipe.data.extra_source, recipe.data.extra_repeats)
     tell(train)
     eval_data = eval_data or recipe.data.eval_source
-    test = open_test_beside(train, eval_data)
-    labeled = None
-    if eval_data and train.labels is None and (pair := open_own_pair(eval_data)):
-        labeled, test = pair
+    pair = open_own_pair(eval_data) if eval_data and train.labels is None else None
+    labeled, test = pair or (None, open_test_beside(train, eval_data))
+    if labeled is not None and test is not None:
+        test = matched(train, test)
         console.print(
             f"{train.name} has no labels: measured on {eval_data}, with its {len(labeled)} training images as bank",
             soft_wrap=True,

@@ -40,7 +40,15 @@ def test_its_figures_are_those_of_evaluate(tmp_path: Path, unlabelled: Path, cap
     assert facts["figures"]["knn20_top1"] == pytest.approx(again.figures["knn20_top1"])
 
 
-def test_without_a_bank_nothing_is_measured(tmp_path: Path, unlabelled: Path) -> None:
+def test_each_source_is_told_of_once(tmp_path: Path, unlabelled: Path, capfd: pytest.CaptureFixture) -> None:
+    labelled = toy_parquet(tmp_path / "eval", num_train=250, num_test=30)
+    open_data(toy_recipe(), str(unlabelled), str(labelled))
+    told = "".join(capfd.readouterr().err.split())  # whatever the width of the terminal
+    assert [told.count(words) for words in ("250trainingimages,", "30testimages", "250testimages")] == [1, 1, 0]
+
+
+def test_without_a_bank_nothing_is_measured(tmp_path: Path, unlabelled: Path, capfd: pytest.CaptureFixture) -> None:
     labelled = toy_parquet(tmp_path / "eval", num_train=4, num_test=30)
     data = open_data(toy_recipe(), str(unlabelled), str(labelled.with_name("toy_test.parquet")))
     assert not data.has_labels
+    assert "training images themselves" not in capfd.readouterr().err
