@@ -130,9 +130,14 @@ def main(arguments: list[str] | None = None) -> int:
             url = f"https://github.com/{collection.repository}"
             print(f"  git clone --no-checkout {url} {clone_of(given.clones, collection)}", file=sys.stderr)
         return 2
+    try:
+        imagenette = pq.read_table(given.imagenette, columns=["image"])["image"].to_pylist()
+    except (OSError, KeyError, pa.ArrowInvalid) as error:
+        print(f"--imagenette {given.imagenette}: {str(error).splitlines()[0]}", file=sys.stderr)
+        return 2
     seen: set[bytes] = set()
     photos = [photo for collection in COLLECTIONS for photo in photos_of(given.clones, collection, seen)]
-    photos += pq.read_table(given.imagenette, columns=["image"])["image"].to_pylist()
+    photos += imagenette
     random.Random(0).shuffle(photos)
     table = pa.table({"image": pa.array(photos, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))})
     pq.write_table(table, given.out, compression="none", row_group_size=ROWS_A_GROUP)

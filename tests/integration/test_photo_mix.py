@@ -85,6 +85,18 @@ def test_takes_each_photo_once_and_counts_the_rest(mix, tmp_path, capsys, monkey
     assert Image.open(io.BytesIO(stored["again.png"])).size == (320, 256)
 
 
+def test_a_wrong_imagenette_is_said_before_any_photo_is_read(mix, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(mix, "COLLECTIONS", [])
+    cut = tmp_path / "cut.parquet"
+    cut.write_bytes(imagenette(tmp_path).read_bytes()[:100])
+    for wrong in (tmp_path / "none.parquet", cut):
+        assert mix.main([str(tmp_path), str(tmp_path / "out.parquet"), "--imagenette", str(wrong)]) == 2
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert str(wrong) in said
+    assert not (tmp_path / "out.parquet").exists()
+
+
 def test_missing_clones_are_named_with_what_to_type(mix, tmp_path, capsys):
     assert mix.main([str(tmp_path), str(tmp_path / "out.parquet"), "--imagenette", "x"]) == 2
     said = capsys.readouterr().err
