@@ -18,6 +18,7 @@ from disco_zoo.site.card import card
 from disco_zoo.site.entry import SUPERVISION, Entry, entry_of, figure_html
 from disco_zoo.site.latency import Latencies
 from disco_zoo.zoo.catalog import Catalog, Checkpoint
+from disco_zoo.zoo.facts import data_text
 from disco_zoo.zoo.table import FIGURES_LEGEND
 
 FOLDER = Path(__file__).parent
@@ -112,7 +113,7 @@ def _line(entry: Entry, columns: Sequence[tuple[str, bool, bool]]) -> str:
         "name": (values["name"], f'<a href="#{name}">{_breakable(name)}</a>'),
         "method": (values["method"], html.escape(values["method"])),
         "teacher (its supervision)": (teacher, html.escape(teacher)),
-        "data": (values["dataTitle"], html.escape(_data_text(values))),
+        "data": (values["dataTitle"], html.escape(data_text(values["dataTitle"], values["measuredOnTitle"]))),
         "params (M)": (values["params"], f"{values['params']:.1f}"),
         "px": (values["px"], str(values["px"])),
         "kNN (%)": _figure_cell(figures.get("knn20_top1")),
@@ -123,11 +124,6 @@ def _line(entry: Entry, columns: Sequence[tuple[str, bool, bool]]) -> str:
     }
     made = "".join(_cell(*cells[heading], heading, number, spare) for heading, number, spare in columns)
     return f'<tr data-name="{name}">{made}</tr>'
-
-
-def _data_text(values: Mapping[str, Any]) -> str:
-    data, tested = values["dataTitle"], values["measuredOnTitle"]
-    return data if data == tested else f"{data} (figures: {tested})"
 
 
 def _breakable(name: str) -> str:

@@ -234,6 +234,11 @@ def figure_cells(row: Checkpoint) -> tuple[list[str], list[tuple[str, list[str]]
     return metrics, [(subject, cells) for subject, cells in lines if any(cells)]
 
 
+def data_text(trained: str, tested: str) -> str:
+    """The data set that trained, and the one that measures where it is another; both by id, or both by title."""
+    return trained if trained == tested else f"{trained} (figures: {tested})"
+
+
 def measured_facts(row: Checkpoint) -> dict[str, list[str]]:
     """How the figures were measured: protocol, command, hardware, date; each value once."""
     details = ("protocol", "command", "hardware", "date")

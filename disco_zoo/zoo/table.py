@@ -10,6 +10,7 @@ from typing import Any
 from disco_zoo.errors import BadCatalog
 from disco_zoo.zoo.availability import STATES_LEGEND, has_network, weights_text
 from disco_zoo.zoo.catalog import Catalog, Checkpoint, Teacher
+from disco_zoo.zoo.facts import data_text
 from disco_zoo.zoo.licences import is_commercial, spdx_of
 from disco_zoo.zoo.model_card import measured_section
 
@@ -47,12 +48,6 @@ def teacher_text(row: Checkpoint, catalog: Catalog) -> str:
         return "-"
     supervised = catalog.teachers[row.teacher].supervision == "supervised"
     return f"{row.teacher} (supervised)" if supervised else row.teacher
-
-
-def data_text(row: Checkpoint, catalog: Catalog) -> str:
-    """The data set's id, and which other one measures what is trained on it."""
-    other = catalog.datasets[row.data].measured_on
-    return f"{row.data} (figures: {other})" if other else row.data
 
 
 def as_json(row: Checkpoint, catalog: Catalog, installed: Collection[str] = ()) -> dict[str, Any]:
@@ -190,7 +185,7 @@ def _cells(row: Checkpoint, catalog: Catalog, installed: Collection[str] = ()) -
         f"{catalog.architectures[row.architecture].params_millions:.1f}",
         row.method,
         teacher_text(row, catalog),
-        data_text(row, catalog),
+        data_text(row.data, catalog.measured_on(row).name),
         figure_text(row, KNN_METRIC),
         figure_text(row, LINEAR_METRIC),
         row.licence.weights.partition(" (")[0],
