@@ -158,7 +158,8 @@ def print_for_terminal(
         for row in members:
             group.add_row(*(Text(cells[row.name][i], style=_style(cells[row.name][i])) for i in kept))
         console.print(group)
-    console.print(Text(f"\nA name is architecture.tag. (sup.): trained with labels. {legend()}", style="dim"))
+    columns = "(sup.): trained with labels. data (other data): its figures are of the other data. " if fits else ""
+    console.print(Text(f"\nA name is architecture.tag. {columns}{legend()}", style="dim"))
 
 
 def _style(cell: str) -> str:
@@ -170,6 +171,7 @@ def _style(cell: str) -> str:
 def _narrow_cells(row: Checkpoint, catalog: Catalog, installed: Collection[str]) -> tuple[str, ...]:
     _, _, method, teacher, data, knn, linear, licence, _ = _cells(row, catalog, installed)
     teacher = teacher.replace("(supervised)", "(sup.)")
+    data = data.replace("(figures: ", "(")
     weights = weights_text(row, catalog, installed, short=True)
     return (f" .{row.tag}", method, teacher, data, knn, linear, licence, weights + _star(row))
 
