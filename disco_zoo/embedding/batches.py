@@ -75,7 +75,7 @@ def embedded_batches(
             images = [image for image, _, _ in items if image is not None]
             rows = torch.empty(0, 0)
             if images:
-                views = normalize(torch.stack(images).to(device), facts.mean, facts.std)
+                views = normalize(torch.stack(images).to(device), facts.mean, facts.std, layout=forward.layout)
                 rows = _finish(forward(views), facts)
             indices = [index for image, index, _ in items if image is not None]
             yield Batch(rows, indices, {index: message for image, index, message in items if image is None})

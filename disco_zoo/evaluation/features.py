@@ -143,7 +143,7 @@ def extract_features(
                 tally.add(index, message)
             tally.check()
             if images is not None:
-                features = forward(normalize(images.to(device), mean, std))
+                features = forward(normalize(images.to(device), mean, std, layout=forward.layout))
                 rows = torch.empty(len(chosen), features.shape[1]) if rows is None else rows
                 rows[len(kept) : len(kept) + len(features)] = features
                 kept += image_indices

@@ -51,6 +51,11 @@ class Forward:
         self._chunk = max(1, CHUNK_PIXELS // image_size**2)
         self._compared = False
 
+    @property
+    def layout(self) -> torch.memory_format | None:
+        """How images should lie in memory, see `transforms.eval.normalize`: engines read one channel after another."""
+        return None if self._run is None else torch.contiguous_format
+
     def __call__(self, images: Tensor) -> Tensor:
         """Features of a batch, on the CPU; those of the first images are compared with PyTorch's.
 

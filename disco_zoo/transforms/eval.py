@@ -42,13 +42,18 @@ def eval_transform(
     )
 
 
-def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Map uint8 (B, 3, H, W) to float32 `(images/255 - mean) / std`; channels last on the CPU.
+def normalize(
+    images: Tensor, mean: Sequence[float], std: Sequence[float], *, layout: torch.memory_format | None = None
+) -> Tensor:
+    """Map uint8 (B, 3, H, W) to float32 `(images/255 - mean) / std`.
 
-    Channels last makes the convolutions of small backbones 1.2 to 2.4 times faster on a CPU.
+    Args:
+        layout: of the result in memory; by default channels last on the CPU, which makes PyTorch's convolutions of
+            small backbones 1.2 to 2.4 times faster there.
     """
-    layout = torch.channels_last if images.device.type == "cpu" else torch.preserve_format
-    images = images.to(torch.float32, memory_format=layout) / 255.0
+    if layout is None:
+        layout = torch.channels_last if images.device.type == "cpu" else torch.preserve_format
+    images = images.to(torch.float32, memory_format=layout, copy=True).div_(255.0)
     shift = torch.tensor(mean, dtype=torch.float32, device=images.device).view(1, 3, 1, 1)
     scale = torch.tensor(std, dtype=torch.float32, device=images.device).view(1, 3, 1, 1)
     return images.sub_(shift).div_(scale)

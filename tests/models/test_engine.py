@@ -51,6 +51,14 @@ def rows_by(forward: Forward, batch: Tensor) -> Tensor:
         return forward(batch)
 
 
+def test_images_lie_as_the_engine_reads_them_also_after_it_was_dropped() -> None:
+    backbone = network()
+    forward = Forward(backbone, 64, "onnxruntime", lambda given: torch.zeros(len(given), 3))
+    assert (Forward(backbone, 64).layout, forward.layout) == (None, torch.contiguous_format)
+    rows_by(forward, images())
+    assert (forward.engine, forward.layout) == ("torch", None)
+
+
 @pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
 def test_features_are_pytorchs_up_to_rounding_in_batches_of_any_size(caches: Path, engine: Any, name: str) -> None:
