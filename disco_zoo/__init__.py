@@ -22,6 +22,7 @@ _PUBLIC = {
     "convert_checkpoint": "weights.official",
     "download_weights": "weights.official",
     "embed": "embedding.embed",
+    "embed_batches": "embedding.embed_batches",
     "evaluate": "evaluation.evaluate",
     "export": "exporting.export",
     "extract_features": "embedding.embed",

@@ -34,6 +34,9 @@ def require_free_folder(folder: Path | None, resume: bool) -> None:
 def require_free_file(out: Path, resume: bool, write_over: bool) -> None:
     """Refuse the file of an embedding that is there, is being made, or was begun.
 
+    Args:
+        resume: `--resume`, or one of several shards.
+
     Raises:
         BadRunFolder: the message says which.
     """

@@ -100,7 +100,9 @@ class SourceImage:
             ranges = self._ranges() if self._ranges is not None and self.is_deep else ALONE
             return to_rgb(image, ranges, file)
         except Exception as error:  # decoders of damaged bytes raise nearly anything
-            raise (error if self._explain is None else self._explain(error)) from error
+            if self._explain is None:
+                raise
+            raise self._explain(error) from error
 
 
 def apply_pixel_limit() -> None:

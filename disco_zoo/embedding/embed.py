@@ -133,6 +133,7 @@ def embed_job(
     device: str,
     workers: int | None,
     engine: EngineName = "auto",
+    shard: tuple[int, int] | None = None,
 ) -> EmbedJob:
     """The job of `embed`; all that can be wrong with what was asked for is found here."""
     check_suffix(out)
@@ -167,6 +168,7 @@ def embed_job(
         workers=workers,
         limit=max_unreadable,
         engine=engine,
+        shard=shard,
     )
 
 

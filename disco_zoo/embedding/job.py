@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from dataclasses import replace as replace_fields
 from pathlib import Path
 
 import numpy as np
@@ -31,8 +32,10 @@ class Embedded:
     """What a command made.
 
     Attributes:
-        num_rows: images embedded; `num_before` of all images had been seen before a --resume.
+        num_rows: of the file; 0 as long as parts are missing.
+        num_before: of all images, those that this command did not have to see.
         images_per_s: over the images of this command, None where none was left.
+        parts_missing: parts that other shards have yet to make; the file is there when none is missing.
     """
 
     path: Path
@@ -41,6 +44,7 @@ class Embedded:
     num_before: int
     seconds: float
     images_per_s: float | None
+    parts_missing: int = 0
 
 
 @dataclass(frozen=True)
@@ -53,7 +57,8 @@ class EmbedJob:
         batch_size: images a step; in other batches rows may differ in their last bits.
         limit: most images that may be unreadable; None for the usual `unreadable_limit`.
         part_images: images a part.
-        engine: see `forward_by`; a resumed job goes on with the one that began it.
+        engine: see `forward_by`; a resumed job, and the shards of one, go on with the one that began it.
+        shard: (i, n): make the i-th of n shares of the parts, from 1; whoever ends last joins all. None makes all.
     """
 
     named: NamedModel
@@ -66,6 +71,7 @@ class EmbedJob:
     limit: int | None = None
     part_images: int = PART_IMAGES
     engine: EngineName = "torch"
+    shard: tuple[int, int] | None = None
 
     def run(self, *, resume: bool = False, replace: bool = False) -> Embedded:
         """Make the file, or the rest of it.
@@ -83,20 +89,31 @@ class EmbedJob:
         check_suffix(self.out)
         key = {**self.facts.key(), "batch_size": self.batch_size, "part_images": self.part_images}
         parts = Parts(self.out, key, -(-len(self.source) // self.part_images))
-        done = self._done_before(resume, replace)
+        done = self._done_before(resume or self.shard is not None, replace)
         if done is not None:
             parts.remove()  # of a command that was killed between its last two steps
             return done
-        with parts.claimed(resume):
+        with parts.claimed(resume) if self.shard is None else parts.shared(*self.shard):
             begun = time.monotonic()
-            missing = [number for number in range(parts.count) if parts.get(number) is None]
-            self._make(parts, missing)
+            first, step = (1, 1) if self.shard is None else self.shard
+            mine = [number for number in parts.missing() if number % step == first - 1]
+            self._make(parts, mine)
             seconds = time.monotonic() - begun
-            made = sum(len(self._images_of(number)) for number in missing)
-            facts, num_rows = self._join(parts)
-        parts.remove()
-        speed = made / seconds if made else None
-        return Embedded(self.out, facts, num_rows, len(self.source) - made, seconds, speed)
+            made = sum(len(self._images_of(number)) for number in mine)
+            whole = self._joined(parts) if self.shard is None else self._joined_in_turn(parts)
+        before, speed = len(self.source) - made, made / seconds if made else None
+        return replace_fields(whole, num_before=before, seconds=seconds, images_per_s=speed)
+
+    def _joined_in_turn(self, parts: Parts) -> Embedded:
+        """The file, if this shard is the last to end; another shard may be at the same."""
+        with parts.turn():
+            if (done := self._done_before(resume=True, replace=False)) is not None:
+                parts.remove()
+                return done
+            if missing := len(parts.missing()):
+                return Embedded(self.out, self.facts, 0, 0, 0.0, None, missing)
+            self._tally(parts).check()
+            return self._joined(parts)
 
     def _done_before(self, resume: bool, replace: bool) -> Embedded | None:
         """The finished file of this very job, where --resume has nothing left to do."""
@@ -117,11 +134,7 @@ class EmbedJob:
 
     def _make(self, parts: Parts, missing: list[int]) -> None:
         """Compute the missing parts, in order, in one pass of the loader."""
-        tally = UnreadableTally(unreadable_limit(len(self.source)) if self.limit is None else self.limit)
-        for number in range(parts.count):
-            part = parts.get(number)
-            for index, message in {} if part is None else part.facts["unreadable"].items():
-                tally.add(int(index), message)
+        tally = self._tally(parts)
         tally.check()
         batches = [
             images[first : first + self.batch_size]
@@ -145,12 +158,29 @@ class EmbedJob:
             for number in missing:
                 self._make_part(parts, number, watched, forward)
 
+    def _tally(self, parts: Parts) -> UnreadableTally:
+        """The unreadable images of the parts there are."""
+        tally = UnreadableTally(unreadable_limit(len(self.source)) if self.limit is None else self.limit)
+        for number in range(parts.count):
+            part = parts.get(number)
+            for index, message in {} if part is None else part.facts["unreadable"].items():
+                tally.add(int(index), message)
+        return tally
+
     def _forward(self, parts: Parts) -> Forward:
-        """By the engine of the parts there are, so that all rows are one engine's."""
-        begun = parts.engine()
+        """By the engine of the parts there are, so that all rows are one engine's; the first shard chooses for all."""
+        if self.shard is None:
+            return self._forward_as_begun(parts.engine())
+        with parts.turn():
+            forward = self._forward_as_begun(parts.engine())
+            parts.note_engine(forward.engine)
+        return forward
+
+    def _forward_as_begun(self, begun: str | None) -> Forward:
         engine = self.engine if begun is None or self.engine != "auto" else _engine_name(begun)
         if begun is not None and engine != _engine_name(begun):
-            raise BadRunFolder(f"{parts.folder} was begun by {begun}. Type: --resume --engine {_engine_name(begun)}")
+            name = _engine_name(begun)
+            raise BadRunFolder(f"{self.out} was begun by {begun}. Type: --resume --engine {name}")
         size = self.facts.image_size
         return forward_by(self.named.backbone, size, engine=engine, num_images=len(self.source), device=self.device)
 
@@ -184,8 +214,8 @@ class EmbedJob:
         empty = np.empty((0, 0), self.facts.number_type)
         parts.keep(number, np.concatenate(rows) if rows else empty, kept, unreadable, forward.engine)
 
-    def _join(self, parts: Parts) -> tuple[EmbeddingFacts, int]:
-        """Write the file from the parts, one in memory at a time."""
+    def _joined(self, parts: Parts) -> Embedded:
+        """Write the file from the parts, one in memory at a time, and remove them."""
         dims, num_rows, unreadable, engines = 0, 0, dict[int, str](), dict[str, None]()
         for number in range(parts.count):
             part = parts.get(number)
@@ -199,7 +229,8 @@ class EmbedJob:
             raise BadData(f"None of the {len(self.source)} images of {self.source.name} can be read. First: {first}")
         facts = self.facts.finished(dims, unreadable, ", ".join(engines))
         write_embedding(self.out, facts, num_rows, self._pieces(parts))
-        return facts, num_rows
+        parts.remove()
+        return Embedded(self.out, facts, num_rows, 0, 0.0, None)
 
     def _pieces(self, parts: Parts) -> Iterator[Piece]:
         labels = self.source.labels

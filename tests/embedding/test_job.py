@@ -111,6 +111,74 @@ def test_ctrl_c_keeps_the_parts(tmp_path):
     assert again.backbone.images == 8
 
 
+def test_shards_in_any_order_make_the_bytes_of_one_process_and_the_last_joins(tmp_path):
+    reference, out = tmp_path / "reference.parquet", tmp_path / "e.parquet"
+    tiny_job(reference).run()
+    seen = []
+    for shard in ((3, 3), (1, 3), (2, 3)):  # 3 parts of 4 images
+        made = tiny_job(out, shard=shard).run()
+        seen.append((made.parts_missing, made.num_rows, made.num_before, out.exists()))
+    assert seen == [(2, 0, 8, False), (1, 0, 8, False), (0, 12, 8, True)]
+    assert not out.with_name("e.parquet.parts").exists()
+    assert out.read_bytes() == reference.read_bytes()
+
+
+def test_shards_resume_and_may_be_more_than_parts(tmp_path):
+    job = tiny_job(tmp_path / "e.parquet", shard=(1, 2))
+    with pytest.raises(Interrupted):
+        tiny_job(job.out, named=interrupted_after(tiny_named(), 1), shard=(1, 2)).run()
+    assert job.run().parts_missing == 1  # parts 1 and 3 of 3 are its own
+    idle = tiny_job(job.out, shard=(7, 8)).run()
+    assert (idle.parts_missing, idle.images_per_s, idle.num_before) == (1, None, 12)
+    assert tiny_job(job.out).run(resume=True).num_before == 8  # a whole command makes the rest
+    late = tiny_job(job.out, shard=(2, 2)).run()
+    assert (late.num_rows, late.parts_missing, late.images_per_s) == (12, 0, None)
+    assert not job.out.with_name("e.parquet.parts").exists()
+
+
+def test_shards_and_whole_commands_keep_out_of_each_others_way(tmp_path):
+    out = tmp_path / "e.parquet"
+    tiny_job(out, shard=(1, 2)).run()
+    folder = out.with_name("e.parquet.parts")
+    with FileLock(folder / ".lock"), pytest.raises(BadRunFolder, match="another command"):
+        tiny_job(out, shard=(2, 2)).run()
+    with FileLock(folder / ".shard_2_of_2.lock"):
+        for job, resume in ((tiny_job(out), True), (tiny_job(out, shard=(2, 2)), False)):
+            with pytest.raises(BadRunFolder, match="another command"):
+                job.run(resume=resume)
+        assert tiny_job(out, shard=(1, 2)).run().parts_missing == 1
+    with pytest.raises(BadRunFolder, match="another model"):
+        tiny_job(out, named=tiny_named(1), shard=(2, 2)).run()
+    with pytest.raises(BadRunFolder, match="was begun and stopped: 2 of its 3 parts"):
+        tiny_job(out).run()
+
+
+def test_shards_count_unreadable_images_together(tmp_path):
+    source = TinySource(unreadable=(0, 5))
+    limits = {"limit": 1}
+    assert tiny_job(tmp_path / "e.parquet", source, shard=(1, 2), **limits).run().parts_missing == 1
+    with pytest.raises(BadData, match="2 "):
+        tiny_job(tmp_path / "e.parquet", source, shard=(2, 2), **limits).run()
+
+
+def test_the_first_shard_chooses_the_engine_of_all(tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setenv("DISCO_ZOO_CACHE", str(tmp_path / "caches"))
+    out, named = tmp_path / "e.parquet", tiny_named()
+
+    class Stopping(TinySource):
+        def image(self, index: int) -> Image.Image:
+            if index == 0:
+                os.kill(os.getpid(), signal.SIGINT)
+            return super().image(index)
+
+    with pytest.raises(Interrupted):  # before its first part is whole
+        tiny_job(out, Stopping(), named, shard=(1, 2), engine="onnxruntime").run()
+    tiny_job(out, named=named, shard=(2, 2), engine="auto").run()
+    made = tiny_job(out, named=named, shard=(1, 2), engine="auto").run()
+    assert made.facts.engine.startswith("onnxruntime ")
+
+
 def test_a_finished_file_has_nothing_to_resume(tmp_path):
     tiny_job(tmp_path / "e.parquet").run()
     before = (tmp_path / "e.parquet").stat().st_mtime_ns

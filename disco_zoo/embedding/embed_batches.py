@@ -1,0 +1,61 @@
+"""Rows of images that another program holds, batch by batch: Ray Data, Spark, a server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+
+from disco_zoo.core.launcher import chosen_device
+from disco_zoo.data.source_image import SourceImage
+from disco_zoo.errors import BadData, first_line
+from disco_zoo.evaluation.subject import fit_to
+from disco_zoo.models.engine import EngineName, forward_by
+from disco_zoo.models.frozen import frozen
+from disco_zoo.models.load import NamedModel, load_model
+from disco_zoo.transforms.eval import eval_resize_size, eval_transform, normalize
+
+
+def embed_batches(
+    batches: Iterable[Sequence[bytes | Image.Image]],
+    model: NamedModel | str,
+    *,
+    image_size: int | None = None,
+    device: str = "auto",
+    engine: EngineName = "torch",
+) -> Iterator[np.ndarray]:
+    """Features float32 (b, D) of each batch of b images, as they come: the rows that `embed` writes.
+
+    One batch is in memory at a time. Give one call as many batches as you have: an engine is opened, and compared with
+    PyTorch, once a call.
+
+    Args:
+        batches: the bytes of image files, or opened images; at least one a batch.
+        model: what `load_model` gives, or a name for it.
+        image_size: side of the centre crop in pixels; None for the model's.
+        engine: see `extract_features`.
+
+    Raises:
+        UnknownName, WeightsError: the model cannot be had.
+        BadData: an image cannot be read; the message has its batch and place in it, from 0.
+    """
+    named = load_model(model) if isinstance(model, str) else model
+    size, resize = (named.image_size, named.resize_size) if image_size is None else (image_size, None)
+    fit_to(named.backbone, size, named.name)
+    device = chosen_device(device)
+    transform = eval_transform(size, resize or eval_resize_size(size))
+    forward = forward_by(named.backbone, size, engine=engine, device=device)
+    for number, batch in enumerate(batches):
+        views = torch.stack([transform(_decoded(image, number, place)) for place, image in enumerate(batch)])
+        with frozen(named.backbone, device):  # not while the caller is at work: it may train something
+            rows = forward(normalize(views.to(device), named.mean, named.std, layout=forward.layout))
+        yield rows.numpy()
+
+
+def _decoded(image: bytes | Image.Image, batch: int, place: int) -> Image.Image:
+    try:
+        return SourceImage(image).rgb()
+    except Exception as error:  # decoders of damaged bytes raise nearly anything
+        raise BadData(f"image {place} of batch {batch} is unreadable: {first_line(error)}") from error
