@@ -153,6 +153,11 @@ def shown(name: str) -> str:
     return name if len(name) < 400 else f"{name[:200]}…{name[-100:]}"
 
 
+def one_line(text: str) -> str:
+    """A message on one line: what does not print, such as a line break in somebody's key, as its escape."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """Return `` Did you mean 'x'?`` for the nearest known name, or an empty string.
 

@@ -30,9 +30,14 @@ class OptimSection(Section):
     gamma: float | None = Field(default=None, gt=0)
     epochs: int = Field(ge=1)
     accumulation_steps: int = Field(default=1, ge=1)
+    last_batch: Literal["drop", "keep"] = "drop"  # of an epoch, where the images do not fill it
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     sync_bn: bool = False
     compile: bool = False  # student's backbone and teacher, by torch.compile
+
+    def steps_per_epoch(self, num_images: int) -> int:
+        """Batches that an epoch of so many images has."""
+        return -(-num_images // self.batch_size) if self.last_batch == "keep" else num_images // self.batch_size
 
 
 # Keys without effect under other choices: (key, value that means "not given", chooser, choices it belongs to).
@@ -99,3 +104,6 @@ def require_batches(optim: OptimSection, num_images: int, num_processes: int) ->
             f"optim.batch_size {optim.batch_size} cannot be shared by {num_processes} processes with "
             f"{optim.accumulation_steps} accumulation steps: make it a multiple of {forwards}"
         )
+    if optim.last_batch == "keep" and (forwards > 1 or num_images % optim.batch_size == 1):
+        what = "cannot be shared by several forwards" if forwards > 1 else "has one image, and BatchNorm needs two"
+        raise BadRecipe(f"the last batch of an epoch {what}. Type: --set optim.last_batch=drop")

@@ -19,10 +19,17 @@ from disco_zoo.config.views import check_views
 from disco_zoo.core.files import PACKAGE_DIR
 from disco_zoo.core.schema import Section, explain
 from disco_zoo.core.yaml_io import dump_yaml, read_value
-from disco_zoo.errors import BadRecipe, UnknownName, did_you_mean
+from disco_zoo.errors import BadRecipe, UnknownName, did_you_mean, one_line
 
 _SILENT_SECTIONS = {"log", "target", "cost", "reference"}
 _SILENT_KEYS = (("student", "gradient_checkpointing"), ("optim", "compile"))
+# Where they say what was so before there were such keys, they count for nothing: runs begun then go on.
+_CAME_LATER = {
+    "student": ("image_sizes", "weight_init"),
+    "teacher": ("cache_views", "cache_seed", "cache_engine", "std"),
+    "data": ("streams", "shuffle_buffer", "stream_images", "extra_id", "extra_source", "extra_repeats"),
+    "optim": ("last_batch",),
+}
 
 
 class TeacherSection(Section):
@@ -141,22 +148,14 @@ class Recipe(Section):
         values = {key: value for key, value in self.as_dict().items() if key not in _SILENT_SECTIONS}
         for section, key in _SILENT_KEYS:
             del values[section][key]
-        if self.views.get("size") is None:
-            values["views"] = {key: value for key, value in values["views"].items() if key != "size"}
-        if not self.student.image_sizes:
-            del values["student"]["image_sizes"]  # runs begun before there were schedules of sizes go on
-        if self.student.weight_init == "timm":
-            del values["student"]["weight_init"]  # as do those begun before there were other starts
-        if self.method.get("both_views") is False:
-            values["method"] = {key: value for key, value in values["method"].items() if key != "both_views"}
-        if self.teacher and self.teacher.cache_views is None:
-            del values["teacher"]["cache_views"]  # runs begun before there were caches go on
-        for key in ("cache_seed", "cache_engine", "std"):
-            if self.teacher and getattr(self.teacher, key) == TeacherSection.model_fields[key].default:
-                del values["teacher"][key]
-        for key in ("streams", "shuffle_buffer", "stream_images", "extra_id", "extra_source", "extra_repeats"):
-            if values["data"][key] == DataSection.model_fields[key].default:
-                del values["data"][key]  # as do those begun before there were streams, or extra images
+        for name, drop in (("views", {"size": None}), ("method", {"both_views": False})):
+            values[name] = {key: value for key, value in values[name].items() if key not in drop or value != drop[key]}
+        for name, keys in _CAME_LATER.items():
+            section: Section | None = getattr(self, name)
+            for key in keys if section is not None else ():
+                default = type(section).model_fields[key].get_default(call_default_factory=True)
+                if getattr(section, key) == default:
+                    del values[name][key]
         return values
 
     def digest(self) -> str:
@@ -238,7 +237,9 @@ def parse_recipe(
     messages += check_named_sections(values) + check_across_sections(values)
     messages += check_student(values) + check_optim(values) + check_views(values) + check_teacher(values)
     if messages or recipe is None:
-        raise BadRecipe(f"{origin}: " + "; ".join(name_file(message, inherited or {}) for message in messages))
+        raise BadRecipe(
+            f"{origin}: " + "; ".join(name_file(one_line(message), inherited or {}) for message in messages)
+        )
     sections = {"views": recipe.views, "method": recipe.method}
     return recipe.model_copy(update={name: with_defaults(name, given) for name, given in sections.items()})
 

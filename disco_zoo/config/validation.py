@@ -114,6 +114,9 @@ def check_across_sections(values: dict[str, Any]) -> list[str]:
     batch_size, accumulation = optim.get("batch_size"), optim.get("accumulation_steps")
     if type(batch_size) is type(accumulation) is int and accumulation > 0 and batch_size % accumulation:
         faults.append("optim.accumulation_steps: must divide optim.batch_size")
+    if optim.get("last_batch") == "keep" and method is not None and not method.takes_any_batch:
+        name = values["method"]["name"]
+        faults.append(f"optim.last_batch: method {name} needs whole batches; leave it out or write drop")
     queue_size = section_of(values, "method").get("queue_size")
     if type(queue_size) is type(batch_size) is int and 0 < queue_size < batch_size:
         faults.append(

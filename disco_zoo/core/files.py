@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from disco_zoo.errors import BadRunFolder, CannotWrite
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
 
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
 
@@ -51,17 +57,51 @@ def write_whole(path: Path, write: Callable[[Path], object], name: Callable[[Pat
     Raises:
         OSError, SafetensorError: what the system said; the old file is untouched and the neighbour gone.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    try:
+    with _neighbour(path) as partial:
         write(partial)
         with partial.open("rb+") as file:
             os.fsync(file.fileno())  # or a power cut could leave the name without the bytes
         partial.chmod(0o644)  # safetensors writes for the owner alone
         final = name(partial) if name else path
         partial.replace(final)
-    finally:
-        _remove(partial)
     return final
+
+
+@contextlib.contextmanager
+def _neighbour(path: Path) -> Iterator[Path]:
+    """A hidden path beside `path` that no other process fills meanwhile; it is gone in the end.
+
+    Usually one name, so that what a killed process left is written over. Where another process writes into the same
+    folder, or nobody can tell, a name of this process.
+    """
+    with _held(path.parent) as is_ours:
+        partial = path.with_name(f".{path.name}.partial" if is_ours else f".{path.name}.{os.getpid()}.partial")
+        try:
+            yield partial
+        finally:
+            _remove(partial)
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Lock a folder without waiting, and without a file in it; whether that came off."""
+    if fcntl is None:
+        yield False
+        return
+    try:
+        descriptor = os.open(folder, os.O_RDONLY)
+    except OSError:  # who writes there is told
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:  # held by another, or a network disk that locks no folders
+            yield False
+        else:
+            yield True
+    finally:
+        os.close(descriptor)
 
 
 def write_out(path: Path, write: Callable[[Path], object]) -> Path:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from disco_zoo.errors import did_you_mean
+from disco_zoo.errors import did_you_mean, one_line
 
 if TYPE_CHECKING:
     pass
@@ -41,7 +41,7 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: tuple[str, .
             hint = did_you_mean(str(fault["input"]), allowed)
             hint = hint or _usual(model, location, len(prefix), fault["type"])
             messages.append(f"{path}: {fault['msg'].lower()}, not {value[:60]}" + (f".{hint}" if hint else ""))
-    return messages
+    return [one_line(message) for message in messages]
 
 
 def _usual(model: type[BaseModel], location: list[str], skipped: int, kind: str) -> str:

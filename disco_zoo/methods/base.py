@@ -41,6 +41,7 @@ class Method(nn.Module):
         own_width: whether a student without a head keeps its own feature width rather than take the teacher's.
         needs_teacher: whether a recipe must name one.
         needs_index: whether it keeps something for each image by its number, which a stream cannot give.
+        takes_any_batch: whether a smaller last batch fits its memories.
         PARTS: modules that the constructor hands further keyword arguments on to.
         OFFICIAL: what `preset: official` sets, as recipe paths, to repeat the authors' code with its quirks.
         crops: the small crops of this run, set after construction; None without any.
@@ -53,6 +54,7 @@ class Method(nn.Module):
     own_width: ClassVar[bool] = False
     needs_teacher: ClassVar[bool] = False
     needs_index: ClassVar[bool] = False
+    takes_any_batch: ClassVar[bool] = False
     PARTS: ClassVar[tuple[type, ...]] = ()
     OFFICIAL: ClassVar[dict[str, Any]] = {}
     # Of what `variant_of` makes: the method itself, arguments that are no keys of a recipe, other defaults.

@@ -191,9 +191,9 @@ class BINGO(Method):
         """The teacher's unit embeddings (b, D) of a view, by shuffle-BN where its BatchNorm looks at the batch."""
         teacher = self.require_teacher()
         if teacher.bn_mode == "eval":
-            return F.normalize(batch.seen_by(teacher, [number]).float(), dim=1)
+            return F.normalize(at_least_float32(batch.seen_by(teacher, [number])), dim=1)
         share, permutation = shuffle_rows(batch.views[number])
-        return unshuffle_rows(F.normalize(teacher(share).float(), dim=1), permutation)
+        return unshuffle_rows(F.normalize(at_least_float32(teacher(share)), dim=1), permutation)
 
 
 def _require_width(teacher: Teacher, embed_dim: int) -> None:

@@ -7,7 +7,7 @@ learns the teacher's distribution over it. Three ways to fill the student's memo
 from __future__ import annotations
 
 import copy
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import PositiveFloat, PositiveInt
@@ -87,7 +87,7 @@ class Targets(nn.Module):
         if self.bank is not None:
             return self.bank.targets(batch.index)
         # Also before `prepare`: who times a step without a run folder pays for a forward.
-        return F.normalize(batch.seen_by(self.teacher, [0]).float(), dim=1)
+        return F.normalize(at_least_float32(batch.seen_by(self.teacher, [0])), dim=1)
 
 
 class MomentumTwin(nn.Module):
@@ -131,6 +131,8 @@ class CompRess(Method):
     num_views: ClassVar[int] = 1
     own_width: ClassVar[bool] = True
     needs_teacher: ClassVar[bool] = True
+    takes_any_batch: ClassVar[bool] = True
+    OFFICIAL: ClassVar[dict[str, Any]] = {"optim.last_batch": "keep"}
 
     def __init__(
         self,

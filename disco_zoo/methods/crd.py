@@ -160,7 +160,7 @@ class CRD(Method):
         index = batch.index
         students = self.student(batch.views[0])
         rows = teacher_rows(self.require_teacher(), batch, (0,))[0]
-        teachers = F.normalize(self.teacher_head(rows).float(), dim=1)
+        teachers = F.normalize(at_least_float32(self.teacher_head(rows)), dim=1)
         candidates = draw_candidates(index, self.negatives, self.num_images, self.seed, int(self.step))
         self.step += 1
         student_loss = self.student_side(students, candidates)

@@ -67,7 +67,7 @@ class Trainer:
     ) -> None:
         self.recipe, self.source, self.folder, self.knn, self.health = recipe, source, folder, knn, health
         self.accelerator, self.workers, self.label = accelerator, workers, label
-        self.steps_per_epoch = len(source) // recipe.optim.batch_size
+        self.steps_per_epoch = recipe.optim.steps_per_epoch(len(source))
         require_batches(recipe.optim, len(source), accelerator.num_processes)
         self.image_sizes = ImageSizes(recipe, self.steps_per_epoch)
         require_streams(recipe, source, accelerator.num_processes)

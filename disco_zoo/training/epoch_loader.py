@@ -64,7 +64,7 @@ def epoch_loader(
     share = BatchShare(
         len(source),
         optim.batch_size // optim.accumulation_steps,
-        num_batches=len(source) // optim.batch_size * optim.accumulation_steps,
+        num_batches=optim.steps_per_epoch(len(source)) * optim.accumulation_steps,
         start_batch=start_step * optim.accumulation_steps,
         seed=recipe.seed,
         epoch=epoch,

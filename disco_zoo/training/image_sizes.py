@@ -69,7 +69,7 @@ def recipes_by_size(recipe: Recipe, num_images: int) -> list[tuple[Recipe, float
     """
     if not recipe.student.image_sizes:
         return [(recipe, 1.0)]
-    sizes = ImageSizes(recipe, num_images // recipe.optim.batch_size)
+    sizes = ImageSizes(recipe, recipe.optim.steps_per_epoch(num_images))
     return [(_at_size(recipe, size, sizes), share) for size, share in sizes.shares().items()]
 
 

@@ -36,4 +36,4 @@ class TrainResult:
 
 
 def total_steps(recipe: Recipe, num_images: int) -> int:
-    return recipe.optim.epochs * (num_images // recipe.optim.batch_size)
+    return recipe.optim.epochs * recipe.optim.steps_per_epoch(num_images)

@@ -22,6 +22,7 @@ def prepare_stream(source: ImageSource, recipe: Recipe) -> None:
 
     Raises:
         BadData: a stream where the recipe needs images by their number, or one of unknown length.
+        BadRecipe: the recipe keeps an epoch's smaller last batch.
     """
     if source.has_index:
         return
@@ -37,6 +38,8 @@ def prepare_stream(source: ImageSource, recipe: Recipe) -> None:
     if not isinstance(source, StreamSource) or source.shards is None:
         require_index(source, f"training by {name} (this kind of stream cannot be read again in the same order)")
         return
+    if recipe.optim.last_batch == "keep":
+        raise BadRecipe(f"{source.name} is a stream: its batches are whole. Type: --set optim.last_batch=drop")
     source.num_images = recipe.data.stream_images or source.num_images
     if not source.num_images:
         raise BadData(

@@ -7,8 +7,10 @@ from typing import Any
 
 import pytest
 import yaml
+from tiny import optim_section
 from tiny_runs import toy_values
 
+from disco_zoo.config.optim import require_batches
 from disco_zoo.config.recipe import load_recipe
 from disco_zoo.errors import BadRecipe
 
@@ -128,3 +130,34 @@ def test_ratio_takes_the_place_of_the_hidden_width_also_in_the_resolved_recipe(t
     plain = load_recipe(write(tmp_path, values("student")), ["student.options={drop_path_rate: 0.2}"])
     assert plain.student.options == {"drop_path_rate": 0.2}
     assert plain.digest() != load_recipe(write(tmp_path, values("student"))).digest()
+
+
+def test_a_key_with_a_line_break_is_named_in_one_line(tmp_path: Path) -> None:
+    assert r"unknown key 'student.a\nb\x00'" in message(tmp_path, values("student", **{"a\nb\0": 1}))
+    assert r"unknown key 'views.\u2028'" in message(tmp_path, values("views", **{"\u2028": None}))
+
+
+@pytest.mark.parametrize("method", ["disco", "moco_v2"])
+def test_only_methods_whose_memories_take_any_batch_keep_the_last_one(tmp_path: Path, method: str) -> None:
+    content = values("optim", last_batch="keep")
+    content["method"]["name"] = method
+    assert f"optim.last_batch: method {method} needs whole batches; leave it out or write drop" in message(
+        tmp_path, content
+    )
+
+
+@pytest.mark.parametrize(
+    ("changes", "images", "processes", "why"),
+    [
+        ({}, 26, 2, "cannot be shared by several forwards"),
+        ({"accumulation_steps": 2}, 26, 1, "cannot be shared by several forwards"),
+        ({}, 25, 1, "has one image, and BatchNorm needs two"),
+    ],
+)
+def test_a_last_batch_that_cannot_be_kept_is_refused(
+    changes: dict[str, Any], images: int, processes: int, why: str
+) -> None:
+    optim = optim_section(batch_size=8, last_batch="keep", **changes)
+    with pytest.raises(BadRecipe, match=rf"the last batch of an epoch {why}\. Type: --set optim\.last_batch=drop"):
+        require_batches(optim, images, processes)
+    require_batches(optim_section(batch_size=8, last_batch="keep"), 26, 1)

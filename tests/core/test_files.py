@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from disco_zoo.core.array_file import keep_array
-from disco_zoo.core.files import says_no_room, why_not_written, write_out
+from disco_zoo.core.files import says_no_room, why_not_written, write_out, write_whole
 from disco_zoo.errors import BadRunFolder, CannotWrite
 
 FULL = Path("/dev/full")  # writes to it fail as on a full disk
@@ -80,3 +80,25 @@ def test_safetensors(tmp_path: Path) -> None:
     with pytest.raises(Exception) as found:  # noqa: PT011 - safetensors' own kind
         save_file({"a": torch.zeros(10)}, tmp_path / "missing" / "a.safetensors")
     assert why_not_written(found.value) == os.strerror(errno.ENOENT)
+
+
+def test_two_who_write_one_file_at_once_both_write_it_whole(tmp_path: Path) -> None:
+    """Of two processes the later one's is there in the end; a lock of one process keeps itself out, too."""
+    path = tmp_path / "weights.safetensors"
+
+    def write(partial: Path) -> None:
+        partial.write_text("first, ")
+        write_whole(path, lambda other: other.write_text("second"))
+        assert path.read_text() == "second"
+        with partial.open("a") as file:
+            file.write("whole")
+
+    write_whole(path, write)
+    assert path.read_text() == "first, whole"
+    assert [*tmp_path.iterdir()] == [path]
+
+
+def test_what_a_killed_process_left_is_written_over(tmp_path: Path) -> None:
+    (tmp_path / ".a.json.partial").write_text("left by a killed process")
+    write_whole(tmp_path / "a.json", lambda partial: partial.write_text("whole"))
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["whole"]

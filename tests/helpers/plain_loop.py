@@ -31,6 +31,7 @@ def in_float64(method: Any) -> Any:
     encoders = [method.student]
     encoders += [method.teacher.encoder] if method.teacher is not None else []
     encoders += [method.contrast.twin] if hasattr(method, "contrast") else []
+    encoders += [method.twin.encoder] if getattr(method, "twin", None) is not None else []
     for encoder in encoders:
         encoder.backbone = nn.Sequential(_Double(), encoder.backbone).train(encoder.backbone.training)
         encoder.double()

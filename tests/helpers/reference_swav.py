@@ -120,13 +120,14 @@ def swav_loss(found: Swav, rows: list[Tensor], *, with_queue: bool) -> Tensor:
         found.used_queue.append(full)
         if with_queue:
             found.queues[crop] = [*rows[crop].detach(), *found.queues[crop]][:capacity]
-        targets = torch.tensor(plain_sinkhorn((candidates @ found.prototypes.detach().T).double(), 0.1, 3))[-4:]
+        scores = (candidates @ found.prototypes.detach().T).double()
+        targets = torch.tensor(plain_sinkhorn(scores, 0.1, 3), dtype=torch.float64)[-4:]
         for view, other in enumerate(rows):
             if view == crop:
                 continue
             logits = other @ found.prototypes.T / 0.2
             log_softmax = logits - torch.logsumexp(logits, dim=1, keepdim=True)
-            total = total - (targets.float() * log_softmax).sum() / 4 / (len(rows) - 1) / 2
+            total = total - (targets.to(log_softmax.dtype) * log_softmax).sum() / 4 / (len(rows) - 1) / 2
     return total
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from method_training import train
+from plain_loop import in_float64
 from preparations import preparation
 from reference_loop import QUEUE_SIZE, TEMPERATURE, embed, sgd_step
 from tiny import EMBED_DIM, tiny_encoder, tiny_teacher
@@ -196,17 +197,17 @@ def reference_bingo(method: BINGO, batches: list[list[Tensor]], weights: list[tu
 
 @pytest.mark.parametrize("epoch", [10, 11])
 def test_five_training_steps_equal_an_independent_loop(epoch: int) -> None:
-    method, batches = make_method(), four_views(5)
+    method, batches = in_float64(make_method()), four_views(5)
     method.start_epoch(epoch)
     before = backbone_fingerprint(method.teacher.encoder)
     weights = (1.0, 0.0) if epoch == 10 else (0.5, 0.5)
     losses, query, queue = reference_bingo(method, batches, [weights] * 5)
     records = train(method, batches)
-    assert [record["loss"] for record in records] == pytest.approx(losses, abs=2e-6)
+    assert [record["loss"] for record in records] == pytest.approx(losses, abs=1e-9)
     own = [*method.student.backbone.parameters(), *method.student.head.parameters()]
     for mine, theirs in zip(own, query.parameters(), strict=True):
-        assert torch.allclose(mine, theirs, atol=1e-5)
-    assert torch.allclose(method.queue.rows, queue, atol=1e-6)
+        assert torch.allclose(mine, theirs, atol=1e-9)
+    assert torch.allclose(method.queue.rows, queue, atol=1e-9)
     assert backbone_fingerprint(method.teacher.encoder) == before
     assert not method.teacher.backbone.training
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from method_training import train
+from plain_loop import in_float64
 from reference_loop import embed, sgd_step
 from tiny import EMBED_DIM, tiny_encoder, tiny_teacher, view_batches
 from torch import Tensor, nn
@@ -142,17 +143,17 @@ def reference(method: CRD, batches: list[list[Tensor]]) -> Any:
 
 
 def test_five_training_steps_equal_an_independent_loop() -> None:
-    method, batches = make_method(), single_views(5)
+    method, batches = in_float64(make_method()), single_views(5)
     before = backbone_fingerprint(method.teacher.encoder)
     losses, trained, of_student, of_teacher, normalisers = reference(method, batches)
-    assert [record["loss"] for record in train(method, batches)] == pytest.approx(losses, rel=2e-6)
+    assert [record["loss"] for record in train(method, batches)] == pytest.approx(losses, rel=1e-9)
     own = [*method.student.backbone.parameters(), *method.student.head.parameters(), *method.teacher_head.parameters()]
     for mine, theirs in zip(own, trained.parameters(), strict=True):
-        assert torch.allclose(mine, theirs, atol=2e-5)
-    assert torch.allclose(method.teacher_side.memory.rows, of_student, atol=1e-5)
-    assert torch.allclose(method.student_side.memory.rows, of_teacher, atol=1e-5)
+        assert torch.allclose(mine, theirs, atol=1e-9)
+    assert torch.allclose(method.teacher_side.memory.rows, of_student, atol=1e-9)
+    assert torch.allclose(method.student_side.memory.rows, of_teacher, atol=1e-9)
     found = [side.log_normaliser.exp().item() for side in (method.student_side, method.teacher_side)]
-    assert found == pytest.approx(normalisers, rel=1e-5)
+    assert found == pytest.approx(normalisers, rel=1e-9)
     assert backbone_fingerprint(method.teacher.encoder) == before
     assert not method.teacher.backbone.training
 

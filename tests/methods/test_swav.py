@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from plain_loop import in_float64
 from reference_swav import SMALL, SWAV_OPTIONS, multi_crop_batches, reference_swav, train_epochs
 from tiny import EMBED_DIM, tiny_encoder, tiny_teacher
 from torch import nn
@@ -25,17 +26,17 @@ def make_method(**changes: Any) -> SwAV:
 
 @pytest.mark.parametrize("num_small", [0, 2])
 def test_six_training_steps_equal_an_independent_loop(num_small: int) -> None:
-    method, batches = make_method(), multi_crop_batches(6, num_small)
+    method, batches = in_float64(make_method()), multi_crop_batches(6, num_small)
     method.crops = SMALL if num_small else None
     expected = reference_swav(method.student, method.swapped.prototypes.weight, batches)
     records = train_epochs(method, batches)
     assert expected.used_queue == [False] * 6 + [True] * 6
-    assert [record["loss"] for record in records] == pytest.approx(expected.losses, abs=1e-5)
+    assert [record["loss"] for record in records] == pytest.approx(expected.losses, abs=1e-9)
     own = [*method.student.backbone.parameters(), *method.student.head.parameters()]
-    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(own, expected.query.parameters(), strict=True))
-    assert torch.allclose(method.swapped.prototypes.weight, expected.prototypes, atol=1e-4)
+    assert all(torch.allclose(a, b, atol=1e-9) for a, b in zip(own, expected.query.parameters(), strict=True))
+    assert torch.allclose(method.swapped.prototypes.weight, expected.prototypes, atol=1e-9)
     for crop in (0, 1):
-        assert torch.allclose(method.swapped.queue[crop, :8], torch.stack(expected.queues[crop]), atol=1e-4)
+        assert torch.allclose(method.swapped.queue[crop, :8], torch.stack(expected.queues[crop]), atol=1e-9)
     assert not method.swapped.queue[:, 8].any()  # 9 rounded down to twice the batch
 
 
@@ -49,11 +50,11 @@ def test_the_head_sees_all_crops_as_one_batch() -> None:
 
 
 def test_the_comparison_notices_prototypes_that_were_not_frozen() -> None:
-    method, batches = make_method(freeze_prototypes_steps=0), multi_crop_batches(6, 0)
+    method, batches = in_float64(make_method(freeze_prototypes_steps=0)), multi_crop_batches(6, 0)
     wrong = reference_swav(method.student, method.swapped.prototypes.weight, batches)
     right = reference_swav(method.student, method.swapped.prototypes.weight, batches, frozen_steps=0)
     losses = [record["loss"] for record in train_epochs(method, batches)]
-    assert losses == pytest.approx(right.losses, abs=1e-5)
+    assert losses == pytest.approx(right.losses, abs=1e-9)
     assert abs(losses[5] - wrong.losses[5]) > 1e-3
 
 

@@ -1,83 +1,91 @@
-"""Twenty kills of each command at points of its writing; the resumed one ends in the bytes of an undisturbed one."""
+"""Twenty kills of each command at points of its writing; what goes on ends in the bytes of an undisturbed one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-from embed_makers import tiny_job
-from finetune_makers import run_finetune, toy_data, toy_settings
-from kill_storm import ends_by_kill
-from tiny import TinySource
-from tiny_runs import differences, toy_parquet, toy_recipe, train
+from hub_server import TestHub
+from kill_storm import count_points, ends_by_kill
+from storm_works import (
+    REPO,
+    Work,
+    build_cache,
+    convert,
+    embed,
+    finetune,
+    index,
+    install,
+    is_installed_in,
+    make_inputs,
+    pack,
+    pretrain,
+    publish,
+    state_of,
+)
+from tiny_runs import differences
 
-from disco_zoo.data.open_source import open_source
-from disco_zoo.data.pack.images import PackSettings
-from disco_zoo.data.pack.job import PackJob
+pytest_plugins = ("hub_fixtures",)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3 * 3600), pytest.mark.usefixtures("one_thread")]
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600), pytest.mark.usefixtures("one_thread")]
-
-KILLS = 20
-Work = Callable[[Path, bool], Any]
-"""Does the work in a folder, resuming or not."""
-
-
-def pretrain(folder: Path, resume: bool) -> None:
-    data = folder.parent.parent / "data" / "toy_train.parquet"
-    recipe = toy_recipe("moco_v2", log__checkpoint_every_steps=1)
-    train(recipe, data, folder / "run", resume=resume and (folder / "run" / "checkpoint.pt").is_file())
-
-
-def embed(folder: Path, resume: bool) -> None:
-    job = tiny_job(folder / "a.parquet", TinySource(22))
-    job.run(resume=resume and job.out.with_name("a.parquet.parts").is_dir(), replace=True)
+KILLS = int(os.environ.get("DISCO_ZOO_KILLS", "20"))
 
 
-def pack(folder: Path, resume: bool) -> None:
-    source = open_source(folder.parent.parent / "data" / "toy_train.parquet", "train")
-    out = folder / "packed"
-    PackJob([source], out, PackSettings(), shard_mb=1).run(resume=resume and (out / "pack.json").is_file())
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_inputs(tmp_path_factory.mktemp("inputs"))
 
 
-def finetune(folder: Path, resume: bool) -> None:
-    settings = toy_settings(checkpoint_every_steps=1)
-    begun = (folder / "run" / "checkpoint.pt").is_file()
-    run_finetune(settings, toy_data(folder.parent.parent / "data"), folder / "run", resume=resume and begun)
+def storm(work: Work, inputs: Path, folder: Path) -> Iterator[Path]:
+    """Kill `KILLS` times at points spread over the whole work, and let it end; yield each folder when it has.
 
-
-def contents(folder: Path) -> dict[str, Any]:
-    """What decides: tensors of checkpoints, bytes of weights and tables. Times and dates are left out."""
-    found: dict[str, Any] = {}
-    for path in sorted(folder.rglob("*")):
-        name = str(path.relative_to(folder))
-        if path.name == "checkpoint.pt":
-            state = torch.load(path, weights_only=True)
-            for key in ("position", "progress"):
-                state.get(key, {}).pop("seconds", None)
-                state.get(key, {}).pop("data_wait_seconds", None)
-            found[name] = state
-        elif path.suffix in (".safetensors", ".parquet", ".npy"):
-            found[name] = path.read_bytes()
-    return found
-
-
-@pytest.mark.parametrize("work", [pretrain, embed, pack, finetune])
-def test_killed_twenty_times_and_the_same_in_the_end(work: Work, tmp_path: Path) -> None:
-    toy_parquet(tmp_path / "data")
-    whole = tmp_path / "whole" / "0"
-    whole.mkdir(parents=True)
-    assert not ends_by_kill(0, lambda: work(whole, False))
-    wanted = contents(whole)
-    assert wanted
+    Where there are fewer points, what goes on is killed, too, at points of its own.
+    """
+    whole = folder / "whole"
+    whole.mkdir()
+    points = count_points(lambda: work(inputs, whole, False))
+    yield whole
+    wanted = state_of(whole)
+    rounds = min(KILLS, points)
     killed = 0
-    for point in range(1, KILLS + 1):
-        folder = tmp_path / "killed" / str(point)
-        folder.mkdir(parents=True)
-        killed += ends_by_kill(point, lambda at=folder: work(at, False))  # type: ignore[misc]
-        assert not ends_by_kill(0, lambda at=folder: work(at, True))  # type: ignore[misc]
-        assert differences(contents(folder), wanted) == [], f"killed at point {point}"
-    print(f"{work.__name__}: {killed} of {KILLS} runs were killed")
-    assert killed >= min(KILLS, 8)
+    for number in range(rounds):
+        point = 1 + number * points // rounds
+        here = folder / f"killed_at_{point}"
+        here.mkdir()
+        assert ends_by_kill(point, lambda at=here: work(inputs, at, False)), f"it never came to point {point}"  # type: ignore[misc]
+        killed += 1
+        if rounds < KILLS:
+            killed += ends_by_kill(1 + number // 2, lambda at=here: work(inputs, at, True))  # type: ignore[misc]
+        assert not ends_by_kill(0, lambda at=here: work(inputs, at, True))  # type: ignore[misc]
+        yield here
+        assert differences(state_of(here), wanted) == [], f"killed at point {point}"
+    print(f"{work.__name__}: {killed} kills at {rounds} of {points} points")
+    assert killed >= min(KILLS, 12)
+
+
+@pytest.mark.parametrize("work", [pretrain, build_cache, embed, pack, finetune, index, convert])
+def test_killed_twenty_times_and_the_same_in_the_end(work: Work, inputs: Path, tmp_path: Path) -> None:
+    assert all(state_of(folder) for folder in storm(work, inputs, tmp_path))
+
+
+def test_an_installation_is_whole_after_each_kill(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DISCO_ZOO_HOME", "")  # put back in the end
+    for folder in storm(install, inputs, tmp_path):
+        assert is_installed_in(folder)
+
+
+def test_a_publication_is_one_commit_of_the_same_files_after_each_kill(
+    inputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, hub: TestHub
+) -> None:
+    hub.store.add_user("hf_ann", "ann", "org")
+    monkeypatch.setenv("HF_TOKEN", "hf_ann")
+    for folder in storm(publish, inputs, tmp_path):
+        repo = hub.store.repos.pop(REPO)
+        assert len(repo.commits) == 2  # the repository's own first one, and ours
+        stored = repo.commits[repo.branches["main"]]
+        for path in (folder / "hub_folder").iterdir():
+            assert stored[path.name] == path.read_bytes(), path.name

@@ -26,6 +26,7 @@ from disco_zoo.methods import METHODS, bingo, rkd
 from disco_zoo.methods.batch import Batch
 from disco_zoo.methods.rkd import distance_loss
 from disco_zoo.models.teacher_source import load_teacher_source
+from disco_zoo.modules.momentum_contrast import FeatureQueue
 from disco_zoo.training import build
 from disco_zoo.training.build import Parts, build_parts
 from disco_zoo.training.engine import Trainer
@@ -62,7 +63,8 @@ class Case:
             values["views"] = {"recipe": "moco_v2"}
             values["student"]["image_size"] = values["teacher"]["image_size"] = 32
         if "queue_size" in values["method"] and self.method not in ("swav", "disco_swav"):
-            values["method"]["queue_size"] = QUEUE_SIZE
+            # Memories of CompRess hold no more than the images that there are.
+            values["method"]["queue_size"] = 20 if self.method.startswith("compress") else QUEUE_SIZE
         values["method"].pop("centre_teacher", None)
         path = self.folder / f"{preset}.yaml"
         path.write_text(dump_yaml(values))
@@ -235,9 +237,27 @@ def check_swav_distillation(case: Case, monkeypatch: pytest.MonkeyPatch) -> None
     assert losses["loss"] == pytest.approx(losses["swapped"] + losses["distill"], rel=1e-6)
 
 
+def check_last_batch(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """spec 2.7: the 26 images of two epochs are 3 batches of 8 and one of 2, and the memories take them all."""
+    for preset, steps, left_over in (("official", 4, 2), ("fixed", 3, 0)):
+        recipe = case.recipe(preset, "method.queue_size=20", "teacher.bn_mode=eval")
+        written = []
+        monkeypatch.setattr(FeatureQueue, "write", lambda _, keys, written=written: written.append(len(keys)))
+        saved = train(recipe, case.data, case.folder / f"{preset}_run")
+        assert saved["position"]["step"] == 2 * steps
+        memories = 1 if case.method == "compress_1q" else 2
+        sizes = [8, 8, 8] + [left_over] * bool(left_over)
+        assert written == [size for size in sizes * 2 for _ in range(memories)]
+        in1k = load_recipe("in1k/disco_r18.compress_mocov2_r50_in1k", [f"preset={preset}"])
+        assert in1k.optim.steps_per_epoch(1_281_167) == (5005 if left_over else 5004)
+
+
 CHECKS: dict[tuple[str, str], Callable[[Case, pytest.MonkeyPatch], None]] = {
     ("bingo", "method.cutmix_box"): check_box_of_each_process,
     ("bingo", "teacher.bn_mode"): check_train_mode_teacher,
+    ("compress_1q", "optim.last_batch"): check_last_batch,
+    ("compress_2q", "optim.last_batch"): check_last_batch,
+    ("compress_2q_momentum", "optim.last_batch"): check_last_batch,
     ("crd", "method.distill_weight"): check_crd_weight,
     ("disco", "method.distill_reduction"): check_sum,
     ("disco", "method.distill_weight"): check_disco_weight,

@@ -51,7 +51,7 @@ class OnlineHealth:
         held_out = test is not None and test.has_index and len(test) >= 2 * num_processes()
         self.recipe, self.source = recipe, test if test is not None and held_out else train
         self.num_images = min(recipe.log.health_images, len(self.source))
-        self.steps_per_epoch = len(train) // recipe.optim.batch_size
+        self.steps_per_epoch = recipe.optim.steps_per_epoch(len(train))
 
     @property
     def images(self) -> dict[str, int | str]:
