@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -28,6 +29,7 @@ def cache_home() -> Path:
     return base.expanduser()
 
 
+SCRATCH = ".scratch"
 _CANNOT_WRITE = (
     errno.EACCES,
     errno.EDQUOT,
@@ -80,6 +82,25 @@ def _neighbour(path: Path) -> Iterator[Path]:
             yield partial
         finally:
             _remove(partial)
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
+    """An empty hidden folder in `parent`, gone in the end; what killed processes left there under this name goes, too.
+
+    Raises:
+        OSError: what the system said.
+    """
+    for left in parent.glob(f".{name}-*{SCRATCH}"):
+        with _held(left) as is_left:
+            if is_left:
+                shutil.rmtree(left, ignore_errors=True)
+    folder = Path(tempfile.mkdtemp(prefix=f".{name}-", suffix=SCRATCH, dir=parent))
+    try:
+        with _held(folder):
+            yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -132,6 +132,10 @@ class ImageSource(ABC):
             self._ranges = self.survey.ranges(self.name)
         return self._ranges
 
+    def take_ranges(self, ranges: ValueRanges) -> None:
+        """Take for white what was decided over more images than these."""
+        self._ranges = ranges
+
     _ranges: ValueRanges | None = None
 
     def white(self) -> dict[str, float]:
@@ -141,14 +145,6 @@ class ImageSource(ABC):
             BadData: it cannot be told.
         """
         return dict(self.ranges_of(0).white)
-
-    def depth_words(self) -> str:
-        """The same for people, with the values that were seen; "" where there are no deep images."""
-        white = self.white() if self.survey.spans else {}
-        return "; ".join(
-            f"mode {kind} holds {low:g} to {high:g}, of which {white[kind]:g} is white"
-            for kind, (low, high) in sorted(self.survey.spans.items())
-        )
 
     def share_depth(self, other: ImageSource) -> None:
         """Take the same for white as `other` does, and so does it: test images may be darker than training images.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import posixpath
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
@@ -38,7 +39,17 @@ IMAGE_SUFFIXES = (
     ".tga",
     ".qoi",
 )
-JUNK_FOLDERS = {"__MACOSX"}
+# Of archives, network storage, Windows and Python.
+JUNK_FOLDERS = {
+    "__MACOSX",
+    "@eaDir",
+    "#recycle",
+    "@Recycle",
+    "$RECYCLE.BIN",
+    "System Volume Information",
+    "__pycache__",
+}
+JUNK_FILES = {"thumbs.db", "desktop.ini"}
 # What lies beside images and belongs there: lists, annotations, licences. Counted, and no cause for a line.
 COMPANIONS = {".csv", ".html", ".json", ".jsonl", ".md", ".mat", ".npy", ".txt", ".tsv", ".xml", ".yaml", ".yml"}
 SHOWN = 4
@@ -80,7 +91,7 @@ class LeftOut:
         if is_image_name(path):
             self.hidden += is_hidden(path)
             return is_hidden(path)
-        if not is_hidden(path):
+        if not is_hidden(path) and posixpath.basename(path).lower() not in JUNK_FILES:
             self.suffixes[PurePosixPath(path).suffix.lower() or "without suffix"] += 1
         return True
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import posixpath
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
 from disco_zoo.data.image_files import is_hidden
@@ -114,7 +114,7 @@ def files_by_split(folder: Path, files: list[Path], split: str) -> dict[str, lis
 
 def split_folders(folder: Path, split: str) -> list[Path]:
     """Return the subfolders that are called as `split` is, in any case and usual spelling, most wanted first."""
-    return [folder / name for name in named_for(split, _subfolders(folder))]
+    return [folder / name for name in names_of_split(split, _subfolders(folder))]
 
 
 def subfolder(folder: Path, name: str) -> Path:
@@ -129,6 +129,31 @@ def named_for(split: str, names: Iterable[str]) -> list[str]:
     """Those of the names that are words for `split`, most wanted first."""
     found = [(SYNONYMS[split].index(word), name) for name in names if (word := split_word(name)) in SYNONYMS[split]]
     return [name for _, name in sorted(found)]
+
+
+def names_of_split(split: str, names: Collection[str]) -> list[str]:
+    """As `named_for`; where no name is a word for a split, the one pair that such words alone tell apart."""
+    if any(named_for(one, names) for one in SYNONYMS):
+        return named_for(split, names)
+    found = pairs(names)
+    if len(found) != 1:
+        return []
+    ((train, tests),) = found.items()
+    return [train] if split == "train" else tests
+
+
+def pairs(names: Collection[str]) -> dict[str, list[str]]:
+    """Names with a word for "train" in them, and those with one for "test" in its place: seg_train and seg_test."""
+    by_lower = {name.lower(): name for name in names}
+    found = {}
+    for name in names:
+        if (place := TRAIN_WORD.search(name)) is None:
+            continue
+        before, after = name[: place.start()].lower(), name[place.end() :].lower()
+        wanted = (f"{before}{word}{after}" for word in SYNONYMS["test"])
+        if before + after and (tests := [by_lower[one] for one in wanted if one in by_lower]):
+            found[name] = tests
+    return found
 
 
 def folder_of_splits(folder: Path) -> Path:
@@ -164,7 +189,7 @@ def paths_of_split(name: str, paths: Sequence[str], split: str, dedicated: bool)
     shared = next((depth for depth, part in enumerate(top) if split_word(part)), len(top) if top[0] else 0)
     top = top[:shared]
     tops = [parts[shared] if len(parts := path.split("/")) > shared + 1 else "" for path in paths]
-    there = {found: named_for(found, {*tops} - {""}) for found in SYNONYMS}
+    there = {found: names_of_split(found, {*tops} - {""}) for found in SYNONYMS}
     if chosen := there[split]:
         return [number for number, one in enumerate(tops) if one == chosen[0]], "/".join([*top, chosen[0]])
     if split == "test" and there["train"] and not dedicated:
@@ -184,6 +209,7 @@ def refuse_test_inside(name: str, folders: Iterable[str]) -> None:
         BadData: names the test set.
     """
     parts = [tuple(folder.split("/")) for folder in folders if folder]
+    _refuse_pairs(name, parts)
     inner = {path[:end] for path in parts for end in range(1, len(path))}  # those that hold folders
     for path in parts:
         for end in range(1, len(path) + 1):
@@ -197,6 +223,19 @@ def refuse_test_inside(name: str, folders: Iterable[str]) -> None:
                     f"{name}: {'/'.join(here)}/ lies among the training images and is called as a test set is; it "
                     "would be trained on. Put train/ and test/ side by side, or rename the folder if it is a class."
                 )
+
+
+def _refuse_pairs(name: str, parts: Sequence[tuple[str, ...]]) -> None:
+    beside: dict[tuple[str, ...], set[str]] = {}
+    for path in parts:
+        for end in range(len(path)):
+            beside.setdefault(path[:end], set()).add(path[end])
+    for above, names in beside.items():
+        for train, tests in pairs(names).items():
+            raise BadData(
+                f"{name}: {'/'.join((*above, tests[0]))}/ lies beside {train}/ and is called as its test set is; it "
+                f"would be trained on. Give one of them, such as {'/'.join((name, *above, train))}"
+            )
 
 
 def _is_train(path: tuple[str, ...], end: int) -> bool:

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from disco_zoo.core.files import why_not_written
+from disco_zoo.core.files import scratch_folder, why_not_written
 from disco_zoo.errors import CannotExport, CannotWrite, first_line, require
 from disco_zoo.exporting.compare import require_same
 from disco_zoo.exporting.onnx_file import write_onnx
@@ -43,8 +42,8 @@ def write_openvino(subject: Subject, path: Path, tolerance: float) -> float:
     """
     openvino = require_openvino()
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{path.stem}.", dir=path.parent) as scratch:
-            graph, made = Path(scratch) / "graph.onnx", Path(scratch) / path.name
+        with scratch_folder(path.parent, path.stem) as scratch:
+            graph, made = scratch / "graph.onnx", scratch / path.name
             write_onnx(subject, graph, tolerance)
             try:
                 model = openvino.Core().read_model(graph)  # not convert_model, which reports its use

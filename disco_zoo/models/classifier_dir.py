@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
-from disco_zoo.core.files import why_not_written
+from disco_zoo.core.files import scratch_folder, why_not_written
 from disco_zoo.errors import BadCheckpoint, BadRunFolder, DiscoZooError, shown
 from disco_zoo.models.frozen import frozen
 
@@ -69,8 +68,8 @@ def write_classifier(
     """
     config = _config(classifier, facts, description)
     try:
-        with tempfile.TemporaryDirectory(prefix=f".{folder.name}-", dir=folder.parent) as temporary:
-            partial = Path(temporary) / folder.name
+        with scratch_folder(folder.parent, folder.name) as scratch:
+            partial = scratch / folder.name
             partial.mkdir()
             tensors = {key: value.detach().cpu().contiguous() for key, value in classifier.network.state_dict().items()}
             save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
@@ -79,7 +78,7 @@ def write_classifier(
             (partial / CARD).write_text(card, encoding="utf-8")
             _require_same_scores(partial, classifier)
             if folder.exists():  # out of the way by a rename: at no moment is half a folder there
-                folder.rename(Path(temporary) / "former")
+                folder.rename(scratch / "former")
             partial.rename(folder)
     except (OSError, SafetensorError) as error:
         reason = why_not_written(error)
@@ -226,8 +225,8 @@ def require_storable(folder: Path, classifier: Classifier, title: str) -> None:
         DiscoZooError: timm cannot rebuild the network from such a folder.
     """
     try:
-        with tempfile.TemporaryDirectory(prefix=".try-", dir=folder) as trial:
-            write_classifier(Path(trial) / MODEL_FOLDER, classifier, facts={}, card="", description="")
+        with scratch_folder(folder, "try") as trial:
+            write_classifier(trial / MODEL_FOLDER, classifier, facts={}, card="", description="")
     except OSError as error:
         raise BadRunFolder(f"cannot write to {folder}: {error.strerror}. Choose another folder with --out") from error
     except (BadCheckpoint, RuntimeError) as error:

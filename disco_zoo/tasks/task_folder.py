@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from disco_zoo.core.claimed_dir import ClaimedFolder, holds_a_run
+from disco_zoo.data.summary import lines_of
 from disco_zoo.errors import BadRunFolder
 
 SETTINGS = "settings.json"
@@ -46,6 +47,12 @@ class TaskFolder(ClaimedFolder):
                     "here). Choose another --out, or repeat the command that started it"
                 )
         self.write_json(SETTINGS, plain)
+
+
+def look_lines(facts: Mapping[str, Any], split: str) -> list[str]:
+    """Lines of a report on what the images of a split are, from run.json; none of runs of before it said so."""
+    look = facts.get("look", {}).get(split)
+    return [f"  - {line}" for line in lines_of(look)] if look else []
 
 
 def read_settings(folder: Path, name: str) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from disco_zoo.core.console import console, duration
+from disco_zoo.data.summary import lines_of
 from disco_zoo.errors import BadData
 from disco_zoo.evaluation.measure import Measurement, recipe_bench
 from disco_zoo.plotting.embedding_map import plot_embedding_map
@@ -84,6 +85,7 @@ def fact_lines(facts: dict[str, Any]) -> list[str]:
         f"sha256 `{student['sha256']}`",
         f"- data: {facts['data']['images']} images of {_data_name(facts['data'])}, "
         f"fingerprint `{facts['data']['fingerprint'][:16]}`",
+        *(f"  - {line}" for look in (facts["data"].get("look"), facts.get("test_data")) for line in lines_of(look)),
         f"- training: {facts['steps']} of {facts['total_steps']} steps, {duration(facts['training_seconds'])}, "
         f"{facts['images_per_s']} images/s, {facts['data_wait_share']:.0%} of the time waiting for data, "
         f"seed {facts['seed']}",

@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from disco_zoo.core.array_file import keep_array
-from disco_zoo.core.files import says_no_room, why_not_written, write_out, write_whole
+from disco_zoo.core.files import says_no_room, scratch_folder, why_not_written, write_out, write_whole
 from disco_zoo.errors import BadRunFolder, CannotWrite
 
 FULL = Path("/dev/full")  # writes to it fail as on a full disk
@@ -102,3 +102,12 @@ def test_what_a_killed_process_left_is_written_over(tmp_path: Path) -> None:
     (tmp_path / ".a.json.partial").write_text("left by a killed process")
     write_whole(tmp_path / "a.json", lambda partial: partial.write_text("whole"))
     assert [path.read_text() for path in tmp_path.iterdir()] == ["whole"]
+
+
+def test_a_scratch_folder_is_gone_in_the_end_and_so_is_what_a_killed_process_left(tmp_path: Path) -> None:
+    (tmp_path / ".model-abc.scratch").mkdir()
+    (tmp_path / ".model-abc.scratch" / "half").write_text("left by a killed process")
+    with scratch_folder(tmp_path, "model") as first, scratch_folder(tmp_path, "model") as second:
+        assert sorted(tmp_path.iterdir()) == sorted([first, second])  # the second leaves alone what is at work
+        assert not any(first.iterdir())
+    assert not any(tmp_path.iterdir())

@@ -120,6 +120,8 @@ def test_what_this_pillow_cannot_decode_is_no_image() -> None:
         ("../a.png", False),
         (".a/b.png", True),
         ("a/._b.png", True),
+        ("cat/@eaDir/b.png", True),
+        ("#recycle/b.png", True),
     ],
 )
 def test_hidden_names(path: str, hidden: bool) -> None:

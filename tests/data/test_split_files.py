@@ -184,3 +184,45 @@ def test_words_in_a_table_are_matched(tmp_path: Path) -> None:
     make_parquet(tmp_path / "x_test.parquet", ["c", None, "b", "c", "", "b"])
     train, test = open_labeled_pair(str(tmp_path / "x_train.parquet"))
     assert (train.class_names, test.labels) == (["a", "b", "c"], [2, 1, 2, 1])
+
+
+@pytest.mark.parametrize("kind", ["folder", "tar"])
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("seg_train/seg_train", "seg_test/seg_test"),
+        ("cats_and_dogs_train", "cats_and_dogs_test"),
+        ("x/My-Training-2", "x/my-validation-2"),
+    ],
+)
+def test_folders_that_the_words_for_splits_alone_tell_apart(kind: str, train: str, test: str, tmp_path: Path) -> None:
+    names = {f"{train}/c{label}/{n}.png": png(n) for label in range(2) for n in range(2)}
+    names |= {f"{test}/c{label}/9.png": png(5) for label in range(2)}
+    path = make_tar(tmp_path / "x.tar", names)
+    if kind == "folder":
+        path = tmp_path / "x"
+        for name, data in names.items():
+            (path / name).parent.mkdir(parents=True, exist_ok=True)
+            (path / name).write_bytes(data)
+    first, second = open_labeled_pair(str(path))
+    assert (len(first), len(second)) == (4, 2)
+    assert first.class_names == second.class_names == ["c0", "c1"]
+
+
+def test_several_such_pairs_are_refused_and_so_is_none_of_them_trained_on(tmp_path: Path) -> None:
+    for kind in ("cats", "dogs"):
+        for split in ("train", "test"):
+            make_folder(tmp_path / f"{kind}_{split}")
+    with pytest.raises(
+        BadData, match=r"cats_test/ lies beside cats_train/ and is called as its test set is; .*cats_train"
+    ):
+        open_source(tmp_path)
+
+
+def test_a_second_training_folder_that_is_left_out_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("train", "training"):
+        make_folder(tmp_path / name)
+    assert len(open_source(tmp_path)) == 6
+    assert "trained on train/; training/ is called so, too, and is left out" in " ".join(
+        capsys.readouterr().err.split()
+    )

@@ -98,7 +98,7 @@ def state_of(folder: Path) -> dict[str, Any]:
                 state.get(key, {}).pop("seconds", None)
                 state.get(key, {}).pop("data_wait_seconds", None)
             found[name] = state
-        elif path.suffix in KEPT or path.name in ("README.md", "config.json", "index.json"):
+        elif path.is_file() and (path.suffix in KEPT or path.name == "index.json" or "hub_folder" in path.parts):
             found[name] = path.read_bytes()
     return found
 

@@ -31,6 +31,7 @@ def command(folder: Path, out: Path | None) -> None:
       disco-zoo data index /mnt/read_only/shards --out shards_index
     """
     from disco_zoo.core.console import StepProgress
+    from disco_zoo.data.webdataset.index import left_out_of
     from disco_zoo.data.webdataset.index_build import build_index
 
     with StepProgress("indexing shards", 0) as progress:
@@ -38,6 +39,8 @@ def command(folder: Path, out: Path | None) -> None:
     images, labelled = sum(shard.images for shard in index.shards), sum(shard.is_labelled for shard in index.shards)
     state = "indexed" if is_new else "is up to date:"
     click.echo(f"{folder} {state} {images} images in {len(index.shards)} shards, {_labels_text(index, labelled)}")
+    if left_out := left_out_of(index.shards):
+        click.echo(f"Left out: {', '.join(f'{count:,} {kind}' for kind, count in left_out.items())}")
 
 
 def _labels_text(index: ShardIndex, labelled: int) -> str:

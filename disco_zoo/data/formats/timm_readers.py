@@ -44,6 +44,9 @@ def open_folder(name: str, folder: Path, split: str, dedicated: bool) -> ImageSo
         if split == "test":
             raise no_test_split(name)
         raise BadData(f"{name} has {others[0].name}/ but no {split}/. Give {others[0]} itself to use it.")
+    if split == "train" and len(candidates) > 1:
+        others_said = ", ".join(f"{one.name}/" for one in candidates[1:])
+        say_once(f"{name}: trained on {candidates[0].name}/; {others_said} is called so, too, and is left out")
     sources: list[FolderSource] = []
     for candidate in candidates or resolve_paths(top, split, dedicated):
         sources.append(FolderSource(name, split, candidate))

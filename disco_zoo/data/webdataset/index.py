@@ -7,8 +7,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ class Shard:
         images: how many it holds.
         sha256: of the names and sizes of its images.
         is_labelled: whether any image has a label.
+        left_out: members that are neither images nor labels, by suffix or as "hidden".
     """
 
     name: str
@@ -43,6 +45,7 @@ class Shard:
     images: int
     sha256: str
     is_labelled: bool
+    left_out: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -54,12 +57,14 @@ class ShardIndex:
         folder: of the shards.
         shards: in the order of their rows; those of one split lie side by side.
         class_names: of the labels, or None where they are plain numbers.
+        labels_from: what the labels were taken from; "" where an older index does not say.
     """
 
     path: Path
     folder: Path
     shards: tuple[Shard, ...]
     class_names: list[str] | None
+    labels_from: str = ""
 
     def part(self, split_word: str) -> range:
         """The numbers of the shards whose names say `split_word`; "" for those that name no split."""
@@ -142,7 +147,9 @@ def read_index(path: Path) -> ShardIndex:
             folder = (path / facts["folder"]).resolve()
             raise BadData(f"the index {path} was made by another version. Type: disco-zoo data index {folder}")
         shards = tuple(Shard(**shard) for shard in facts["shards"])
-        index = ShardIndex(path, (path / facts["folder"]).resolve(), shards, facts["class_names"])
+        index = ShardIndex(
+            path, (path / facts["folder"]).resolve(), shards, facts["class_names"], facts.get("labels_from", "")
+        )
         images = sum(shard.images for shard in shards)
         sizes = [(path / name).stat().st_size for name in (ROWS_FILE, LABELS_FILE)]
         if sizes != [images * ROW.itemsize, images * LABEL_BYTES]:
@@ -154,11 +161,21 @@ def read_index(path: Path) -> ShardIndex:
     return index
 
 
-def index_facts(folder: str, shards: Sequence[Shard], class_names: list[str] | None) -> dict[str, Any]:
+def left_out_of(shards: Iterable[Shard]) -> dict[str, int]:
+    """What of all these shards is left out, the most frequent first."""
+    counts: Counter[str] = Counter()
+    for shard in shards:
+        counts.update(shard.left_out)
+    return dict(counts.most_common())
+
+
+def index_facts(
+    folder: str, shards: Sequence[Shard], class_names: list[str] | None, labels_from: str = ""
+) -> dict[str, Any]:
     """What `index.json` holds.
 
     Args:
         folder: of the shards, relative to the index's or absolute.
     """
     rows = [vars(shard) for shard in shards]
-    return {"format": FORMAT, "folder": folder, "class_names": class_names, "shards": rows}
+    return {"format": FORMAT, "folder": folder, "class_names": class_names, "labels_from": labels_from, "shards": rows}

@@ -24,6 +24,7 @@ from timm.utils.misc import natural_key
 
 from disco_zoo.core.files import require_folder, why_not_written, write_whole
 from disco_zoo.data.file_names import as_text
+from disco_zoo.data.image_files import LeftOut
 from disco_zoo.data.label_array import CHUNK
 from disco_zoo.data.look.class_folders import classes_of
 from disco_zoo.data.webdataset.index import (
@@ -189,7 +190,8 @@ class _Build:
         digest, rows, given, folders = hashlib.sha256(), [], [], []
         names: list[str] = []
         known = (len(self.words), len(self.folders))
-        for image, label in samples(path):
+        left_out = LeftOut()
+        for image, label in samples(path, left_out=left_out):
             digest.update(f"{image.name}\0{image.size}\n".encode("utf-8", "surrogateescape"))
             rows.append((image.offset, image.size, len(self.shards)))
             folders.append(self.folders.setdefault(folder_of(image.name), len(self.folders)))
@@ -202,7 +204,9 @@ class _Build:
             raise BadData(f"shard {shown(name)}: labels are numbers here and words ({word}) there. Make them one kind")
         _require_all_or_none(name, names, given)
         is_labelled = any(label is not None and label != NO_LABEL for label in given)
-        shard = Shard(name, found.st_size, found.st_mtime_ns, len(rows), digest.hexdigest(), is_labelled)
+        shard = Shard(
+            name, found.st_size, found.st_mtime_ns, len(rows), digest.hexdigest(), is_labelled, left_out.facts()
+        )
         files[ROWS_FILE].write(np.asarray(rows, dtype=ROW).tobytes())
         files[GIVEN].write(np.asarray([-1 if label is None else label for label in given], dtype="<i4").tobytes())
         files[FOLDERS].write(np.asarray(folders, dtype="<i4").tobytes())
@@ -236,7 +240,8 @@ class _Build:
                 labels.write((numbers if rank is None else rank[numbers]).tobytes())
             labels.flush()
             os.fsync(labels.fileno())
-        text = json.dumps(index_facts(folder, shards, names), ensure_ascii=True)
+        labels_from = {GIVEN: "the samples' .cls and .json", FOLDERS: "folders"}[piece]
+        text = json.dumps(index_facts(folder, shards, names, labels_from), ensure_ascii=True)
         write_whole(self.partial / FACTS_FILE, lambda partial: partial.write_text(text + "\n", encoding="utf-8"))
 
     def _labeling(self) -> tuple[str, list[str] | None, list[Shard]]:

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from disco_zoo.data.image_files import is_hidden, readable_suffixes
+from disco_zoo.data.image_files import LeftOut, is_hidden, readable_suffixes
 from disco_zoo.errors import BadData
 
 BLOCK_BYTES = 512
@@ -40,8 +40,11 @@ class Sample(NamedTuple):
     label: int | str | None
 
 
-def samples(path: Path, *, with_labels: bool = True) -> Iterator[Sample]:
+def samples(path: Path, *, with_labels: bool = True, left_out: LeftOut | None = None) -> Iterator[Sample]:
     """The samples of a shard, in its order; without labels no content is read, headers alone.
+
+    Args:
+        left_out: counts what is neither an image nor a label.
 
     Raises:
         BadData: the file is missing, cut short, damaged, or compressed.
@@ -51,12 +54,14 @@ def samples(path: Path, *, with_labels: bool = True) -> Iterator[Sample]:
     except OSError as error:
         raise missing_shard(path, error) from error
     with file or contextlib.nullcontext():
-        groups = _groups(_members(path))
+        groups = _groups(_members(path) if left_out is None else _counted(_members(path), left_out))
         found = [(image, key, slot) for key, slots in groups.items() for slot in slots if (image := _image_of(slot))]
         for image, key, slot in sorted(found, key=lambda one: one[0].offset):
             shorter = [groups[name][0] for name in _shorter(key) if name in groups]
             if not _LABELS & slot.keys() and any(map(_image_of, shorter)):
-                continue  # a further image of that sample
+                if left_out is not None:
+                    left_out.suffixes[FURTHER] += 1
+                continue
             if image.size > MAX_IMAGE_BYTES:
                 raise BadData(f"{image.name} is larger than 4 GiB; that is no image. Leave it out")
             holder = next((one for one in (slot, *shorter) if _LABELS & one.keys()), None)
@@ -112,6 +117,16 @@ def _damaged(path: Path, reason: str) -> BadData:
 
 
 _LABELS = {"cls", "json"}
+FURTHER = "further images of a sample"
+
+
+def _counted(members: Iterable[Member], left_out: LeftOut) -> Iterator[Member]:
+    for member in members:
+        if member.name.rpartition(".")[2].lower() not in _LABELS:
+            left_out.counts(member.name)
+        yield member
+
+
 _Slot = dict[str, Member]
 
 

@@ -14,9 +14,19 @@ import numpy as np
 
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.label_array import map_labels
+from disco_zoo.data.look.origin import Origin
 from disco_zoo.data.passing_errors import is_passing
 from disco_zoo.data.split_files import SYNONYMS, no_test_split, resolve_path
-from disco_zoo.data.webdataset.index import LABELS_FILE, ROW, ROWS_FILE, ShardIndex, find_index, read_index
+from disco_zoo.data.webdataset.index import (
+    LABELS_FILE,
+    ROW,
+    ROWS_FILE,
+    ShardIndex,
+    find_index,
+    left_out_of,
+    read_index,
+    split_word_of,
+)
 from disco_zoo.data.webdataset.scan import BLOCK_BYTES, member_at
 from disco_zoo.errors import BadData
 
@@ -71,6 +81,13 @@ class ShardSource(ImageSource):
         if self._images and any(index.shards[number].is_labelled for number in part):
             labels = map_labels(str(index.path / LABELS_FILE), self._first, self._images).array
         super().__init__(name, split, labels, index.class_names)
+        shards = [index.shards[number] for number in part]
+        word = split_word_of(shards[0].name) if shards else ""
+        self.origin = Origin(
+            f"shards named {word}" if word else "",
+            index.labels_from if self.labels is not None else "",
+            left_out_of(shards),
+        )
         self._reset()
         if not self._images:
             raise BadData(f"{name} holds no images: its shards are empty.")

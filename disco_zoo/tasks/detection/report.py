@@ -7,7 +7,7 @@ from typing import Any
 
 from disco_zoo.core.console import duration
 from disco_zoo.plotting.style import plot_curves
-from disco_zoo.tasks.task_folder import TaskFolder
+from disco_zoo.tasks.task_folder import TaskFolder, look_lines
 from disco_zoo.tasks.trainer import curve_rows
 from disco_zoo.training.monitoring.metric_logger import read_metrics
 
@@ -53,6 +53,7 @@ def _fact_lines(facts: Mapping[str, Any]) -> list[str]:
     lines = [f"- backbone: {facts['network']} from {start}, fingerprint `{facts['backbone_sha256'][:16]}`"]
     for split, data in facts["data"].items():
         lines.append(f"- {split}: {data['name']}, {data['images']} images, {data['boxes']} boxes")
+        lines += look_lines(facts, split)
     lines.append(
         f"- training: preset {facts['preset']}, {facts['steps']} of {facts['total_steps']} steps, "
         f"{duration(facts['training_seconds'])}, {facts['images_per_s']} images/s, seed {facts['seed']}"

@@ -159,6 +159,7 @@ def _training_facts(job: DetectionJob, done: Progressed, detector: Any, options:
         "parameters": sum(p.numel() for p in detector.parameters()),
         "class_names": list(job.train.class_names),
         "data": {"train": _data_facts(job.train), "test": _data_facts(job.test)},
+        "look": {"train": dict(job.train.look), "test": dict(job.test.look)},
         "versions": versions(),
         "hardware": hardware(),
     }

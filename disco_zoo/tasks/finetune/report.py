@@ -6,6 +6,7 @@ from typing import Any
 
 from disco_zoo.core.console import duration
 from disco_zoo.core.environment import hardware_line
+from disco_zoo.data.summary import lines_of
 from disco_zoo.errors import counted
 from disco_zoo.evaluation.confusion import Confusion, most_confused, plot_confusion, precisions, recalls
 from disco_zoo.models.classifier_dir import MODEL_FOLDER, label_list
@@ -94,6 +95,7 @@ def _report(facts: dict[str, Any], scores: Scores | None) -> str:
         *[f"- {line}" for line in _figure_lines(facts)],
         f"- data: {data['train_images']} training, {data['held_out_images']} held-out and {data['test_images']} test "
         f"images of {data['name']}, fingerprint `{data['fingerprint'][:16]}`",
+        *(f"- {line}" for look in facts["look"].values() if look for line in lines_of(look)),
         f"- weights: {chosen}. Test images choose nothing",
         f"- training: {facts['steps']} of {facts['total_steps']} steps{early}, {duration(facts['training_seconds'])}, "
         f"{facts['images_per_s']} images/s, seed {settings['seed']}",

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from disco_zoo.data.hold_out import held_out_images, held_out_note
 from disco_zoo.errors import BadData
+from disco_zoo.tasks.listed_look import Listed, looks_of
 from disco_zoo.tasks.segmentation.data import IGNORED, MaskedSet, image_sizes
 
 
@@ -52,7 +53,19 @@ def check_masks(
     notes += [f"classes that no mask of {train.name} holds: {_some(unlearnt)}"] if unlearnt else []
     missing = [name for label, name in enumerate(names) if label not in asked]
     notes += [f"no pixel of {_some(missing)} in {test.name}"] if missing else []
-    return replace(train, class_names=names), replace(test, class_names=names), notes
+    named = train.class_names or test.class_names
+    labels_from = "the numbers in the masks" if named is None else "their list of names"
+    looks = looks_of(
+        [
+            Listed(one.name, [image for image, _ in one.pairs], split, "", len(names), labels_from, {"masks": len(one)})
+            for one, split in ((train, "train"), (test, "test"))
+        ],
+        train.ranges,
+    )
+    train, test = (
+        replace(one, class_names=names, look=looks[split]) for one, split in ((train, "train"), (test, "test"))
+    )
+    return train, test, notes
 
 
 @dataclass

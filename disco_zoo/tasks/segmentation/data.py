@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -62,12 +63,14 @@ class MaskedSet:
         pairs: image file and mask file of each.
         class_names: by number in the masks; None where nobody says, before the masks have been read.
         ranges: what is white in images of more than 8 bits.
+        look: facts of the images, see `look_facts`; nothing before the masks have been read.
     """
 
     name: str
     pairs: tuple[tuple[Path, Path], ...]
     class_names: tuple[str, ...] | None
     ranges: ValueRanges = ALONE
+    look: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.pairs)

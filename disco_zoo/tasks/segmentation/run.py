@@ -27,7 +27,7 @@ from disco_zoo.tasks.segmentation.head import LinearSegmenter
 from disco_zoo.tasks.segmentation.measure import measure_segmenter
 from disco_zoo.tasks.segmentation.settings import SegmentationSettings
 from disco_zoo.tasks.segmentation.sheet import draw_masks
-from disco_zoo.tasks.task_folder import TaskFolder
+from disco_zoo.tasks.task_folder import TaskFolder, look_lines
 from disco_zoo.tasks.trainer import Batch, Progressed, TaskPlan, TaskTrainer, curve_rows, log_once
 from disco_zoo.training.monitoring.metric_logger import read_metrics
 from disco_zoo.training.run import RunOptions
@@ -121,6 +121,7 @@ def _training_facts(job: SegmentationJob, done: Progressed, options: RunOptions)
         "class_names": list(job.class_names),
         "notes": list(job.notes),
         "data": {"train": _data_facts(job.train), "test": _data_facts(job.test)},
+        "look": {"train": dict(job.train.look), "test": dict(job.test.look)},
         "versions": versions(),
         "hardware": hardware(),
     }
@@ -191,6 +192,7 @@ def _write_report(folder: TaskFolder) -> None:
     lines.append(f"- backbone: {facts['network']} from {start}, frozen, maps of stride {facts['strides']}")
     for split, data in facts["data"].items():
         lines.append(f"- {split}: {data['name']}, {data['images']} images")
+        lines += look_lines(facts, split)
     lines.append(
         f"- training: preset {facts['preset']}, {facts['steps']} of {facts['total_steps']} steps, "
         f"{duration(facts['training_seconds'])}, seed {facts['seed']}"

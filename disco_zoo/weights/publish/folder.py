@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +25,7 @@ from timm.models import PretrainedCfg, get_pretrained_cfg
 from torch import Tensor, nn
 
 from disco_zoo.core.environment import package_version
-from disco_zoo.core.files import sha256_of
+from disco_zoo.core.files import scratch_folder, sha256_of
 from disco_zoo.core.safetensors_file import stated_network
 from disco_zoo.errors import BadCheckpoint, Damaged, PublishError, WrongNetwork
 from disco_zoo.networks.variants import check_backbone
@@ -84,8 +83,8 @@ def build_folder(
     _require_free(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{target.name}-", dir=target.parent) as partial:
-            folder = Path(partial) / target.name
+        with scratch_folder(target.parent, target.name) as scratch:
+            folder = scratch / target.name
             folder.mkdir()
             _fill(folder, row, catalog, weights, repo, model)
             if target.exists():

@@ -9,9 +9,14 @@ import signal
 from pathlib import Path
 
 import pytest
+from data_makers import encode, make_tar
 from paused import killed_at
 from shard_makers import make_shards
+from tiny_runs import toy_images
 
+from disco_zoo.cli import main
+from disco_zoo.data.open_source import open_source
+from disco_zoo.data.summary import look_facts
 from disco_zoo.data.webdataset.index import ROW, ROWS_FILE, find_index
 from disco_zoo.data.webdataset.index_build import _Build, build_index
 from disco_zoo.errors import CannotWrite
@@ -122,3 +127,27 @@ def test_shards_of_the_same_size_written_anew_are_indexed_anew(tmp_path: Path) -
     stat = shard.stat()
     os.utime(shard, ns=(stat.st_atime_ns, stat.st_mtime_ns + 1))
     assert build_index(tmp_path)[1]
+
+
+def test_what_is_left_out_is_counted_and_said_again_where_the_index_still_holds(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = encode(toy_images(1, seed=0)[0])
+    members = {
+        f"{number}.{ending}": content for number in range(3) for ending, content in (("png", image), ("cls", b"1"))
+    }
+    make_tar(
+        tmp_path / "train-0.tar", {**members, "0.left.png": image, "0.txt": b"a hen", "._1.png": b"", "b.PDF": b""}
+    )
+    make_tar(tmp_path / "test-0.tar", {**members, "0.mp4": b""})
+    for _ in range(2):
+        assert main(["data", "index", str(tmp_path)]) == 0
+        said = capsys.readouterr().out
+        assert "6 images in 2 shards" in said
+        for words in ("1 further images of a sample", "1 .txt", "1 hidden", "1 .pdf", "1 .mp4"):
+            assert words in said
+    facts = look_facts(open_source(tmp_path, "train"))
+    assert facts["left_out"] == {".pdf": 1, ".txt": 1, "further images of a sample": 1, "hidden": 1}
+    assert facts["split_from"] == "shards named train"
+    assert facts["labels_from"] == "the samples' .cls and .json"
+    assert look_facts(open_source(tmp_path, "test"))["left_out"] == {".mp4": 1}

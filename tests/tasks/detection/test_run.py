@@ -49,6 +49,8 @@ def test_a_run_leaves_detector_figures_pictures_and_report(
     assert facts["figures"]["box_ap_per_class"].keys() == {"disc", "square", "triangle"}
     assert facts["data"]["train"]["images"] == 6
     report = (out / "report.md").read_text()
+    assert facts["look"]["train"]["modes"] == {"RGB": 6}
+    assert ": 6 training images, " in report
     assert f"| box | {facts['figures']['box_ap']:.1f} |" in report
     curve = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in curve if "box_ap50" in row] == [1, 2]

@@ -184,6 +184,8 @@ def test_it_learns_and_the_report_says_how_well(tmp_path: Path) -> None:
     assert 100 * matrix.trace().item() / 30 == pytest.approx(facts["figures"]["top1"])
     report = (tmp_path / "run/report.md").read_text()
     assert f"top-1 {facts['figures']['top1']:.2f} %" in report
+    assert "60 training images, 3 classes by the column label, modes RGB 60" in report
+    assert facts["look"]["train"]["images"] == 60
     assert {path.name for path in (tmp_path / "run/figures").iterdir()} == {"curves.png", "confusion.png"}
 
 

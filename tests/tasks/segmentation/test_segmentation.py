@@ -246,6 +246,9 @@ def test_a_run_leaves_head_figures_pictures_and_report(
     assert facts == json.loads((out / "run.json").read_text())
     assert facts["figures"]["iou_per_class"].keys() == {"background", *SHAPES}
     assert f"**mIoU {facts['figures']['miou']:.2f} %**" in (out / "report.md").read_text()
+    count = facts["look"]["train"]["images"]
+    assert count == facts["data"]["train"]["images"]
+    assert f": {count} training images, {count} masks, " in (out / "report.md").read_text()
     assert (out / "head.safetensors").stat().st_size < 100_000
     for name in ("curves.png", "masks.png"):
         with Image.open(out / "figures" / name) as picture:

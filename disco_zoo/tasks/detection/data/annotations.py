@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +62,8 @@ class AnnotatedSet:
         class_names: by label.
         notes: what was mended while reading, for people.
         ranges: what is white in images of more than 8 bits.
+        labels_from: who names the classes.
+        look: facts of the images, see `look_facts`.
     """
 
     name: str
@@ -69,6 +71,8 @@ class AnnotatedSet:
     images: tuple[AnnotatedImage, ...]
     notes: tuple[str, ...] = ()
     ranges: ValueRanges = ALONE
+    labels_from: str = ""
+    look: Mapping[str, Any] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.images)

@@ -51,7 +51,8 @@ def read_coco(path: Path, class_names: Sequence[str] | None = None) -> Annotated
         raise BadData(f"{path} is no COCO instances file: {shown(reason)}") from error
     if len({image.path for image in images}) != len(images):
         raise BadData(f"{path} lists an image twice.")
-    return AnnotatedSet(str(path), names, images, tuple(note for note in (outside, _crowd_note(images)) if note))
+    notes = tuple(note for note in (outside, _crowd_note(images)) if note)
+    return AnnotatedSet(str(path), names, images, notes, labels_from=f"the categories of {path.name}")
 
 
 def _load(path: Path) -> Any:

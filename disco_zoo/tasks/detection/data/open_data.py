@@ -12,6 +12,7 @@ from disco_zoo.tasks.detection.data.annotations import AnnotatedSet, check_files
 from disco_zoo.tasks.detection.data.coco_format import read_coco
 from disco_zoo.tasks.detection.data.hold_out import held_out
 from disco_zoo.tasks.detection.data.voc_format import read_voc, voc_splits, without_lists
+from disco_zoo.tasks.listed_look import Listed, looks_of
 
 TRAIN_NAMES, TEST_NAMES = ("train", "training"), ("val", "valid", "test", "validation", "testing")
 VOC_TRAIN, VOC_TEST = ("trainval", "train"), ("test", "val")
@@ -51,10 +52,26 @@ def open_annotated_pair(data: str, eval_data: str | None = None) -> tuple[Annota
         check_files(annotated)
     empty = sum(not any(i.learn for i in image.instances) for image in train.images)
     unused = (f"training images without a box, left out: {empty}",) if empty else ()
+    train, test = replace(train, notes=(*train.notes, *unused)), replace(test, notes=(*test.notes, *notes))
     ranges = ranges_of_files(data, [image.path for annotated in (train, test) for image in annotated.images])
-    return (
-        replace(train, notes=(*train.notes, *unused), ranges=ranges),
-        replace(test, notes=(*test.notes, *notes), ranges=ranges),
+    looks = looks_of([_listed(train, "train"), _listed(test, "test")], ranges)
+    return replace(train, ranges=ranges, look=looks["train"]), replace(test, ranges=ranges, look=looks["test"])
+
+
+def _listed(annotated: AnnotatedSet, split: str) -> Listed:
+    instances = [instance for image in annotated.images for instance in image.instances]
+    ignored = sum(instance.ignore for instance in instances)
+    objects = {"boxes": len(instances) - ignored, "boxes of crowds or difficult objects": ignored}
+    objects["outlines"] = sum(instance.outline is not None for instance in instances)
+    return Listed(
+        annotated.name,
+        [image.path for image in annotated.images],
+        split,
+        "",
+        len(annotated.class_names),
+        annotated.labels_from,
+        {kind: number for kind, number in objects.items() if number or kind == "boxes"},
+        annotated.notes,
     )
 
 

@@ -41,7 +41,7 @@ def read_voc(folders: Sequence[Path], split: str | None, class_names: Sequence[s
         )
         for path, width, height, rows in read
     )
-    return AnnotatedSet(title, names, images)
+    return AnnotatedSet(title, names, images, labels_from="the names in the annotations")
 
 
 def voc_splits(folder: Path) -> set[str]:
