@@ -10,6 +10,7 @@ import timm
 import torch
 from torch import nn
 
+from disco_zoo.core.console import say_once
 from disco_zoo.errors import BadRecipe, BadTeacher
 from disco_zoo.networks.inference_memory import require_memory
 
@@ -52,12 +53,25 @@ def fit_input_size(network: nn.Module, size: int, title: str, option: str = "--s
         DiscoZooError: there is no memory for one image of this size.
     """
     require_memory(network, size, title, option)
+    own = _own_size(network)
+    if own not in (None, size):
+        say_once(
+            f"{title} looks at {size} px, not at its own {own}: its position embeddings are resampled as timm does, "
+            "which is not every author's way (docs/spec.md, section 8)"
+        )
     fault = _fault(network, size)
     if fault is not None and hasattr(network, "set_input_size"):
         fault = _fault(network, size, resize=True)
     if fault is not None:
         better = _near(network, size)
         raise BadTeacher(f"{title} cannot look at {size} pixels ({fault}). Type: {option}{better}")
+
+
+def _own_size(network: Any) -> int | None:
+    """Side in pixels of the images whose patches a transformer has position embeddings of; None for other networks."""
+    size = getattr(getattr(network, "patch_embed", None), "img_size", None)
+    has_table = getattr(network, "pos_embed", None) is not None and getattr(network, "dynamic_img_size", False)
+    return int(size[0]) if has_table and size else None
 
 
 def require_input_size(network: nn.Module, size: int, title: str) -> None:

@@ -15,16 +15,26 @@ from disco_zoo.core.console import console
 from disco_zoo.errors import BadRecipe, require
 
 ACCUMULATION_VARIABLE = "ACCELERATE_GRADIENT_ACCUMULATION_STEPS"
+# What `accelerate launch` can ask for by its own file of settings, and no recipe knows: another kind of training.
+OTHER_KINDS = (
+    "ACCELERATE_USE_FSDP",
+    "ACCELERATE_USE_DEEPSPEED",
+    "ACCELERATE_USE_MEGATRON_LM",
+    "ACCELERATE_USE_PARALLELISM_CONFIG",
+)
 
 
 def make_accelerator(recipe: Recipe, device: str) -> Any:
     """Accelerate's object for device, precision, accumulation and processes.
 
-    The recipe decides all of them: what a launcher's environment says of accumulation is passed over, and said.
+    The recipe and --device decide all of them: what a launcher's environment says of accumulation, precision and
+    compiling is passed over, and said.
 
     Raises:
-        BadRecipe: fp16 on a CPU, where accelerate would silently compute in float32.
+        BadRecipe: fp16 on a CPU, where accelerate would silently compute in float32; or an environment that asks for
+            another kind of training, or another device.
     """
+    _refuse_other_kinds(device)
     accelerate = require("accelerate", "train")
     if recipe.optim.precision == "fp16" and device == "cpu":
         raise BadRecipe("optim.precision: fp16 needs a GPU. Type: --set optim.precision=fp32, or =bf16")
@@ -35,19 +45,57 @@ def make_accelerator(recipe: Recipe, device: str) -> Any:
     accelerator = accelerate.Accelerator(
         mixed_precision=precision,
         gradient_accumulation_plugin=accelerate.utils.GradientAccumulationPlugin(num_steps=steps),
+        dynamo_backend="no",
         cpu=device == "cpu",
     )
     # Of weights of 1 x 1 convolutions, whose strides can be written in two ways; users can do nothing about it.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     console.quiet = not accelerator.is_main_process
-    passed_over = os.environ.get(ACCUMULATION_VARIABLE, str(steps))
-    if passed_over != str(steps):
-        console.print(
-            f"{ACCUMULATION_VARIABLE}={passed_over} is passed over: the recipe accumulates over {steps}. "
-            f"To follow it: --set optim.accumulation_steps={passed_over}",
-            soft_wrap=True,
-        )
+    for line in _passed_over(recipe):
+        console.print(line, soft_wrap=True)
     return accelerator
+
+
+def _refuse_other_kinds(device: str) -> None:
+    for variable in OTHER_KINDS:
+        if os.environ.get(variable, "").lower() in ("1", "true", "yes"):
+            raise BadRecipe(
+                f"{variable}={os.environ[variable]}: trainings here are data-parallel alone (DDP). "
+                f"Type: unset {variable}, or launch with another accelerate config"
+            )
+    asked = "cpu" if os.environ.get("ACCELERATE_USE_CPU", "").lower() in ("1", "true", "yes") else ""
+    asked = os.environ.get("ACCELERATE_TORCH_DEVICE", asked).partition(":")[0]
+    if asked and asked != device.partition(":")[0]:
+        raise BadRecipe(
+            f"the launcher's environment asks for {asked}, the command for {device}. Type: --device {asked}"
+        )
+
+
+def _passed_over(recipe: Recipe) -> list[str]:
+    """A line for each variable of a launcher that says something else than the recipe, which is followed."""
+    optim = recipe.optim
+    wanted = {"no": "fp32", "bf16": "bf16", "fp16": "fp16"}
+    lines = []
+    accumulated = os.environ.get(ACCUMULATION_VARIABLE, str(optim.accumulation_steps))
+    if accumulated != str(optim.accumulation_steps):
+        lines.append(
+            f"{ACCUMULATION_VARIABLE}={accumulated} is passed over: the recipe accumulates over "
+            f"{optim.accumulation_steps}. To follow it: --set optim.accumulation_steps={accumulated}"
+        )
+    precision = os.environ.get("ACCELERATE_MIXED_PRECISION", "no").lower()
+    # "no" is what accelerate's launcher says where nobody chose.
+    if precision != "no" and wanted.get(precision) != optim.precision:
+        follow = f". To follow it: --set optim.precision={precision}" if precision in wanted else ""
+        lines.append(
+            f"ACCELERATE_MIXED_PRECISION={precision} is passed over: the recipe computes in {optim.precision}{follow}"
+        )
+    backend = os.environ.get("ACCELERATE_DYNAMO_BACKEND", "no").lower()
+    if backend != "no" and not optim.compile:
+        lines.append(
+            f"ACCELERATE_DYNAMO_BACKEND={backend} is passed over: the recipe does not compile. "
+            "To compile: --set optim.compile=true"
+        )
+    return lines
 
 
 def broadcast_batch_norm_alone(method: nn.Module) -> None:
