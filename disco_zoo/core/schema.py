@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 import inspect
 import json
 import re
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -31,7 +32,8 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: tuple[str, .
         path = ".".join(location)
         if fault["type"] == "extra_forbidden":
             known = _keys_at(model, location[len(prefix) : -1])
-            hint = did_you_mean(location[-1], known) or f" Known: {', '.join(known)}."
+            hint = did_you_mean(location[-1], known) or _by_another_name(location[-1], known)
+            hint = hint or f" Known: {', '.join(known)}."
             messages.append(f"unknown key '{path}'.{hint}")
         elif fault["type"] == "missing":
             messages.append(f"missing key '{path}'")
@@ -42,6 +44,26 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: tuple[str, .
             hint = hint or _usual(model, location, len(prefix), fault["type"])
             messages.append(f"{path}: {fault['msg'].lower()}, not {value[:60]}" + (f".{hint}" if hint else ""))
     return [one_line(message) for message in messages]
+
+
+# What other programs call a key, or people in full.
+_OTHER_NAMES = {
+    "learning_rate": ("lr", "base_lr"),
+    "num_epochs": ("epochs",),
+    "wd": ("weight_decay",),
+    "img_size": ("image_size",),
+    "temp": ("temperature",),
+    "num_steps": ("steps",),
+}
+
+
+def _by_another_name(key: str, known: Sequence[str]) -> str:
+    """As `did_you_mean`, for a key that is near to another name of a known one; "" for none."""
+    for other in difflib.get_close_matches(key, _OTHER_NAMES, n=1, cutoff=0.75):
+        for name in _OTHER_NAMES[other]:
+            if name in known:
+                return f" Did you mean '{name}'?"
+    return ""
 
 
 def _usual(model: type[BaseModel], location: list[str], skipped: int, kind: str) -> str:

@@ -125,6 +125,14 @@ def subfolder(folder: Path, name: str) -> Path:
     return next((folder / other for other in _subfolders(folder) if other.lower() == name.lower()), exact)
 
 
+def split_folder(folder: Path, word: str) -> Path:
+    """The subfolder of this name in any case, else the first that this word alone tells (train_set), else none yet."""
+    exact = subfolder(folder, word)
+    if exact.is_dir() or not folder.is_dir():
+        return exact
+    return next((folder / name for name in _subfolders(folder) if split_word(name) == word), exact)
+
+
 def named_for(split: str, names: Iterable[str]) -> list[str]:
     """Those of the names that are words for `split`, most wanted first."""
     found = [(SYNONYMS[split].index(word), name) for name in names if (word := split_word(name)) in SYNONYMS[split]]

@@ -61,7 +61,19 @@ def looks_of(sets: Sequence[Listed], ranges: ValueRanges) -> dict[str, dict[str,
         facts = {**look_facts(source), "classes": one.classes, "objects": dict(one.objects)}
         say_once(summary_of(facts))
         looks[one.split] = facts
+    _say_shared(sets)
     return looks
+
+
+def _say_shared(sets: Sequence[Listed]) -> None:
+    trained = {file.resolve() for one in sets if one.split == "train" for file in one.files}
+    for one in sets:
+        shared = sum(file.resolve() in trained for file in one.files) if one.split == "test" else 0
+        if shared:
+            say_once(
+                f"{one.name}: {shared:,} of the {len(one.files):,} test images are training images, too; figures say "
+                "nothing of other images. Give others with --eval-data"
+            )
 
 
 def _left_out(folders: Iterable[Path], listed: set[Path]) -> dict[str, int]:

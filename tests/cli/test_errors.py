@@ -70,6 +70,7 @@ def test_misspelt_names(arguments: tuple[str, ...], expected: str, fails: Fails)
         ("student.model=disco_efb0", "Did you mean 'disco_effb0'"),
         ("method.name=moco_v3", "method.name: unknown 'moco_v3'. Did you mean 'moco_v2'"),
         ("optim.bach_size=8", "unknown key 'optim.bach_size'. Did you mean 'batch_size'"),
+        ("optim.learning_rate=8", "unknown key 'optim.learning_rate'. Did you mean 'base_lr'"),
         ("optim.epochs=many", 'optim.epochs: input should be a valid integer, not "many"'),
         ("epochs", "write --set section.key=value"),
         ("views.recipe=moco2", "Did you mean 'moco_v2'"),

@@ -102,6 +102,7 @@ def test_mistakes_in_words_are_told_in_one_line(fails: Fails, data: Path) -> Non
     assert "layer_decay" in fails("resnet18", "--data", data, "--layer-decay", "2")
     assert "whole numbers with commas" in fails("resnet18", "--data", data, "--seeds", "0;1")
     assert "unknown key 'epoch'. Did you mean 'epochs'?" in fails("resnet18", "--data", data, "--set", "epoch=3")
+    assert "'lerning_rate'. Did you mean 'lr'?" in fails("resnet18", "--data", data, "--set", "lerning_rate=3")
     assert "Leave --untrained out" in fails("resnet18", "--data", data, "--untrained", "--compare-untrained")
 
 

@@ -91,3 +91,31 @@ def test_masks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 def test_one_kind_of_annotation_at_a_time(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["data", "look", str(tmp_path), "--boxes", "--masks"]) == 2
     assert "one of them" in capsys.readouterr().err
+
+
+def test_test_images_that_are_trained_on_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = coco(tmp_path / "birds") / "annotations" / "instances_train.json"
+    _, said = looked(capsys, file, "--eval-data", file)
+    assert "4 of the 4 test images are training images, too; figures say nothing of other images" in said
+
+
+@pytest.mark.parametrize(
+    "places",
+    [
+        ("train_set/images", "train_set/masks", "test_set/images", "test_set/masks"),
+        ("img_dir/train", "ann_dir/train", "img_dir/val", "ann_dir/val"),
+        ("Images/TrainImages", "Labels/Train", "Images/Testing", "Labels/Testing"),
+    ],
+)
+def test_splits_of_masks_in_their_usual_spellings(
+    places: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number, place in enumerate(places):
+        (tmp_path / place).mkdir(parents=True)
+        for index, image in enumerate(toy_images(3 if number < 2 else 2, seed=0)):
+            values = np.zeros((16, 16), np.uint8)
+            values[:4] = 1
+            made = Image.fromarray(values) if number % 2 else image
+            made.save(tmp_path / place / f"{index}.png")
+    facts, _ = looked(capsys, tmp_path, "--masks")
+    assert (facts["train"]["images"], facts["test"]["images"], facts["train"]["classes"]) == (3, 2, 2)

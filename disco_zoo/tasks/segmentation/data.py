@@ -20,12 +20,13 @@ from disco_zoo.data.orientation import sizes_seen
 from disco_zoo.data.passing_errors import cannot_read, is_passing, read_patiently
 from disco_zoo.data.pixels.bit_depth import ALONE, ValueRanges
 from disco_zoo.data.source_image import open_image
-from disco_zoo.data.split_files import subfolder
+from disco_zoo.data.split_files import split_folder, subfolder
 from disco_zoo.errors import BadData, CannotRead, shown
 
 IGNORED = 255
 TRAIN_NAMES, TEST_NAMES = ("train", "training"), ("val", "valid", "validation", "test", "testing")
-IMAGE_FOLDERS, MASK_FOLDERS = ("images", "image"), ("masks", "annotations", "labels", "mask")
+IMAGE_FOLDERS = ("images", "image", "img_dir", "imgs")
+MASK_FOLDERS = ("masks", "annotations", "labels", "mask", "ann_dir", "gt")
 # Pascal VOC 2012, by number.
 VOC_CLASSES = (
     "background",
@@ -159,11 +160,11 @@ def _open(path: Path, splits: Sequence[str]) -> MaskedSet | None:
     for split in splits:
         for image_name in IMAGE_FOLDERS:
             for mask_name in MASK_FOLDERS:
-                inner = subfolder(path, split) if split else path
+                inner = split_folder(path, split) if split else path
                 outer = subfolder(path, image_name), subfolder(path, mask_name)
                 for images, masks in (
                     (subfolder(inner, image_name), subfolder(inner, mask_name)),
-                    tuple(subfolder(folder, split) if split else folder for folder in outer),
+                    tuple(split_folder(folder, split) if split else folder for folder in outer),
                 ):
                     if images.is_dir() and masks.is_dir() and (split or not _is_split(images)):
                         return MaskedSet(str(images), _pairs(images, masks), _class_names(path))
@@ -171,7 +172,7 @@ def _open(path: Path, splits: Sequence[str]) -> MaskedSet | None:
 
 
 def _is_split(images: Path) -> bool:
-    return any(subfolder(images, name).is_dir() for name in (*TRAIN_NAMES, *TEST_NAMES))
+    return any(split_folder(images, name).is_dir() for name in (*TRAIN_NAMES, *TEST_NAMES))
 
 
 def _voc_candidates(path: Path) -> list[Path]:
