@@ -114,7 +114,7 @@ def files_by_split(folder: Path, files: list[Path], split: str) -> dict[str, lis
 
 def split_folders(folder: Path, split: str) -> list[Path]:
     """Return the subfolders that are called as `split` is, in any case and usual spelling, most wanted first."""
-    return [folder / name for name in names_of_split(split, _subfolders(folder))]
+    return [folder / name for name in names_of_split(split, subfolders(folder))]
 
 
 def subfolder(folder: Path, name: str) -> Path:
@@ -122,7 +122,7 @@ def subfolder(folder: Path, name: str) -> Path:
     exact = folder / name
     if exact.is_dir() or not folder.is_dir():
         return exact
-    return next((folder / other for other in _subfolders(folder) if other.lower() == name.lower()), exact)
+    return next((folder / other for other in subfolders(folder) if other.lower() == name.lower()), exact)
 
 
 def split_folder(folder: Path, word: str) -> Path:
@@ -130,7 +130,7 @@ def split_folder(folder: Path, word: str) -> Path:
     exact = subfolder(folder, word)
     if exact.is_dir() or not folder.is_dir():
         return exact
-    return next((folder / name for name in _subfolders(folder) if split_word(name) == word), exact)
+    return next((folder / name for name in subfolders(folder) if split_word(name) == word), exact)
 
 
 def named_for(split: str, names: Iterable[str]) -> list[str]:
@@ -154,7 +154,7 @@ def pairs(names: Collection[str]) -> dict[str, list[str]]:
     """Names with a word for "train" in them, and those with one for "test" in its place: seg_train and seg_test."""
     by_lower = {name.lower(): name for name in names}
     found = {}
-    for name in names:
+    for name in sorted(names):
         if (place := TRAIN_WORD.search(name)) is None:
             continue
         before, after = name[: place.start()].lower(), name[place.end() :].lower()
@@ -168,14 +168,15 @@ def folder_of_splits(folder: Path) -> Path:
     """The folder that holds train/ and test/: this one, or the only one in it that does."""
     if any(split_folders(folder, split) for split in SYNONYMS):
         return folder
-    inner = [folder / name for name in _subfolders(folder)]
+    inner = [folder / name for name in subfolders(folder)]
     if len(inner) > WRAPPERS:  # of classes: what lies in them is looked at when their images are listed
         return folder
     holders = [child for child in inner if any(split_folders(child, split) for split in SYNONYMS)]
     return holders[0] if len(holders) == 1 and split_folders(holders[0], "train") else folder
 
 
-def _subfolders(folder: Path) -> list[str]:
+def subfolders(folder: Path) -> list[str]:
+    """Names of the folders in one that no tool has hidden, sorted."""
     with os.scandir(folder) as entries:
         return sorted(entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name))
 

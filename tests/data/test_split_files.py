@@ -226,3 +226,34 @@ def test_a_second_training_folder_that_is_left_out_is_said(tmp_path: Path, capsy
     assert "trained on train/; training/ is called so, too, and is left out" in " ".join(
         capsys.readouterr().err.split()
     )
+
+
+def test_a_class_called_as_a_split_hides_no_others_in_silence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # CIFAR-100 has a class "train"
+    paths = [f"{kind}/{number}.png" for number, kind in enumerate(("bus", "car", "tram", "train", "van"))]
+    for path in paths:
+        file = tmp_path / "kinds" / path
+        file.parent.mkdir(parents=True)
+        file.write_bytes(png(0))
+    (tmp_path / "kinds" / "lists").mkdir()
+    (tmp_path / "kinds" / "lists" / "all.txt").touch()
+    make_tar(tmp_path / "kinds.tar", {path: png(0) for path in paths})
+    make_tar(tmp_path / "below.tar", {f"all/{path}": png(0) for path in paths})
+    for name in ("kinds", "kinds.tar", "below.tar"):
+        source = open_source(tmp_path / name)
+        said = capsys.readouterr().err
+        assert len(source) == 1
+        assert "images in bus/, car/, tram/ and 1 more are left out: they lie beside train/" in said
+        assert len(source.origin.notes) == 1
+
+
+def test_splits_alone_leave_nothing_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for split in ("train", "val", "test", "annotations/.hidden"):
+        make_folder(tmp_path / "pets" / split)
+    make_tar(tmp_path / "pets.tar", {f"{split}/cat/{n}.png": png(n) for n, split in enumerate(("train", "val"))})
+    for name in ("pets", "pets.tar"):
+        assert open_source(tmp_path / name).origin.notes == ()
+        assert open_source(tmp_path / name, "test").origin.notes == ()
+    assert "left out" not in capsys.readouterr().err

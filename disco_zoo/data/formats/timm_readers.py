@@ -16,6 +16,7 @@ from disco_zoo.data.dataset import ImageSource, split_words
 from disco_zoo.data.formats import tiny_imagenet
 from disco_zoo.data.formats.packed_strings import PackedNames
 from disco_zoo.data.image_files import IMAGE_SUFFIXES, LeftOut, TarImage, images_of_folder, images_of_tar
+from disco_zoo.data.look.beside import folders_beside, names_beside, say_beside
 from disco_zoo.data.look.class_folders import FolderLabels, label_by_folder
 from disco_zoo.data.look.origin import Origin
 from disco_zoo.data.split_files import (
@@ -47,9 +48,10 @@ def open_folder(name: str, folder: Path, split: str, dedicated: bool) -> ImageSo
     if split == "train" and len(candidates) > 1:
         others_said = ", ".join(f"{one.name}/" for one in candidates[1:])
         say_once(f"{name}: trained on {candidates[0].name}/; {others_said} is called so, too, and is left out")
+    notes = say_beside(name, *folders_beside(top)) if candidates else ()
     sources: list[FolderSource] = []
     for candidate in candidates or resolve_paths(top, split, dedicated):
-        sources.append(FolderSource(name, split, candidate))
+        sources.append(FolderSource(name, split, candidate, notes))
         if split == "train" and not dedicated:
             refuse_test_inside(name, sources[-1].class_folders)
         if sources[-1].labels is not None:  # else a secret test set; another word may have the labels
@@ -102,7 +104,7 @@ class FolderSource(ImageSource):
         is_listed: whether the labels are those of Tiny-ImageNet's list (`tiny_imagenet.py`).
     """
 
-    def __init__(self, name: str, split: str, folder: Path) -> None:
+    def __init__(self, name: str, split: str, folder: Path, notes: tuple[str, ...] = ()) -> None:
         self.folder = folder.resolve()
         found, left_out = images_of_folder(self.folder)
         if not found:
@@ -118,7 +120,7 @@ class FolderSource(ImageSource):
         self.class_folders = {} if self.is_listed else by_folder.folders
         source = tiny_imagenet.ANNOTATIONS if self.is_listed else "folders"
         part = f"folder {self.folder.name}" if self.folder != Path(name).expanduser().resolve() else ""
-        self.origin = Origin(part, source if labels is not None else "", left_out.facts())
+        self.origin = Origin(part, source if labels is not None else "", left_out.facts(), notes)
 
     def __len__(self) -> int:
         return len(self._paths)
@@ -164,6 +166,12 @@ def _path_in_tar(image: TarImage) -> str:
     return posixpath.normpath(posixpath.join(os.path.splitext(image.inside)[0], image.name)).lstrip("/")
 
 
+def _tops(paths: Iterable[str], folder: str) -> set[str]:
+    """The names in a folder ("" for the top) of the folders that hold these paths."""
+    start = len(folder) + 1 if folder else 0
+    return {path[start:].partition("/")[0] for path in paths if "/" in path[start:]}
+
+
 class TarSource(ImageSource):
     """Image files in one .tar, or in the .tar files inside it."""
 
@@ -178,6 +186,7 @@ class TarSource(ImageSource):
         left_out.say(name)
         paths = [_path_in_tar(image) for image in found]
         chosen, part = paths_of_split(name, paths, split, dedicated)
+        notes = say_beside(name, *names_beside(_tops(paths, posixpath.dirname(part)))) if part else ()
         found, paths = [found[number] for number in chosen], [paths[number] for number in chosen]
         # Read by offset: forked workers would share the file position of an open tar.
         self._names = PackedNames(image.name for image in found)
@@ -188,7 +197,7 @@ class TarSource(ImageSource):
             refuse_test_inside(name, by_folder.folders)
         super().__init__(name, split, by_folder.labels, by_folder.names)
         self.class_folders, self._part = by_folder.folders, part
-        self.origin = Origin(part and f"folder {part}", "folders" if self.labels else "", left_out.facts())
+        self.origin = Origin(part and f"folder {part}", "folders" if self.labels else "", left_out.facts(), notes)
 
     def __len__(self) -> int:
         return len(self._names)
