@@ -13,7 +13,7 @@ import time
 import torch
 
 from disco_zoo.core.environment import benchmark_line
-from disco_zoo.evaluation.knn import neighbours
+from disco_zoo.evaluation.knn import neighbors
 
 K = 200
 
@@ -23,7 +23,7 @@ def cpu_seconds(num_train: int, num_test: int, width: int) -> float:
     generator = torch.Generator().manual_seed(0)
     bank, queries = (torch.randn(number, width, generator=generator).relu() for number in (num_train, num_test))
     began = time.process_time()
-    neighbours(bank, queries, k=K)
+    neighbors(bank, queries, k=K)
     return time.process_time() - began
 
 

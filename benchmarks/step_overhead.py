@@ -27,8 +27,9 @@ from disco_zoo.core.launcher import usable_cores
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.training.accelerator import make_accelerator
 from disco_zoo.training.build import build_parts
-from disco_zoo.training.engine import Trainer
-from disco_zoo.training.run_folder import RunFolder
+from disco_zoo.training.pretraining import Pretraining
+from disco_zoo.training.run_folder import RunFolder, recipe_settings
+from disco_zoo.training.trainer import Trainer
 
 PARTS = ("forward", "backward", "data", "optimiser", "EMA")
 STEPS_A_RECORD = 10
@@ -101,14 +102,15 @@ def shares(recipe: Recipe, source: ImageSource, steps: int, workers: int) -> dic
     spent: dict[str, float] = defaultdict(float)
     with tempfile.TemporaryDirectory() as folder:
         accelerator = make_accelerator(recipe, "cpu")
-        run_folder = RunFolder(Path(folder), recipe, resume=False)
+        run_folder = RunFolder(Path(folder), recipe_settings(recipe), resume=False)
         parts = build_parts(recipe, source, accelerator.device)
-        trainer = Trainer(recipe, parts, source, run_folder, accelerator=accelerator, workers=workers)
+        task = Pretraining(recipe, parts, source, accelerator=accelerator, workers=workers)
+        trainer = Trainer(task, run_folder)
         span = Span(trainer, spent, STEPS_A_RECORD, STEPS_A_RECORD + steps)
         with (
-            timed(spent, "forward", trainer.method, "forward"),
+            timed(spent, "forward", task.method, "forward"),
             timed(spent, "backward", accelerator, "backward"),
-            timed(spent, "optimiser", trainer.optimizer, "step"),
+            timed(spent, "optimiser", task.optimizer, "step"),
             timed(spent, "EMA", parts.method, "after_step", then=span.step_done),
         ):
             trainer.train(max_steps=STEPS_A_RECORD + steps)

@@ -21,7 +21,7 @@ from disco_zoo.training.optim import build_optimizer
 
 TEACHERS = ("resnet50", "lite0", "efficientnet_b0", "mobilenetv3_large_100", "regnety_032")
 STUDENTS = ("efficientnet_b0", "resnet18")
-OPTIMISERS = ("sgd", "adamw")
+OPTIMIZERS = ("sgd", "adamw")
 
 
 def teacher_works(name: str, image_size: int, batch_size: int) -> tuple[Work, Work]:
@@ -36,7 +36,7 @@ def teacher_works(name: str, image_size: int, batch_size: int) -> tuple[Work, Wo
     return lambda: teacher(views), unfolded
 
 
-def optimiser_works(name: str, kind: str) -> tuple[Work, Work]:
+def optimizer_works(name: str, kind: str) -> tuple[Work, Work]:
     section = OptimSection.model_validate(
         {
             "optimizer": kind,
@@ -74,8 +74,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         works = teacher_works(name, args.image_size, args.batch_size)
         print(f"| teacher {name}, folded | {cells(*works, args.rounds)} |", flush=True)
     for name in STUDENTS:
-        for kind in OPTIMISERS:
-            works = optimiser_works(name, kind)
+        for kind in OPTIMIZERS:
+            works = optimizer_works(name, kind)
             print(f"| {kind} of {name}, fused | {cells(*works, args.rounds)} |", flush=True)
 
 

@@ -36,8 +36,9 @@ def measure_beside(recipes: Mapping[str, Recipe], seeds: Sequence[int], bench: B
     section = next((recipe.teacher for recipe in recipes.values() if recipe.teacher is not None), None)
     if section is None:
         return figures
-    teacher = build_teacher(bench.image_size, section, bench.device)
-    for size in dict.fromkeys((bench.image_size, section.image_size or bench.image_size)):
+    own_size = section.image_size or bench.image_size
+    teacher = build_teacher(own_size, section, bench.device)
+    for size in dict.fromkeys((bench.image_size, own_size)):
         title = f"teacher, {size} px"
         figures[title] = bench.measure(
             teacher.backbone,

@@ -14,7 +14,7 @@ from disco_zoo.config.inheritance import MergedRecipe, name_file, read_merged
 from disco_zoo.config.optim import OptimSection, check_optim
 from disco_zoo.config.student import Deviations, Pixels, StudentSection, check_student, with_one_width
 from disco_zoo.config.teacher import check_teacher
-from disco_zoo.config.validation import check_across_sections, check_named_sections, with_defaults
+from disco_zoo.config.validation import check_across_sections, resolve_named_sections
 from disco_zoo.config.views import check_views
 from disco_zoo.core.files import PACKAGE_DIR
 from disco_zoo.core.schema import Section, explain
@@ -109,9 +109,8 @@ class Recipe(Section):
         """Side in pixels at which views are drawn: `views.size`, else the largest that student or teacher looks at."""
         if own := self.views.get("size"):
             return int(own)
-        teacher = self.teacher.image_size if self.teacher else None
         sizes = [size for phase in self.student.image_sizes.values() for size in phase]
-        return max(self.student.image_size, *sizes, teacher or 0)
+        return max(self.student.image_size, self.teacher_size, *sizes)
 
     @property
     def teacher_size(self) -> int:
@@ -234,14 +233,14 @@ def parse_recipe(
         recipe = Recipe.model_validate_json(json.dumps(values))
     except ValidationError as error:
         messages += explain(error, Recipe)
-    messages += check_named_sections(values) + check_across_sections(values)
+    sections, faults_of_named = resolve_named_sections(values)
+    messages += faults_of_named + check_across_sections(values)
     messages += check_student(values) + check_optim(values) + check_views(values) + check_teacher(values)
     if messages or recipe is None:
         raise BadRecipe(
             f"{origin}: " + "; ".join(name_file(one_line(message), inherited or {}) for message in messages)
         )
-    sections = {"views": recipe.views, "method": recipe.method}
-    return recipe.model_copy(update={name: with_defaults(name, given) for name, given in sections.items()})
+    return recipe.model_copy(update=sections)
 
 
 def method_options(recipe: Recipe) -> dict[str, Any]:

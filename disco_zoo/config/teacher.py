@@ -18,7 +18,7 @@ def check_teacher(values: dict[str, Any]) -> list[str]:
         return []
     if teacher.get("bn_mode") == "train":
         return [
-            "teacher.cache_views: with bn_mode train what the teacher says of a view depends on its batch. "
+            "teacher.cache_views: with bn_mode train the teacher's embedding of a view depends on its batch. "
             "Type: --set teacher.bn_mode=eval, or --set teacher.cache_views=null"
         ]
     if given.get("cached_teacher"):

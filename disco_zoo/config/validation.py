@@ -60,38 +60,32 @@ def _named_sections() -> dict[str, tuple[str, dict[str, Any]]]:
     return {"views": ("recipe", VIEW_RECIPES), "method": ("name", METHODS)}
 
 
-def check_named_sections(values: dict[str, Any]) -> list[str]:
-    """Faults in `views` and `method`, whose schema is the signature of what they name."""
+def resolve_named_sections(values: dict[str, Any]) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """Check `views` and `method`, whose schema is the signature of what they name.
+
+    Returns:
+        Those of the two that have no fault, with the signature's defaults for what they leave out; and the faults.
+    """
+    resolved: dict[str, dict[str, Any]] = {}
     faults = []
     for section, (selector, known) in _named_sections().items():
         given = values.get(section)
-        if isinstance(given, dict):
-            faults += _check_named(section, given, selector, known)
-    return faults
-
-
-def _check_named(section: str, given: dict[str, Any], selector: str, known: dict[str, Any]) -> list[str]:
-    chosen = given.get(selector)
-    choice = f"(one of {', '.join(known)})"
-    if chosen is None:
-        return [f"missing key '{section}.{selector}' {choice}"]
-    if not isinstance(chosen, str) or chosen not in known:
-        return [f"{section}.{selector}: unknown '{chosen}'.{did_you_mean(str(chosen), known)} {choice}"]
-    model = schema_of(known[chosen])
-    options = {key: value for key, value in given.items() if key != selector}
-    try:
-        model.model_validate_json(json.dumps(options))
-    except ValidationError as error:
-        return explain(error, model, (section,))
-    return []
-
-
-def with_defaults(section: str, given: dict[str, Any]) -> dict[str, Any]:
-    """A checked `views` or `method` section, with the signature's defaults for what it leaves out."""
-    selector, known = _named_sections()[section]
-    options = {key: value for key, value in given.items() if key != selector}
-    resolved = schema_of(known[given[selector]]).model_validate_json(json.dumps(options))
-    return {selector: given[selector], **resolved.model_dump(mode="json")}
+        if not isinstance(given, dict):
+            continue
+        chosen, choice = given.get(selector), f"(one of {', '.join(known)})"
+        if chosen is None:
+            faults.append(f"missing key '{section}.{selector}' {choice}")
+        elif not isinstance(chosen, str) or chosen not in known:
+            faults.append(f"{section}.{selector}: unknown '{chosen}'.{did_you_mean(str(chosen), known)} {choice}")
+        else:
+            model = schema_of(known[chosen])
+            options = {key: value for key, value in given.items() if key != selector}
+            try:
+                checked = model.model_validate_json(json.dumps(options)).model_dump(mode="json")
+                resolved[section] = {selector: chosen, **checked}
+            except ValidationError as error:
+                faults += explain(error, model, (section,))
+    return resolved, faults
 
 
 def check_across_sections(values: dict[str, Any]) -> list[str]:

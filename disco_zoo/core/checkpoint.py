@@ -10,7 +10,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from disco_zoo.core.console import console
+from disco_zoo.core.distributed import num_processes, rank
 from disco_zoo.core.files import write_atomically
+from disco_zoo.core.random_streams import stream_seed
 from disco_zoo.errors import BadRunFolder
 
 
@@ -47,6 +50,26 @@ def restore_random_state(state: dict[str, Any]) -> None:
     torch.set_rng_state(state["cpu"])
     if torch.cuda.is_available() and "accelerator" in state:
         torch.cuda.set_rng_state(state["accelerator"])
+
+
+def restore_random_states(states: list[dict[str, Any]], seed: int, step: int) -> None:
+    """Let this process draw on from the state that it had; where it is new, from a stream of its own.
+
+    Args:
+        states: of the processes that the run had, in rank order.
+        seed: of the run.
+        step: from which it goes on.
+    """
+    if len(states) != num_processes():
+        console.print(
+            f"This run had {len(states)} process{'es' * (len(states) > 1)}, now it has {num_processes()}. "
+            "Nothing is lost; sums are of other parts, so from here on the bits differ",
+            soft_wrap=True,
+        )
+    if rank() < len(states):
+        restore_random_state(states[rank()])
+    else:
+        torch.manual_seed(stream_seed("training", seed, rank(), step))
 
 
 def export_backbone(backbone: nn.Module, path: Path, *, half: bool, metadata: dict[str, str]) -> None:

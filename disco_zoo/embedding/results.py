@@ -1,4 +1,4 @@
-"""What a search found, as a table for people, as JSON, and as a page of pictures."""
+"""The results of a search: as a table, as JSON, and as a page of pictures."""
 
 from __future__ import annotations
 

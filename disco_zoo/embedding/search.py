@@ -65,7 +65,7 @@ def search(
     require("faiss", "train")
     file = embedding if isinstance(embedding, EmbeddingFile) else EmbeddingFile(Path(embedding))
     pictures = Pictures(file, images)
-    if page is not None:  # what cannot be written or shown is told before the search
+    if page is not None:  # what cannot be written or shown is reported before the search
         if Path(page).is_dir():
             raise CannotWrite(f"{page} is a folder. Choose another name for --html")
         require_folder(Path(page).parent)

@@ -89,7 +89,7 @@ def knn_accuracies(
     return {k: (share * top1, share * top5 if has_top5 and k >= 5 else None) for k, (top1, top5) in right.items()}
 
 
-def neighbours(
+def neighbors(
     bank: Tensor,
     queries: Tensor,
     *,

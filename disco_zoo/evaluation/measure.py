@@ -72,7 +72,7 @@ class Bench:
 
     @property
     def protocol(self) -> str:
-        """What the figures mean, for people."""
+        """One line that says how the figures were measured."""
         probe = "logistic regression on standardised features (fast)" if self.linear == "fast" else self.linear
         return f"{KNN_PROTOCOL}; linear: {probe}"
 

@@ -144,7 +144,7 @@ def _row(subject: Subject, rounds: int, threads: int) -> Row:
 
 
 def as_markdown(rows: Sequence[Row], note: str) -> str:
-    """The table for people, with what it was measured on below."""
+    """The table as text, with the machine it was measured on below."""
     lines = [
         "| model | parameters (M) | float32 (MB) | int8 (MB) | PyTorch (ms) | ONNX (ms) | int8 (ms) | ONNX faster "
         "| int8 faster |",

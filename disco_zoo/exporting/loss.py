@@ -102,24 +102,24 @@ def int8_loss(
     other = OnnxNetwork(small, subject.takes_pixels)
     parts = [(test, test_indices)] + ([(train, train_indices)] if train is not None else [])
     full: list[Features] = []
-    quantised: list[Features] = []
+    quantized: list[Features] = []
     total = 2 * sum(len(indices) for _, indices in parts)
     with StepProgress("float32 against int8", total) as progress:
-        for found, network in ((full, subject.named.backbone), (quantised, other)):
+        for found, network in ((full, subject.named.backbone), (quantized, other)):
             for source, indices in parts:
                 begun = progress.done
                 found.append(_features(network, subject, source, indices, workers, progress, begun))
-    cosines = F.cosine_similarity(full[0].features.double(), quantised[0].features.double())
+    cosines = F.cosine_similarity(full[0].features.double(), quantized[0].features.double())
     if not torch.isfinite(cosines).all():
         raise DiscoZooError(f"{small} gives features that are not finite")
     cosine, lowest, num_test = cosines.mean().item(), cosines.min().item(), len(full[0])
     if subject.label_names is not None:
-        top1, same = _of_classifier(subject, test, full[0], quantised[0])
+        top1, same = _of_classifier(subject, test, full[0], quantized[0])
         return Int8Loss(cosine, lowest, top1, None, 0, num_test, same)
     if train is None or full[0].labels is None or full[1].labels is None:
         return Int8Loss(cosine, lowest, None, None, 0, num_test)
     k = min(k, len(full[1]))
-    return Int8Loss(cosine, lowest, (_knn(full, k), _knn(quantised, k)), k, len(full[1]), num_test)
+    return Int8Loss(cosine, lowest, (_knn(full, k), _knn(quantized, k)), k, len(full[1]), num_test)
 
 
 def classes_of(subject: Subject, source: ImageSource) -> Tensor | None:
@@ -144,10 +144,10 @@ def classes_of(subject: Subject, source: ImageSource) -> Tensor | None:
 
 
 def _of_classifier(
-    subject: Subject, test: ImageSource, full: Features, quantised: Features
+    subject: Subject, test: ImageSource, full: Features, quantized: Features
 ) -> tuple[tuple[float, float] | None, float]:
     """Top-1 of both in percent, where the images are labelled test images; and how often they agree, in percent."""
-    ours, theirs = full.features.argmax(dim=1), quantised.features.argmax(dim=1)
+    ours, theirs = full.features.argmax(dim=1), quantized.features.argmax(dim=1)
     same = _percent(ours == theirs)
     numbers = classes_of(subject, test)
     if numbers is None or full.labels is None or test.split != "test":

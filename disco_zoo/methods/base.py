@@ -72,7 +72,7 @@ class Method(nn.Module):
             student: backbone and head; its embeddings have `embed_dim` numbers.
             teacher: frozen, None without one.
             embed_dim: width of the student's embeddings.
-            num_images: of the training data, for memories with a row an image; 0 where nobody knows.
+            num_images: of the training data, for memories with a row an image; 0 where it is unknown.
         """
         super().__init__()
         self.student, self.teacher, self.embed_dim, self.num_images = student, teacher, embed_dim, num_images
@@ -80,7 +80,7 @@ class Method(nn.Module):
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Map a batch to {"loss": scalar, other scalars to log}.
 
-        What the teacher says of a view is asked of the batch, which may have it cached.
+        Methods get the teacher's embeddings from the batch, which may hold cached ones.
         """
         raise NotImplementedError
 

@@ -1,4 +1,4 @@
-"""What one step gets: views of images, their numbers, and what the teacher said of them where that is cached."""
+"""The input of one step: views of images, the images' numbers, and the teacher's embeddings where they are cached."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ class Batch:
     Attributes:
         views: uint8 (b, 3, S, S) each: the big ones, then the small ones, then in the same order the companions'.
         index: int64 (b,), the numbers of the images.
-        targets: the teacher's un-normalised rows (b, D) of each view, replayed from a cache; None without one.
+        targets: for each view the teacher's embeddings (b, D), not normalized, read from a cache; None without one.
     """
 
     views: Sequence[Tensor]
     index: Tensor
     targets: Sequence[Tensor] | None = None
 
-    def seen_by(self, teacher: Network, numbers: Sequence[int], size: int | None = None) -> Tensor:
-        """The teacher's un-normalised rows (n·b, D) of the views `numbers`: from the cache, else from one forward.
+    def teacher_embeddings(self, teacher: Network, numbers: Sequence[int], size: int | None = None) -> Tensor:
+        """The teacher's embeddings (n·b, D), not normalized, of the views `numbers`, cached or from one forward.
 
         Args:
-            teacher: maps views (n·b, 3, S, S), seen at side `size`, to rows.
+            teacher: maps views (n·b, 3, S, S), resized to side `size`, to embeddings.
             size: side in pixels; None for the teacher's own.
         """
         if self.targets is not None:
             return torch.cat([self.targets[number] for number in numbers])
-        seen = [self.views[number] for number in numbers]
-        return teacher(seen[0] if len(seen) == 1 else torch.cat(seen), size)
+        views = [self.views[number] for number in numbers]
+        return teacher(views[0] if len(views) == 1 else torch.cat(views), size)
 
 
 def batch_on(device: torch.device | str, loaded: Mapping[str, Any]) -> Batch:

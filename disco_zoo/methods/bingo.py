@@ -191,7 +191,7 @@ class BINGO(Method):
         """The teacher's unit embeddings (b, D) of a view, by shuffle-BN where its BatchNorm looks at the batch."""
         teacher = self.require_teacher()
         if teacher.bn_mode == "eval":
-            return F.normalize(at_least_float32(batch.seen_by(teacher, [number])), dim=1)
+            return F.normalize(at_least_float32(batch.teacher_embeddings(teacher, [number])), dim=1)
         share, permutation = shuffle_rows(batch.views[number])
         return unshuffle_rows(F.normalize(at_least_float32(teacher(share)), dim=1), permutation)
 

@@ -87,7 +87,7 @@ class Targets(nn.Module):
         if self.bank is not None:
             return self.bank.targets(batch.index)
         # Also before `prepare`: who times a step without a run folder pays for a forward.
-        return F.normalize(at_least_float32(batch.seen_by(self.teacher, [0])), dim=1)
+        return F.normalize(at_least_float32(batch.teacher_embeddings(self.teacher, [0])), dim=1)
 
 
 class MomentumTwin(nn.Module):

@@ -109,9 +109,9 @@ class DisCoSwAV(Method):
 
     def _targets(self, batch: Batch) -> list[Tensor]:
         teacher, small = self.require_teacher(), range(self.num_views, len(batch.views))
-        targets = list(batch.seen_by(teacher, range(self.num_views)).chunk(self.num_views))
+        targets = list(batch.teacher_embeddings(teacher, range(self.num_views)).chunk(self.num_views))
         if self.crops:
-            targets += batch.seen_by(teacher, small, self.crops.teacher_size).chunk(len(small))
+            targets += batch.teacher_embeddings(teacher, small, self.crops.teacher_size).chunk(len(small))
         if self.centre is not None:
             self.centre.update(torch.cat(targets))
             targets = [self.centre(rows) for rows in targets]

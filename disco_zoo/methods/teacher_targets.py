@@ -1,4 +1,4 @@
-"""What the frozen teacher says of the views, as methods of several kinds need it."""
+"""Targets that several methods make of the frozen teacher's embeddings."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def teacher_rows(
     Args:
         centre: moved by all views, then subtracted from each; for teachers without an SSL head.
     """
-    rows = [at_least_float32(batch.seen_by(teacher, [number])) for number in numbers]
+    rows = [at_least_float32(batch.teacher_embeddings(teacher, [number])) for number in numbers]
     if centre is None:
         return rows
     centre.update(torch.cat(rows))
@@ -76,7 +76,7 @@ def joint_teacher_rows(
     Args:
         size: side in pixels at which the teacher sees the views; None for its own.
     """
-    rows = at_least_float32(batch.seen_by(teacher, numbers, size))
+    rows = at_least_float32(batch.teacher_embeddings(teacher, numbers, size))
     if centre is None:
         return rows
     centre.update(rows)

@@ -55,7 +55,7 @@ class Graph:
 def graph_of(backbone: nn.Module, image_size: int) -> Graph:
     """The graph of a backbone for images (B, 3, S, S), from the disk or written now.
 
-    A graph that is damaged is written again, and one that cannot be kept is used all the same; either is said.
+    A damaged graph is written again; one that cannot be stored is used without being stored. A message says which.
 
     Raises:
         CannotExport: the network cannot become ONNX.

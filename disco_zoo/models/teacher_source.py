@@ -29,7 +29,7 @@ class LoadedTeacher:
     """What a source delivers: networks and where they come from.
 
     Attributes:
-        title: for people, e.g. "EfficientNet-Lite0 (supervised, ImageNet)".
+        title: shown in reports, e.g. "EfficientNet-Lite0 (supervised, ImageNet)".
         supervised: whether labels trained it; None where a timm model does not say.
         sha256: of the weights file, None for a random or hub-cached timm model.
         queue: rows (K, D) of an official checkpoint's queue, None elsewhere.

@@ -49,7 +49,7 @@ class StepCost:
     Attributes:
         peak_bytes: of tensors by kind, at the moment at which their sum is largest.
         teacher_views: views of an image that go through the teacher.
-        target_width: numbers that the teacher says of a view.
+        target_width: width of the teacher's embedding of a view.
         student_is_depthwise, teacher_is_depthwise: whether there are depthwise convolutions, which GPUs are slow at.
     """
 

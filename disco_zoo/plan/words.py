@@ -1,4 +1,4 @@
-"""Numbers for people: 66.4 GFLOPs, 1.28 M images, 3 d 4 h."""
+"""Numbers as short text: 66.4 GFLOPs, 1.28 M images, 3 d 4 h."""
 
 from __future__ import annotations
 

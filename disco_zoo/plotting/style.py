@@ -127,7 +127,7 @@ def _own_label(key: str) -> str:
 
 
 def _series_name(key: str) -> str:
-    """A key as people write it: `knn20_top1` is "kNN, k = 20", `box_ap50` is "box AP50"."""
+    """The label of a key: `knn20_top1` is "kNN, k = 20", `box_ap50` is "box AP50"."""
     knn = re.fullmatch(r"knn(\d+)_top[15]", key)
     if knn:
         return f"kNN, k = {knn[1]}"

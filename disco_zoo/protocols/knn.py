@@ -32,7 +32,7 @@ class KnnProtocol:
     best_of_ks: bool = False
 
     def label(self) -> str:
-        """The protocol for people, with all that fixes a figure but k."""
+        """The protocol as text, with everything that determines a figure except k."""
         vote = f"weights exp(cos/{self.temperature:g})" if self.vote == "weighted" else "majority"
         best = f", best odd k up to {max(self.ks)} chosen on test images (optimistic)" if self.best_of_ks else ""
         return f"kNN {self.name}: {self.metric}, {vote}{best}"

@@ -13,6 +13,7 @@ from disco_zoo.plotting.embedding_map import plot_embedding_pair
 from disco_zoo.reproduction.job import Reproduction
 from disco_zoo.training.monitoring.health_report import health_lines
 from disco_zoo.training.report import SHOWN_METRICS, fact_lines, write_curves
+from disco_zoo.training.run_facts import read_run_facts
 from disco_zoo.zoo.catalog import Checkpoint, Measured, load_catalog
 from disco_zoo.zoo.model_card import METHOD_TITLES, render_card
 
@@ -117,7 +118,7 @@ def _verdict_lines(rep: Reproduction) -> list[str]:
 
 
 def _report(rep: Reproduction, command: str) -> str:
-    facts = rep.folder.read_json("run.json")
+    facts = read_run_facts(rep.folder)
     header = ["features", *(f"{m}, {where}" for m in SHOWN_METRICS.values() for where in ("this run", "catalog"))]
     lines = [
         f"# {rep.checkpoint.name}",

@@ -39,13 +39,13 @@ class Building:
     """What a build computes with.
 
     Attributes:
-        label: what is going on, for people.
+        label: shown beside the progress.
         views: draws the views to be seen.
         rows_of: the teacher.
         facts: of cache.json; the key is in them.
         max_unreadable_images: above it the build stops.
         workers: processes that draw views, for each process of the run.
-        unit: what is counted, for people.
+        unit: plural of what the progress counts.
         instead: what to type where the cache is impossible.
     """
 

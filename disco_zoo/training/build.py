@@ -123,17 +123,17 @@ def _is_teacher_of(recipe: Recipe, teacher: Teacher) -> bool:
 def seeded_teacher(recipe: Recipe, device: torch.device | str, loaded: LoadedTeacher | None = None) -> Teacher | None:
     """The recipe's teacher; where it has random weights, those of the recipe's seed."""
     _seed("teacher", recipe.seed)
-    return build_teacher(recipe.student.image_size, recipe.teacher, device, loaded) if recipe.teacher else None
+    return build_teacher(recipe.teacher_size, recipe.teacher, device, loaded) if recipe.teacher else None
 
 
 def build_teacher(
-    student_size: int, section: TeacherSection, device: torch.device | str, loaded: LoadedTeacher | None = None
+    image_size: int, section: TeacherSection, device: torch.device | str, loaded: LoadedTeacher | None = None
 ) -> Teacher:
     loaded = loaded or load_teacher_source(section.source, pretrained=section.pretrained)
     return Teacher(
         # Without a source it is no other recipe's teacher.
         loaded if section.std is None else replace(loaded, std=section.std, source=""),
-        image_size=section.image_size or student_size,
+        image_size=image_size,
         features=section.features,
         bn_mode=section.bn_mode,
         device=device,

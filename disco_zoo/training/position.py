@@ -1,4 +1,4 @@
-"""How far a run is, and what it came to."""
+"""How far a training is."""
 
 from __future__ import annotations
 
@@ -9,30 +9,26 @@ from disco_zoo.config.recipe import Recipe
 
 @dataclass
 class Position:
-    """How far a run is; all of it goes into the checkpoint."""
+    """How far a training is; all of it goes into the checkpoint.
+
+    Attributes:
+        step: optimizer steps taken.
+        seconds: of training, without evaluation, over all resumes.
+        data_wait_seconds: of these, spent waiting for a batch.
+        unreadable: index -> what was wrong, of the images that could not be read.
+    """
 
     step: int = 0
     seconds: float = 0.0
     data_wait_seconds: float = 0.0
     unreadable: dict[int, str] = field(default_factory=dict)
 
+    @property
+    def data_wait_share(self) -> float:
+        return self.data_wait_seconds / max(self.seconds, 1e-9)
 
-@dataclass(frozen=True)
-class TrainResult:
-    """What a run came to.
-
-    Attributes:
-        steps: optimiser steps taken, of `total_steps` in the recipe.
-        seconds: of training, without evaluation, over all resumes.
-        data_wait_share: of these seconds, what was spent waiting for a batch.
-    """
-
-    steps: int
-    total_steps: int
-    seconds: float
-    images_per_s: float
-    data_wait_share: float
-    num_unreadable: int
+    def images_per_s(self, images_per_step: float) -> float:
+        return self.step * images_per_step / max(self.seconds, 1e-9)
 
 
 def total_steps(recipe: Recipe, num_images: int) -> int:

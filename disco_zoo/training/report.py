@@ -1,8 +1,6 @@
-"""What a run leaves for people: pictures, `report.md`, the model card, and the table on the terminal."""
+"""The report of a run: pictures, `report.md`, and the lines on the terminal."""
 
 from __future__ import annotations
-
-from typing import Any
 
 from disco_zoo.core.console import console, duration
 from disco_zoo.data.summary import lines_of
@@ -12,23 +10,25 @@ from disco_zoo.plotting.embedding_map import plot_embedding_map
 from disco_zoo.plotting.style import plot_curves
 from disco_zoo.training.monitoring.health_report import health_lines
 from disco_zoo.training.monitoring.metric_logger import read_metrics
-from disco_zoo.training.report_advice import enough_line, load_lines
 from disco_zoo.training.run import Run
+from disco_zoo.training.run_facts import FILE, DataFacts, RunFacts, StudentFacts, matches_recipe, read_run_facts
 from disco_zoo.training.run_folder import RunFolder
 from disco_zoo.zoo.catalog import load_catalog
 
 SHOWN_METRICS = {"knn20_top1": "kNN", "linear_top1": "linear"}
+# A judgement: 312 steps on 10,000 images leave EfficientNet-B0 from inherited tensors at 20.9 % kNN (docs/photos.md).
+FEW_STEPS = 1000
 
 
-def finish_training(run: Run) -> dict[str, Any] | None:
+def finish_training(run: Run) -> RunFacts | None:
     """Measure a trained student where there are labels; write pictures and report.md; return the facts of the run.
 
     All processes call this; the first one alone writes, and the others return None.
     """
-    measured = _measure(run) if run.data.has_labels and run.trainer.finished else None
+    measured = _measure(run) if run.data.has_labels and run.task.finished else None
     if not run.is_main_process:
         return None
-    facts = run.folder.read_json("run.json")
+    facts = read_run_facts(run.folder)
     trained = facts["steps"] > 0
     if trained:
         write_curves(run.folder, run.recipe.name)
@@ -42,7 +42,7 @@ def finish_training(run: Run) -> dict[str, Any] | None:
     if measured is not None:
         protocol, measurement = measured
         facts["figures"] = measurement.figures
-        run.folder.write_json("run.json", facts)
+        run.folder.write_json(FILE, facts)
         plot_embedding_map(
             measurement.test_features.features,
             measurement.test_features.labels,
@@ -78,7 +78,7 @@ def write_curves(folder: RunFolder, name: str) -> None:
     plot_curves(read_metrics(folder.path), folder.figures / "curves.png", f"{name}: training")
 
 
-def fact_lines(facts: dict[str, Any]) -> list[str]:
+def fact_lines(facts: RunFacts) -> list[str]:
     student, teacher = facts["student"], facts["teacher"]
     lines = [
         f"- student: {student['model']}, {student['parameters'] / 1e6:.2f} M parameters, {student['image_size']} px, "
@@ -107,8 +107,56 @@ def fact_lines(facts: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _data_name(data: dict[str, Any]) -> str:
+def _data_name(data: DataFacts) -> str:
     """The recipe's data set where its source was used and has as many images, else what the user typed."""
     known = load_catalog().datasets.get(data["id"])
-    is_it = known is not None and known.num_train == data["images"] and data.get("is_recipes", True)
+    is_it = known is not None and known.num_train == data["images"] and matches_recipe(data)
     return str(data["id"]) if is_it else str(data["source"])
+
+
+def enough_line(images: int, batch_size: int, total_steps: int, epochs: int) -> str | None:
+    """A sentence for runs of few steps, and what to type; None for others.
+
+    Args:
+        images: of an epoch.
+        total_steps: of the whole recipe.
+    """
+    if total_steps >= FEW_STEPS:
+        return None
+    a_epoch = max(1, images // batch_size)
+    wanted = -(-FEW_STEPS // a_epoch)
+    return (
+        f"{images} images are {_steps(a_epoch)} an epoch, {_steps(total_steps)} in {epochs} epochs: a start from "
+        f"random or inherited tensors learns little from so few, ready weights change little. For {FEW_STEPS} steps: "
+        f"--set optim.epochs={wanted}. Ready weights without training: disco-zoo list --weights bundled"
+    )
+
+
+def load_lines(student: StudentFacts) -> list[str]:
+    """How to load an exported student in timm, alone where the network is its own, with its input size, mean and std.
+
+    Args:
+        student: of run.json.
+    """
+    size = student["image_size"]
+    resize = student["resize_size"] or round(size * 256 / 224)
+    return [
+        "```python",
+        *(["import disco_zoo  # registers the network"] if student["architecture"].startswith("disco_") else []),
+        "import timm",
+        "from safetensors.torch import load_file",
+        "from timm.data import create_transform",
+        "",
+        f'model = timm.create_model("{student["architecture"]}", num_classes=0)',
+        f'model.load_state_dict(load_file("{student["file"]}"))',
+        "transform = create_transform(",
+        f'    {size}, crop_pct={size} / {resize}, interpolation="bilinear", mean={tuple(student["mean"])}, '
+        f"std={tuple(student['std'])}",
+        ")",
+        "features = model.eval()(transform(image)[None])",
+        "```",
+    ]
+
+
+def _steps(number: int) -> str:
+    return f"{number} step{'' if number == 1 else 's'}"

@@ -4,32 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from safetensors.torch import load_file
 
 from disco_zoo.config.recipe import Recipe
-from disco_zoo.config.validation import OWN_DATA
 from disco_zoo.core.checkpoint import export_backbone
 from disco_zoo.core.console import console
 from disco_zoo.core.distributed import gather_objects
-from disco_zoo.core.environment import hardware, now, versions
-from disco_zoo.core.files import sha256_of
+from disco_zoo.core.environment import now
 from disco_zoo.core.launcher import chosen_device, default_workers, rendezvous_errors
-from disco_zoo.core.process import peak_memory_mib
-from disco_zoo.data.joined import JoinedSource
-from disco_zoo.data.summary import look_facts
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.training.accelerator import make_accelerator
-from disco_zoo.training.build import Parts, build_parts, count_parameters
-from disco_zoo.training.engine import Trainer
-from disco_zoo.training.monitoring.health_report import health_facts
+from disco_zoo.training.build import Parts, build_parts
 from disco_zoo.training.monitoring.online_health import OnlineHealth
 from disco_zoo.training.monitoring.online_knn import OnlineKnn
-from disco_zoo.training.position import TrainResult
+from disco_zoo.training.position import Position
+from disco_zoo.training.pretraining import Pretraining
 from disco_zoo.training.run_data import Data
-from disco_zoo.training.run_folder import RunFolder
-from disco_zoo.zoo.catalog import load_catalog
+from disco_zoo.training.run_facts import FILE, run_facts
+from disco_zoo.training.run_folder import RunFolder, recipe_settings
+from disco_zoo.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -92,34 +86,34 @@ class Run:
         with rendezvous_errors():
             accelerator = make_accelerator(recipe, options.device)
         self.is_main_process = bool(accelerator.is_main_process)
-        self.folder = RunFolder(folder, recipe, resume=self.resume, writes=self.is_main_process)
+        self.folder = RunFolder(folder, recipe_settings(recipe), resume=self.resume, writes=self.is_main_process)
         try:
             self.parts: Parts = build_parts(recipe, data.trained_on, accelerator.device, at_hand=teacher)
             health = OnlineHealth(recipe, data.trained_on, data.test) if recipe.log.health_images else None
-            self.trainer = Trainer(
+            self.task = Pretraining(
                 recipe,
                 self.parts,
                 data.trained_on,
-                self.folder,
                 accelerator=accelerator,
                 knn=self._online_knn(),
                 health=health,
                 workers=options.workers,
                 label=label,
             )
+            self.trainer = Trainer(self.task, self.folder)
         except BaseException:
             self.folder.close()
             raise
 
-    def train(self) -> TrainResult:
+    def train(self) -> Position:
         """Train to the end or to `max_steps`, then export the student and write `run.json`."""
-        result = self.trainer.train(resume=self.resume, max_steps=self.options.max_steps)
+        reached = self.trainer.train(resume=self.resume, max_steps=self.options.max_steps)
         if self.is_main_process:
-            self._export(result)
+            self._export(reached)
         gather_objects(None)  # the file is there
         if not self.is_main_process:
             self.parts.student.backbone.load_state_dict(load_file(self.folder.student), strict=True)
-        return result
+        return reached
 
     def close(self) -> None:
         self.folder.close()
@@ -143,94 +137,19 @@ class Run:
             resize_size=self.recipe.eval.resize_size,
         )
 
-    def _export(self, result: TrainResult) -> None:
+    def _export(self, reached: Position) -> None:
         """Write the student as fp16 and put exactly those values back, so that figures are of the exported file."""
         backbone = self.parts.student.backbone
-        metadata = {"recipe": self.recipe.name, "recipe_sha256": self.recipe.digest(), "step": str(result.steps)}
+        metadata = {"recipe": self.recipe.name, "recipe_sha256": self.recipe.digest(), "step": str(reached.step)}
         export_backbone(backbone, self.folder.student, half=True, metadata=metadata)
         backbone.load_state_dict(load_file(self.folder.student), strict=True)
-        self.folder.write_json("run.json", self._facts(result))
-
-    def _facts(self, result: TrainResult) -> dict[str, Any]:
-        recipe, parts = self.recipe, self.parts
-        former = self.folder.read_json("run.json") if self.resume else {}
-        return {
-            "name": recipe.name,
-            "command": self.options.command,
-            "started": former.get("started", self.started),
-            "ended": now(),
-            "seed": recipe.seed,
-            "recipe_sha256": recipe.digest(),
-            "steps": result.steps,
-            "total_steps": result.total_steps,
-            "training_seconds": round(result.seconds, 1),
-            "images_per_s": round(result.images_per_s, 2),
-            "data_wait_share": round(result.data_wait_share, 4),
-            "peak_memory_mib": self._peak_memory(former),
-            "unreadable_images": result.num_unreadable,
-            "health": health_facts(self.folder.path, self.trainer.health),
-            "data": self._data_facts(),
-            "test_data": None if self.data.test is None else look_facts(self.data.test),
-            "extra_data": self._extra_facts(),
-            "bank": {"source": self.data.bank.name, "images": len(self.data.bank)} if self.data.has_labels else None,
-            "teacher": None
-            if parts.teacher is None
-            else {
-                "title": parts.teacher.title,
-                "sha256": parts.teacher.loaded.sha256,
-                "supervised": parts.teacher.loaded.supervised,
-                "caches": self.trainer.replay.facts() if self.trainer.replay else None,
-            },
-            "student": {
-                "model": recipe.student.model,
-                "architecture": native_architecture(recipe.student.model),
-                "file": self.folder.student.name,
-                "sha256": sha256_of(self.folder.student),
-                "size_bytes": self.folder.student.stat().st_size,
-                "parameters": count_parameters(parts.student.backbone),
-                "image_size": recipe.eval_size,
-                "resize_size": recipe.eval.resize_size,
-                "mean": list(recipe.student.mean),
-                "std": list(recipe.student.std),
-                "inherited_tensors": None if parts.inheritance is None else vars(parts.inheritance),
-            },
-            "versions": versions(),
-            "hardware": hardware(),
-        }
-
-    def _data_facts(self) -> dict[str, Any]:
-        train, recipe = self.data.train, self.recipe
-        # Another source than the recipe's is not the data set of that name.
-        is_recipes = recipe.data.source in (None, train.name)
-        return {
-            "id": recipe.data.id,
-            "is_recipes": is_recipes,
-            "source": train.name,
-            "split": train.split,
-            "images": len(train),
-            "fingerprint": train.fingerprint(),
-            "look": look_facts(train),
-        }
-
-    def _extra_facts(self) -> dict[str, Any] | None:
-        """What was trained on beside the main data."""
-        joined, section = self.data.extra, self.recipe.data
-        if not isinstance(joined, JoinedSource):
-            return None
-        return {
-            "id": section.extra_id or OWN_DATA,
-            "images": len(joined.extra),
-            "repeats": joined.repeats,
-            "fingerprint": joined.extra.fingerprint(),
-        }
-
-    def _peak_memory(self, former: dict[str, Any]) -> float | None:
-        """Of this process, which trains and draws views unless there are workers, over all resumes."""
-        peaks = [former.get("peak_memory_mib"), peak_memory_mib(self.trainer.accelerator.device)]
-        return round(max(known), 1) if (known := [peak for peak in peaks if peak is not None]) else None
-
-
-def native_architecture(model: str) -> str:
-    """timm's own name for a zoo model, so that the file loads without this package."""
-    architectures = load_catalog().architectures
-    return architectures[model].native or model if model in architectures else model
+        facts = run_facts(
+            self.task,
+            self.parts,
+            self.data,
+            self.folder,
+            command=self.options.command,
+            started=self.started,
+            resumed=self.resume,
+        )
+        self.folder.write_json(FILE, facts)

@@ -1,12 +1,36 @@
-"""The folder of a run: who may write into it, and the facts that make its figures checkable."""
+"""The folder of a run: who may write into it, and with which settings."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from disco_zoo.config.recipe import Recipe, load_recipe
 from disco_zoo.core.claimed_dir import ClaimedFolder, holds_a_run
 from disco_zoo.errors import BadRunFolder
+
+CHECKPOINT = "checkpoint.pt"
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """All that decides the outcome of a run but its images, as the run's folder keeps it.
+
+    Attributes:
+        file: where the folder keeps it.
+        text: what is written there.
+        difference: given a file of an earlier run, the first setting that differs, as text for a message; None where
+            the run may go on.
+        another: what a run of others is called in messages.
+        made_by_a_run: files that a new run must not find.
+    """
+
+    file: str
+    text: str
+    difference: Callable[[Path], str | None]
+    another: str = "other settings"
+    made_by_a_run: tuple[str, ...] = (CHECKPOINT,)
 
 
 class RunFolder(ClaimedFolder):
@@ -14,41 +38,47 @@ class RunFolder(ClaimedFolder):
 
     Args:
         path: created when absent.
-        recipe: written as the full resolved `recipe.yaml`.
+        settings: written into the folder.
         resume: go on with what the folder holds. Without it the folder must hold no run.
         writes: False in all processes of a run but one: they neither claim nor write.
 
     Raises:
-        BadRunFolder: in use by another process, holding another recipe's run, or not writable.
+        BadRunFolder: in use by another process, holding a run of other settings, or not writable.
     """
 
-    def __init__(self, path: Path, recipe: Recipe, *, resume: bool, writes: bool = True) -> None:
+    def __init__(self, path: Path, settings: RunSettings, *, resume: bool, writes: bool = True) -> None:
         super().__init__(path)
         if not writes:
             return
-        self._acquire_if(lambda: self._claim(recipe, resume))
+        if resume and not (path / settings.file).is_file():
+            raise BadRunFolder(f"{path} holds no run to resume. Repeat the command without --resume")
+        self._acquire_if(lambda: self._claim(settings, resume))
 
     @property
     def student(self) -> Path:
+        """The weights that a pretraining leaves."""
         return self.path / "student.safetensors"
 
-    def _claim(self, recipe: Recipe, resume: bool) -> None:
-        stored = self.path / "recipe.yaml"
-        if not stored.is_file():
-            if resume:
-                raise BadRunFolder(f"{self.path} holds no run to resume. Repeat the command without --resume")
-            self.write_text(stored.name, recipe.as_yaml())
-            return
-        if not resume and self.checkpoint.is_file():
+    def _claim(self, settings: RunSettings, resume: bool) -> None:
+        if not resume and any((self.path / name).is_file() for name in settings.made_by_a_run):
             raise holds_a_run(self.path)
-        if resume:
-            former = load_recipe(str(stored))
-            if former.digest() != recipe.digest() and not _goes_on(former, recipe):
-                raise BadRunFolder(
-                    f"{self.path} holds a run of another recipe ({_first_difference(former, recipe)}). "
-                    "Choose another --out, or repeat the command that started it"
-                )
-        self.write_text(stored.name, recipe.as_yaml())
+        if resume and (difference := settings.difference(self.path / settings.file)):
+            raise BadRunFolder(
+                f"{self.path} holds a run of {settings.another} ({difference}). "
+                "Choose another --out, or repeat the command that started it"
+            )
+        self.write_text(settings.file, settings.text)
+
+
+def recipe_settings(recipe: Recipe) -> RunSettings:
+    """A pretraining's settings: the full resolved `recipe.yaml`."""
+
+    def difference(stored: Path) -> str | None:
+        former = load_recipe(str(stored))
+        same = former.digest() == recipe.digest() or _goes_on(former, recipe)
+        return None if same else _first_difference(former, recipe)
+
+    return RunSettings("recipe.yaml", recipe.as_yaml(), difference, another="another recipe")
 
 
 def require_begun(*folders: Path) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 from disco_zoo.config.recipe import Recipe, load_recipe, with_seed
 from disco_zoo.core.distributed import peers
 from disco_zoo.training.report import finish_training
 from disco_zoo.training.run import Run, RunOptions, run_options
 from disco_zoo.training.run_data import open_data
+from disco_zoo.training.run_facts import RunFacts
 from disco_zoo.training.run_folder import require_begun
 
 
@@ -26,7 +26,7 @@ def train(
     workers: int | None = None,
     resume: bool = False,
     max_steps: int | None = None,
-) -> dict[str, Any] | None:
+) -> RunFacts | None:
     """Train a student, measure it where there are labels, and leave student, checkpoint and report in `out`.
 
     Args:
@@ -53,7 +53,7 @@ def train(
 
 def train_into(
     folder: Path, recipe: Recipe, data: str | None, eval_data: str | None, options: RunOptions
-) -> dict[str, Any] | None:
+) -> RunFacts | None:
     """See `train`."""
     checkpoint = folder / "checkpoint.pt"
     if options.resume:

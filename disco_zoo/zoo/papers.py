@@ -1,4 +1,4 @@
-"""The papers of the zoo's methods, teachers and data: a line for people, BibTeX for theirs."""
+"""The papers of the zoo's methods, teachers and data: one line of text and a BibTeX entry each."""
 
 from __future__ import annotations
 

@@ -22,24 +22,24 @@ from disco_zoo.data.unreadable import UnreadableTally, load_or_replace
 from disco_zoo.errors import BadData, UnreadableImage
 
 
-def colour_at_centre(image: Image.Image) -> tuple[int, ...]:
+def color_at_center(image: Image.Image) -> tuple[int, ...]:
     return tuple(int(value) for value in np.asarray(to_rgb(image))[4, 4])
 
 
 def test_colour_modes_become_rgb() -> None:
     size = (8, 8)
-    assert colour_at_centre(Image.new("L", size, 77)) == (77, 77, 77)
-    assert colour_at_centre(Image.new("1", size, 1)) == (255, 255, 255)
-    assert colour_at_centre(Image.new("CMYK", size, (0, 255, 255, 0))) == (255, 0, 0)
+    assert color_at_center(Image.new("L", size, 77)) == (77, 77, 77)
+    assert color_at_center(Image.new("1", size, 1)) == (255, 255, 255)
+    assert color_at_center(Image.new("CMYK", size, (0, 255, 255, 0))) == (255, 0, 0)
     # Half-transparent black over white is mid-grey; fully transparent black is white.
-    assert colour_at_centre(Image.new("RGBA", size, (0, 0, 0, 127))) == (128, 128, 128)
-    assert colour_at_centre(Image.new("RGBA", size, (0, 0, 0, 0))) == (255, 255, 255)
-    assert colour_at_centre(Image.new("LA", size, (10, 255))) == (10, 10, 10)
+    assert color_at_center(Image.new("RGBA", size, (0, 0, 0, 127))) == (128, 128, 128)
+    assert color_at_center(Image.new("RGBA", size, (0, 0, 0, 0))) == (255, 255, 255)
+    assert color_at_center(Image.new("LA", size, (10, 255))) == (10, 10, 10)
     # 16-bit grey: the high byte, not Pillow's clipping to white.
-    assert colour_at_centre(Image.fromarray(np.full(size, 0x4D12, np.uint16))) == (0x4D, 0x4D, 0x4D)
+    assert color_at_center(Image.fromarray(np.full(size, 0x4D12, np.uint16))) == (0x4D, 0x4D, 0x4D)
     palette = Image.new("P", size, 1)
     palette.putpalette([0, 0, 0, 12, 34, 56])
-    assert colour_at_centre(palette) == (12, 34, 56)
+    assert color_at_center(palette) == (12, 34, 56)
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_odd_files_are_read_without_a_warning(tmp_path: Path, mode: str, kind: s
     image = open_source(tmp_path).image(0)
     assert (image.mode, image.size) == ("RGB", (8, 8))
     if "transparency" in settings:
-        assert colour_at_centre(image) == (255, 255, 255)
+        assert color_at_center(image) == (255, 255, 255)
 
 
 def test_photos_are_turned_upright(tmp_path: Path) -> None:

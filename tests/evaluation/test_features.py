@@ -18,7 +18,7 @@ from disco_zoo.transforms.eval import eval_resize_size, eval_transform, normaliz
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-class GreySource:
+class GraySource:
     """Image i is a plain grey of level `levels[i]`; the listed ones are unreadable."""
 
     name = "grey"
@@ -36,7 +36,7 @@ class GreySource:
         return Image.new("RGB", (20, 15), (self.levels[index],) * 3)
 
 
-class MeanColour(nn.Module):
+class MeanColor(nn.Module):
     """Features: mean of each channel. Its BatchNorm1d would fail or drift if it were left in train mode."""
 
     def __init__(self) -> None:
@@ -47,13 +47,13 @@ class MeanColour(nn.Module):
         return self.bn(images.mean(dim=(2, 3)))
 
 
-def extract(backbone: nn.Module, source: GreySource, **options):
+def extract(backbone: nn.Module, source: GraySource, **options):
     return extract_features(backbone, source, image_size=8, mean=MEAN, std=STD, **options)
 
 
 def test_features_are_the_normalised_values_in_order_and_labels_follow_the_indices():
-    source = GreySource([0, 51, 255, 102], labels=[3, 1, 2, 0])
-    result = extract(MeanColour(), source, batch_size=2, indices=[2, 0, 1])
+    source = GraySource([0, 51, 255, 102], labels=[3, 1, 2, 0])
+    result = extract(MeanColor(), source, batch_size=2, indices=[2, 0, 1])
     gray = torch.tensor([[1.0], [0.0], [0.2]])
     expected = (gray - torch.tensor(MEAN)) / torch.tensor(STD) / (1 + 1e-5) ** 0.5
     torch.testing.assert_close(result.features, expected)
@@ -63,7 +63,7 @@ def test_features_are_the_normalised_values_in_order_and_labels_follow_the_indic
 
 
 def test_unlabelled_source_gives_no_labels():
-    assert extract(MeanColour(), GreySource([1, 2])).labels is None
+    assert extract(MeanColor(), GraySource([1, 2])).labels is None
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -72,14 +72,14 @@ def test_no_random_state_is_touched(workers):
     random.seed(7)
     np.random.seed(7)
     before = torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist()
-    extract(MeanColour(), GreySource([1, 2, 3]), workers=workers, batch_size=2)
+    extract(MeanColor(), GraySource([1, 2, 3]), workers=workers, batch_size=2)
     assert torch.equal(torch.get_rng_state(), before[0])
     assert random.getstate() == before[1]
     assert np.random.get_state()[1].tolist() == before[2]
 
 
 def test_batches_and_workers_do_not_change_the_features():
-    source = GreySource(list(range(0, 250, 10)), labels=list(range(25)))
+    source = GraySource(list(range(0, 250, 10)), labels=list(range(25)))
     torch.manual_seed(0)
     backbone = nn.Sequential(nn.Conv2d(3, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
     whole = extract(backbone, source, batch_size=25)
@@ -89,11 +89,11 @@ def test_batches_and_workers_do_not_change_the_features():
 
 
 def test_modes_of_each_module_gradients_and_batchnorm_are_as_before():
-    backbone = nn.Sequential(MeanColour(), MeanColourTail()).train()
+    backbone = nn.Sequential(MeanColor(), MeanColorTail()).train()
     backbone[0].eval()
     before = backbone_fingerprint(backbone)
     modes = [module.training for module in backbone.modules()]
-    result = extract(backbone, GreySource([5, 250]))
+    result = extract(backbone, GraySource([5, 250]))
     assert [module.training for module in backbone.modules()] == modes
     assert True in modes
     assert False in modes
@@ -102,7 +102,7 @@ def test_modes_of_each_module_gradients_and_batchnorm_are_as_before():
     assert all(parameter.requires_grad for parameter in backbone.parameters())
 
 
-class MeanColourTail(nn.Module):
+class MeanColorTail(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.bn = nn.BatchNorm1d(3)
@@ -115,15 +115,15 @@ class MeanColourTail(nn.Module):
 def test_modes_are_restored_after_an_error():
     backbone = nn.Sequential(nn.Flatten(), nn.Linear(1, 1)).train()
     with pytest.raises(RuntimeError):
-        extract(backbone, GreySource([1]))
+        extract(backbone, GraySource([1]))
     assert backbone.training
     assert torch.is_grad_enabled()
 
 
 def test_few_unreadable_images_are_left_out_and_listed():
-    source = GreySource([0, 255, 0], labels=[4, 5, 6], unreadable=(1,))
+    source = GraySource([0, 255, 0], labels=[4, 5, 6], unreadable=(1,))
     seen = []
-    result = extract(MeanColour(), source, batch_size=1, progress=lambda *state: seen.append(state))
+    result = extract(MeanColor(), source, batch_size=1, progress=lambda *state: seen.append(state))
     assert result.labels.tolist() == [4, 6]
     assert len(result.features) == 2
     assert result.unreadable == ("image 1 (1.png) is unreadable: cut short",)
@@ -131,26 +131,26 @@ def test_few_unreadable_images_are_left_out_and_listed():
 
 
 def test_many_unreadable_images_stop_the_evaluation():
-    source = GreySource([0] * 40, unreadable=tuple(range(11)))
+    source = GraySource([0] * 40, unreadable=tuple(range(11)))
     with pytest.raises(BadData, match="11 images are unreadable, 10 are tolerated"):
-        extract(MeanColour(), source)
+        extract(MeanColor(), source)
 
 
 def test_nothing_readable_and_nothing_at_all():
     with pytest.raises(BadData, match="None of the 2 images of grey can be read"):
-        extract(MeanColour(), GreySource([0, 0], unreadable=(0, 1)))
+        extract(MeanColor(), GraySource([0, 0], unreadable=(0, 1)))
     with pytest.raises(BadData, match="grey has no images"):
-        extract(MeanColour(), GreySource([]))
+        extract(MeanColor(), GraySource([]))
 
 
 def test_outputs_that_are_no_features_are_refused():
     with pytest.raises(DiscoZooError, match="num_classes=0"):
-        extract(nn.Identity(), GreySource([1]))
-    backbone = MeanColour()
+        extract(nn.Identity(), GraySource([1]))
+    backbone = MeanColor()
     with torch.no_grad():
         backbone.bn.weight.fill_(float("nan"))
     with pytest.raises(DiscoZooError, match="not finite"):
-        extract(backbone, GreySource([1]))
+        extract(backbone, GraySource([1]))
 
 
 def test_eval_resizes_the_shorter_side_then_crops_the_centre():

@@ -13,7 +13,7 @@ import torch
 from sklearn.neighbors import KNeighborsClassifier
 
 from disco_zoo.errors import BadData, DiscoZooError, UnknownName
-from disco_zoo.evaluation.knn import knn_accuracies, knn_top1, neighbours
+from disco_zoo.evaluation.knn import knn_accuracies, knn_top1, neighbors
 from disco_zoo.protocols.knn import KNN_PROTOCOLS, knn_protocol
 
 
@@ -48,7 +48,7 @@ def naive_top1(train, train_labels, test, test_labels, k, temperature):
 
 def test_neighbours_closed_form_with_lower_index_first_on_ties():
     bank = directions(90, 0, 60, -60, 180)
-    similarities, indices = neighbours(bank, directions(0), k=5)
+    similarities, indices = neighbors(bank, directions(0), k=5)
     assert indices.tolist() == [[1, 2, 3, 0, 4]]
     expected = torch.tensor([[1, 0.5, 0.5, 0, -1]], dtype=torch.float64)
     torch.testing.assert_close(similarities, expected, atol=2**-24, rtol=0)
@@ -99,12 +99,12 @@ def test_all_k_come_out_as_one_by_one(clusters):
 def test_chunks_do_not_matter_even_with_many_ties(clusters):
     train, _, test, _ = clusters
     bank = torch.cat([train, train, train[:100]])
-    reference = neighbours(bank, test, k=50, chunk_size=10**6, bank_chunk_size=10**6)
+    reference = neighbors(bank, test, k=50, chunk_size=10**6, bank_chunk_size=10**6)
     # Copies of a row tie exactly, and the lower index comes first.
     assert (reference[1][:, 0] < 500).all()
     assert (reference[1][:, 1] >= 500).all()
     for chunk_size, bank_chunk_size in ((1, 1000), (7, 33), (200, 1), (64, 999)):
-        similarities, indices = neighbours(bank, test, k=50, chunk_size=chunk_size, bank_chunk_size=bank_chunk_size)
+        similarities, indices = neighbors(bank, test, k=50, chunk_size=chunk_size, bank_chunk_size=bank_chunk_size)
         assert torch.equal(indices, reference[1])
         assert torch.equal(similarities, reference[0])
 
@@ -117,7 +117,7 @@ def test_length_of_the_features_does_not_matter(clusters):
 
 
 def test_a_zero_feature_is_similar_to_nothing():
-    similarities, _ = neighbours(torch.tensor([[0.0, 0.0], [1.0, 0.0]]), directions(0), k=2)
+    similarities, _ = neighbors(torch.tensor([[0.0, 0.0], [1.0, 0.0]]), directions(0), k=2)
     assert similarities.tolist() == [[1.0, 0.0]]
 
 
@@ -164,7 +164,7 @@ def test_euclidean_neighbours_are_those_of_numpy_whatever_the_blocks(clusters, s
     train, test = train.double() + shift, test.double() + shift  # far from the origin most of each distance cancels
     distances = np.linalg.norm(test.numpy()[:, None] - train.numpy()[None], axis=2)
     expected = np.argsort(distances, axis=1)[:, :20]
-    similarities, indices = neighbours(train, test, k=20, metric="euclidean")
+    similarities, indices = neighbors(train, test, k=20, metric="euclidean")
     assert (indices.numpy() == expected).all()
     middle = train.mean(dim=0)
     reach = ((test - middle).norm(dim=1) + (train - middle).norm(dim=1).max())[:, None]
@@ -173,9 +173,7 @@ def test_euclidean_neighbours_are_those_of_numpy_whatever_the_blocks(clusters, s
         recovered, torch.tensor(np.take_along_axis(distances, expected, 1)), atol=1e-5, rtol=1e-6
     )
     for chunk_size, bank_chunk_size in ((1, 1000), (7, 33), (200, 1)):
-        again = neighbours(
-            train, test, k=20, metric="euclidean", chunk_size=chunk_size, bank_chunk_size=bank_chunk_size
-        )
+        again = neighbors(train, test, k=20, metric="euclidean", chunk_size=chunk_size, bank_chunk_size=bank_chunk_size)
         assert torch.equal(again[1], indices)
 
 
@@ -183,7 +181,7 @@ def test_a_search_leaves_its_features_alone():
     bank, query = torch.randn(20, 3, dtype=torch.float64), torch.randn(4, 3, dtype=torch.float64)
     before = bank.clone(), query.clone()
     for metric in ("cosine", "euclidean"):
-        neighbours(bank, query, k=3, metric=metric)
+        neighbors(bank, query, k=3, metric=metric)
     assert torch.equal(bank, before[0])
     assert torch.equal(query, before[1])
 
@@ -191,8 +189,8 @@ def test_a_search_leaves_its_features_alone():
 def test_length_decides_between_euclidean_and_cosine():
     bank = torch.tensor([[10.0, 0.0], [1.0, 0.6]])
     query = torch.tensor([[1.0, 0.0]])
-    assert neighbours(bank, query, k=1)[1].item() == 0
-    assert neighbours(bank, query, k=1, metric="euclidean")[1].item() == 1
+    assert neighbors(bank, query, k=1)[1].item() == 0
+    assert neighbors(bank, query, k=1, metric="euclidean")[1].item() == 1
 
 
 def test_ssl_small_equals_the_naive_version_for_every_odd_k(clusters):
@@ -274,11 +272,11 @@ def test_memory_grows_with_the_block_and_not_with_the_product():
     """40,000 x 5,000: all similarities would take 1.6 GB; the search adds less than 0.5 GB to its features."""
     script = (
         "import resource, torch\n"
-        "from disco_zoo.evaluation.knn import neighbours\n"
+        "from disco_zoo.evaluation.knn import neighbors\n"
         "torch.set_num_threads(1)\n"
         "bank, queries = torch.randn(40_000, 32), torch.randn(5_000, 32)\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024\n"
-        "before = peak(); neighbours(bank, queries, k=20); print(peak() - before)\n"
+        "before = peak(); neighbors(bank, queries, k=20); print(peak() - before)\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert float(done.stdout) < 500

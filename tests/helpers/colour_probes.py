@@ -10,7 +10,7 @@ from disco_zoo.data.dataset import ImageSource
 from disco_zoo.evaluation.probes.linear import linear_probe
 
 
-class ColourSource(ImageSource):
+class ColorSource(ImageSource):
     """Plain images: class c has its own colour, each image a little noise."""
 
     def __init__(self, split: str, labels: list[int], names: list[str] | None = None) -> None:
@@ -31,7 +31,7 @@ class ColourSource(ImageSource):
         raise NotImplementedError
 
 
-class MeanColour(nn.Module):
+class MeanColor(nn.Module):
     """Features (B, 3): mean of each channel, behind a BatchNorm that must stay in eval."""
 
     def __init__(self) -> None:
@@ -42,22 +42,22 @@ class MeanColour(nn.Module):
         return self.bn(images).mean(dim=(2, 3))
 
 
-TRAIN = ColourSource("train", [0, 1, 2] * 8)
+TRAIN = ColorSource("train", [0, 1, 2] * 8)
 
 
-TEST = ColourSource("test", [0, 1, 2] * 4)
+TEST = ColorSource("test", [0, 1, 2] * 4)
 
 
 def probe(backbone: nn.Module | None = None, train=TRAIN, test=TEST, **options):
     inputs = {"image_size": 8, "mean": (0.5,) * 3, "std": (0.5,) * 3, "batch_size": 8}
-    return linear_probe(backbone or MeanColour(), 3, train, test, **{**inputs, **options})
+    return linear_probe(backbone or MeanColor(), 3, train, test, **{**inputs, **options})
 
 
 class Stop(Exception):
     """What stands for a power cut."""
 
 
-class FingerprintedSource(ColourSource):
+class FingerprintedSource(ColorSource):
     """Colours with a fingerprint, which checkpoints ask for."""
 
     def _hash_content(self, digest) -> None:

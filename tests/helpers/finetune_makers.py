@@ -9,12 +9,14 @@ import torch
 from tiny_runs import toy_parquet
 
 from disco_zoo.models.classifier_dir import Classifier
-from disco_zoo.tasks.finetune.folder import FinetuneFolder
+from disco_zoo.tasks.finetune.folder import finetune_settings
 from disco_zoo.tasks.finetune.run import LabeledData, finetune_into, open_labeled, training_split
 from disco_zoo.tasks.finetune.settings import FinetuneSettings
 from disco_zoo.tasks.finetune.start import build_start
-from disco_zoo.tasks.finetune.trainer import FinetuneTrainer
+from disco_zoo.tasks.finetune.task import FinetuneTask
 from disco_zoo.training.run import RunOptions
+from disco_zoo.training.run_folder import RunFolder
+from disco_zoo.training.trainer import Trainer
 
 
 def toy_settings(model: str = "test_efficientnet", **changes: Any) -> FinetuneSettings:
@@ -43,14 +45,14 @@ def run_finetune(
 
 def make_trainer(
     settings: FinetuneSettings, data: LabeledData, path: Path, *, resume: bool = False, workers: int = 0
-) -> FinetuneTrainer:
+) -> Trainer:
     """A trainer on toy data, not yet started; its folder is released at once."""
     train, held_out = training_split(settings, data)
     settings = settings.resolved(len(train))
-    folder = FinetuneFolder(path, settings, resume=resume)
+    folder = RunFolder(path, finetune_settings(settings), resume=resume)
     folder.close()
     classifier = build_start(settings, data.names).classifier
-    return FinetuneTrainer(classifier, train, held_out, settings, folder, workers=workers)
+    return Trainer(FinetuneTask(classifier, train, held_out, settings, workers=workers), folder)
 
 
 def train(
@@ -61,7 +63,7 @@ def train(
     steps: int | None = None,
     resume: bool = False,
     workers: int = 0,
-) -> FinetuneTrainer:
+) -> Trainer:
     """The training alone, without scores and pictures."""
     trainer = make_trainer(settings, data, path, resume=resume, workers=workers)
     trainer.train(resume=resume, max_steps=steps)
@@ -71,8 +73,14 @@ def train(
 def checkpoint_of(path: Path) -> dict[str, Any]:
     """All that a resume rests on, without the time it took."""
     state: dict[str, Any] = torch.load(path / "checkpoint.pt", weights_only=True)
-    state["progress"].pop("seconds")
+    for name in ("seconds", "data_wait_seconds"):
+        state["position"].pop(name)
     return state
+
+
+def task_of(trainer: Trainer) -> FinetuneTask:
+    assert isinstance(trainer.task, FinetuneTask)
+    return trainer.task
 
 
 def tensors_of(classifier: Classifier) -> dict[str, torch.Tensor]:

@@ -109,7 +109,7 @@ def reference(method: CRD, batches: list[list[Tensor]]) -> Any:
     of_teacher = [row.clone() for row in method.student_side.memory.rows]
     of_student = [row.clone() for row in method.teacher_side.memory.rows]
     velocities = [torch.zeros_like(parameter) for parameter in trained.parameters()]
-    losses, normalisers = [], []
+    losses, normalizers = [], []
     for step, (view,) in enumerate(batches):
         index = list(range(4 * step, 4 * step + 4))
         students = embed(*query, view)
@@ -128,9 +128,9 @@ def reference(method: CRD, batches: list[list[Tensor]]) -> Any:
                 ]
             )
             if step == 0:
-                normalisers.append(NUM_IMAGES * exps.mean().item())
+                normalizers.append(NUM_IMAGES * exps.mean().item())
             noise = NEGATIVES / NUM_IMAGES
-            for g in exps / normalisers[side]:
+            for g in exps / normalizers[side]:
                 loss = loss - (g[0] / (g[0] + noise + 1e-7)).log() / 4
                 loss = loss - (noise / (g[1:] + noise + 1e-7)).log().sum() / 4
         losses.append(loss.item())
@@ -139,13 +139,13 @@ def reference(method: CRD, batches: list[list[Tensor]]) -> Any:
             for memory, new in ((of_student, v), (of_teacher, u)):
                 mixed = MOMENTUM * memory[number] + (1 - MOMENTUM) * new
                 memory[number] = mixed / mixed.norm()
-    return losses, trained, torch.stack(of_student), torch.stack(of_teacher), normalisers
+    return losses, trained, torch.stack(of_student), torch.stack(of_teacher), normalizers
 
 
 def test_five_training_steps_equal_an_independent_loop() -> None:
     method, batches = in_float64(make_method()), single_views(5)
     before = backbone_fingerprint(method.teacher.encoder)
-    losses, trained, of_student, of_teacher, normalisers = reference(method, batches)
+    losses, trained, of_student, of_teacher, normalizers = reference(method, batches)
     assert [record["loss"] for record in train(method, batches)] == pytest.approx(losses, rel=1e-9)
     own = [*method.student.backbone.parameters(), *method.student.head.parameters(), *method.teacher_head.parameters()]
     for mine, theirs in zip(own, trained.parameters(), strict=True):
@@ -153,7 +153,7 @@ def test_five_training_steps_equal_an_independent_loop() -> None:
     assert torch.allclose(method.teacher_side.memory.rows, of_student, atol=1e-9)
     assert torch.allclose(method.student_side.memory.rows, of_teacher, atol=1e-9)
     found = [side.log_normaliser.exp().item() for side in (method.student_side, method.teacher_side)]
-    assert found == pytest.approx(normalisers, rel=1e-9)
+    assert found == pytest.approx(normalizers, rel=1e-9)
     assert backbone_fingerprint(method.teacher.encoder) == before
     assert not method.teacher.backbone.training
 

@@ -14,7 +14,7 @@ from process_groups import finish, free_port
 from tiny_runs import STEPS_PER_EPOCH, checkpoint_of, differences, subprocess_environment, toy_parquet, train
 
 from disco_zoo.methods import METHODS
-from disco_zoo.training.engine import Trainer
+from disco_zoo.training.pretraining import Pretraining
 from disco_zoo.zoo.papers import METHOD_PAPERS, METHOD_TITLES, PAPERS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -36,15 +36,15 @@ def test_resume_to_the_bit_with_an_untouched_teacher(
     method: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teachers: list[Any] = []
-    former = Trainer.__init__
+    former = Pretraining.__init__
 
-    def look(trainer: Trainer, recipe: Any, parts: Any, *rest: Any, **options: Any) -> None:
+    def look(task: Pretraining, recipe: Any, parts: Any, *rest: Any, **options: Any) -> None:
         if parts.teacher is not None:
             state = parts.teacher.encoder.state_dict()
             teachers.append(({key: value.clone() for key, value in state.items()}, state, parts.teacher.encoder))
-        former(trainer, recipe, parts, *rest, **options)
+        former(task, recipe, parts, *rest, **options)
 
-    monkeypatch.setattr(Trainer, "__init__", look)
+    monkeypatch.setattr(Pretraining, "__init__", look)
     recipe = method_recipe(method, student__model="dropping_student")
     straight = train(recipe, data, tmp_path / "straight")
     train(recipe, data, tmp_path / "run", steps=STEPS)
@@ -67,7 +67,7 @@ import torch.distributed as dist
 from method_runs import method_recipe
 from tiny_runs import train
 from disco_zoo.core.distributed import rank
-from disco_zoo.training.engine import Trainer
+from disco_zoo.training.trainer import Trainer
 
 torch.set_num_threads(1)
 data, folder = Path(sys.argv[1]), Path(sys.argv[2])
@@ -76,7 +76,7 @@ former = Trainer.train
 
 def train_and_keep(trainer, **options):
     result = former(trainer, **options)
-    torch.save(trainer.plain_method.state_dict(), trainer.folder.path / f"rank{rank()}.pt")
+    torch.save(trainer.task.plain_method.state_dict(), trainer.folder.path / f"rank{rank()}.pt")
     return result
 
 Trainer.train = train_and_keep

@@ -34,7 +34,7 @@ def plain_regression(student: Tensor, teacher: Tensor) -> Tensor:
     return sum(losses) / len(losses)
 
 
-def plain_standardised(student: Tensor, teacher: Tensor) -> Tensor:
+def plain_standardized(student: Tensor, teacher: Tensor) -> Tensor:
     total = 0
     for own, theirs in zip(student.T, teacher.T, strict=True):
         a, b = ((c - c.mean()) / (((c - c.mean()) ** 2).mean() + 1e-5).sqrt() for c in (own, theirs))
@@ -43,7 +43,7 @@ def plain_standardised(student: Tensor, teacher: Tensor) -> Tensor:
 
 
 @pytest.mark.parametrize(
-    ("loss", "plain"), [(regression_loss, plain_regression), (standardized_regression_loss, plain_standardised)]
+    ("loss", "plain"), [(regression_loss, plain_regression), (standardized_regression_loss, plain_standardized)]
 )
 def test_losses_equal_plain_loops_and_do_not_depend_on_the_order_of_rows(loss: Any, plain: Any) -> None:
     student, teacher = rows(7, 0), rows(7, 1)
@@ -93,7 +93,7 @@ def test_standardised_batch_is_batch_norm_without_parameters() -> None:
     assert torch.allclose(standardize_batch(batch), norm(batch), atol=1e-12)
 
 
-@pytest.mark.parametrize(("batch_norm", "plain"), [(True, plain_standardised), (False, plain_regression)])
+@pytest.mark.parametrize(("batch_norm", "plain"), [(True, plain_standardized), (False, plain_regression)])
 def test_five_training_steps_equal_an_independent_loop(batch_norm: bool, plain: Any) -> None:
     method, batches = in_float64(make_method(batch_norm=batch_norm)), [views[:1] for views in view_batches(5)]
     encoder = method.teacher.encoder

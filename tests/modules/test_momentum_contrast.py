@@ -185,11 +185,11 @@ def test_projection_head_is_two_layers_with_relu_or_one() -> None:
 
 def linear_contrast() -> MomentumContrast:
     torch.manual_seed(5)
-    encoder = nn.Sequential(nn.Linear(4, 4), Normalised())
+    encoder = nn.Sequential(nn.Linear(4, 4), Normalized())
     return MomentumContrast(encoder, embed_dim=4, queue_size=12, momentum=0.9, temperature=0.2)
 
 
-class Normalised(nn.Module):
+class Normalized(nn.Module):
     def forward(self, rows: Tensor) -> Tensor:
         return F.normalize(rows, dim=1)
 

@@ -174,7 +174,10 @@ BAD: list[tuple[dict[str, Any], str]] = [
     ({"cache_views": 3}, "must be a multiple of the 2 views that disco takes a step, not 3. Type: .*cache_views=2"),
     ({"cache_views": 8}, "disco over 3 epochs never needs more than 6 views, not 8. Type: .*cache_views=6"),
     ({"cache_views": 0}, "teacher.cache_views: input should be greater than 0"),
-    ({"cache_views": 2, "bn_mode": "train"}, "with bn_mode train what the teacher says of a view depends on its batch"),
+    (
+        {"cache_views": 2, "bn_mode": "train"},
+        "with bn_mode train the teacher's embedding of a view depends on its batch",
+    ),
 ]
 
 

@@ -298,7 +298,7 @@ import sys, tiny_runs
 from paused import point, torn
 from disco_zoo.core import checkpoint
 from disco_zoo.cli import main
-from disco_zoo.training.engine import Trainer
+from disco_zoo.training.trainer import Trainer
 
 micro_step, write_whole = Trainer._micro_step, checkpoint.write_whole
 Trainer._micro_step = lambda *arguments: (point(), micro_step(*arguments))[1]

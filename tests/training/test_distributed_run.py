@@ -93,13 +93,13 @@ import torch
 import torch.distributed as dist
 from tiny_runs import toy_recipe, train
 from pathlib import Path
-from disco_zoo.training.engine import Trainer
+from disco_zoo.training.trainer import Trainer
 
 torch.set_num_threads(1)
 former = Trainer.train
 def train_and_look(trainer, **options):
     result = former(trainer, **options)
-    seen = {"state": trainer.plain_method.state_dict(), "broadcast": [*trainer.method.named_module_buffers]}
+    seen = {"state": trainer.task.plain_method.state_dict(), "broadcast": [*trainer.task.method.named_module_buffers]}
     torch.save(seen, sys.argv[3] + f"/rank{dist.get_rank()}.pt")
     dist.barrier()  # the checkpoint is written
     return result

@@ -10,9 +10,9 @@ import torch
 from tiny_runs import checkpoint_of, differences, toy_parquet, toy_recipe, train
 
 from disco_zoo.training.build import build_parts
-from disco_zoo.training.engine import Trainer
 from disco_zoo.training.epoch_loader import EpochBatches, epoch_loader
 from disco_zoo.training.run_data import open_data
+from disco_zoo.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

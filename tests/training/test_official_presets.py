@@ -29,7 +29,7 @@ from disco_zoo.models.teacher_source import load_teacher_source
 from disco_zoo.modules.momentum_contrast import FeatureQueue
 from disco_zoo.training import build
 from disco_zoo.training.build import Parts, build_parts
-from disco_zoo.training.engine import Trainer
+from disco_zoo.training.pretraining import Pretraining
 from disco_zoo.training.run_data import open_data
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -322,14 +322,14 @@ def test_teachers_statistics_drift_in_training_only_where_the_official_code_lets
     method: str, preset: str, data: Path, moco_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[Any] = []
-    former = Trainer.__init__
+    former = Pretraining.__init__
 
-    def look(trainer: Trainer, recipe: Any, parts: Any, *rest: Any, **options: Any) -> None:
+    def look(task: Pretraining, recipe: Any, parts: Any, *rest: Any, **options: Any) -> None:
         state = parts.teacher.encoder.state_dict()
         kept.append(({key: value.clone() for key, value in state.items()}, parts.teacher.encoder))
-        former(trainer, recipe, parts, *rest, **options)
+        former(task, recipe, parts, *rest, **options)
 
-    monkeypatch.setattr(Trainer, "__init__", look)
+    monkeypatch.setattr(Pretraining, "__init__", look)
     train(Case(method, tmp_path, data, moco_file).recipe(preset), data, tmp_path / "run", steps=2)
     ((before, encoder),) = kept
     changed = differences(before, encoder.state_dict())

@@ -18,7 +18,7 @@ from tiny_runs import differences, subprocess_environment, toy_parquet, toy_reci
 from disco_zoo.config.recipe import load_recipe
 from disco_zoo.core.environment import benchmark_line, hardware_line
 from disco_zoo.errors import BadRunFolder
-from disco_zoo.training.run_folder import RunFolder, require_begun
+from disco_zoo.training.run_folder import RunFolder, recipe_settings, require_begun
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -54,10 +54,10 @@ def test_folder_in_use_by_another_process_is_refused(tmp_path: Path) -> None:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(BadRunFolder, match=r"is in use by another run.*--out"):
-            RunFolder(folder, toy_recipe(), resume=False)
+            RunFolder(folder, recipe_settings(toy_recipe()), resume=False)
         assert contents(folder) == {}
         holder.communicate("")
-    RunFolder(folder, toy_recipe(), resume=False).close()
+    RunFolder(folder, recipe_settings(toy_recipe()), resume=False).close()
 
 
 def test_run_that_fails_to_build_leaves_its_folder_free(data: Path, tmp_path: Path) -> None:
@@ -97,14 +97,14 @@ def test_resume_where_nothing_has_begun_is_refused(tmp_path: Path) -> None:
 
 
 def test_resume_before_the_first_checkpoint_starts_from_the_beginning(data: Path, tmp_path: Path) -> None:
-    RunFolder(tmp_path, toy_recipe("moco_v2"), resume=False).close()
+    RunFolder(tmp_path, recipe_settings(toy_recipe("moco_v2")), resume=False).close()
     assert train(toy_recipe("moco_v2"), data, tmp_path, resume=True, steps=2)["position"]["step"] == 2
 
 
 def test_file_in_place_of_the_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "run").write_text("")
     with pytest.raises(BadRunFolder, match=r"cannot write to .*run: File exists\. Choose another"):
-        RunFolder(tmp_path / "run", toy_recipe(), resume=False)
+        RunFolder(tmp_path / "run", recipe_settings(toy_recipe()), resume=False)
 
 
 def test_folder_without_permission_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -113,7 +113,7 @@ def test_folder_without_permission_is_named(tmp_path: Path, monkeypatch: pytest.
 
     monkeypatch.setattr(Path, "mkdir", denied)
     with pytest.raises(BadRunFolder, match=r"cannot write to .*: Permission denied\. Choose another folder with --out"):
-        RunFolder(tmp_path / "run", toy_recipe(), resume=False)
+        RunFolder(tmp_path / "run", recipe_settings(toy_recipe()), resume=False)
 
 
 def test_full_disk_while_saving_keeps_the_last_checkpoint(
@@ -144,9 +144,9 @@ def test_damaged_checkpoint_is_named(data: Path, tmp_path: Path) -> None:
 
 
 def test_processes_that_do_not_write_neither_claim_nor_create(tmp_path: Path) -> None:
-    first = RunFolder(tmp_path / "run", toy_recipe(), resume=False)
-    RunFolder(tmp_path / "run", toy_recipe(), resume=False, writes=False).close()
-    RunFolder(tmp_path / "other", toy_recipe(), resume=False, writes=False)
+    first = RunFolder(tmp_path / "run", recipe_settings(toy_recipe()), resume=False)
+    RunFolder(tmp_path / "run", recipe_settings(toy_recipe()), resume=False, writes=False).close()
+    RunFolder(tmp_path / "other", recipe_settings(toy_recipe()), resume=False, writes=False)
     assert not (tmp_path / "other").exists()
     first.close()
 
@@ -162,7 +162,7 @@ def test_finished_folder_holds_facts_that_can_be_checked(data: Path, tmp_path: P
     assert facts["data"].pop("source").endswith("toy_train.parquet")
     look = facts["data"].pop("look")
     assert (look["images"], look["classes"], look["labels_from"]) == (26, 3, "the column label")
-    assert facts["data"].pop("is_recipes")  # toy_recipe names no source of its own
+    assert facts["data"].pop("matches_recipe")  # toy_recipe names no source of its own
     assert facts["data"] | {"fingerprint": ""} == {"id": "cifar10", "split": "train", "images": 26, "fingerprint": ""}
     assert len(facts["data"]["fingerprint"]) == 64
     assert facts["recipe_sha256"] == recipe.digest()
@@ -200,7 +200,7 @@ def test_a_finished_run_goes_on_for_more_epochs_where_its_schedule_allows(data: 
     ],
 )
 def test_more_epochs_of_another_run_are_refused(changes: dict[str, int], words: str, tmp_path: Path) -> None:
-    RunFolder(tmp_path, toy_recipe("moco_v2"), resume=False).close()
+    RunFolder(tmp_path, recipe_settings(toy_recipe("moco_v2")), resume=False).close()
     longer = toy_recipe("moco_v2", optim__epochs=9, **changes)
     with pytest.raises(BadRunFolder, match=words):
-        RunFolder(tmp_path, longer, resume=True)
+        RunFolder(tmp_path, recipe_settings(longer), resume=True)

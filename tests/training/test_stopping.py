@@ -19,8 +19,8 @@ from disco_zoo.data.formats.parquet import ParquetSource
 from disco_zoo.data.look.survey import Survey
 from disco_zoo.errors import CannotRead, Interrupted
 from disco_zoo.training import stopping
-from disco_zoo.training.engine import Trainer
 from disco_zoo.training.stopping import StopVotes, stopped
+from disco_zoo.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -96,7 +96,7 @@ def test_a_killed_worker_stops_the_run_with_a_checkpoint(
 
     monkeypatch.setattr(ParquetSource, "encoded", encoded)
     monkeypatch.setattr(Trainer, "_micro_step", note)
-    monkeypatch.setattr("disco_zoo.training.engine.EpochBatches.begin", lambda self, epoch: None)
+    monkeypatch.setattr("disco_zoo.training.pretraining.EpochBatches.begin", lambda self, epoch: None)
     try:
         with pytest.raises(CannotRead, match=r"killed by SIGKILL.*To go on, repeat the command with --resume"):
             train(recipe, data, tmp_path / "parts", workers=1)

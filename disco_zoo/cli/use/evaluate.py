@@ -134,7 +134,7 @@ def linear(protocol: str, **given: Any) -> None:
     from disco_zoo.protocols.linear import linear_protocol
 
     if protocol != "bingo":
-        linear_protocol(protocol)  # an unknown one is told before anything is loaded
+        linear_protocol(protocol)  # reports an unknown one before anything is loaded
 
     def measure(subject: Subject, options: ProbeOptions) -> Evaluation:
         from disco_zoo.evaluation.tasks import measure_linear
@@ -267,7 +267,7 @@ def _what_is_kept(checkpoint: Any) -> str:
 
 
 def _text(evaluation: Evaluation) -> str:
-    """The figures for people."""
+    """The figures as text for the terminal."""
     bench = evaluation.subject.bench
     weights = " (random weights)" if evaluation.subject.untrained else ""
     look = ", a look at part of the images" if evaluation.subject.is_look else ""

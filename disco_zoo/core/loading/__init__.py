@@ -1,1 +1,1 @@
-"""Batches from processes that read images: every wait has an end, and what ends it is said in one line."""
+"""Batches from processes that read images: every wait has a time limit, and a failure is reported in one line."""

@@ -50,7 +50,7 @@ def share(batch: Any) -> None:
 
 
 def shared_memory_size() -> str:
-    """How large it is, for people; "" where nobody says."""
+    """Its size as text; "" where it is unknown."""
     try:
         found = os.statvfs(SHARED_MEMORY)
     except (OSError, AttributeError):

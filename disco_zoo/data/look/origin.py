@@ -1,4 +1,4 @@
-"""What a source knows of where it comes from, as facts for people and for run.json."""
+"""Where a source comes from, as facts for messages and for run.json."""
 
 from __future__ import annotations
 

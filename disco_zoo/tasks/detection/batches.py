@@ -15,9 +15,9 @@ from disco_zoo.core.random_streams import stream_generator
 from disco_zoo.data.pixels.bit_depth import ALONE, ValueRanges
 from disco_zoo.data.source_image import open_image
 from disco_zoo.errors import CannotRead, UnreadableImage
+from disco_zoo.tasks.dense_task import Batch
 from disco_zoo.tasks.detection.data.annotations import AnnotatedImage, AnnotatedSet
 from disco_zoo.tasks.detection.data.masks import mask_of
-from disco_zoo.tasks.trainer import Batch
 
 Target = dict[str, Tensor]
 

@@ -7,9 +7,10 @@ from typing import Any
 
 from disco_zoo.core.console import duration
 from disco_zoo.plotting.style import plot_curves
-from disco_zoo.tasks.task_folder import TaskFolder, look_lines
-from disco_zoo.tasks.trainer import curve_rows
+from disco_zoo.tasks.dense_task import curve_rows
+from disco_zoo.tasks.task_folder import look_lines
 from disco_zoo.training.monitoring.metric_logger import read_metrics
+from disco_zoo.training.run_folder import RunFolder
 
 SHOWN = {
     "ap": "AP",
@@ -34,7 +35,7 @@ def shown(value: float | None) -> str:
     return "–" if value is None else f"{value:.1f}"
 
 
-def write_report(folder: TaskFolder, notes: Sequence[str]) -> None:
+def write_report(folder: RunFolder, notes: Sequence[str]) -> None:
     """Draw the curves and write report.md."""
     facts, metrics = folder.read_json("run.json"), read_metrics(folder.path)
     if metrics:

@@ -18,6 +18,7 @@ from disco_zoo.core.safetensors_file import save_tensors
 from disco_zoo.errors import BadData, require, shown
 from disco_zoo.models.frozen import backbone_fingerprint
 from disco_zoo.models.load import load_model
+from disco_zoo.tasks.dense_task import DenseTask, log_once
 from disco_zoo.tasks.detection.batches import TrainImages
 from disco_zoo.tasks.detection.data.annotations import AnnotatedSet
 from disco_zoo.tasks.detection.data.masks import EXTRA, has_outline
@@ -26,10 +27,12 @@ from disco_zoo.tasks.detection.network import build_detector
 from disco_zoo.tasks.detection.report import write_report
 from disco_zoo.tasks.detection.settings import DetectionSettings
 from disco_zoo.tasks.detection.size_notes import size_notes
-from disco_zoo.tasks.detection.trainer import detector_trainer, measure_precisely
-from disco_zoo.tasks.task_folder import TaskFolder
-from disco_zoo.tasks.trainer import Progressed, TaskTrainer, log_once
+from disco_zoo.tasks.detection.task import detector_task, measure_precisely
+from disco_zoo.tasks.task_folder import task_settings
+from disco_zoo.training.position import Position
 from disco_zoo.training.run import RunOptions
+from disco_zoo.training.run_folder import RunFolder
+from disco_zoo.training.trainer import Trainer
 
 CURVE = ("box_ap", "box_ap50", "mask_ap", "mask_ap50")
 DETECTOR = "detector.safetensors"
@@ -67,7 +70,7 @@ class DetectionJob:
         }
 
     def notes(self) -> list[str]:
-        """What was mended or left out, and what may cost accuracy, for people."""
+        """Lines for the report: repairs, omissions, and what may cost accuracy."""
         return [*self.train.notes, *self.test.notes, *size_notes(self.train, self.settings)]
 
     def check(self) -> None:
@@ -100,7 +103,7 @@ def run_detection(job: DetectionJob, out: Path, options: RunOptions) -> dict[str
         out: the run folder.
 
     Raises:
-        BadRunFolder, TrainingDiverged, Interrupted, BadData: see `TaskFolder` and `TaskTrainer`.
+        BadRunFolder, TrainingDiverged, Interrupted, BadData: see `RunFolder` and `Trainer`.
     """
     started = now()
     named = load_model(job.model, pretrained=job.pretrained, seed=job.seed)
@@ -117,13 +120,14 @@ def run_detection(job: DetectionJob, out: Path, options: RunOptions) -> dict[str
         freeze=job.freeze,
         title=job.model,
     ).to(options.device)
-    folder = TaskFolder(out, job.as_dict(), resume=options.resume)
+    folder = RunFolder(out, task_settings(job.as_dict()), resume=options.resume)
     for note in job.notes():
         console.print(f"Note: {note}", soft_wrap=True)
     try:
         images = TrainImages(job.train, job.seed, job.masks)
-        trainer = _trainer(job, detector, images, folder, options, sha256)
-        done = trainer.train(resume=options.resume, max_steps=options.max_steps)
+        task = _task(job, detector, images, options, sha256)
+        resume = options.resume and folder.checkpoint.is_file()
+        done = Trainer(task, folder).train(resume=resume, max_steps=options.max_steps)
         facts = {
             "model": job.model,
             "pretrained": job.pretrained,
@@ -144,7 +148,7 @@ def run_detection(job: DetectionJob, out: Path, options: RunOptions) -> dict[str
         folder.close()
 
 
-def _training_facts(job: DetectionJob, done: Progressed, detector: Any, options: RunOptions) -> dict[str, Any]:
+def _training_facts(job: DetectionJob, done: Position, detector: Any, options: RunOptions) -> dict[str, Any]:
     return {
         "preset": job.preset,
         "command": options.command,
@@ -153,7 +157,7 @@ def _training_facts(job: DetectionJob, done: Progressed, detector: Any, options:
         "total_steps": job.settings.steps,
         "ap_points": job.settings.ap_points,
         "training_seconds": round(done.seconds, 1),
-        "images_per_s": round(done.step * job.settings.batch_size / max(done.seconds, 1e-9), 2),
+        "images_per_s": round(done.images_per_s(job.settings.batch_size), 2),
         "peak_memory_mib": peak_memory_mib(options.device),
         "unreadable_images": len(done.unreadable),
         "parameters": sum(p.numel() for p in detector.parameters()),
@@ -165,20 +169,18 @@ def _training_facts(job: DetectionJob, done: Progressed, detector: Any, options:
     }
 
 
-def _trainer(
-    job: DetectionJob, detector: Any, images: TrainImages, folder: TaskFolder, options: RunOptions, sha256: str
-) -> TaskTrainer:
+def _task(job: DetectionJob, detector: Any, images: TrainImages, options: RunOptions, sha256: str) -> DenseTask:
     def measure() -> dict[str, float]:
         figures, _ = measure_detector(
             detector, job.test, job.settings, masks=job.masks, device=options.device, workers=options.workers
         )
         return _curve_figures(figures)
 
-    return detector_trainer(
+    return detector_task(
         detector,
         images,
         job.settings,
-        folder,
+        data_name=job.train.name,
         fingerprint=job.train.fingerprint() + job.test.fingerprint() + sha256,
         device=options.device,
         workers=options.workers,
@@ -187,7 +189,7 @@ def _trainer(
 
 
 def _finish(
-    job: DetectionJob, detector: Any, images: TrainImages, folder: TaskFolder, network: str, options: RunOptions
+    job: DetectionJob, detector: Any, images: TrainImages, folder: RunFolder, network: str, options: RunOptions
 ) -> dict[str, Any]:
     """Save and measure a trained detector; draw what it finds."""
     from disco_zoo.tasks.detection.sheet import LEGEND, draw_sheet

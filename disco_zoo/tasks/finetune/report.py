@@ -1,4 +1,4 @@
-"""What a fine-tuning leaves for people: pictures, `report.md`, the classifier's card, and the lines on the terminal."""
+"""The report of a fine-tuning: pictures, `report.md`, the classifier's card, and the lines on the terminal."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from disco_zoo.errors import counted
 from disco_zoo.evaluation.confusion import Confusion, most_confused, plot_confusion, precisions, recalls
 from disco_zoo.models.classifier_dir import MODEL_FOLDER, label_list
 from disco_zoo.plotting.style import plot_curves
-from disco_zoo.tasks.finetune.folder import FinetuneFolder
 from disco_zoo.tasks.finetune.scoring import Scores
 from disco_zoo.training.monitoring.metric_logger import read_metrics
+from disco_zoo.training.run_folder import RunFolder
 
 SHOWN_PAIRS = 10
 
 
-def write_report(folder: FinetuneFolder, facts: dict[str, Any], scores: Scores | None) -> None:
+def write_report(folder: RunFolder, facts: dict[str, Any], scores: Scores | None) -> None:
     """Curves, confusion matrix as picture and JSON, and report.md."""
     title = _title(facts)
     plot_curves(read_metrics(folder.path), folder.figures / "curves.png", f"{title}: training")

@@ -21,14 +21,16 @@ from disco_zoo.errors import BadData
 from disco_zoo.evaluation.confidence import CONFIDENCE
 from disco_zoo.models.classifier_dir import MODEL_FOLDER, WEIGHTS, require_storable, write_classifier
 from disco_zoo.tasks.finetune.classes import class_names_of, require_enough
-from disco_zoo.tasks.finetune.folder import FinetuneFolder
+from disco_zoo.tasks.finetune.folder import finetune_settings
 from disco_zoo.tasks.finetune.report import model_card, write_report
 from disco_zoo.tasks.finetune.scoring import Scores, score
 from disco_zoo.tasks.finetune.settings import FinetuneSettings
 from disco_zoo.tasks.finetune.split import few_per_class, hold_out
 from disco_zoo.tasks.finetune.start import Start, build_start
-from disco_zoo.tasks.finetune.trainer import FinetuneTrainer, network_facts
+from disco_zoo.tasks.finetune.task import FinetuneTask, network_facts
 from disco_zoo.training.run import RunOptions
+from disco_zoo.training.run_folder import RunFolder
+from disco_zoo.training.trainer import Trainer
 
 
 @dataclass(frozen=True)
@@ -72,14 +74,13 @@ def finetune_into(settings: FinetuneSettings, data: LabeledData, path: Path, opt
     settings = settings.resolved(len(train))
     start = build_start(settings, data.names)
     test = None if data.test is None else random_subset(data.test, settings.max_test_images)
-    folder = FinetuneFolder(path, settings, resume=options.resume)
+    folder = RunFolder(path, finetune_settings(settings), resume=options.resume)
     try:
-        trainer = FinetuneTrainer(
+        task = FinetuneTask(
             start.classifier,
             train,
             held_out,
             settings,
-            folder,
             device=options.device,
             workers=options.workers,
             label=f"fine-tuning {settings.model}",
@@ -87,11 +88,11 @@ def finetune_into(settings: FinetuneSettings, data: LabeledData, path: Path, opt
         require_storable(folder.path, start.classifier, settings.model)
         started = folder.read_json("run.json").get("started", now())
         resume = options.resume and folder.checkpoint.is_file()
-        trainer.train(resume=resume, max_steps=options.max_steps)
+        Trainer(task, folder).train(resume=resume, max_steps=options.max_steps)
         judge = test or held_out
-        scores = None if judge is None else _scored(trainer, judge)
-        facts = _facts(trainer, start, data, test, scores, options, started)
-        _leave(folder, trainer, facts, scores)
+        scores = None if judge is None else _scored(task, judge)
+        facts = _facts(task, start, data, test, scores, options, started)
+        _leave(folder, task, facts, scores)
     finally:
         folder.close()
     return facts
@@ -114,29 +115,29 @@ def training_split(settings: FinetuneSettings, data: LabeledData) -> tuple[Image
     return train, held_out
 
 
-def _scored(trainer: FinetuneTrainer, source: ImageSource) -> Scores:
+def _scored(task: FinetuneTask, source: ImageSource) -> Scores:
     with StepProgress("scoring", len(source)) as bar:
-        return score(trainer.classifier, source, device=trainer.device, workers=trainer.workers, progress=bar.update)
+        return score(task.classifier, source, device=task.device, workers=task.workers, progress=bar.update)
 
 
-def _leave(folder: FinetuneFolder, trainer: FinetuneTrainer, facts: dict[str, Any], scores: Scores | None) -> None:
+def _leave(folder: RunFolder, task: FinetuneTask, facts: dict[str, Any], scores: Scores | None) -> None:
     """Classifier, then facts (which name its sha256), then what people look at."""
     provenance = {key: facts[key] for key in ("name", "settings", "data", "figures", "versions")}
     provenance["settings"] = {**facts["settings"], "model": facts["name"]}  # a path here is nobody else's business
     write_classifier(
-        folder.model,
-        trainer.classifier,
+        folder.path / MODEL_FOLDER,
+        task.classifier,
         facts=provenance,
         card=model_card(facts),
         description=f"{facts['name']} fine-tuned on {facts['data']['name']}",
     )
-    facts["model"]["sha256"] = sha256_of(folder.model / WEIGHTS)
+    facts["model"]["sha256"] = sha256_of(folder.path / MODEL_FOLDER / WEIGHTS)
     folder.write_json("run.json", facts)
     write_report(folder, facts, scores)
 
 
 def _facts(
-    trainer: FinetuneTrainer,
+    task: FinetuneTask,
     start: Start,
     data: LabeledData,
     test: ImageSource | None,
@@ -144,35 +145,35 @@ def _facts(
     options: RunOptions,
     started: str,
 ) -> dict[str, Any]:
-    progress, settings = trainer.progress, trainer.settings
-    peak = peak_memory_mib(torch.device(trainer.device))
+    position, settings = task.position, task.settings
+    peak = peak_memory_mib(torch.device(task.device))
     return {
         "name": shown_model(settings.model),
         "command": options.command,
         "started": started,
         "ended": now(),
-        "finished": trainer.finished,
+        "finished": task.finished,
         "settings": settings.as_dict(),
         "settings_sha256": settings.digest(),
         "continued_head": start.continues,
-        "steps": progress.step,
-        "total_steps": trainer.total_steps,
-        "best_epoch": progress.best_epoch or None,
-        "stopped_early": progress.stopped,
-        "training_seconds": round(progress.seconds, 1),
-        "images_per_s": round(progress.step * _mean_batch(trainer) / max(progress.seconds, 1e-9), 1),
+        "steps": position.step,
+        "total_steps": task.total_steps,
+        "best_epoch": position.best_epoch or None,
+        "stopped_early": position.stopped,
+        "training_seconds": round(position.seconds, 1),
+        "images_per_s": round(position.images_per_s(_mean_batch(task)), 1),
         "peak_memory_mib": None if peak is None else round(peak, 1),
-        "unreadable_images": len(progress.unreadable),
+        "unreadable_images": len(position.unreadable),
         "data": {
             "name": Path(data.train.name).name,
-            "train_images": len(trainer.train_source),
-            "held_out_images": len(trainer.held_out or ()),
+            "train_images": len(task.train_source),
+            "held_out_images": len(task.held_out or ()),
             "test_images": len(test or ()),
-            "fingerprint": trainer.train_source.fingerprint(),
+            "fingerprint": task.train_source.fingerprint(),
         },
         # Beside the data: it holds the user's paths, and `data` goes into the classifier's folder.
         "look": {"train": look_facts(data.train), "test": None if test is None else look_facts(test)},
-        "model": network_facts(trainer.classifier),
+        "model": network_facts(task.classifier),
         "measured_on": None if scores is None else "test" if test is not None else "held-out",
         "figures": {} if scores is None else scores.as_json(),
         "confidence": CONFIDENCE,
@@ -190,5 +191,5 @@ def shown_model(model: str) -> str:
     return path.parent.name if path.name == MODEL_FOLDER else path.name
 
 
-def _mean_batch(trainer: FinetuneTrainer) -> float:
-    return len(trainer.train_source) / trainer.steps_per_epoch
+def _mean_batch(task: FinetuneTask) -> float:
+    return len(task.train_source) / task.steps_per_epoch

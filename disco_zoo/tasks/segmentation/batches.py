@@ -14,11 +14,11 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from disco_zoo.core.loading.loader import BoundedLoader
 from disco_zoo.core.random_streams import stream_generator
 from disco_zoo.errors import BadData
+from disco_zoo.tasks.dense_task import Batch
 from disco_zoo.tasks.detection.batches import StepKeys
 from disco_zoo.tasks.segmentation.data import IGNORED, MaskedSet
 from disco_zoo.tasks.segmentation.head import SIZE_STEP
 from disco_zoo.tasks.segmentation.settings import SegmentationSettings
-from disco_zoo.tasks.trainer import Batch
 
 _Item = tuple[Tensor | None, Tensor | None, int, str]
 

@@ -106,7 +106,7 @@ class _Seen:
         return classes - {IGNORED}
 
     def notes(self) -> list[str]:
-        """For people."""
+        """A line for the terminal and the report."""
         if not self.ignored:
             return []
         notes = [f"255 is ignored: {100 * self.ignored / self.pixels:.3g} % of the pixels, in {self.masks} masks"]

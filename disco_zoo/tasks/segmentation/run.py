@@ -21,23 +21,26 @@ from disco_zoo.errors import require
 from disco_zoo.models.frozen import backbone_fingerprint
 from disco_zoo.models.load import load_model
 from disco_zoo.plotting.style import plot_curves
+from disco_zoo.tasks.dense_task import Batch, DenseTask, TaskPlan, curve_rows, log_once
 from disco_zoo.tasks.segmentation.batches import CroppedImages, train_loader
 from disco_zoo.tasks.segmentation.data import IGNORED, MaskedSet
 from disco_zoo.tasks.segmentation.head import LinearSegmenter
 from disco_zoo.tasks.segmentation.measure import measure_segmenter
 from disco_zoo.tasks.segmentation.settings import SegmentationSettings
 from disco_zoo.tasks.segmentation.sheet import draw_masks
-from disco_zoo.tasks.task_folder import TaskFolder, look_lines
-from disco_zoo.tasks.trainer import Batch, Progressed, TaskPlan, TaskTrainer, curve_rows, log_once
+from disco_zoo.tasks.task_folder import look_lines, task_settings
 from disco_zoo.training.monitoring.metric_logger import read_metrics
+from disco_zoo.training.position import Position
 from disco_zoo.training.run import RunOptions
+from disco_zoo.training.run_folder import RunFolder
+from disco_zoo.training.trainer import Trainer
 
 HEAD = "head.safetensors"
 
 
 @dataclass(frozen=True)
 class SegmentationJob:
-    """What to train; `train` and `test` come from `check_masks`, `notes` are for people."""
+    """What to train; `train` and `test` come from `check_masks`; `notes` go into the report."""
 
     model: str
     train: MaskedSet
@@ -68,7 +71,7 @@ def run_segmentation(job: SegmentationJob, out: Path, options: RunOptions) -> di
     """Train a head on the frozen backbone, measure it when it is trained to the end, and return the facts.
 
     Raises:
-        BadRunFolder, TrainingDiverged, Interrupted, BadData: see `TaskFolder` and `TaskTrainer`.
+        BadRunFolder, TrainingDiverged, Interrupted, BadData: see `RunFolder` and `Trainer`.
     """
     require("matplotlib", "train")
     started = now()
@@ -79,14 +82,14 @@ def run_segmentation(job: SegmentationJob, out: Path, options: RunOptions) -> di
     segmenter = LinearSegmenter(
         named.backbone, len(job.class_names), job.settings, mean=named.mean, std=named.std, title=job.model
     ).to(options.device)
-    folder = TaskFolder(out, job.as_dict(), resume=options.resume)
+    folder = RunFolder(out, task_settings(job.as_dict()), resume=options.resume)
     for note in job.notes:
         console.print(f"Note: {note}", soft_wrap=True)
     try:
         before = backbone_fingerprint(segmenter.maps)
-        done = _trainer(job, segmenter, folder, options, sha256).train(
-            resume=options.resume, max_steps=options.max_steps
-        )
+        trainer = Trainer(_task(job, segmenter, options, sha256), folder)
+        resume = options.resume and folder.checkpoint.is_file()
+        done = trainer.train(resume=resume, max_steps=options.max_steps)
         if backbone_fingerprint(segmenter.maps) != before:
             raise RuntimeError("training changed the frozen backbone")  # a bug of ours, not of the user's
         facts = {
@@ -108,7 +111,7 @@ def run_segmentation(job: SegmentationJob, out: Path, options: RunOptions) -> di
         folder.close()
 
 
-def _training_facts(job: SegmentationJob, done: Progressed, options: RunOptions) -> dict[str, Any]:
+def _training_facts(job: SegmentationJob, done: Position, options: RunOptions) -> dict[str, Any]:
     return {
         "preset": job.preset,
         "command": options.command,
@@ -127,13 +130,12 @@ def _training_facts(job: SegmentationJob, done: Progressed, options: RunOptions)
     }
 
 
-def _trainer(
-    job: SegmentationJob, segmenter: LinearSegmenter, folder: TaskFolder, options: RunOptions, sha256: str
-) -> TaskTrainer:
+def _task(job: SegmentationJob, segmenter: LinearSegmenter, options: RunOptions, sha256: str) -> DenseTask:
     settings = job.settings
     images = CroppedImages(job.train, settings, job.seed)
     plan = TaskPlan(
         "segmentation head",
+        job.train.name,
         len(images),
         job.train.fingerprint() + job.test.fingerprint() + sha256,
         settings.steps,
@@ -141,20 +143,21 @@ def _trainer(
         settings.lr,
         lambda step: 0.5 * (1 + math.cos(math.pi * step / settings.steps)),
         settings.checkpoint_every,
+        job.seed,
     )
     optimizer = torch.optim.AdamW(segmenter.head.parameters(), lr=settings.lr, weight_decay=settings.weight_decay)
 
     def losses(batch: Batch) -> dict[str, Tensor]:
         return {"loss_pixels": pixel_loss(segmenter, batch, options.device)}
 
-    return TaskTrainer(
+    return DenseTask(
         segmenter,
         segmenter.head,
         optimizer,
         plan,
-        folder,
+        device=options.device,
         loader=lambda first, last: train_loader(images, first, last, options.workers),
-        losses=losses,
+        named_losses=losses,
     )
 
 
@@ -168,7 +171,7 @@ def pixel_loss(segmenter: LinearSegmenter, batch: Batch, device: torch.device | 
 
 
 def _finish(
-    job: SegmentationJob, segmenter: LinearSegmenter, folder: TaskFolder, network: str, options: RunOptions
+    job: SegmentationJob, segmenter: LinearSegmenter, folder: RunFolder, network: str, options: RunOptions
 ) -> dict[str, Any]:
     state, size = segmenter.head.state_dict(), job.settings.image_size
     write_atomically(folder.path / HEAD, lambda partial: save_tensors(state, partial, network))
@@ -185,7 +188,7 @@ def _data_facts(masked: MaskedSet) -> dict[str, Any]:
     return {"name": masked.name, "images": len(masked), "fingerprint": masked.fingerprint()}
 
 
-def _write_report(folder: TaskFolder) -> None:
+def _write_report(folder: RunFolder) -> None:
     facts, metrics = folder.read_json("run.json"), read_metrics(folder.path)
     lines = [f"# Linear segmentation on {facts['model']}", "", f"`{facts['command']}`", ""]
     start = "its weights" if facts["pretrained"] else "random weights"

@@ -1,4 +1,4 @@
-"""How long training stands still because no batch is ready."""
+"""How long training waits for batches."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import torch
 
 from disco_zoo.core.launcher import own_cores
 
-WORTH_A_WORD = 0.1  # share of the time from which people are told
+WORTH_A_WORD = 0.1  # share of the time above which a hint is printed
 
 
 class DataWait:

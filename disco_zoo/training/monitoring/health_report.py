@@ -1,4 +1,4 @@
-"""What was watched without labels, in words: a section of report.md, the facts for run.json, one line on collapse."""
+"""Text of the figures measured without labels: a section of report.md, facts for run.json, a warning of collapse."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ HOW_TO_READ = (
 
 
 def health_records(folder: Path) -> list[dict[str, Any]]:
-    """The records of a run folder that were taken without labels, from the start on."""
+    """The records of a run folder that hold figures measured without labels, in order."""
     return [row for row in read_metrics(folder) if "student_rank" in row]
 
 
 def health_facts(folder: Path, health: OnlineHealth | None) -> dict[str, Any] | None:
-    """The last figures, with the images they are of; None where nothing was watched."""
+    """The last figures, with the images they are of; None where none were measured."""
     records = health_records(folder)
     return {**health.images, **records[-1]} if health is not None and records else None
 
 
 def collapse_line(figures: Mapping[str, float], fallen: Sequence[str], step: int) -> str:
-    """What is said on the screen when the ranks `fallen` are next to nothing."""
+    """The warning printed when the effective ranks named in `fallen` are close to 1."""
     ranks = " and ".join(f"the {TITLES[name]} is {figures[name]:.2f}" for name in fallen)
     return (
         f"The student has collapsed at step {step}: {ranks}, where 1 is all images alike. "
@@ -44,7 +44,7 @@ def collapse_line(figures: Mapping[str, float], fallen: Sequence[str], step: int
 
 
 def health_lines(folder: Path, facts: Mapping[str, Any]) -> list[str]:
-    """The section "Is it working?" in Markdown; no line for a run that was not watched.
+    """The section "Is it working?" in Markdown; no lines for a run without such figures.
 
     Args:
         facts: of run.json.

@@ -40,7 +40,7 @@ class Converted:
         head: the self-supervised head in its own names, e.g. "0.weight", for `head_module`; empty if there is none.
         queue: rows (K, D), embeddings of the encoder's own moving average; None where the file has none.
         queue_position: of the row that is replaced next.
-        dropped: what was left out, for people, e.g. "module.encoder_k. (122 tensors)".
+        dropped: one line for each group of tensors left out, e.g. "module.encoder_k. (122 tensors)".
         sha256: of the file.
     """
 

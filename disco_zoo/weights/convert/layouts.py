@@ -73,7 +73,7 @@ class Contents:
         head: tensors of a head beside the encoder; empty where it is inside.
         queue: rows (K, D) of the encoder's own queue.
         queue_position: of the row that is replaced next.
-        dropped: what was left out, for people.
+        dropped: one line for each group of tensors left out.
     """
 
     layout: Layout

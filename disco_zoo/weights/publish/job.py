@@ -40,7 +40,7 @@ class Publication:
         weights: the row's entry in the catalog; its `revision` is None before the upload.
         tag: a name for the commit, None for none.
         catalog_file: the catalog that was rewritten; None if none was.
-        notes: remarks for people.
+        notes: remarks to print.
     """
 
     name: str

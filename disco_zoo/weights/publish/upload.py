@@ -29,7 +29,7 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".tar")
 
 @dataclass(frozen=True)
 class Uploaded:
-    """`revision` is the 40-hex commit to pin; `notes` are remarks for people."""
+    """`revision` is the 40-hex commit to pin; `notes` are remarks to print."""
 
     revision: str
     url: str

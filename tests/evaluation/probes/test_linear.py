@@ -8,7 +8,7 @@ import math
 
 import pytest
 import torch
-from colour_probes import TEST, TRAIN, ColourSource, MeanColour, probe
+from colour_probes import TEST, TRAIN, ColorSource, MeanColor, probe
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -19,7 +19,7 @@ from disco_zoo.protocols.linear import LINEAR_PROTOCOLS
 from disco_zoo.transforms.view_recipes import OfWholeImage
 
 
-class Counting(MeanColour):
+class Counting(MeanColor):
     """A backbone that writes to a buffer whenever it runs, eval or not."""
 
     def __init__(self) -> None:
@@ -101,7 +101,7 @@ def test_a_shorter_probe_moves_the_milestones():
     ],
 )
 def test_colours_are_learnt_and_the_backbone_stays(protocol, epochs, label):
-    backbone = MeanColour().train()
+    backbone = MeanColor().train()
     before = backbone_fingerprint(backbone)
     result = probe(backbone, protocol=protocol, epochs=epochs)
     assert result.protocol == label
@@ -143,7 +143,7 @@ def test_sgd_equals_a_plain_torch_loop(monkeypatch):
     monkeypatch.setattr(linear_sgd._Layer, "step", spy)
     probe(protocol="swav", epochs=3, seed=5, batch_size=10)
 
-    train = extract_features(MeanColour(), TRAIN, image_size=8, mean=(0.5,) * 3, std=(0.5,) * 3)
+    train = extract_features(MeanColor(), TRAIN, image_size=8, mean=(0.5,) * 3, std=(0.5,) * 3)
     layer = nn.Linear(3, 3)
     with torch.no_grad():
         layer.weight.normal_(0.0, 0.01, generator=stream_generator("linear_layer", 5))
@@ -164,8 +164,8 @@ def test_sgd_equals_a_plain_torch_loop(monkeypatch):
 
 
 def test_seed_fixes_a_probe_whatever_the_global_state_and_workers():
-    backbone = MeanColour()
-    noisy = ColourSource("train", [0, 1, 2] * 8)
+    backbone = MeanColor()
+    noisy = ColorSource("train", [0, 1, 2] * 8)
     torch.manual_seed(1)
     first = probe(backbone, train=noisy, protocol="disco", epochs=2, seed=3)
     torch.manual_seed(2)
@@ -200,7 +200,7 @@ def test_swav_takes_its_own_imagenet_std():
 
 
 def test_divergence_names_epoch_and_rate():
-    class Huge(MeanColour):
+    class Huge(MeanColor):
         def forward(self, images: Tensor) -> Tensor:
             return super().forward(images) * 1e25
 
@@ -209,17 +209,17 @@ def test_divergence_names_epoch_and_rate():
 
 
 def test_bad_labels_are_refused_before_any_work():
-    class Untouchable(MeanColour):
+    class Untouchable(MeanColor):
         def forward(self, images: Tensor) -> Tensor:
             raise AssertionError("worked before checking")
 
     backbone = Untouchable()
     with pytest.raises(BadData, match="two classes, the training images have 1: red"):
-        probe(backbone, train=ColourSource("train", [0, 0], ["red"]), test=ColourSource("test", [0], ["red"]))
+        probe(backbone, train=ColorSource("train", [0, 0], ["red"]), test=ColorSource("test", [0], ["red"]))
     with pytest.raises(BadData, match=r"without training images: 2\."):
-        probe(backbone, train=ColourSource("train", [0, 1]))
+        probe(backbone, train=ColorSource("train", [0, 1]))
     with pytest.raises(BadData, match="needs labels"):
-        probe(backbone, train=ColourSource("train", [-1, -1]))
+        probe(backbone, train=ColorSource("train", [-1, -1]))
     with pytest.raises(UnknownName, match="Did you mean 'disco'"):
         probe(backbone, protocol="disko")
     with pytest.raises(DiscoZooError, match="Leave epochs out"):
@@ -228,7 +228,7 @@ def test_bad_labels_are_refused_before_any_work():
 
 def test_a_width_that_is_not_the_announced_one_is_refused():
     with pytest.raises(DiscoZooError, match="gives 3 features, not 4"):
-        linear_probe(MeanColour(), 4, TRAIN, TEST, image_size=8, mean=(0.5,) * 3, std=(0.5,) * 3)
+        linear_probe(MeanColor(), 4, TRAIN, TEST, image_size=8, mean=(0.5,) * 3, std=(0.5,) * 3)
 
 
 def test_check_classes_counts_to_the_largest_label():

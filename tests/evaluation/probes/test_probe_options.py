@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import timm
 import torch
-from colour_probes import TEST, TRAIN, ColourSource, FingerprintedSource, MeanColour, Stop, probe
+from colour_probes import TEST, TRAIN, ColorSource, FingerprintedSource, MeanColor, Stop, probe
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms import functional as vision
@@ -33,7 +33,7 @@ from disco_zoo.transforms.view_recipes import plain_view
 
 
 def test_a_sweep_gives_what_each_rate_gives_alone():
-    noisy = ColourSource("train", [0, 1, 2] * 8)
+    noisy = ColorSource("train", [0, 1, 2] * 8)
     alone = {lr: probe(train=noisy, protocol="disco", epochs=3, base_lrs=(lr,)) for lr in (0.001, 0.1, 3.0)}
     sweep = probe(train=noisy, protocol="disco", epochs=3, base_lrs=(0.001, 0.1, 3.0))
     assert sweep.top1_per_epoch_by_lr == {f"{lr:g}": result.top1_per_epoch for lr, result in alone.items()}
@@ -45,7 +45,7 @@ def test_a_sweep_gives_what_each_rate_gives_alone():
 
 
 def test_a_rate_that_diverges_leaves_the_others():
-    class Large(MeanColour):
+    class Large(MeanColor):
         def forward(self, images: Tensor) -> Tensor:
             return super().forward(images) * 1e10
 
@@ -118,7 +118,7 @@ def test_the_state_of_another_probe_is_refused(tmp_path: Path):
     probe(**sources, protocol="disco", epochs=2, checkpoint=ProbeCheckpoint(file, resume=False))
     with pytest.raises(BadRunFolder, match=r"another probe \(epochs differ\)"):
         probe(**sources, protocol="disco", epochs=3, checkpoint=ProbeCheckpoint(file, resume=True))
-    other = MeanColour()
+    other = MeanColor()
     with torch.no_grad():
         other.bn.bias.add_(1)
     with pytest.raises(BadRunFolder, match=r"\(backbone differ\)"):
@@ -165,12 +165,12 @@ def test_scale_and_interpolation_of_a_protocol_reach_the_views():
 
 
 def test_features_see_the_protocols_interpolation():
-    class Keeper(MeanColour):
+    class Keeper(MeanColor):
         def forward(self, images: Tensor) -> Tensor:
             self.seen = images
             return super().forward(images)
 
-    source = ColourSource("test", [0, 1, 2])
+    source = ColorSource("test", [0, 1, 2])
     backbone = Keeper()
     inputs = {"image_size": 8, "resize_size": 8, "mean": (0.0,) * 3, "std": (1.0,) * 3}
     extract_features(backbone, source, interpolation="bicubic", **inputs)
@@ -194,14 +194,12 @@ def test_presets_with_few_labels_and_on_other_data():
 
 
 def test_unit_features_ignore_the_backbones_scale():
-    class Scaled(MeanColour):
+    class Scaled(MeanColor):
         def forward(self, images: Tensor) -> Tensor:
             return super().forward(images) * 2**-20  # a power of two: exact
 
     protocol = replace(linear_protocol("ssl_small", TRANSFER_PROTOCOLS), image_size=None)
-    first, second = (
-        probe(net, train=TRAIN, test=TEST, protocol=protocol, epochs=3) for net in (MeanColour(), Scaled())
-    )
+    first, second = (probe(net, train=TRAIN, test=TEST, protocol=protocol, epochs=3) for net in (MeanColor(), Scaled()))
     assert first.top1_per_epoch == second.top1_per_epoch
     plain = replace(protocol, feature_normalisation="none")
     assert first.top1 == 100.0

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from colour_probes import ColourSource, FingerprintedSource, Stop
+from colour_probes import ColorSource, FingerprintedSource, Stop
 from tiny import TinyNet
 from torch import nn
 from torch.nn import functional as F
@@ -155,7 +155,7 @@ def test_a_stopped_run_ends_as_an_undisturbed_one(tmp_path: Path):
 
 
 def test_a_single_image_left_over_is_skipped():
-    train = ColourSource("train", [0, 1, 2] * 3)  # 9 = 8 + 1
+    train = ColorSource("train", [0, 1, 2] * 3)  # 9 = 8 + 1
     assert len(tune(train=train, epochs=2).top1_per_epoch) == 2
 
 
@@ -165,7 +165,7 @@ def test_bad_input_is_refused_before_any_work():
             raise AssertionError("worked before checking")
 
     with pytest.raises(BadData, match="needs two classes"):
-        tune(Untouchable(), train=ColourSource("train", [0, 0]), test=ColourSource("test", [0]))
+        tune(Untouchable(), train=ColorSource("train", [0, 0]), test=ColorSource("test", [0]))
     with pytest.raises(DiscoZooError, match="positive --lr"):
         tune(Untouchable(), lr=-1.0)
 

@@ -17,7 +17,7 @@ from disco_zoo.tasks.detection.network import build_detector
 from disco_zoo.tasks.detection.precise_bn import set_precise_statistics
 from disco_zoo.tasks.detection.resize import SmoothTransform
 from disco_zoo.tasks.detection.settings import PRESETS, detection_settings, lr_factor
-from disco_zoo.tasks.detection.trainer import detector_optimizer
+from disco_zoo.tasks.detection.task import detector_optimizer
 
 IMAGES = [torch.rand(3, 64, 80), torch.rand(3, 70, 64)]
 

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 import torch
-from finetune_makers import checkpoint_of, run_finetune, tensors_of, toy_data, toy_settings, train
+from finetune_makers import checkpoint_of, run_finetune, task_of, tensors_of, toy_data, toy_settings, train
 from tiny_runs import differences
 
 from disco_zoo.errors import BadRunFolder, Interrupted
 from disco_zoo.tasks.finetune.run import LabeledData
-from disco_zoo.tasks.finetune.trainer import FinetuneTrainer
 from disco_zoo.training.monitoring.metric_logger import read_metrics
+from disco_zoo.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -39,7 +39,7 @@ RESUMED: dict[str, dict[str, Any]] = {
 
 
 @pytest.fixture(scope="module")
-def straight(data: LabeledData, tmp_path_factory: pytest.TempPathFactory) -> dict[str, FinetuneTrainer]:
+def straight(data: LabeledData, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trainer]:
     folder = tmp_path_factory.mktemp("straight")
     return {name: train(toy_settings(**changes), data, folder / name) for name, changes in RESUMED.items()}
 
@@ -47,32 +47,32 @@ def straight(data: LabeledData, tmp_path_factory: pytest.TempPathFactory) -> dic
 @pytest.mark.parametrize("name", RESUMED)
 @pytest.mark.parametrize("stop", [2, 3, 4, 5])  # an epoch has 4 steps, with held-out images 3
 def test_resumed_run_equals_straight_run_bit_by_bit(
-    name: str, stop: int, data: LabeledData, straight: dict[str, FinetuneTrainer], tmp_path: Path
+    name: str, stop: int, data: LabeledData, straight: dict[str, Trainer], tmp_path: Path
 ) -> None:
     settings = toy_settings(**RESUMED[name])
     half = train(settings, data, tmp_path, steps=stop, workers=1 if stop == 2 else 0)
-    assert (half.progress.step, half.finished) == (stop, False)
+    assert (half.position.step, half.task.finished) == (stop, False)
     torch.manual_seed(99)  # whatever another process would have drawn
     resumed = train(settings, data, tmp_path, resume=True)
-    assert resumed.finished
+    assert resumed.task.finished
     assert differences(checkpoint_of(tmp_path), checkpoint_of(straight[name].folder.path)) == []
-    assert differences(tensors_of(resumed.classifier), tensors_of(straight[name].classifier)) == []
+    assert differences(tensors_of(task_of(resumed).classifier), tensors_of(task_of(straight[name]).classifier)) == []
     assert read_metrics(tmp_path) == read_metrics(straight[name].folder.path)
 
 
-def test_dropout_matters_in_these_runs(data: LabeledData, straight: dict[str, FinetuneTrainer], tmp_path: Path) -> None:
+def test_dropout_matters_in_these_runs(data: LabeledData, straight: dict[str, Trainer], tmp_path: Path) -> None:
     """If the random state were not restored, the test above would see it."""
     settings = toy_settings(**RESUMED["dropout_mix_strong"])
     train(settings, data, tmp_path, steps=3)
     state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
-    state["random"]["cpu"] = torch.Generator().manual_seed(5).get_state()
+    state["random"][0]["cpu"] = torch.Generator().manual_seed(5).get_state()
     torch.save(state, tmp_path / "checkpoint.pt")
     train(settings, data, tmp_path, resume=True)
     assert differences(checkpoint_of(tmp_path), checkpoint_of(straight["dropout_mix_strong"].folder.path)) != []
 
 
 def test_what_ran_before_in_this_process_does_not_change_a_run(
-    data: LabeledData, straight: dict[str, FinetuneTrainer], tmp_path: Path
+    data: LabeledData, straight: dict[str, Trainer], tmp_path: Path
 ) -> None:
     torch.manual_seed(1234)
     train(toy_settings(**RESUMED["dropout_mix_strong"]), data, tmp_path)
@@ -80,21 +80,21 @@ def test_what_ran_before_in_this_process_does_not_change_a_run(
 
 
 def test_power_failure_loses_nothing_but_the_steps_since_the_checkpoint(
-    data: LabeledData, straight: dict[str, FinetuneTrainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: LabeledData, straight: dict[str, Trainer], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = toy_settings(**RESUMED["dropout_mix_strong"], checkpoint_every_steps=2)
-    step = FinetuneTrainer._step
+    step = Trainer._micro_step
 
-    def fail_at_five(trainer: FinetuneTrainer, *batch: torch.Tensor) -> float:
-        if trainer.progress.step == 5:
+    def fail_at_five(trainer: Trainer, batch: Any) -> Any:
+        if trainer.position.step == 5:
             raise KeyError("power")
-        return step(trainer, *batch)
+        return step(trainer, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(FinetuneTrainer, "_step", fail_at_five)
+        patch.setattr(Trainer, "_micro_step", fail_at_five)
         with pytest.raises(KeyError, match="power"):
             train(settings, data, tmp_path)
-    assert checkpoint_of(tmp_path)["progress"]["step"] == 4
+    assert checkpoint_of(tmp_path)["position"]["step"] == 4
     train(settings, data, tmp_path, resume=True)
     expected = straight["dropout_mix_strong"].folder.path
     assert differences(checkpoint_of(tmp_path), checkpoint_of(expected)) == []
@@ -104,17 +104,17 @@ def test_power_failure_loses_nothing_but_the_steps_since_the_checkpoint(
 def test_interrupt_finishes_the_step_and_saves(
     data: LabeledData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    step = FinetuneTrainer._step
+    step = Trainer._micro_step
 
-    def interrupted(trainer: FinetuneTrainer, *batch: torch.Tensor) -> float:
-        if trainer.progress.step == 2:
+    def interrupted(trainer: Trainer, batch: Any) -> Any:
+        if trainer.position.step == 2:
             os.kill(os.getpid(), signal.SIGTERM)
-        return step(trainer, *batch)
+        return step(trainer, batch)
 
-    monkeypatch.setattr(FinetuneTrainer, "_step", interrupted)
+    monkeypatch.setattr(Trainer, "_micro_step", interrupted)
     with pytest.raises(Interrupted, match="stopped at step 3 of 8"):
         train(toy_settings(), data, tmp_path / "run")
-    assert checkpoint_of(tmp_path / "run")["progress"]["step"] == 3
+    assert checkpoint_of(tmp_path / "run")["position"]["step"] == 3
 
 
 @pytest.mark.parametrize(
@@ -138,3 +138,19 @@ def test_folder_of_a_run_is_not_overwritten_nor_resumed_on_other_images(
     other = toy_data(tmp_path / "other", num_train=25)
     with pytest.raises(BadRunFolder, match="other images"):
         run_finetune(toy_settings(), other, finished, resume=True)
+
+
+def test_a_checkpoint_of_version_0_1_goes_on_to_the_bit(
+    data: LabeledData, straight: dict[str, Trainer], tmp_path: Path
+) -> None:
+    """It named position and optimizer in another way, and held one random state."""
+    settings = toy_settings(**RESUMED["dropout_mix_strong"])
+    train(settings, data, tmp_path, steps=3)
+    state = torch.load(tmp_path / "checkpoint.pt", weights_only=True)
+    state["progress"], state["optimiser"] = state.pop("position"), state.pop("optimizer")
+    state["progress"].pop("data_wait_seconds")
+    state["random"] = state["random"][0]
+    torch.save(state, tmp_path / "checkpoint.pt")
+    torch.manual_seed(99)
+    train(settings, data, tmp_path, resume=True)
+    assert differences(checkpoint_of(tmp_path), checkpoint_of(straight["dropout_mix_strong"].folder.path)) == []

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from finetune_makers import make_trainer, run_finetune, tensors_of, toy_data, toy_settings, train
+from finetune_makers import make_trainer, run_finetune, task_of, tensors_of, toy_data, toy_settings, train
 from safetensors.torch import load_file
 from timm.data import IMAGENET_DEFAULT_MEAN as IMAGENET_MEAN
 from timm.data import IMAGENET_DEFAULT_STD as IMAGENET_STD
@@ -23,7 +23,7 @@ from disco_zoo.errors import BadData, TrainingDiverged
 from disco_zoo.tasks.finetune.optimizer import build_optimizer, set_modes
 from disco_zoo.tasks.finetune.run import LabeledData, finetune_into
 from disco_zoo.tasks.finetune.start import build_start
-from disco_zoo.tasks.finetune.trainer import FinetuneTrainer
+from disco_zoo.tasks.finetune.task import FinetuneTask
 from disco_zoo.training.monitoring.metric_logger import read_metrics
 from disco_zoo.training.run import RunOptions
 
@@ -89,12 +89,12 @@ def test_training_equals_a_plain_loop(data: LabeledData, tmp_path: Path) -> None
         augment="none", layer_decay=0.5, class_weights="balanced", label_smoothing=0.2, lr=0.003, warmup=0.25
     )
     trainer = make_trainer(settings, data, tmp_path)
-    begun = tensors_of(trainer.classifier)
+    begun = tensors_of(task_of(trainer).classifier)
     trainer.train()
     expected, losses = plain_training(settings, data)
     logged = [row["train_loss"] for row in read_metrics(tmp_path)]
     assert logged == pytest.approx(losses, rel=1e-4)
-    found = tensors_of(trainer.classifier)
+    found = tensors_of(task_of(trainer).classifier)
     assert found.keys() == expected.keys()
     # Not all tensors: Adam turns the rounding noise of gradients that are nearly zero into whole steps.
     for key in ("conv_stem.weight", "blocks.0.0.bn1.running_var", "conv_head.weight", "classifier.weight"):
@@ -132,18 +132,18 @@ def test_head_only_leaves_every_other_tensor_as_it_was(
 ) -> None:
     settings = toy_settings(str(classifier_folder), untrained=False, head_only=True, new_head=True)
     trainer = make_trainer(settings, data, tmp_path)
-    before = tensors_of(trainer.classifier)
+    before = tensors_of(task_of(trainer).classifier)
     trainer.train()
-    after = tensors_of(trainer.classifier)
+    after = tensors_of(task_of(trainer).classifier)
     changed = {key for key in before if not torch.equal(before[key], after[key])}
     assert changed == {"classifier.weight", "classifier.bias"}
 
 
 def test_batch_norm_eval_keeps_its_statistics_while_its_weights_learn(data: LabeledData, tmp_path: Path) -> None:
     trainer = make_trainer(toy_settings(batch_norm="eval"), data, tmp_path)
-    before = tensors_of(trainer.classifier)
+    before = tensors_of(task_of(trainer).classifier)
     trainer.train()
-    after = tensors_of(trainer.classifier)
+    after = tensors_of(task_of(trainer).classifier)
     same = {key for key in before if torch.equal(before[key], after[key])}
     assert {key for key in before if "running" in key or "num_batches" in key} == same
 
@@ -210,21 +210,21 @@ def test_best_epoch_is_kept_and_patience_stops(
     data: LabeledData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told = Told([10, 60, 50, 60, 40, 99])
-    monkeypatch.setattr("disco_zoo.tasks.finetune.trainer.score", told)
+    monkeypatch.setattr("disco_zoo.tasks.finetune.task.score", told)
     trainer = make_trainer(toy_settings(epochs=6, val_fraction=0.2, patience=3), data, tmp_path)
     kept: dict[int, dict[str, torch.Tensor]] = {}
-    judge = FinetuneTrainer._judge
+    judge = FinetuneTask._judge
 
-    def note(self: FinetuneTrainer, step: int, metrics: Any) -> None:
+    def note(self: FinetuneTask, held_out: Any) -> None:
         kept[told.calls + 1] = tensors_of(self.classifier)
-        judge(self, step, metrics)
+        judge(self, held_out)
 
-    monkeypatch.setattr(FinetuneTrainer, "_judge", note)
+    monkeypatch.setattr(FinetuneTask, "_judge", note)
     trainer.train()
-    assert trainer.progress.stopped
-    assert (trainer.progress.best_epoch, told.calls) == (2, 5)  # an equal epoch is no better one
-    assert differences(tensors_of(trainer.classifier), kept[2]) == []
-    assert differences(tensors_of(trainer.classifier), kept[5]) != []
+    assert task_of(trainer).position.stopped
+    assert (task_of(trainer).position.best_epoch, told.calls) == (2, 5)  # an equal epoch is no better one
+    assert differences(tensors_of(task_of(trainer).classifier), kept[2]) == []
+    assert differences(tensors_of(task_of(trainer).classifier), kept[5]) != []
 
 
 def test_test_images_choose_nothing(tmp_path: Path) -> None:
@@ -233,7 +233,10 @@ def test_test_images_choose_nothing(tmp_path: Path) -> None:
     settings = toy_settings(val_fraction=0.25)
     trained = train(settings, data, tmp_path / "with")
     run_finetune(settings, LabeledData(data.train, None, data.names), tmp_path / "without")
-    assert differences(load_file(tmp_path / "without/model/model.safetensors"), tensors_of(trained.classifier)) == []
+    assert (
+        differences(load_file(tmp_path / "without/model/model.safetensors"), tensors_of(task_of(trained).classifier))
+        == []
+    )
     facts = json.loads((tmp_path / "without/run.json").read_text())
     assert facts["measured_on"] == "held-out"
     assert "optimistic" in (tmp_path / "without/report.md").read_text()

@@ -18,6 +18,7 @@ from disco_zoo.core import launcher
 from disco_zoo.core.console import StepProgress
 from disco_zoo.training.monitoring.data_wait import DataWait, remedy
 from disco_zoo.training.monitoring.metric_logger import MetricLogger, read_metrics
+from disco_zoo.training.monitoring.pretraining_log import PretrainingLog
 from disco_zoo.training.monitoring.run_log import RunLog
 from disco_zoo.training.position import Position
 from disco_zoo.training.report import finish_training
@@ -95,14 +96,15 @@ def test_on_an_accelerator_only_its_own_idle_time_counts(
     assert wait.seconds == pytest.approx(1.0 + (30.25 - 16.25))
 
 
-def a_log(folder: Path, position: Position) -> RunLog:
-    return RunLog(MetricLogger(folder), StepProgress("toy", 100), position, 8, lambda: "Type: --workers 3")
+def a_log(folder: Path, position: Position) -> PretrainingLog:
+    log = RunLog(MetricLogger(folder), StepProgress("toy", 100), position)
+    return PretrainingLog(log, 8, lambda: "Type: --workers 3")
 
 
 def test_the_share_is_since_the_last_record_and_above_a_tenth_people_are_told_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for module in ("core.console", "training.monitoring.run_log"):
+    for module in ("core.console", "training.monitoring.pretraining_log"):
         monkeypatch.setattr(f"disco_zoo.{module}.console", Console(stderr=True, highlight=False))
     monkeypatch.setattr("disco_zoo.core.console.LINE_EVERY_SECONDS", 0.0)
     position = Position()

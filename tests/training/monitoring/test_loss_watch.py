@@ -12,11 +12,11 @@ from tiny_runs import checkpoint_of, toy_parquet, toy_recipe, train
 
 from disco_zoo.errors import TrainingDiverged
 from disco_zoo.methods.moco_v2 import MoCoV2
-from disco_zoo.training.engine import Trainer
 from disco_zoo.training.monitoring import loss_watch
 from disco_zoo.training.monitoring.loss_watch import BadLoss, LossWatch, reading_is_free
 from disco_zoo.training.monitoring.metric_logger import read_metrics
 from disco_zoo.training.stopping import StopVotes
+from disco_zoo.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

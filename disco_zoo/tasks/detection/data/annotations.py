@@ -60,7 +60,7 @@ class AnnotatedSet:
     Attributes:
         name: what a user finds it by.
         class_names: by label.
-        notes: what was mended while reading, for people.
+        notes: one line for each kind of repair made while reading.
         ranges: what is white in images of more than 8 bits.
         labels_from: who names the classes.
         look: facts of the images, see `look_facts`.

@@ -21,9 +21,10 @@ from tiny_runs import (
 
 from disco_zoo.errors import BadData, BadRecipe, BadRunFolder, TrainingDiverged
 from disco_zoo.models.student import create_backbone
-from disco_zoo.training.engine import Trainer, convert_sync_batchnorm
 from disco_zoo.training.monitoring.metric_logger import MetricLogger, read_metrics
 from disco_zoo.training.position import total_steps
+from disco_zoo.training.pretraining import Pretraining, convert_sync_batchnorm
+from disco_zoo.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -71,14 +72,14 @@ def test_training_moves_student_and_twin_but_not_the_teacher(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teachers: list[dict[str, torch.Tensor]] = []
-    former = Trainer.__init__
+    former = Pretraining.__init__
 
-    def look(trainer: Trainer, recipe: Any, parts: Any, *rest: Any, **options: Any) -> None:
+    def look(task: Pretraining, recipe: Any, parts: Any, *rest: Any, **options: Any) -> None:
         teachers.append({k: v.clone() for k, v in parts.teacher.encoder.state_dict().items()})
         teachers.append(parts.teacher.encoder.state_dict())
-        former(trainer, recipe, parts, *rest, **options)
+        former(task, recipe, parts, *rest, **options)
 
-    monkeypatch.setattr(Trainer, "__init__", look)
+    monkeypatch.setattr(Pretraining, "__init__", look)
     begun = train(toy_recipe(optim__base_lr=1e-12), data, tmp_path / "begun", steps=1)
     trained = train(toy_recipe(), data, tmp_path / "trained")
     moved = differences(begun["method"], trained["method"])

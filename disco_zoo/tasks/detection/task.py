@@ -1,4 +1,4 @@
-"""A detector's training: its losses, optimiser and learning rate in the loop of `task_trainer`."""
+"""A detector's training: its losses, optimizer and learning rate."""
 
 from __future__ import annotations
 
@@ -9,26 +9,25 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from disco_zoo.tasks.dense_task import Batch, DenseTask, TaskPlan
 from disco_zoo.tasks.detection.batches import TrainImages, train_loader
 from disco_zoo.tasks.detection.precise_bn import set_precise_statistics
 from disco_zoo.tasks.detection.settings import DetectionSettings, lr_factor
-from disco_zoo.tasks.task_folder import TaskFolder
-from disco_zoo.tasks.trainer import Batch, TaskPlan, TaskTrainer
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 
 
-def detector_trainer(
+def detector_task(
     detector: Any,
     images: TrainImages,
     settings: DetectionSettings,
-    folder: TaskFolder,
     *,
+    data_name: str,
     fingerprint: str,
     device: torch.device | str,
     workers: int = 0,
     measure: Callable[[], dict[str, float]] | None = None,
-) -> TaskTrainer:
+) -> DenseTask:
     """The training of a detector that `build_detector` made and that is on `device`.
 
     Args:
@@ -37,6 +36,7 @@ def detector_trainer(
     """
     plan = TaskPlan(
         "detector",
+        data_name,
         len(images),
         fingerprint,
         settings.steps,
@@ -44,17 +44,18 @@ def detector_trainer(
         settings.lr,
         functools.partial(lr_factor, settings=settings),
         settings.checkpoint_every,
+        images.seed,
         settings.eval_every,
         settings.clip_norm,
     )
-    return TaskTrainer(
+    return DenseTask(
         detector,
         detector,
         detector_optimizer(detector, settings),
         plan,
-        folder,
+        device=device,
         loader=lambda first, last: train_loader(images, settings.batch_size, first, last, workers),
-        losses=lambda batch: detector_losses(detector, batch, device, settings.precision),
+        named_losses=lambda batch: detector_losses(detector, batch, device, settings.precision),
         measure=measure,
     )
 

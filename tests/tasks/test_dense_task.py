@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from disco_zoo.tasks.task_folder import TaskFolder
-from disco_zoo.tasks.trainer import curve_rows, log_once
+from disco_zoo.tasks.dense_task import curve_rows, log_once
+from disco_zoo.tasks.task_folder import task_settings
 from disco_zoo.training.monitoring.metric_logger import MetricLogger, read_metrics
+from disco_zoo.training.run_folder import RunFolder
 
 
 def test_a_figure_of_the_end_alone_is_no_curve() -> None:
@@ -20,7 +21,7 @@ def test_a_figure_of_the_end_alone_is_no_curve() -> None:
 
 
 def test_the_figures_of_the_end_are_logged_once(tmp_path: Path) -> None:
-    folder = TaskFolder(tmp_path / "run", {}, resume=False)
+    folder = RunFolder(tmp_path / "run", task_settings({}), resume=False)
     logger = MetricLogger(folder.path)
     logger.log({"step": 2, "loss": 1.0})
     logger.close()
