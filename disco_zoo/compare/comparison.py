@@ -1,4 +1,4 @@
-"""A whole comparison: train, time, measure, and what came of it, row by row."""
+"""A whole comparison: train, time, and measure each method, and tabulate the results."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""kNN and linear figures of finished runs, and of what stands beside them: pixels, start, teacher."""
+"""kNN and linear figures of finished runs, and of their references: pixels, untrained start, teacher."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images a second of each method, in interleaved rounds: what disturbs the machine disturbs all of them alike."""
+"""Images per second of each method, timed in interleaved rounds so that other load affects all methods alike."""
 
 from __future__ import annotations
 

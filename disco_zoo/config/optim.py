@@ -1,4 +1,4 @@
-"""The `optim` section of a recipe: its keys, and which of them belong to which optimiser and schedule."""
+"""The `optim` section of a recipe: its keys, and which of them belong to which optimizer and schedule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe's teacher cache when it is seen together with its method and its epochs."""
+"""Faults of a recipe's teacher cache that depend on its method and its epochs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, in words: path, value and nearest name of every fault."""
+"""Faults of a recipe as messages: path, value and nearest name of each."""
 
 from __future__ import annotations
 

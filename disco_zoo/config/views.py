@@ -1,4 +1,4 @@
-"""What is wrong with a recipe's views when it is seen together with its method and its networks' input sizes."""
+"""Faults of a recipe's views that depend on its method and its networks' input sizes."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Files, locks, processes, randomness, console: what every room stands on and what knows no image."""
+"""Files, locks, processes, randomness, console: what all other rooms use."""

@@ -1,4 +1,4 @@
-"""Checkpoints of a run: one file, written whole or not at all, read without running code."""
+"""Checkpoints of a run: one file, written atomically, loaded without executing code from it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A folder that one process at a time writes a run into: the claim, and the files that every run has."""
+"""A folder that one process at a time writes a run into: its lock, and the files that every run has."""
 
 from __future__ import annotations
 

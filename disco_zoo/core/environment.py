@@ -1,4 +1,4 @@
-"""What a run ran on: processor, versions, time; without naming the machine."""
+"""The environment of a run: processor, versions, time; never the name of the machine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A file written whole or not at all, its sha256, and where the package lies."""
+"""Atomic writes of files, their sha256, and the folder of the package."""
 
 from __future__ import annotations
 

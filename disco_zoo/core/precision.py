@@ -1,4 +1,4 @@
-"""Precision of losses: mixed precision ends where similarities are compared."""
+"""Precision of losses: similarities are computed in float32 also under mixed precision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""This process: its peak memory, and its threads for work made of short operations."""
+"""Peak memory of this process, and its number of threads for many short operations."""
 
 from __future__ import annotations
 

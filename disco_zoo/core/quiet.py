@@ -1,4 +1,4 @@
-"""What exporters and quantisers say on the way (advice, graphs, progress), kept off the screen: ours is one line."""
+"""Hides the progress and advice that exporters and quantizers print."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Strict sections, and what is wrong with their values, in words."""
+"""Strict pydantic sections, and messages for their faults."""
 
 from __future__ import annotations
 

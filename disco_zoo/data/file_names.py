@@ -1,4 +1,4 @@
-"""File names that are no valid UTF-8, as disks of other systems hold them: written down as text, and found again."""
+"""File names that are not valid UTF-8: stored as text that maps back to the same bytes."""
 
 from __future__ import annotations
 

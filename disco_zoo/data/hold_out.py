@@ -1,4 +1,4 @@
-"""Which images to measure on where nobody says: a fifth, and every class keeps an image to learn from."""
+"""Chooses the images to measure on where none are given: a fifth of all, leaving each class a training image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which files are images: told by their suffix, in folders, tars and shards; what is left out is counted and said."""
+"""Which files are images, by suffix, in folders, tars and shards; the others are counted and reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Two sources as one to train on: labelled images to measure with, and extra ones beside them."""
+"""Two sources joined for training: labelled images, which also measure, and extra images."""
 
 from __future__ import annotations
 

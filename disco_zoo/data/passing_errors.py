@@ -1,4 +1,4 @@
-"""Errors of disks and networks that may pass: tried again for a while, and never taken for a bad image."""
+"""Errors of disks and networks that may pass: retried for a while, and never counted as unreadable images."""
 
 from __future__ import annotations
 

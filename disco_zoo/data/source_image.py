@@ -1,4 +1,4 @@
-"""One image of a source, decoded when its pixels are wanted: whole, or reduced on the way where it is a JPEG."""
+"""One image of a source, decoded when its pixels are needed; JPEGs may be decoded at reduced size."""
 
 from __future__ import annotations
 

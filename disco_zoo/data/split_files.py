@@ -1,4 +1,4 @@
-"""Which files or folders hold the train or the test images: decided by the names people give them."""
+"""Finds the files or folders of the train and the test split by their names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a source is, in one line for the screen and as facts for run.json and reports."""
+"""A source described in one line for the screen, and as facts for run.json and reports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images that cannot be read: counted, listed, replaced, and too many of them stop the work."""
+"""Unreadable images: counted, listed and replaced; above a limit the work stops."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The images that a pretraining run could not read: listed in its folder, and too many of them stop it."""
+"""The list of unreadable images in a run folder; above a limit the run stops."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Embedded images: features in a file, searched, drawn, and looked at."""
+"""Embeddings of images: features in a file, search, and maps."""

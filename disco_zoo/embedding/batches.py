@@ -1,4 +1,4 @@
-"""Rows of a frozen backbone, batch after batch, in one pass through the images."""
+"""Embeddings of a frozen backbone, batch by batch, in one pass over the images."""
 
 from __future__ import annotations
 

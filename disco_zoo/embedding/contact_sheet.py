@@ -1,4 +1,4 @@
-"""A page of pictures to look at: queries and what was found, in one HTML file that needs no other."""
+"""A contact sheet of queries and results, in one self-contained HTML file."""
 
 from __future__ import annotations
 

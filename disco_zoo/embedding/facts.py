@@ -1,4 +1,4 @@
-"""What is known of an embedding besides its rows: by what it was computed, from what."""
+"""Metadata of an embedding: the model and the images that it was computed from."""
 
 from __future__ import annotations
 

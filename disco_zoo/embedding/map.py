@@ -1,4 +1,4 @@
-"""A map of an embedding: every image a point, near ones alike, coloured by class; PNG and SVG, or a page."""
+"""A map of an embedding: one point per image, colored by class, as PNG and SVG or as an HTML page."""
 
 from __future__ import annotations
 

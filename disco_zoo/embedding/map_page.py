@@ -1,4 +1,4 @@
-"""A map of an embedding as a page: every image a point, its thumbnail and name where mouse or arrow keys are."""
+"""A map of an embedding as an HTML page: thumbnail and name of the point under mouse or arrow keys."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What to search for: image files, names of rows in the embedding, or another embedding by the same model."""
+"""Queries of a search: image files, names of rows in the embedding, or another embedding by the same model."""
 
 from __future__ import annotations
 

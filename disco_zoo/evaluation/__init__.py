@@ -1,1 +1,1 @@
-"""How good frozen features are: extraction, nearest neighbours, linear probes (spec 4.1 and 4.2)."""
+"""Evaluation of frozen features: extraction, kNN, linear probes (spec 4.1 and 4.2)."""

@@ -1,4 +1,4 @@
-"""From results of `disco-zoo evaluate --out` to `measured:` entries of the catalog, which cards are made of."""
+"""Converts results of `disco-zoo evaluate --out` to `measured:` entries of the catalog."""
 
 from __future__ import annotations
 

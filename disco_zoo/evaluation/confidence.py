@@ -1,4 +1,4 @@
-"""How far chance in the choice of test images may move an accuracy."""
+"""Confidence intervals of accuracies over the choice of test images."""
 
 from __future__ import annotations
 

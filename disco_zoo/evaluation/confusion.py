@@ -1,4 +1,4 @@
-"""Which class is taken for which: the confusion matrix, what it says, and its picture."""
+"""The confusion matrix of a classifier, its most frequent errors, and its figure."""
 
 from __future__ import annotations
 

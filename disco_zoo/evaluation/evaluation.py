@@ -1,4 +1,4 @@
-"""The result of `disco-zoo evaluate`: figures with all that fixes them, as JSON that cards and tables read."""
+"""The result of `disco-zoo evaluate`: figures and everything that determines them, as JSON for cards and tables."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which training images keep their labels in a semi-supervised evaluation (spec 4.3)."""
+"""Chooses the labelled training images of a semi-supervised evaluation (spec 4.3)."""
 
 from __future__ import annotations
 

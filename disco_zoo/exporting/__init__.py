@@ -1,1 +1,1 @@
-"""Backbones as files that run without PyTorch's Python code: written, compared, quantised, timed."""
+"""Backbones exported to files that run without PyTorch's Python code: written, compared, quantized, timed."""

@@ -1,4 +1,4 @@
-"""Whether a file computes what PyTorch does, in batches of several sizes."""
+"""Compares an exported file's outputs with PyTorch's, in batches of several sizes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Eight-bit ONNX files: weights, and the activations by range seen beforehand (static) or on the way (dynamic)."""
+"""Eight-bit ONNX files: weights, and activations by ranges calibrated beforehand (static) or at run time (dynamic)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long one picture takes on this CPU: PyTorch, ONNX and int8 in turns, so that all meet the same machine."""
+"""Latency of one image on this CPU: PyTorch, ONNX and int8, timed in interleaved rounds."""
 
 from __future__ import annotations
 

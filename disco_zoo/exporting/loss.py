@@ -1,4 +1,4 @@
-"""What int8 costs: accuracy before and after where there are labels, and how far features or scores turn."""
+"""The accuracy lost to int8 where there are labels, and the angle between features or scores before and after."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is exported: a network with its input, and all that somebody needs who only has the file."""
+"""The network to export, its input, and the metadata that the exported file carries."""
 
 from __future__ import annotations
 

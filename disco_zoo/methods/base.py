@@ -1,4 +1,4 @@
-"""What the engine knows of a method, and nothing else."""
+"""The interface of a method: what the training code may ask of it."""
 
 from __future__ import annotations
 

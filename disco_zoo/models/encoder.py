@@ -1,4 +1,4 @@
-"""An encoder: normalisation, backbone, head. Students and teachers are both one."""
+"""An encoder: normalization, backbone, head. Students and teachers are encoders."""
 
 from __future__ import annotations
 

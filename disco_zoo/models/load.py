@@ -1,4 +1,4 @@
-"""A backbone by the name people type: what every command that uses a model takes."""
+"""Loads a backbone by the name that a user types; every command that uses a model calls it."""
 
 from __future__ import annotations
 

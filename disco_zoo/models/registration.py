@@ -1,4 +1,4 @@
-"""Registration in timm as soon as timm is there: until then this package imports neither timm nor torch."""
+"""Registers the students in timm once timm is imported; until then this package imports neither timm nor torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where teachers come from: wheels, the catalog, run folders, authors' files, timm."""
+"""Sources of teachers: wheels, the catalog, run folders, authors' files, timm."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Memories of embeddings that do not start on the unit sphere: CompRess's rings and CRD's rows by image."""
+"""Memory banks that do not start on the unit sphere: CompRess's queues and CRD's banks with one row per image."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Views of two sizes through one encoder: the backbone once a size, the head once over all of them."""
+"""Encodes views of two sizes: one pass of the backbone per size, one pass of the head over all."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Feature dimensions at mean 0 and variance 1: by the statistics of the joint batch, or by running ones."""
+"""Standardizes feature dimensions to mean 0 and variance 1, by statistics of the joint batch or by running ones."""
 
 from __future__ import annotations
 

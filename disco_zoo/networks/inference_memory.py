@@ -1,4 +1,4 @@
-"""How much memory an image takes on its way through a network, from shapes alone, before it is tried."""
+"""Estimates the memory of an image's forward pass from shapes alone."""
 
 from __future__ import annotations
 

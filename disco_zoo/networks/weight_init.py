@@ -1,4 +1,4 @@
-"""Random starts other than timm's: a paper's recipe starts from the distributions that its authors' code draws from."""
+"""Weight initializations of the authors' codes that differ from timm's."""
 
 from __future__ import annotations
 

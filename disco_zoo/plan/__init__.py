@@ -1,1 +1,1 @@
-"""What a run will cost, before anyone pays: FLOPs, memory, disk, loaders and hours. `planning.py` is the entry."""
+"""Predicts the cost of a run: FLOPs, memory, disk, loaders and hours. `planning.py` is the entry."""

@@ -1,4 +1,4 @@
-"""What the figures of a plan rest on, a sentence each."""
+"""The assumptions behind a plan, one sentence each."""
 
 from __future__ import annotations
 

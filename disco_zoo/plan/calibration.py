@@ -1,4 +1,4 @@
-"""Time real steps of a recipe on this machine, with the teacher and with what it said read from a cache, in turns."""
+"""Times real steps of a recipe on this machine, alternately with the teacher's forward and with cached embeddings."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many images a plan is for, what they are on disk, and what their views cost. Measured where images are given."""
+"""The number of images of a plan, their size on disk and the cost of their views, measured where images are given."""
 
 from __future__ import annotations
 

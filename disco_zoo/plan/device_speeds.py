@@ -1,4 +1,4 @@
-"""Peak speeds that makers state for their devices, in TFLOP/s, by what a recipe's precision computes with."""
+"""Peak speeds that manufacturers state for their devices, in TFLOP/s by precision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From the cost of a step to the hours of a run, without and with a cache of what the teacher says."""
+"""From the cost of a step to the hours of a run, with and without a teacher cache."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bytes of all tensors that are alive, by what they are for, and their largest sum."""
+"""Bytes of all live tensors by purpose, and the peak of their sum."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images for a plan where none are given: as large as photos, about as hard to decode, all from their number."""
+"""Synthetic images for a plan without data: as large as photos and about as expensive to decode."""
 
 from __future__ import annotations
 

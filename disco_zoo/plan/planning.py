@@ -1,4 +1,4 @@
-"""Put a plan together: what is counted, what is measured, what is assumed."""
+"""Assembles a plan from counted, measured and assumed quantities."""
 
 from __future__ import annotations
 

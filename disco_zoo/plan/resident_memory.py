@@ -1,4 +1,4 @@
-"""Peak memory of one process: of its tensors, counted, and of the process that holds them on a CPU, predicted."""
+"""Peak memory of one process: of its tensors, counted, and on a CPU of the whole process, predicted."""
 
 from __future__ import annotations
 

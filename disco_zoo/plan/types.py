@@ -1,4 +1,4 @@
-"""What a plan says: its options and all its figures."""
+"""The options and the figures of a plan."""
 
 from __future__ import annotations
 

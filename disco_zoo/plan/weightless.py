@@ -1,4 +1,4 @@
-"""The networks of a run without anybody's weights: what they cost depends on shapes alone."""
+"""The networks of a run without weights: their cost depends on shapes alone."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""Figures: style, curves, maps of embeddings, the zoo as a picture."""
+"""Figures: style, training curves, maps of embeddings, the chart of the zoo."""

@@ -1,4 +1,4 @@
-"""Maps of features: every image a point, near ones alike, one colour a class."""
+"""Scatter plots of projected features: one point per image, one color per class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Many numbers to two, for a map: principal components, t-SNE or UMAP."""
+"""Projects features to two dimensions: principal components, t-SNE or UMAP."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `disco-zoo reproduce` leaves for its reader: results.json, pictures, report.md, the card and the table."""
+"""The report of `disco-zoo reproduce`: results.json, pictures, report.md, the card and the table."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A checkpoint of the zoo obtained again, with everything that says so left in a folder: `disco_zoo.reproduce`."""
+"""Trains a checkpoint of the zoo again and judges the result: `disco_zoo.reproduce`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Reproduced or not: this run's figures beside the catalog's, with the difference that seeds explain."""
+"""The verdict: this run's figures against the catalog's, allowing for the differences between seeds."""
 
 from __future__ import annotations
 

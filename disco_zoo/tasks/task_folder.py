@@ -1,4 +1,4 @@
-"""What the folder of a run that is no recipe's keeps of its settings: detection, segmentation."""
+"""The settings file in a run folder of detection or segmentation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What decides a cached row, as plain values: caches of different keys never meet."""
+"""The key of a cache: plain values that determine its rows. Other values make another cache."""
 
 from __future__ import annotations
 

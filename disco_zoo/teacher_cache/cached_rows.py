@@ -1,4 +1,4 @@
-"""What a run reads from its caches: rows by image and slot, checked against the view that was drawn again."""
+"""The cached rows that a run reads, each checked against the view drawn again."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checksums by which a view, the teacher's row of it, and a block of both are known to be what they were."""
+"""Checksums of views, of the teacher's rows, and of blocks of both."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All caches of this machine: which there are, finding one by its id, removing it."""
+"""The caches on this machine: list, find by id, remove."""
 
 from __future__ import annotations
 

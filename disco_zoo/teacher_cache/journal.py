@@ -1,4 +1,4 @@
-"""What of a cache is done: a line for each block of images, written when its rows are safely on disk.
+"""The journal of a cache: one line for each block of images, appended once its rows are on disk.
 
 Each process appends to a file of its own. A line that a crash cut short, or that does not fit, counts for nothing:
 its block is computed again.

@@ -1,4 +1,4 @@
-"""Why a run makes a new cache where there is one that looks like it."""
+"""Explains why a run builds a new cache although a similar one exists."""
 
 from __future__ import annotations
 

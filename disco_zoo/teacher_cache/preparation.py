@@ -1,4 +1,4 @@
-"""What a method may compute with before training."""
+"""What a method may use for computations before training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Caches on the screen."""
+"""Caches as text for the terminal."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a run computes: Accelerate's object, and what the processes of a run may print and hear."""
+"""Accelerate's object for a recipe, and console output and DDP settings of its processes."""
 
 from __future__ import annotations
 

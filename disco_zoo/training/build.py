@@ -1,4 +1,4 @@
-"""From a recipe to the networks of a run. Everything random here is fixed by the recipe's seed."""
+"""Builds the networks of a run from its recipe. The recipe's seed determines all random weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How long a run will take here: a few real steps on networks that are thrown away."""
+"""Estimates the duration of a run by timing a few real steps on temporary networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The loader of an epoch: the rest of it from a run's position, in micro-batches of one process."""
+"""The batches of an epoch, from a given step on, as micro-batches of one process."""
 
 from __future__ import annotations
 

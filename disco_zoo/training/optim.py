@@ -1,4 +1,4 @@
-"""Optimisers, and the learning rate as a pure function of the step."""
+"""Optimizers, and the learning rate as a pure function of the step."""
 
 from __future__ import annotations
 

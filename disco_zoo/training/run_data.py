@@ -1,4 +1,4 @@
-"""The images of a run: what it trains on, and what it is measured with."""
+"""Opens the images of a run: for training and for evaluation."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a recipe needs in order to train on a stream, and the stream's share of an epoch."""
+"""Requirements of training on a stream, and the stream's batches of an epoch."""
 
 from __future__ import annotations
 

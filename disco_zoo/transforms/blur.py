@@ -1,4 +1,4 @@
-"""Pillow's Gaussian blur as one separable filter: the same kernel in less than half of the time."""
+"""Gaussian blur with Pillow's kernel, as one separable filter that takes less than half the time."""
 
 from __future__ import annotations
 

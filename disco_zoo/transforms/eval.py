@@ -1,4 +1,4 @@
-"""Images as evaluation sees them: resized by the shorter side, cut, normalised: EVAL of spec 1.2, defined here."""
+"""The evaluation transform: resize the shorter side, center crop, normalize (EVAL of spec 1.2)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A contact sheet of a source: a few images of each class as a network is shown them when it is measured."""
+"""A contact sheet of a source: a few images of each class after the evaluation transform."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Random numbers as torch's CPU generator gives them one by one, fetched in one call: each call costs microseconds."""
+"""The numbers that torch's CPU generator would draw one by one, drawn in one call, which is faster."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The views of an epoch as a dataset: which views an image gives, and whose views go with it."""
+"""The views of an epoch as a dataset."""
 
 from __future__ import annotations
 

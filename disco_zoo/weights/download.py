@@ -1,4 +1,4 @@
-"""Download an authors' file from wherever they left it: whole or not at all, and with an end to the waiting."""
+"""Downloads an authors' file atomically and with time-outs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether there is a network at all, asked before the Hub's client spends half a minute on finding out."""
+"""A quick check for a network connection, before the Hub's client waits half a minute for one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waiting with an end: work in a thread that is given up, and a line on stderr for who waits."""
+"""Calls with a time limit: runs them in a thread, and prints a line while the user waits."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a row's weights are, in words, as `list` and `show` say it."""
+"""Where a row's weights are, as text for `list` and `show`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A DataLoader whose wait for a batch has an end, and ends in one line that says what to type."""
+"""A DataLoader with a time limit on waiting for a batch; after it an error names the command to type."""
 
 from __future__ import annotations
 

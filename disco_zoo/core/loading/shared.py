@@ -1,4 +1,4 @@
-"""A batch in shared memory, put there where a failure reaches the process that waits for it."""
+"""A batch in shared memory, allocated where a failure can be reported to the waiting process."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a source holds, found out once: counts, modes, bit depths, what is left out and what is converted."""
+"""What a source holds: counts, modes, bit depths, and what is left out or converted."""

@@ -1,4 +1,4 @@
-"""How the images of a source are stored: modes, bit depths, what is turned, converted or left aside."""
+"""How the images of a source are stored: modes, bit depths, orientation, and which are converted or left out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an image becomes in a shard, image after image in the order of the source."""
+"""Converts images, one after another in the order of the source, to what a shard stores."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`data pack`: shards made one after another, each whole or not there, and a record by which a stopped job goes on."""
+"""`data pack`: writes shards one by one, each atomically, with a record from which a stopped job resumes."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What pixel values mean: bit depths and colour profiles."""
+"""Interpretation of pixel values: bit depths and color profiles."""

@@ -1,4 +1,4 @@
-"""ICC profiles: what the numbers in a file mean as colours. Applied where that differs visibly from sRGB."""
+"""ICC profiles: converts pixels to sRGB where the difference is visible."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a long probe goes on after it was stopped: one file beside its result, gone once that is written."""
+"""The checkpoint of a long probe: one file beside its result, removed once the result is written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a probe found."""
+"""The result of a probe."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a probe needs besides its protocol."""
+"""Settings of a probe besides its protocol."""
 
 from __future__ import annotations
 

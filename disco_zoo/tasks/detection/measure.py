@@ -1,4 +1,4 @@
-"""Run a detector over annotated images and count what it found."""
+"""Runs a detector over annotated images and computes average precision."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a detector's run folder says to people: report.md and the curves, from run.json and metrics.jsonl."""
+"""The report of a detector: report.md and the curves, from run.json and metrics.jsonl."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A sheet of images with the boxes that are there and those that were found: what a figure cannot show."""
+"""A sheet of images with true and detected boxes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Boxes that the chosen sizes make too small or too large to be found well."""
+"""Warns of boxes that are too small or too large for the chosen image sizes."""
 
 from __future__ import annotations
 

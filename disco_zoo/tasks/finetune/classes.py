@@ -1,4 +1,4 @@
-"""The classes of a data set: whether a classifier can learn them and be measured on them."""
+"""The classes of a data set, and checks that a classifier can be trained and measured on them."""
 
 from __future__ import annotations
 

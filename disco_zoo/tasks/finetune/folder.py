@@ -1,4 +1,4 @@
-"""What the folder of a fine-tuning keeps of its settings."""
+"""The settings file in a run folder of a fine-tuning."""
 
 from __future__ import annotations
 

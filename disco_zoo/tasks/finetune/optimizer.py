@@ -1,4 +1,4 @@
-"""Which parameters learn, and how fast: the head at the full rate, each layer below it at a part of that."""
+"""Parameter groups of a fine-tuning: the head at the full learning rate, lower layers at decayed rates."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How good a classifier is on labelled images."""
+"""Accuracy figures of a classifier on labelled images."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What fixes a fine-tuning: every key with its default, checked before anything is loaded."""
+"""Settings of a fine-tuning: every key with its default, validated before anything is loaded."""
 
 from __future__ import annotations
 

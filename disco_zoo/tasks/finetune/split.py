@@ -1,4 +1,4 @@
-"""Which training images train and which choose: class by class, by the seed, and the same on every machine."""
+"""Splits labelled images into training and held-out ones, per class, by the seed, equally on every machine."""
 
 from __future__ import annotations
 

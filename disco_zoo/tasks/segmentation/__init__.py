@@ -1,1 +1,1 @@
-"""Semantic segmentation by a linear head on the frozen maps of a backbone: how much its features know of each place."""
+"""Semantic segmentation by a linear head on the frozen feature maps of a backbone."""

@@ -1,4 +1,4 @@
-"""What all masks hold, read once before the long work: classes, sizes, and what cannot be learnt."""
+"""One pass over all masks before training: classes, sizes, and classes that cannot be learned."""
 
 from __future__ import annotations
 

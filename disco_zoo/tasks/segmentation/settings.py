@@ -1,4 +1,4 @@
-"""All that decides a segmentation head besides its backbone and data."""
+"""Settings of a segmentation head."""
 
 from __future__ import annotations
 

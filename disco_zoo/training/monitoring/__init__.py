@@ -1,1 +1,1 @@
-"""What a run is watched by: losses, rank and kNN during training, waiting for data."""
+"""Monitoring of a run: losses, effective rank, online kNN, waiting for data."""

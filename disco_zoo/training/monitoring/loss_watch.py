@@ -1,4 +1,4 @@
-"""Stopping a run whose loss is not finite, without asking an accelerator for a number at each step."""
+"""Detects losses that are not finite, without synchronizing with an accelerator at each step."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Is it working? What can be said of a student during its training without any label."""
+"""Figures without labels during training: effective rank, CKA and cosine to the teacher."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""kNN during training: how good the frozen features are, epoch by epoch, on a part of the data."""
+"""Online kNN: accuracy of the student's features on a part of the data during training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training says while it works: records for `metrics.jsonl`, and one line beside the progress bar."""
+"""Writes records into `metrics.jsonl` and shows the newest figures beside the progress bar."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What follows where views and the teacher's rows do not belong together: why, and what the next run computes again."""
+"""Explains a cached row that does not belong to its view, and marks what the next run must compute again."""
 
 from __future__ import annotations
 

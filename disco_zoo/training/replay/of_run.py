@@ -1,4 +1,4 @@
-"""The caches of a run: which it needs, built where they are missing."""
+"""Opens the caches that a run needs, and builds missing parts first."""
 
 from __future__ import annotations
 

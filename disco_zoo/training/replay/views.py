@@ -1,4 +1,4 @@
-"""The views of an epoch as a dataset, replayed from the caches of a run with the teacher's rows beside them."""
+"""The views of an epoch as a dataset, drawn again from a cache's seed, with the teacher's cached rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What decides the cached rows of a recipe's views."""
+"""The cache key of a recipe's views."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checkpoint files of the field, converted to tensors of timm networks without running their pickles."""
+"""Converts published checkpoint files to tensors of timm networks without executing their pickles."""
 
 from disco_zoo.weights.convert.conversion import Converted, read_checkpoint
 from disco_zoo.weights.convert.heads import head_module, head_widths

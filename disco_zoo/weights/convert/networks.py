@@ -1,4 +1,4 @@
-"""Which network a set of tensors belongs to, from names and shapes alone."""
+"""Finds the network that a set of tensors belongs to, from names and shapes alone."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Images to measure on from a set that has no test split: what a labelling tool exports is one file."""
+"""Holds out test images of an annotated set without a test split, as labelling tools export it."""
 
 from __future__ import annotations
 

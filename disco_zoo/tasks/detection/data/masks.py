@@ -1,4 +1,4 @@
-"""Outlines of objects as COCO writes them, as pixels and back, by COCO's own rasteriser."""
+"""Converts COCO's outlines of objects to pixel masks and back, by COCO's own rasterizer."""
 
 from __future__ import annotations
 

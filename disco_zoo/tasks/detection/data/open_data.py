@@ -1,4 +1,4 @@
-"""From what a user names as --data to annotated training and test images."""
+"""Opens annotated training and test images from --data."""
 
 from __future__ import annotations
 
