@@ -53,7 +53,7 @@ def load_compared(names: Sequence[str], student: str, overrides: Sequence[str]) 
 
 
 def label_of(recipe: Recipe) -> str:
-    """What a recipe is called beside others of its student, teacher and data: `seed`, not `r18.seed_lite0_fmnist`."""
+    """Label of a recipe among others of its student, teacher and data: `seed`, not `r18.seed_lite0_fmnist`."""
     tag = recipe.name.partition(".")[2]
     method = tag.rpartition("_")[0]  # names end in the data
     if recipe.teacher is not None:

@@ -51,7 +51,7 @@ def measure_beside(recipes: Mapping[str, Recipe], seeds: Sequence[int], bench: B
 
 
 def bench_key(bench: Bench) -> dict[str, Any]:
-    """What figures must share to be compared."""
+    """Values that must be equal for figures to be comparable."""
     return {
         "protocol": bench.protocol,
         "image_size": bench.image_size,

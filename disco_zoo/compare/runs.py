@@ -62,7 +62,7 @@ class PlannedRun:
 
 
 def train_all(runs: Sequence[PlannedRun], options: Sequence[str], *, jobs: int, resume: bool) -> None:
-    """Train what is not finished, `jobs` at a time.
+    """Train all unfinished runs, `jobs` at a time.
 
     Args:
         options: of `disco-zoo train` that all have in common.

@@ -38,7 +38,7 @@ class MergedRecipe:
     faults: list[str] = field(default_factory=list)
 
     def lay_over(self, values: Mapping[str, Any], file: str | None) -> None:
-        """Let `values` win over what is here; `file` is None for the recipe's own file."""
+        """Override the present values by `values`; `file` is None for the recipe's own file."""
         for name, value in values.items():
             below = self.values.get(name)
             if not (isinstance(value, dict) and isinstance(below, dict)) or _chooses_another(name, below, value):
@@ -52,14 +52,14 @@ class MergedRecipe:
                 self.note(name, file)
 
     def note(self, path: str, file: str | None = None) -> None:
-        """Remember that `file` says "section.key"; None for the recipe's own file and for overrides."""
+        """Record that "section.key" comes from `file`; None for the recipe's own file and for overrides."""
         self.explicit.add(path)
         self.inherited.pop(path, None)
         if file is not None:
             self.inherited[path] = file
 
     def forget(self, name: str) -> None:
-        """Take away a section or a top-level key, and who said it."""
+        """Remove a section or a top-level key, and its recorded origin."""
         self.values.pop(name, None)
         for path in [path for path in self.explicit if path.split(".")[0] == name]:
             self.explicit.discard(path)
@@ -67,7 +67,7 @@ class MergedRecipe:
 
 
 def read_merged(path: Path, recipes: Path) -> MergedRecipe:
-    """Read a recipe and all it extends; what a file says itself wins over what it extends.
+    """Read a recipe and all files that it extends; a file's own values override those of the files that it extends.
 
     Args:
         path: the recipe.

@@ -106,7 +106,7 @@ class Recipe(Section):
 
     @property
     def view_size(self) -> int:
-        """Side in pixels at which views are drawn: `views.size`, else the largest that student or teacher looks at."""
+        """Side in pixels at which views are drawn: `views.size`, else the largest input size of student and teacher."""
         if own := self.views.get("size"):
             return int(own)
         sizes = [size for phase in self.student.image_sizes.values() for size in phase]
@@ -114,7 +114,7 @@ class Recipe(Section):
 
     @property
     def teacher_size(self) -> int:
-        """Side in pixels at which the teacher looks at views; the student's where the recipe does not say."""
+        """The teacher's input size in pixels; the student's where the recipe has none."""
         return (self.teacher.image_size if self.teacher else None) or self.student.image_size
 
     @property
@@ -150,10 +150,12 @@ class Recipe(Section):
         for name, drop in (("views", {"size": None}), ("method", {"both_views": False})):
             values[name] = {key: value for key, value in values[name].items() if key not in drop or value != drop[key]}
         for name, keys in _CAME_LATER.items():
-            section: Section | None = getattr(self, name)
-            for key in keys if section is not None else ():
-                default = type(section).model_fields[key].get_default(call_default_factory=True)
-                if getattr(section, key) == default:
+            given: Section | None = getattr(self, name)
+            if given is None:
+                continue
+            for key in keys:
+                default = type(given).model_fields[key].get_default(call_default_factory=True)
+                if getattr(given, key) == default:
                     del values[name][key]
         return values
 
@@ -249,7 +251,7 @@ def method_options(recipe: Recipe) -> dict[str, Any]:
 
 
 def _apply_overrides(merged: MergedRecipe, overrides: Iterable[str]) -> list[str]:
-    """Set `section.key=value`; return what was wrong with the overrides themselves."""
+    """Apply `section.key=value` overrides; return the faults of their syntax."""
     faults = []
     for override in overrides:
         path, equals, text = override.partition("=")

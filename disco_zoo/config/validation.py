@@ -89,7 +89,7 @@ def resolve_named_sections(values: dict[str, Any]) -> tuple[dict[str, dict[str, 
 
 
 def check_across_sections(values: dict[str, Any]) -> list[str]:
-    """Faults that show only when the sections are seen together; says nothing of what has another fault."""
+    """Faults between sections; values that are faulty by themselves are skipped."""
     faults: list[str] = []
     student, optim = section_of(values, "student"), section_of(values, "optim")
     method = _method_of(values)

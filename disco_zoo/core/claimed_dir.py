@@ -37,7 +37,7 @@ class ClaimedFolder:
             ) from error
 
     def _acquire_if(self, fits: Callable[[], None]) -> None:
-        """Make the folder and lock it; free it again where `fits` raises, which looks at what the folder holds."""
+        """Create and lock the folder; call `fits`, which inspects it, and unlock it where that raises."""
         self._acquire()
         try:
             fits()
@@ -69,7 +69,7 @@ class ClaimedFolder:
 
 
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
-    """Write a file of a run folder, whole or not at all."""
+    """Write a JSON file of a run folder atomically."""
     text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
     write_atomically(path, lambda partial: partial.write_text(text, encoding="utf-8"))
 
@@ -80,5 +80,5 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def holds_a_run(path: Path) -> BadRunFolder:
-    """What to raise where a new run is to go into the folder of another one."""
+    """The error for a new run in the folder of another run."""
     return BadRunFolder(f"{path} already holds a run. Add --resume to go on, or choose another --out")

@@ -18,7 +18,7 @@ LINE_EVERY_SECONDS = 30.0
 
 @functools.cache
 def say_once(text: str) -> None:
-    """Print a line, from the first process of a run and there once, however often what it tells is met."""
+    """Print a line once, from the first process of a run."""
     if is_first_process():
         console.print(text, soft_wrap=True, markup=False)
 
@@ -72,7 +72,7 @@ class StepProgress:
         return lambda done, _: self.advance(first + done, unit="images")
 
     def update(self, done: int, total: int, unit: str = "images") -> None:
-        """As `advance`, for work whose total shows only on the way."""
+        """As `advance`, for work whose total becomes known during the work."""
         self.total = total
         self._bar.update(self._task, total=total)
         self.advance(done, unit=unit)

@@ -61,7 +61,7 @@ _GONE = (
 
 @contextlib.contextmanager
 def peers(how_to_go_on: Callable[[], str]) -> Iterator[None]:
-    """Say in one line that another process of the run is gone, in place of a collective's traceback.
+    """Report in one line that another process of the run has ended, in place of a collective's traceback.
 
     Args:
         how_to_go_on: says what is kept, and what to type.

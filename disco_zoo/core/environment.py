@@ -14,7 +14,7 @@ VERSIONS_OF = ("disco-zoo", "torch", "torchvision", "timm", "accelerate", "safet
 
 
 def hardware() -> dict[str, Any]:
-    """What the run ran on, without naming the machine."""
+    """Processors and accelerators, without the machine's name."""
     import torch
 
     devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
@@ -36,7 +36,7 @@ def hardware_line() -> str:
 
 
 def benchmark_line(threads: int) -> str:
-    """What figures of a benchmark were taken on: "2 CPU cores (AMD EPYC 7R13), 1 thread, torch 2.14.1"."""
+    """One line about the hardware of a benchmark: "2 CPU cores (AMD EPYC 7R13), 1 thread, torch 2.14.1"."""
     return f"{hardware_line()}, {threads} thread{'s' * (threads != 1)}, torch {versions()['torch']}"
 
 

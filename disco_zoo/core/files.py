@@ -176,7 +176,7 @@ def require_folder(folder: Path) -> None:
 
 
 def why_not_written(error: BaseException) -> str | None:
-    """What the system said, or None for an error that is no failed write."""
+    """The system's message for a failed write; None for other errors."""
     if isinstance(error, RuntimeError) and "inline_container" in str(error):
         return "no space left"  # torch's zip writer notices a short write, but not why it was short
     if isinstance(error, OSError) and re.search(r"\d+ requested and \d+ written", str(error)):

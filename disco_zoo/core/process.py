@@ -16,7 +16,7 @@ MIB = 2**20
 
 
 def peak_memory_mib(device: torch.device | str = "cpu") -> float | None:
-    """Peak in MiB: of tensors on a CUDA device, else of this process's resident memory; None where nobody counts it."""
+    """Peak in MiB: of tensors on a CUDA device, else of this process's resident memory; None where unknown."""
     if torch.device(device).type == "cuda":
         return torch.cuda.max_memory_allocated(device) / MIB
     status = Path("/proc/self/status")

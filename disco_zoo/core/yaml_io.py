@@ -49,7 +49,7 @@ def read_yaml(text: str) -> tuple[Any, list[str]]:
 
 
 def read_value(text: str) -> Any:
-    """YAML's reading of one value; what is no YAML is text."""
+    """Parse one value as YAML; text that is not YAML stays text."""
     try:
         return read_yaml(text)[0]
     except yaml.YAMLError:

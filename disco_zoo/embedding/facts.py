@@ -55,14 +55,14 @@ class EmbeddingFacts:
     engine: str = "torch"
 
     def key(self) -> dict[str, Any]:
-        """What decides the rows, as plain values: not how the model and the images are called, nor what came out."""
+        """Plain values that determine the rows; names of model and images and results are not among them."""
         values = _plain(asdict(self))
         for name in ("model", "network", "data", "dims", "unreadable", "engine"):
             del values[name]
         return values
 
     def finished(self, dims: int, unreadable: Mapping[int, str], engine: str = "torch") -> EmbeddingFacts:
-        """With what is known at the end."""
+        """With the facts known once the rows are computed."""
         messages = {str(index): unreadable[index] for index in sorted(unreadable)}
         return replace(self, dims=dims, unreadable=messages, engine=engine)
 

@@ -29,7 +29,7 @@ PART_IMAGES = 2048  # an interruption loses at most so many
 
 @dataclass(frozen=True)
 class Embedded:
-    """What a command made.
+    """The result of an embedding command.
 
     Attributes:
         num_rows: of the file; 0 as long as parts are missing.

@@ -19,7 +19,7 @@ from disco_zoo.plotting.style import drawing
 
 @dataclass(frozen=True)
 class Map:
-    """What was drawn, by what, and where it lies."""
+    """A drawn map: its projection and its files."""
 
     png: Path
     svg: Path

@@ -117,7 +117,7 @@ def map_page(
 
 
 def _picture(picture: Callable[[int], Image.Image], row: int) -> str:
-    """The thumbnail of a row as base64, "" where its picture is gone."""
+    """The thumbnail of a row as base64; "" where the image file is missing."""
     try:
         return thumbnail(picture(row), THUMBNAIL_SIDE)
     except UnreadableImage:

@@ -21,7 +21,7 @@ from disco_zoo.models.engine import EngineName
 
 @dataclass(frozen=True)
 class SearchResult:
-    """What was found in an embedding, for each query its nearest rows."""
+    """The result of a search: the nearest rows of each query."""
 
     file: EmbeddingFile
     found: tuple[Found, ...]

@@ -93,7 +93,7 @@ class Evaluation:
 
 
 def write_evaluation(values: dict[str, Any], path: Path) -> None:
-    """Write the JSON, whole or not at all.
+    """Write the JSON atomically.
 
     Raises:
         CannotWrite: no permission, no room, or a file where a folder should be.
@@ -115,7 +115,7 @@ def require_writable(path: Path, *, write_over: bool) -> None:
 
 
 def _card_subject(model: str) -> str:
-    """What a card calls the model: a teacher, the start of a recipe (`train --start-only`), or a student."""
+    """The subject of a card's figures: a teacher, the start of a recipe (`train --start-only`), or a student."""
     if model in load_catalog().teachers:
         return "teacher"
     facts = read_json(Path(model).expanduser() / "run.json")

@@ -28,7 +28,7 @@ Progress = Callable[[int, int], None]
 
 
 class LabeledImages(Protocol):
-    """What evaluation needs of a data source."""
+    """The interface of a data source for evaluation."""
 
     name: str
     class_names: list[str] | None

@@ -52,7 +52,7 @@ _FROZEN: Mapping[str, Mapping[str, LinearProtocol]] = {
 
 @dataclass(frozen=True)
 class ProbeOptions:
-    """What the user says of a probe besides its protocol.
+    """A user's options of a probe besides its protocol.
 
     Attributes:
         epochs, lrs, batch_size: instead of the protocol's; of several rates the best is reported.

@@ -46,7 +46,7 @@ class Int8Plan:
 
 @dataclass(frozen=True)
 class Exported:
-    """What was written, and how it compares.
+    """The written file and its comparison with PyTorch.
 
     Attributes:
         difference: the largest from PyTorch, as a share of the largest feature.

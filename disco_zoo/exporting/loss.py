@@ -23,7 +23,7 @@ from disco_zoo.exporting.subject import Subject
 
 @dataclass(frozen=True)
 class Int8Loss:
-    """What int8 gives beside what float32 gives, of the same images.
+    """Figures of int8 and of float32 on the same images.
 
     Attributes:
         mean_cosine, lowest_cosine: between the two features, or scores, of a test image.

@@ -77,7 +77,7 @@ class Subject:
         return normalize(pixels, self.named.mean, self.named.std).contiguous()
 
     def facts(self) -> dict[str, Any]:
-        """What goes into the file: whose features or scores, and how to prepare a picture."""
+        """Metadata for the file: whose features or scores it gives, and how to preprocess an image."""
         takes = "uint8 RGB" if self.takes_pixels else "float32 RGB / 255, minus mean, divided by std"
         names = self.label_names
         gives = f"{FEATURES} (batch, {self.named.feature_dim})"

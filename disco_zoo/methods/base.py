@@ -20,7 +20,7 @@ SomeMethod = TypeVar("SomeMethod", bound="Method")
 
 @dataclass(frozen=True)
 class SmallViews:
-    """The small crops of a multi-crop recipe: how many, and at which side in pixels each network looks at them."""
+    """The small crops of a multi-crop recipe: their number, and each network's input size in pixels."""
 
     count: int
     student_size: int
@@ -86,7 +86,7 @@ class Method(nn.Module):
 
     @classmethod
     def faults(cls, values: Mapping[str, Any]) -> list[str]:
-        """What is wrong with a whole recipe in this method's eyes, beyond its own schema.
+        """Faults of a whole recipe that this method finds beyond its own schema.
 
         Args:
             values: the recipe's sections as they were read: keys may be missing, or of a wrong type.

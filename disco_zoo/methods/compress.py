@@ -90,14 +90,14 @@ class Targets(nn.Module):
         return F.normalize(at_least_float32(batch.teacher_embeddings(self.teacher, [0])), dim=1)
 
 
-class MomentumTwin(nn.Module):
+class MomentumEncoder(nn.Module):
     """An EMA copy of the student in eval mode but for its BatchNorm layers, which look at the batch."""
 
     def __init__(self, student: Encoder, momentum: float) -> None:
         super().__init__()
         self.encoder, self.momentum = copy.deepcopy(student).requires_grad_(False), momentum
 
-    def train(self, mode: bool = True) -> MomentumTwin:
+    def train(self, mode: bool = True) -> MomentumEncoder:
         super().train(False)
         for module in self.modules():
             if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -109,7 +109,7 @@ class MomentumTwin(nn.Module):
         embeddings: Tensor = self.encoder(views)
         return embeddings
 
-    def follow(self, student: Encoder) -> None:
+    def update_ema(self, student: Encoder) -> None:
         """θ_twin ← m·θ_twin + (1−m)·θ_student, parameters only."""
         ema_update(self.encoder, student, self.momentum)
 
@@ -159,7 +159,7 @@ class CompRess(Method):
         self.targets = Targets(
             frozen, cached=cached_teacher, resize_size=cache_resize_size, queue_size=queue_size, num_images=num_images
         )
-        self.twin = MomentumTwin(student, momentum) if memory == "momentum" else None
+        self.twin = MomentumEncoder(student, momentum) if memory == "momentum" else None
         self.memory = None if memory == "teacher" else ring_memory(queue_size, embed_dim)
         self.student_temperature, self.teacher_temperature = student_temperature, teacher_temperature
 
@@ -184,7 +184,7 @@ class CompRess(Method):
 
     def after_step(self) -> None:
         if self.twin is not None:
-            self.twin.follow(self.student)
+            self.twin.update_ema(self.student)
 
 
 CompRess1q = variant_of(

@@ -99,4 +99,4 @@ class DisCo(Method):
         return {"loss": loss, "contrast": contrast.detach(), "distill": distill.detach()}
 
     def after_step(self) -> None:
-        self.contrast.follow(self.student)
+        self.contrast.update_ema(self.student)

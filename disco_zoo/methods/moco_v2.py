@@ -32,7 +32,7 @@ class MoCoV2(Method):
         return {"loss": loss, "contrast": loss.detach()}
 
     def after_step(self) -> None:
-        self.contrast.follow(self.student)
+        self.contrast.update_ema(self.student)
 
 
 SslSmall = variant_of(

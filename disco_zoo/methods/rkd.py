@@ -207,7 +207,7 @@ class RKD(Method):
         ]
 
     def after_step(self) -> None:
-        self.contrast.follow(self.student)
+        self.contrast.update_ema(self.student)
 
     def _relations(self, embeddings: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         """Distance and angle loss; over the joint batch, each process works on the angles at its own images."""

@@ -180,7 +180,7 @@ def _config(classifier: Classifier, facts: Mapping[str, Any], description: str) 
 
 
 def _model_args(network: Any) -> dict[str, Any]:
-    """What rebuilds a network whose tensors depend on the size of its input."""
+    """The arguments that rebuild a network whose tensors depend on its input size."""
     arguments: dict[str, Any] = {"dynamic_img_size": True} if getattr(network, "dynamic_img_size", False) else {}
     grid = getattr(getattr(network, "patch_embed", None), "img_size", None)
     if grid is not None and network.pretrained_cfg.get("fixed_input_size"):

@@ -44,7 +44,7 @@ class Graph:
     fastest: dict[str, str] = field(default_factory=dict)
 
     def remembered(self, setting: str) -> str | None:
-        """The engine that was the fastest under this setting; None where nobody has measured."""
+        """The engine measured as fastest under this setting; None before a measurement."""
         return self.fastest.get(setting)
 
     def remember(self, setting: str, engine: str) -> None:

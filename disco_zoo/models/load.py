@@ -104,7 +104,7 @@ def _zoo_name(model: str) -> str:
 
 
 def _create(name: str, pretrained: bool) -> Any:
-    """Build by timm; whatever timm or the Hub's client says becomes one of our errors."""
+    """Build by timm; errors of timm and of the Hub's client become this package's errors."""
     from disco_zoo.weights.hub_errors import explained
     from disco_zoo.weights.hub_file import HubFile, cache_folder
     from disco_zoo.weights.hub_network import quick_and_quiet

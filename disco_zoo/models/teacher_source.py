@@ -26,7 +26,7 @@ _UNNORMALIZED = ("simclr",)
 
 @dataclass(frozen=True)
 class LoadedTeacher:
-    """What a source delivers: networks and where they come from.
+    """The networks of a teacher source, and their origin.
 
     Attributes:
         title: shown in reports, e.g. "EfficientNet-Lite0 (supervised, ImageNet)".

@@ -114,8 +114,8 @@ class MomentumContrast(nn.Module):
         self.queue.write(keys)
         return loss
 
-    def follow(self, encoder: nn.Module) -> None:
-        """Move the twin towards the encoder; after the optimiser's step this is MoCo's update before the next key."""
+    def update_ema(self, encoder: nn.Module) -> None:
+        """Update the momentum encoder; after the optimizer's step this is MoCo's update before the next key."""
         ema_update(self.twin, encoder, self.momentum)
 
 

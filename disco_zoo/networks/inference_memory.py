@@ -71,7 +71,7 @@ def activation_bytes(network: nn.Module, size: int) -> int | None:
 
 
 def available_bytes() -> int | None:
-    """Memory that this process may still take: the machine's, or its container's limit; None where nobody says."""
+    """Memory that this process may still take: the machine's, or its container's limit; None where it is unknown."""
     try:
         lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
         free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))

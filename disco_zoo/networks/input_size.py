@@ -75,7 +75,7 @@ def _own_size(network: Any) -> int | None:
 
 
 def require_input_size(network: nn.Module, size: int, title: str) -> None:
-    """Refuse a student that cannot look at images of `size` pixels; one image is tried.
+    """Refuse a student that cannot process images of `size` pixels; one image is tried.
 
     Its tensors keep the shapes of its architecture, or its file would load nowhere else: networks that timm can fit
     to a size only by reshaping them are refused, too.
@@ -90,7 +90,7 @@ def require_input_size(network: nn.Module, size: int, title: str) -> None:
 
 
 def require_small_size(drawn: int, networks: Sequence[SizedNetwork]) -> None:
-    """Refuse small crops, drawn at `drawn` pixels, that one of the networks cannot look at; one image each is tried.
+    """Refuse small crops, drawn at `drawn` pixels, that one of the networks cannot process; one image each is tried.
 
     Raises:
         BadRecipe: one cannot; the message names the nearest size that suits all.
@@ -106,7 +106,7 @@ def require_small_size(drawn: int, networks: Sequence[SizedNetwork]) -> None:
 
 
 def _near_small(drawn: int, networks: Sequence[SizedNetwork]) -> int | None:
-    """The nearest smaller or larger size to draw small crops at that all networks can look at; None without any."""
+    """The nearest size of small crops that all networks can process; None without any."""
     largest = max(looks.view_size for looks in networks)
     for size in sorted(range(1, largest), key=lambda size: abs(size - drawn)):
         sides = [(looks, looks.at(size)) for looks in networks]
@@ -119,7 +119,7 @@ def _near_small(drawn: int, networks: Sequence[SizedNetwork]) -> int | None:
 
 @torch.no_grad()
 def _fault(network: Any, size: int, resize: bool = False) -> str | None:
-    """What the network says to a black image of this size; BatchNorm's statistics stay as they are."""
+    """The network's error for a black image of this size; BatchNorm's statistics stay as they are."""
     device = next((parameter.device for parameter in network.parameters()), None)
     training = network.training
     try:

@@ -97,7 +97,7 @@ def require_memory(recipe: Recipe, needed_bytes: float, devices: int, device: st
 
 
 def _free_bytes(device: str) -> int | None:
-    """None where nobody says."""
+    """Free bytes on the device; None where unknown."""
     if device == "cuda":
         return torch.cuda.mem_get_info()[0]
     memory = Path("/proc/meminfo")

@@ -31,7 +31,7 @@ TIMED_SECONDS = 2.0
 
 @dataclass(frozen=True)
 class DataFacts:
-    """What a plan knows of its images.
+    """Facts of a plan's images.
 
     Attributes:
         images: number of training images.

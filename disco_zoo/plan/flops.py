@@ -18,7 +18,7 @@ aten = torch.ops.aten
 
 @dataclass(frozen=True)
 class Flops:
-    """Of one step; the loss's are what is left: logits against queues, prototypes, adapters."""
+    """FLOPs of one step; the loss has the remainder: logits against queues, prototypes, adapters."""
 
     student_forward: int = 0
     student_backward: int = 0

@@ -12,7 +12,7 @@ CACHE_BYTES_A_VIEW = 4  # its checksum
 
 @dataclass(frozen=True)
 class Work:
-    """What hours are made of.
+    """The amounts of work that hours are computed from.
 
     Attributes:
         images: of an epoch.

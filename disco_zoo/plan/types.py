@@ -22,7 +22,7 @@ from disco_zoo.plan.step_cost import Parameters
 
 @dataclass(frozen=True)
 class PlanOptions:
-    """What the user says beside the recipe.
+    """A user's options beside the recipe.
 
     Attributes:
         calibrate_steps: time so many steps; None for none.

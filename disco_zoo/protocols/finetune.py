@@ -66,7 +66,7 @@ class FinetuneProtocol:
         return rates
 
     def decay(self, epoch: int, epochs: int) -> float:
-        """What the rates are multiplied by in `epoch` (from 0) of `epochs`; milestones move in proportion."""
+        """Factor of the learning rates in `epoch` (from 0) of `epochs`; milestones move in proportion."""
         stretch = epochs / self.epochs
         return self.gamma ** bisect_right([milestone * stretch for milestone in self.milestones], epoch)
 

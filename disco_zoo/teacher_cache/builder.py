@@ -36,7 +36,7 @@ Rows = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class Building:
-    """What a build computes with.
+    """The inputs of a build.
 
     Attributes:
         label: shown beside the progress.
@@ -124,7 +124,7 @@ _Told = tuple[int, dict[int, str], str | None, bool]
 
 @dataclass
 class _Turn:
-    """What one process did in a turn."""
+    """One process's results of a turn."""
 
     views: int = 0
     unreadable: dict[int, str] | None = None

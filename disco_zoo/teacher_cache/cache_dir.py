@@ -62,7 +62,7 @@ def writing_errors(folder: Path, elsewhere: str = ELSEWHERE) -> Iterator[None]:
 
 
 class CacheFolder:
-    """A cache, whole or in the making.
+    """A cache, complete or being built.
 
     Args:
         path: its folder.

@@ -41,7 +41,7 @@ class CachedRows:
         return torch.from_numpy(np.array(self._open()[0][slot, image]))
 
     def belongs(self, row: Tensor, view: Tensor, image: int, slot: int) -> bool:
-        """Whether the teacher saw this view uint8 (3, S, S), drawn again, and said `row` of it: both to the bit."""
+        """Whether `row` is the cached row of this view uint8 (3, S, S), drawn again: both equal to the bit."""
         return pair_crc(row.numpy(), view_crc(view)) == int(self._open()[1][slot, image])
 
     def _open(self) -> tuple[np.ndarray, np.ndarray]:

@@ -12,7 +12,7 @@ from disco_zoo.teacher_cache.cache_dir import CacheFolder, caches_home, writing_
 
 @dataclass(frozen=True)
 class CacheState:
-    """A cache as people see it.
+    """Facts of a cache for a listing.
 
     Attributes:
         facts: of cache.json.

@@ -101,7 +101,7 @@ class Journal:
         return done
 
     def unreadable(self) -> dict[int, str]:
-        """What was wrong with each image that could not be read, by number."""
+        """The error of each unreadable image, by its number."""
         return {int(index): text for done in self.read() for index, text in done.unreadable.items()}
 
 

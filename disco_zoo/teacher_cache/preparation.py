@@ -12,7 +12,7 @@ from disco_zoo.data.dataset import ImageSource
 
 @dataclass(frozen=True)
 class Preparation:
-    """What a method may compute with before training.
+    """Inputs for computations of a method before training.
 
     Attributes:
         source: the training images.

@@ -40,7 +40,7 @@ RECALIBRATION_BATCH = 64
 
 @dataclass
 class Parts:
-    """What a run trains and what it learns from.
+    """The networks of a run: what is trained, and the teacher.
 
     Attributes:
         method: holds the student; `method.student` is an `Encoder`.
@@ -177,7 +177,7 @@ def _build_student(
 
 
 def _donor(recipe: Recipe, teacher: Teacher | None) -> LoadedTeacher | Teacher:
-    """Whose tensors the student inherits: `student.init_from`, or the teacher at hand."""
+    """The network whose tensors the student inherits: `student.init_from`, or the loaded teacher."""
     wanted = recipe.student.init_from
     if wanted and (teacher is None or teacher.loaded.source != wanted):
         return load_teacher_source(wanted)

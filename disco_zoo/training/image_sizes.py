@@ -45,7 +45,7 @@ class ImageSizes:
         return sizes[step % len(sizes)]
 
     def apply(self, method: Method, step: int) -> None:
-        """Let the student, and what follows it (an EMA copy), look at the size of `step`."""
+        """Set the input size of student and EMA copy to that of `step`."""
         for module in method.modules():
             if isinstance(module, Encoder):
                 module.image_size = self.at(step)

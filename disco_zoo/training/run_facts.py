@@ -151,7 +151,7 @@ def _data_facts(recipe: Recipe, data: Data) -> DataFacts:
 
 
 def _extra_facts(recipe: Recipe, data: Data) -> ExtraDataFacts | None:
-    """What was trained on beside the main data."""
+    """The extra training images beside the main data."""
     if not isinstance(data.extra, JoinedSource):
         return None
     return {

@@ -58,7 +58,7 @@ def _keep_statistics_in_backward(momentum: float | None, norm: Any, inputs: Any)
 
 
 def _require_compiler(device: torch.device) -> None:
-    """Compile one addition, so that what is missing shows before the run begins."""
+    """Compile one addition, so that a missing compiler is found before the run begins."""
     try:
         torch.compile(lambda x: x + 1)(torch.zeros(2, device=device))
     except Exception as error:  # each backend misses its tools in its own way

@@ -128,7 +128,7 @@ class Trainer:
         task.measure(last_step)
 
     def _saved_before(self, error: CannotRead | Interrupted) -> DiscoZooError:
-        """The error, with what is kept, once that is saved: it came between two steps."""
+        """Save the checkpoint where the state allows it; return the error with the step that was reached."""
         # Other processes do not know of it, and cannot save with this one; part of a batch is no state to go on from.
         all_know = num_processes() == 1 or self.stops.agreed
         if all_know and self.task.may_save and self.position.step:

@@ -19,7 +19,7 @@ DNS_SECONDS = 5.0
 
 
 def why_no_network() -> str | None:
-    """Why the Hub's name leads nowhere; None where it does, where a proxy would find it, or where nobody knows."""
+    """Why the Hub's host name cannot be resolved; None where it can, behind a proxy, or where unknown."""
     parts = urlsplit(constants.ENDPOINT)
     if parts.scheme in urllib.request.getproxies():
         return None

@@ -84,7 +84,7 @@ class Body:
 
 
 class Transfer:
-    """What is waited for; prints one line when that takes longer than `LINE_AFTER_SECONDS`."""
+    """A pending transfer; prints one line when it takes longer than `LINE_AFTER_SECONDS`."""
 
     def __init__(self, url: str, name: str) -> None:
         self.url, self.name = url, name
@@ -105,7 +105,7 @@ class Transfer:
 
 @contextmanager
 def waiting_line(url: str, name: str) -> Iterator[Transfer]:
-    """Say on stderr what is waited for, if it takes longer than two seconds."""
+    """Print on stderr what the program waits for, if it takes longer than two seconds."""
     line = Transfer(url, name)
     timer = threading.Timer(LINE_AFTER_SECONDS, line.print_line)
     timer.daemon = True

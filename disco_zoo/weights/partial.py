@@ -71,7 +71,7 @@ class Partial:
         return bool(self.size and self.kept.get("validator"))
 
     def tidy(self) -> None:
-        """Remove what cannot be gone on with."""
+        """Remove partial files that cannot be resumed."""
         if not self.can_go_on:
             self.path.unlink(missing_ok=True)
             self.note.unlink(missing_ok=True)

@@ -139,5 +139,5 @@ def _replace_all(
 
 
 def again(name: str) -> str:
-    """What to type when an installation is damaged."""
+    """The command that repairs a damaged installation."""
     return f"Delete the folder {folder_of(name)} and type: disco-zoo download {name}"

@@ -25,7 +25,7 @@ _PART_OF = {"imagenette": "in1k", "tiny_imagenet": "in1k"}
 
 @dataclass(frozen=True)
 class Choice:
-    """The checkpoint a command means, and a line that says why ("" for a full name)."""
+    """The checkpoint that a command refers to, and the reason as a line ("" for a full name)."""
 
     checkpoint: Checkpoint
     why: str

@@ -153,7 +153,7 @@ def transformers_lines(row: Checkpoint, catalog: Catalog, source: str) -> list[s
 
 
 def get_command(row: Checkpoint | Teacher, catalog: Catalog) -> str | None:
-    """What to type to have the weights on this machine; None where nothing can be typed."""
+    """The command that installs the weights; None where there is none."""
     if row.name in LITES:
         return LITES[row.name].install_command
     if not has_network(row, catalog):
@@ -186,7 +186,7 @@ def intended_use(row: Checkpoint, catalog: Catalog) -> list[str]:
 
 
 def limits(row: Checkpoint, catalog: Catalog, weights_file: str | None = None) -> list[str]:
-    """What speaks against using it."""
+    """Reasons against using the model."""
     found = [*row.limits]
     if row.note:
         found.append(f"{row.note[0].upper()}{row.note[1:]}.")
@@ -246,7 +246,7 @@ def measured_facts(row: Checkpoint) -> dict[str, list[str]]:
 
 
 def measured_remark(row: Checkpoint, catalog: Catalog) -> str:
-    """What the measured figures are of, and how far a new run may lie from them."""
+    """The subject of the measured figures, and how much a new run may differ."""
     dataset = catalog.measured_on(row)
     remark = f"Percent on the {dataset.num_test:,} test images of {dataset.title}; mean ± standard deviation."
     metrics = dict.fromkeys(figure.metric for figure in row.measured)

@@ -76,7 +76,7 @@ class StrictRow(BaseModel):
 
 
 class Dataset(StrictRow):
-    """What a checkpoint was trained or measured on.
+    """A data set that checkpoints are trained or measured on.
 
     `image_size` is in pixels, None where it varies. `num_test` and `num_classes` are None where there are no labels,
     `hub_id` where the images are not on the Hub. `measured_on` names the data set whose labelled images measure what
@@ -284,7 +284,7 @@ class Checkpoint(StrictRow):
 
     @property
     def reproduce_command(self) -> str | None:
-        """What to type to obtain the weights again; None where there is no recipe."""
+        """The command that trains the weights again; None where there is no recipe."""
         if self.recipe is None:
             return None
         data = "" if self.recipe.startswith("pocket/") else " --data DATA"

@@ -29,7 +29,7 @@ REST_LEGEND = f"Licence is that of the weights. {STATES_LEGEND}"
 
 
 def legend() -> str:
-    """What the table's signs mean, as two lines."""
+    """The legend of the table, two lines."""
     return f"{FIGURES_LEGEND}\n{REST_LEGEND}"
 
 

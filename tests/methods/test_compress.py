@@ -21,7 +21,7 @@ from disco_zoo.config.validation import schema_of
 from disco_zoo.errors import BadRecipe
 from disco_zoo.methods import Method
 from disco_zoo.methods.batch import Batch
-from disco_zoo.methods.compress import CompRess1q, CompRess2q, CompRess2qMomentum, MomentumTwin, similarity_loss
+from disco_zoo.methods.compress import CompRess1q, CompRess2q, CompRess2qMomentum, MomentumEncoder, similarity_loss
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.frozen import backbone_fingerprint
 from disco_zoo.models.teacher import Teacher
@@ -203,7 +203,7 @@ def test_gradient_of_one_queue_goes_through_the_students_head() -> None:
 def test_twin_is_in_eval_but_for_batch_norm_and_starts_as_an_exact_copy() -> None:
     student = headless_encoder()
     student.backbone.drop = nn.Dropout(0.5)
-    twin = MomentumTwin(student, 0.9)
+    twin = MomentumEncoder(student, 0.9)
     nn.ModuleList([twin]).train()
     assert twin.encoder.backbone.bn.training
     assert not twin.encoder.backbone.drop.training

@@ -102,7 +102,7 @@ def _seeds(text: str) -> list[int]:
 
 
 def _train_options(data: str | None, eval_data: str | None, steps: int | None, device: str, workers: int) -> list[str]:
-    """What each `disco-zoo train` is given."""
+    """Options passed to each `disco-zoo train`."""
     options = ["--device", device, "--workers", str(workers)]
     options += ["--data", data] if data else []
     options += ["--eval-data", eval_data] if eval_data else []

@@ -60,7 +60,7 @@ def _reproduce(
 
 
 def _usual_out(name: str, data: str | None, steps: int | None) -> Path | None:
-    """Where it goes without --out; None for a name that is none, of which `reproduce` says more."""
+    """The default run folder; None for an unknown name, which `reproduce` reports."""
     from disco_zoo.errors import UnknownName
     from disco_zoo.zoo.choice import choose_checkpoint, default_out
 

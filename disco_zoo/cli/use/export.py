@@ -119,7 +119,7 @@ def _table(models: tuple[str, ...], given: dict[str, Any], as_json: bool) -> Non
 
 
 def _subject_of_table(name: str, size: int) -> Any:
-    """Random weights where they will do: time does not depend on them, and nobody should have to download them."""
+    """Random weights where they suffice: latency does not depend on them, and no download is needed."""
     from disco_zoo.evaluation.subject import fit_to
     from disco_zoo.exporting.subject import subject_of
     from disco_zoo.models.load import load_model

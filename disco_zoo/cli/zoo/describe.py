@@ -172,7 +172,7 @@ def _weights(row: Checkpoint | Teacher, catalog: Catalog, found: Installed | Non
 
 
 def _published(weights: Weights) -> dict[str, str]:
-    """What the catalog says of the file."""
+    """The catalog's facts about the published file."""
     return {
         "File": weights.file or "",
         "Size": f"{weights.size_bytes / 1e6:.1f} MB" if weights.size_bytes else "",
@@ -237,7 +237,7 @@ def _load_lines(row: Checkpoint, catalog: Catalog, found: Installed | None) -> l
 
 
 def _installed(name: str) -> tuple[Installed | None, str]:
-    """What the user has installed, and what is wrong with it ("" if nothing)."""
+    """The installed weights and their fault ("" for none)."""
     if chosen := lite_wheels.LITES.get(name):
         return _installed_wheel(chosen)
     try:

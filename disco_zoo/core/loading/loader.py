@@ -84,7 +84,7 @@ def unchanged(batch: Any) -> Any:
 
 
 class _BoundedIterator(Iterator[Any]):
-    """Goes on waiting as long as somebody works."""
+    """Waits as long as a worker makes progress."""
 
     def __init__(self, batches: Any, workers: int) -> None:
         self.batches, self.workers = batches, workers
@@ -153,7 +153,7 @@ def _how_it_ended(exit_codes: set[int], workers: int) -> str:
 
 
 def _without_traceback(error: DiscoZooError) -> DiscoZooError:
-    """What a worker raised comes with the worker's traceback around it."""
+    """The error a worker raised, without the worker's traceback in its message."""
     text = str(error)
     if not text.startswith("Caught ") or "DataLoader worker" not in text:
         return error

@@ -54,7 +54,7 @@ class ProbeCheckpoint:
         return state
 
     def save(self, key: Mapping[str, Any], state: Mapping[str, Any]) -> None:
-        """Keep the state, whole or not at all."""
+        """Write the state atomically."""
         save_checkpoint(self.path, {"key": json.dumps(_plain(key)), "state": dict(state)})
 
     def remove(self) -> None:

@@ -254,7 +254,7 @@ class _Probe:
         return record | {"num_train": len(self.train), "num_test": len(self.test)}
 
     def _key(self, record: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
-        """What a stopped probe must have in common with the one that goes on; workers and device may differ."""
+        """Values that must be equal for a probe to resume; workers and device may differ."""
         key = {name: value for name, value in record.items() if name not in ("workers", "device", "engine")}
         data = {"train_fingerprint": self.train.fingerprint(), "test_fingerprint": self.test.fingerprint()}
         return key | data | {"backbone": fingerprint}

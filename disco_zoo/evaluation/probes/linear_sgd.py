@@ -147,7 +147,7 @@ def _step_all(layers: Sequence[_Layer], features: Tensor, labels: Tensor, epoch:
 
 
 def _restore(layers: Sequence[_Layer], checkpoint: tuple[ProbeCheckpoint, Mapping[str, Any]] | None) -> int:
-    """Load what is kept; return the number of epochs that are done."""
+    """Load the checkpoint; return the number of finished epochs."""
     if checkpoint is None:
         return 0
     file, key = checkpoint

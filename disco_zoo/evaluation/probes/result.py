@@ -8,7 +8,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class LinearResult:
-    """What a probe found; accuracies in percent.
+    """The result of a probe; accuracies in percent.
 
     Attributes:
         protocol: name of the protocol, with what is not as in the paper: `disco@10ep`, `disco@lr30`.

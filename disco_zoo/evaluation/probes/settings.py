@@ -19,7 +19,7 @@ from disco_zoo.transforms.eval import eval_resize_size
 
 @dataclass(frozen=True)
 class ProbeSettings:
-    """What a probe needs besides its protocol.
+    """Settings of a probe besides its protocol.
 
     Attributes:
         image_size, resize_size: side of the views, and the shorter side before EVAL's crop, in pixels.

@@ -126,7 +126,7 @@ def detection_settings(preset: str, neck: str | None = None, overrides: Iterable
 
 
 def lr_factor(step: int, settings: DetectionSettings) -> float:
-    """What the peak learning rate is multiplied by at a step, which counts from 0."""
+    """Factor of the peak learning rate at a step, which counts from 0."""
     warmup = settings.warmup_steps
     rise = 1e-3 + (1 - 1e-3) * step / warmup if step < warmup else 1.0
     return rise * 0.1 ** sum(step >= at for at in settings.decay_at)

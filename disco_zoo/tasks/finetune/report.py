@@ -31,7 +31,7 @@ def write_report(folder: RunFolder, facts: dict[str, Any], scores: Scores | None
 
 
 def summary_lines(facts: dict[str, Any], out: str) -> list[str]:
-    """What the command prints at the end."""
+    """Lines that the command prints at the end."""
     classes = facts["model"]["classes"]
     lines = [
         f"{_title(facts)}, {facts['data']['train_images']} training images, {len(classes)} classes: "

@@ -121,7 +121,7 @@ def _scored(task: FinetuneTask, source: ImageSource) -> Scores:
 
 
 def _leave(folder: RunFolder, task: FinetuneTask, facts: dict[str, Any], scores: Scores | None) -> None:
-    """Classifier, then facts (which name its sha256), then what people look at."""
+    """Write the classifier, then the facts, which name its sha256, then report and pictures."""
     provenance = {key: facts[key] for key in ("name", "settings", "data", "figures", "versions")}
     provenance["settings"] = {**facts["settings"], "model": facts["name"]}  # a path here is nobody else's business
     write_classifier(

@@ -19,7 +19,7 @@ from disco_zoo.models.classifier_dir import Classifier
 
 @dataclass(frozen=True)
 class Scores:
-    """What a classifier does on N images.
+    """Figures of a classifier on N images.
 
     Attributes:
         top1, top5: in percent; no top-5 with five classes or fewer.

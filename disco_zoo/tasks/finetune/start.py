@@ -24,7 +24,7 @@ from disco_zoo.transforms.eval import eval_resize_size
 
 @dataclass(frozen=True)
 class Start:
-    """What is trained, and what it was.
+    """The classifier at the start of a fine-tuning.
 
     Attributes:
         classifier: network and input, with the classes of the data.

@@ -193,7 +193,7 @@ class FinetuneTask(Task):
 
 
 def network_facts(classifier: Classifier) -> dict[str, Any]:
-    """What `run.json` says of the network."""
+    """The network's facts for `run.json`."""
     network: Any = classifier.network
     return {
         "architecture": network.pretrained_cfg["architecture"],

@@ -59,14 +59,14 @@ class DataWait:
             self._last_step = self._moment()
 
     def _moment(self) -> Any:
-        """An event that the device reaches when it has done what was queued before."""
+        """A CUDA event recorded behind the work queued so far."""
         event: Any = torch.cuda.Event(enable_timing=True)
         event.record()
         return event
 
 
 def remedy(workers: int, device: torch.device) -> str:
-    """What to type against waiting for data: more processes where cores are left for them, else less work an image."""
+    """A hint against waiting for data: more workers where cores are free, else less work per image."""
     cores = own_cores()
     free = cores - (torch.get_num_threads() if device.type == "cpu" else 1)
     pack = "if the images are large, resize them once with: disco-zoo data pack"

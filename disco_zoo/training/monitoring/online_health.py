@@ -55,7 +55,7 @@ class OnlineHealth:
 
     @property
     def images(self) -> dict[str, int | str]:
-        """What is looked at, for the record."""
+        """The images that are measured, for run.json."""
         return {"images": self.num_images, "split": self.source.split}
 
     def is_due(self, step: int, last_step: int) -> bool:

@@ -33,7 +33,7 @@ from disco_zoo.transforms.view_dataset import Companions, view_plan
 
 @dataclass(frozen=True)
 class Replay:
-    """What a run replays instead of asking its teacher."""
+    """The cached views and rows that replace a run's teacher."""
 
     source: ImageSource
     kinds: tuple[ReplayedKind, ...]
@@ -43,7 +43,7 @@ class Replay:
         return ReplayedViews(self.source, self.kinds, seed=self.seed, epoch=epoch, companions=companions)
 
     def refusal_of(self, mismatches: Sequence[Mismatch]) -> BadCache:
-        """What to raise where views and rows do not belong together; what is wrong is struck out."""
+        """The error for views and rows that do not belong together; the wrong rows are marked as missing."""
         return refusal_of(mismatches, self.source, self.kinds)
 
     def facts(self) -> list[dict[str, Any]]:

@@ -29,7 +29,7 @@ _COUNTER = "num_batches_tracked"
 
 @dataclass(frozen=True)
 class Converted:
-    """What a file holds, as tensors of a timm network.
+    """A file's content as tensors of a timm network.
 
     Attributes:
         file: the file's name, without its folder.

@@ -16,7 +16,7 @@ _NEEDED = {"model", "architecture", "sha256", "mean", "std", "image_size", "resi
 
 
 def read_run_facts(folder: Path) -> dict[str, Any]:
-    """What `run.json` says of the student, once the weights beside it are known to be the ones it describes.
+    """The student's facts of `run.json`, after its sha256 is compared with the weights.
 
     Returns:
         At least model, architecture (a timm name), sha256, mean, std, and image_size and resize_size in pixels.
