@@ -9,23 +9,26 @@ from collections.abc import Iterator
 from types import FrameType, TracebackType
 from typing import Any, ClassVar
 
-# SIGTERM: a launcher ends the job, and kills it half a minute later. SIGUSR1: SLURM's warning before a time limit.
-_LAUNCHERS = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGUSR1") if hasattr(signal, name))
+# SIGTERM: a launcher ends the job, and kills it half a minute later. SIGUSR1, SIGUSR2, SIGXCPU: warnings before a limit
+# (SLURM, Grid Engine, LSF). SIGHUP: the terminal is gone.
+_WARNINGS = tuple(
+    getattr(signal, name) for name in ("SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGHUP") if hasattr(signal, name)
+)
+_LAUNCHERS = (signal.SIGTERM, *_WARNINGS)
 
 
 def leave_signals_to_parent(_: int) -> None:
-    """Ctrl-C and SLURM's warning reach a loader's workers, too: they must live until the parent has finished its step.
+    """Ctrl-C and warnings reach a loader's workers, too: they must live until the parent has finished its step.
 
     SIGTERM stays as it is: it is how the parent ends them.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if hasattr(signal, "SIGUSR1"):
-        signal.signal(signal.SIGUSR1, signal.SIG_IGN)
+    for kind in (signal.SIGINT, *_WARNINGS):
+        signal.signal(kind, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
 def launchers_signals_as_interrupts() -> Iterator[None]:
-    """Let SIGTERM and SIGUSR1 do what Ctrl-C does, where they would end the process without a word."""
+    """Let a launcher's signals do what Ctrl-C does, where they would end the process without a word."""
     in_main_thread = threading.current_thread() is threading.main_thread()
     ours = [kind for kind in _LAUNCHERS if in_main_thread and signal.getsignal(kind) == signal.SIG_DFL]
     for kind in ours:
@@ -48,7 +51,9 @@ class InterruptFlag:
 
     def __enter__(self) -> InterruptFlag:
         if threading.current_thread() is threading.main_thread():
-            for kind in (signal.SIGINT, *_LAUNCHERS):
+            # nohup has a closed terminal ignored, and so it stays.
+            ignored = [kind for kind in _WARNINGS if signal.getsignal(kind) == signal.SIG_IGN]
+            for kind in (signal.SIGINT, *(one for one in _LAUNCHERS if one not in ignored)):
                 self._former[kind] = signal.signal(kind, self._raise)
         self._active.append(self)
         return self

@@ -30,7 +30,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return toy_parquet(tmp_path_factory.mktemp("data"))
 
 
-@pytest.mark.parametrize("kind", ["SIGTERM", "SIGUSR1", "SIGINT"])
+@pytest.fixture
+def heard_hangup() -> Iterator[None]:
+    """Also where the tests themselves run under nohup."""
+    former = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, former)
+
+
+@pytest.mark.usefixtures("heard_hangup")
+@pytest.mark.parametrize("kind", ["SIGTERM", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGHUP", "SIGINT"])
 def test_a_signal_stops_after_its_step_whatever_the_interval_of_records(
     kind: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -48,6 +57,17 @@ def test_a_signal_stops_after_its_step_whatever_the_interval_of_records(
         train(recipe, data, tmp_path / "parts")
     monkeypatch.undo()
     assert differences(train(recipe, data, tmp_path / "parts", resume=True), whole) == []
+
+
+def test_a_closed_terminal_that_nohup_has_ignored_stops_nothing() -> None:
+    former = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with InterruptFlag() as flag:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert not flag.raised
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, former)
 
 
 def test_a_disk_that_fails_stops_the_run_with_a_checkpoint(

@@ -12,9 +12,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from disco_zoo.core.console import say_once
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.formats.parquet_columns import (
     as_labels,
+    called_as_labels,
     features,
     hash_cell,
     image_column,
@@ -23,7 +25,14 @@ from disco_zoo.data.formats.parquet_columns import (
 )
 from disco_zoo.data.look.origin import Origin
 from disco_zoo.data.passing_errors import is_passing
-from disco_zoo.data.split_files import files_by_split, find_parquet_files, named_for, no_test_split, resolve_path
+from disco_zoo.data.split_files import (
+    files_by_split,
+    find_parquet_files,
+    named_for,
+    no_test_split,
+    resolve_path,
+    split_word,
+)
 from disco_zoo.errors import BadData, NoTestImages, require
 
 # Row groups held undecoded, per process. Sources up to this size are read from disk once.
@@ -122,7 +131,7 @@ class ParquetSource(ImageSource):
                 self._group_bytes.append(meta.total_byte_size)
                 num_rows += meta.num_rows
         self._rows = self._select_rows(schema, split, num_rows, whole, name)
-        labels, class_names = self._read_labels(schema)
+        labels, class_names = self._read_labels(schema, name)
         super().__init__(name, split, labels, class_names)
         part = "" if isinstance(self._rows, range) else "by the column split"
         column = label_column(schema)
@@ -175,7 +184,9 @@ class ParquetSource(ImageSource):
         splits = self._read_column(column)
         words = splits.unique().to_pylist()
         if named := named_for(split, [word for word in words if word]):
-            is_wanted = require("pyarrow.compute", "train").equal(splits, named[0]).fill_null(False)
+            same = [word for word in named if split_word(word) == split_word(named[0])]  # also Train beside TRAIN
+            wanted = require("pyarrow", "train").array(same, splits.type)
+            is_wanted = require("pyarrow.compute", "train").is_in(splits, value_set=wanted)
             return np.flatnonzero(is_wanted.to_numpy())
         if whole:
             return range(num_rows)
@@ -183,13 +194,13 @@ class ParquetSource(ImageSource):
         kind = NoTestImages if split == "test" else BadData
         raise kind(f"{name} has no {split} rows, its split column holds: {found}. Give others with --eval-data.")
 
-    def _read_labels(self, schema: Any) -> tuple[NDArray[np.int64] | None, list[str] | None]:
+    def _read_labels(self, schema: Any, name: str) -> tuple[NDArray[np.int64] | None, list[str] | None]:
         """Return labels of the selected rows and the class names, as far as the files tell."""
         column = label_column(schema)
-        if column is None:
-            return None, None
-        labels, class_names = as_labels(self._read_column(column))
-        if labels is None:
+        labels, class_names = as_labels(self._read_column(column)) if column is not None else (None, None)
+        if column is None or labels is None:
+            if called := column or called_as_labels(schema):
+                say_once(f"{name}: the column {called} holds no class of any image (whole numbers or words): no labels")
             return None, None
         if class_names is None:
             feature = features(schema).get(column)

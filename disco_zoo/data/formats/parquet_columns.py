@@ -84,13 +84,20 @@ def label_column(schema: Any) -> str | None:
         field.name
         for field in schema
         if types.is_integer(field.type)
+        or types.is_boolean(field.type)
         or types.is_string(field.type)
         or types.is_large_string(field.type)
         or types.is_dictionary(field.type)
-        or (types.is_floating(field.type) and field.name in LABEL_COLUMNS)  # whole numbers, where gaps are NaN
+        or (types.is_floating(field.type) and field.name.lower() in LABEL_COLUMNS)  # whole numbers, where gaps are NaN
     ]
-    known = [name for name in LABEL_COLUMNS if name in usable]
+    known = [column for name in LABEL_COLUMNS for column in usable if column.lower() == name]
     return next(iter([*known, *_declared(schema, usable, "ClassLabel")]), None)
+
+
+def called_as_labels(schema: Any) -> str | None:
+    """The first column that is called as labels are, whatever it holds, or None."""
+    named = [column for name in LABEL_COLUMNS for column in schema.names if column.lower() == name]
+    return next(iter(named), None)
 
 
 def split_column(schema: Any) -> str | None:
@@ -98,8 +105,8 @@ def split_column(schema: Any) -> str | None:
     types = require("pyarrow", "train").types
     for field in schema:
         kind = field.type.value_type if types.is_dictionary(field.type) else field.type
-        if field.name == "split" and (types.is_string(kind) or types.is_large_string(kind)):
-            return "split"
+        if field.name.lower() == "split" and (types.is_string(kind) or types.is_large_string(kind)):
+            return str(field.name)
     return None
 
 
@@ -114,6 +121,8 @@ def as_labels(values: Any) -> tuple[NDArray[np.int64] | None, list[str] | None]:
         values = values.cast(kind.value_type)
     if _is_text(values.type):
         return _word_labels(values)
+    if require("pyarrow", "train").types.is_boolean(values.type):
+        values = values.cast("int64")
     numbers = values.to_numpy(zero_copy_only=False) if values.num_chunks else np.zeros(0)
     if numbers.dtype.kind == "f":  # also whole numbers with gaps
         known = np.isfinite(numbers)

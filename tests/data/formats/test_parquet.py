@@ -117,3 +117,36 @@ def test_more_shards_than_files_that_may_be_open(tmp_path: Path, monkeypatch: py
     for index in (0, 29, 7, 13, 20, 1):
         assert source.image(index).tobytes() == PIXELS[index % 6].tobytes()
     assert max(open_now) == 2
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "labels"),
+    [
+        ("label", [True, False, True, False, True, True], [1, 0, 1, 0, 1, 1]),
+        ("Label", [0, 1, 0, 1, 2, 2], [0, 1, 0, 1, 2, 2]),
+        ("LABEL", ["a", "b", "a", None, "b", "b"], [0, 1, 0, -1, 1, 1]),
+        ("Class", [0.0, 1.0, float("nan"), 1.0, 0.0, 0.0], [0, 1, -1, 1, 0, 0]),
+    ],
+)
+def test_labels_of_truth_values_and_names_in_any_case(
+    column: str, values: list[Any], labels: list[int], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = open_source(make_parquet(tmp_path / "x.parquet", labels=None, **{column: values}))
+    assert source.labels is not None
+    assert list(source.labels) == labels
+    assert source.origin.labels == f"the column {column}"
+    assert "no labels" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("values", [[0.5, 0.25, 1.0, 1.5, 0.1, 0.2], [[0], [1], [0, 1], [], [1], [0]], [-1] * 6])
+def test_a_column_of_labels_that_holds_none_is_said(
+    values: list[Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = open_source(make_parquet(tmp_path / "x.parquet", labels=values))
+    assert source.labels is None
+    assert "the column label holds no class of any image" in " ".join(capsys.readouterr().err.split())
+
+
+def test_rows_of_a_split_in_several_spellings_of_its_word(tmp_path: Path) -> None:
+    path = make_parquet(tmp_path / "x.parquet", Split=["TRAIN", "train", "Train", "validation", "Test", "test"])
+    assert [len(open_source(path, split)) for split in ("train", "test")] == [3, 2]
