@@ -134,7 +134,14 @@ def survey(total: int, encoded: Opener, header: Opener | None = None) -> Survey:
     if deep and len(order) < total:
         counts, deep = _headers(spread(total, DEEP_ALL_OF, DEEP_BLOCKS), header or encoded, None)
     for index in deep:
-        counts.add_values(encoded(index))
+        try:
+            found = read_patiently(functools.partial(encoded, index), lambda: "an image")
+        except CannotRead:
+            raise
+        except Exception:  # as in `_headers`
+            counts.unreadable += 1
+        else:
+            counts.add_values(found)
     side = (min(counts.sides), max(counts.sides)) if counts.sides else (0, 0)
     return Survey(
         total,

@@ -65,7 +65,10 @@ def samples(path: Path, *, with_labels: bool = True, left_out: LeftOut | None = 
             if image.size > MAX_IMAGE_BYTES:
                 raise BadData(f"{image.name} is larger than 4 GiB; that is no image. Leave it out")
             holder = next((one for one in (slot, *shorter) if _LABELS & one.keys()), None)
-            yield Sample(image, None if file is None or holder is None else _label(holder, file.fileno()))
+            label = None if file is None or holder is None else _label(holder, file.fileno())
+            if left_out is not None and holder is not None and label is None:
+                left_out.suffixes[NO_KEY] += 1
+            yield Sample(image, label)
 
 
 def folder_of(member: str) -> str:
@@ -118,6 +121,7 @@ def _damaged(path: Path, reason: str) -> BadData:
 
 _LABELS = {"cls", "json"}
 FURTHER = "further images of a sample"
+NO_KEY = '.json without "label"'
 
 
 def _counted(members: Iterable[Member], left_out: LeftOut) -> Iterator[Member]:

@@ -151,3 +151,18 @@ def test_what_is_left_out_is_counted_and_said_again_where_the_index_still_holds(
     assert facts["split_from"] == "shards named train"
     assert facts["labels_from"] == "the samples' .cls and .json"
     assert look_facts(open_source(tmp_path, "test"))["left_out"] == {".mp4": 1}
+
+
+def test_a_json_without_a_label_is_counted_where_folders_become_the_classes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    image = encode(toy_images(1, seed=0)[0])
+    members = {
+        f"f{n}/{n}.{ending}": content
+        for n in range(2)
+        for ending, content in (("png", image), ("json", b'{"class": 1}'))
+    }
+    make_tar(tmp_path / "train-0.tar", members)
+    assert main(["data", "index", str(tmp_path)]) == 0
+    assert 'Left out: 2 .json without "label"' in capsys.readouterr().out
+    assert look_facts(open_source(tmp_path))["labels_from"] == "folders"
