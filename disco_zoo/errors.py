@@ -192,8 +192,9 @@ def require(module: str, extra: str) -> ModuleType:
 
 
 def counted(number: int, noun: str) -> str:
-    """A number with its noun: "1 image", "12,000 images"."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+    """A number with its noun: "1 image", "12,000 images", "2 classes"."""
+    ending = "es" if noun.endswith("s") else "s"
+    return f"{number:,} {noun}{'' if number == 1 else ending}"
 
 
 def first_line(error: BaseException) -> str:

@@ -12,6 +12,7 @@ from posixpath import dirname, join, normpath
 from typing import Any
 
 from mkdocs.structure.files import File, Files
+from notebook_pages import notebook_page
 
 from disco_zoo.site.latency import read_latencies
 from disco_zoo.site.page import render_page
@@ -24,13 +25,18 @@ FENCE = re.compile(r"(```.*?```|`[^`\n]+`)", re.DOTALL)
 
 
 def on_files(files: Files, config: Any) -> Files:
-    """Add what is not in docs/: pages, pictures of the benchmarks, the zoo's own page."""
+    """Add what is not in docs/: pages, pictures of the benchmarks, the zoo's own page; notebooks as pages."""
     beside = [*PAGES, *(path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "benchmarks").rglob("*.png")))]
     beside += [path.relative_to(ROOT).as_posix() for path in sorted((ROOT / "benchmarks").rglob("*.md"))]
     for place in dict.fromkeys(beside):
         source = ROOT / place
         content: str | bytes = source.read_text(encoding="utf-8") if place.endswith(".md") else source.read_bytes()
         files.append(File.generated(config, place, content=content))
+    for source in sorted((ROOT / "docs" / "tutorials").glob("*.ipynb")):
+        text, pictures = notebook_page(source, ROOT / "build" / "notebooks")
+        files.append(File.generated(config, f"tutorials/{source.stem}.md", content=text))
+        for name, picture in pictures.items():
+            files.append(File.generated(config, f"tutorials/{name}", content=picture))
     catalog = load_catalog()
     order = list(catalog.architectures)
     rows = sorted(catalog.checkpoints.values(), key=lambda row: order.index(row.architecture))
@@ -51,6 +57,8 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
             return found.group(0)
         at = normpath(join(dirname(place) if outside else join("docs", dirname(place)), target))
         within = at.removeprefix("docs/")
+        if within.endswith(".ipynb") and within.removesuffix(".ipynb") != place.removesuffix(".md"):
+            within = f"{within.removesuffix('.ipynb')}.md"  # the page made of it, but for its own link to download
         if not (ROOT / at).exists() and within not in known:
             return found.group(0)  # broken: mkdocs says so
         if within not in known:

@@ -44,7 +44,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "embed": ("disco_zoo.cli.use.embed", "Features of images, as a parquet or npy file."),
     "search": ("disco_zoo.cli.use.search", "The nearest images of a query, as a page to look at."),
     "map": ("disco_zoo.cli.use.map", "Draw embedded images as a map."),
-    "export": ("disco_zoo.cli.use.export", "ONNX, OpenVINO or torch.export, checked against PyTorch; int8."),
+    "export": ("disco_zoo.cli.use.export", "ONNX, OpenVINO, phones; checked against PyTorch; int8."),
     "site": ("disco_zoo.cli.zoo.site", "The zoo as a page for a browser: filter, sort, chart, cards."),
     "card": ("disco_zoo.cli.zoo.card", "Print a model card, or refresh all that is generated from the catalog."),
 }

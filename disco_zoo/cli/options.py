@@ -47,6 +47,13 @@ SET = click.option(
     metavar="KEY=VALUE",
     help="Change one key of the recipe, e.g. optim.epochs=2. Repeatable.",
 )
+TRACKER = click.option(
+    "--tracker",
+    "trackers",
+    multiple=True,
+    metavar="NAME",
+    help="Also send metrics to tensorboard, wandb, mlflow, trackio, or another tracker of Accelerate. Repeatable.",
+)
 _OPTIONS: list[Callable[[Any], Any]] = [
     DATA,
     EVAL_DATA,
@@ -57,6 +64,7 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     click.option("--seed", type=int, help="Seed of initialisation, order and views.  [default: the recipe's, 0]"),
     DEVICE,
     VIEW_WORKERS,
+    TRACKER,
     JSON,
 ]
 
@@ -75,13 +83,15 @@ def with_options(options: Sequence[Any]) -> Callable[[Any], Any]:
 run_options = with_options(_OPTIONS)  # of the commands that train from a recipe
 
 
-def how_to_run(*, device: str, workers: int | None, resume: bool, steps: int | None) -> RunOptions:
+def how_to_run(
+    *, device: str, workers: int | None, resume: bool, steps: int | None, trackers: Sequence[str] = ()
+) -> RunOptions:
     """The options of a command that trains, with what the user typed for the record."""
     from disco_zoo.core.console import console
     from disco_zoo.training.run import run_options
 
     console.quiet = not is_first_process()
-    return run_options(device, workers, resume, steps, command_line())
+    return run_options(device, workers, resume, steps, command_line(), trackers)
 
 
 def command_line() -> str:

@@ -20,7 +20,7 @@ from disco_zoo.embedding.batches import Batch, embedded_batches
 from disco_zoo.embedding.embedding_file import EmbeddingFile, Piece, check_suffix, write_embedding
 from disco_zoo.embedding.facts import EmbeddingFacts
 from disco_zoo.embedding.parts import Parts
-from disco_zoo.errors import BadData, BadRunFolder, CannotWrite, Interrupted
+from disco_zoo.errors import BadData, BadRunFolder, CannotWrite, Interrupted, counted
 from disco_zoo.models.engine import EngineName, Forward, forward_by
 from disco_zoo.models.load import NamedModel
 
@@ -226,7 +226,9 @@ class EmbedJob:
         if not num_rows:
             parts.remove()  # they hold nothing that another try could use
             first = next(iter(unreadable.values()))
-            raise BadData(f"None of the {len(self.source)} images of {self.source.name} can be read. First: {first}")
+            raise BadData(
+                f"None of the {counted(len(self.source), 'image')} of {self.source.name} can be read. First: {first}"
+            )
         facts = self.facts.finished(dims, unreadable, ", ".join(engines))
         write_embedding(self.out, facts, num_rows, self._pieces(parts))
         parts.remove()

@@ -8,10 +8,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from disco_zoo.core.console import console
 from disco_zoo.core.files import write_out
 from disco_zoo.embedding.embedding_file import EmbeddingFile
 from disco_zoo.embedding.map_page import map_page
 from disco_zoo.embedding.query import Pictures
+from disco_zoo.errors import counted
 from disco_zoo.plotting.embedding_map import Choice, add_class_legend, choose_points, scatter
 from disco_zoo.plotting.projection import Method, project_by
 from disco_zoo.plotting.style import drawing
@@ -93,6 +95,7 @@ def _projected(
     """The rows chosen, their points (M, 2), the projection's name, and what stands above the map."""
     labels = None if file.labels is None else torch.from_numpy(file.labels.copy())
     choice = choose_points(labels, len(file), max_points)
+    console.print(f"projecting {counted(len(choice.indices), 'image')} ...", markup=False)
     points, kind = project_by(torch.from_numpy(file.rows(choice.indices.tolist())), method)
     heading = title if title is not None else f"{file.facts.model} on {Path(file.facts.data or 'images').name}"
     return choice, points, kind, heading

@@ -12,7 +12,7 @@ from disco_zoo.embedding.contact_sheet import Shown, contact_sheet
 from disco_zoo.embedding.embedding_file import EmbeddingFile
 from disco_zoo.embedding.nearest_rows import Hit
 from disco_zoo.embedding.query import Pictures, Query
-from disco_zoo.errors import shown
+from disco_zoo.errors import counted, shown
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def as_json(file: EmbeddingFile, found: Sequence[Found]) -> dict[str, Any]:
 def as_page(file: EmbeddingFile, found: Sequence[Found], pictures: Pictures) -> str:
     """A contact sheet: each query beside its hits."""
     facts = file.facts
-    note = f"{len(file)} images embedded by {facts.model} at {facts.image_size} pixels; numbers are cosines"
+    note = f"{counted(len(file), 'image')} embedded by {facts.model} at {facts.image_size} pixels; numbers are cosines"
     rows = []
     for one in found:
         query = Shown(one.query.picture, ("query", one.query.title))

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from disco_zoo.core.loading.loader import BoundedLoader
 from disco_zoo.core.ranges import Interpolation
 from disco_zoo.data.unreadable import UnreadableTally, unreadable_limit
-from disco_zoo.errors import BadData, UnreadableImage
+from disco_zoo.errors import BadData, UnreadableImage, counted
 from disco_zoo.models.engine import EngineName, forward_by
 from disco_zoo.models.frozen import frozen
 from disco_zoo.transforms.eval import eval_transform, normalize
@@ -151,6 +151,6 @@ def extract_features(
                 progress(len(kept) + len(tally.messages), len(chosen))
     if rows is None:
         first = next(iter(tally.messages.values()))
-        raise BadData(f"None of the {len(chosen)} images of {source.name} can be read. First: {first}")
+        raise BadData(f"None of the {counted(len(chosen), 'image')} of {source.name} can be read. First: {first}")
     labels = None if source.labels is None else torch.tensor([source.labels[i] for i in kept], dtype=torch.int64)
     return Features(rows[: len(kept)], labels, tuple(tally.messages.values()), forward.engine)

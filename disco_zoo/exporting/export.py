@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 from disco_zoo.core.launcher import default_workers
 from disco_zoo.exporting.compare import TOLERANCE
@@ -33,8 +34,9 @@ def export(
 
     Args:
         model: a zoo or timm name, a run folder, a teacher, an authors' file, or a fine-tuned classifier.
-        out: FILE.onnx, FILE.pt2 or FILE.xml; None for MODEL with the format's suffix.
-        kind: "onnx", "torch" or "openvino"; None for what `out` says, else "onnx".
+        out: a file with the format's suffix; None for MODEL with it.
+        kind: "onnx", "torch", "openvino", "torchvision" (a state_dict under its names), or one of timmx's: "coreml",
+            "executorch", "litert", "ncnn", "tensorrt"; None for what `out` says, else "onnx".
         int8: "dynamic" or "static": also an int8 file, whose loss is measured on `data`.
         data, eval_data, calibration, ranges, max_images: see `plan_int8`.
         features: of a classifier only the features.
@@ -47,8 +49,8 @@ def export(
         BadData, CannotExport, CannotWrite, MissingExtra: see `export_subject`.
     """
     path = None if out is None else Path(out)
-    by_suffix: dict[str, Format] = {suffix: name for name, suffix in SUFFIXES.items()}
-    kind = kind or by_suffix.get("" if path is None else path.suffix, "onnx")
+    by_suffix = {suffix: name for name, suffix in SUFFIXES.items() if name != "torchvision"}
+    kind = kind or cast("dict[str, Format]", by_suffix).get("" if path is None else path.suffix, "onnx")
     path = path or Path(f"{Path(model).stem if '/' in model else model}{SUFFIXES[kind]}".replace(":", "_"))
     require_all(kind, path, int8, write_over)
     plan = None

@@ -15,7 +15,7 @@ from disco_zoo.core.quiet import quiet
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.unreadable import load_or_replace
 from disco_zoo.errors import CannotExport, counted, first_line, require
-from disco_zoo.exporting.compare import BATCH_SIZES
+from disco_zoo.exporting.compare import BATCH_SIZES, Runner
 from disco_zoo.exporting.subject import Subject
 from disco_zoo.models.onnx_network import INPUT, runner
 from disco_zoo.transforms.eval import eval_transform, normalize
@@ -88,7 +88,11 @@ def write_int8(
         except Exception as error:  # what it raises for a graph that it does not know is nearly anything
             hint = ". Try: --ranges minmax" if kind == "static" and ranges == "percentile" else ""
             raise CannotExport(f"{subject.named.name} cannot become int8: {first_line(error)}{hint}") from error
-        _check_runs(subject, partial)
+        try:
+            run = runner(partial)
+        except Exception as error:  # the runtime has its own
+            raise _does_not_run(subject, error) from error
+        check_runs(subject, run)
 
     write_out(path, write)
 
@@ -115,14 +119,22 @@ def _quantize_static(
     )
 
 
-def _check_runs(subject: Subject, path: Path) -> None:
+def check_runs(subject: Subject, run: Runner) -> None:
+    """Whether an int8 file runs batches of several sizes.
+
+    Raises:
+        CannotExport: it does not, or gives numbers that are not finite.
+    """
     try:
-        run = runner(path)
         outputs = {batch: run(subject.example(batch)) for batch in BATCH_SIZES}
     except Exception as error:  # the runtime has its own
-        raise CannotExport(f"the int8 file of {subject.named.name} does not run: {first_line(error)}") from error
+        raise _does_not_run(subject, error) from error
     for batch, output in outputs.items():
         if len(output) != batch or not torch.isfinite(output).all():
             raise CannotExport(
                 f"the int8 file of {subject.named.name} gives no finite {subject.output} for {counted(batch, 'image')}"
             )
+
+
+def _does_not_run(subject: Subject, error: Exception) -> CannotExport:
+    return CannotExport(f"the int8 file of {subject.named.name} does not run: {first_line(error)}")

@@ -7,22 +7,33 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from disco_zoo.core.console import console
 from disco_zoo.data.dataset import ImageSource, require_index
 from disco_zoo.data.image_list import open_images
 from disco_zoo.data.open_source import open_source
 from disco_zoo.data.pairing import open_test_beside
 from disco_zoo.data.subsets import labeled_part
-from disco_zoo.errors import BadData, BadRunFolder, CannotWrite
+from disco_zoo.errors import BadData, BadRunFolder, CannotWrite, counted
 from disco_zoo.exporting.compare import TOLERANCE
 from disco_zoo.exporting.int8 import MOST_IMAGES, Kind, Ranges, calibration_batches, calibration_size, write_int8
 from disco_zoo.exporting.loss import Int8Loss, classes_of, int8_loss, some_of
 from disco_zoo.exporting.onnx_file import require_onnx, write_onnx
 from disco_zoo.exporting.openvino_file import require_openvino, weights_path, write_openvino
+from disco_zoo.exporting.openvino_int8 import require_nncf, write_openvino_int8
 from disco_zoo.exporting.subject import Subject
+from disco_zoo.exporting.timmx_file import FORMATS, facts_path, require_timmx, write_timmx
 from disco_zoo.exporting.torch_file import write_torch
+from disco_zoo.exporting.torchvision_file import write_torchvision
+from disco_zoo.training.run import native_architecture
 
-Format = Literal["onnx", "torch", "openvino"]
-SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch": ".pt2", "openvino": ".xml"}
+Format = Literal["onnx", "torch", "openvino", "torchvision", "coreml", "executorch", "litert", "ncnn", "tensorrt"]
+SUFFIXES: dict[str, str] = {
+    "onnx": ".onnx",
+    "torch": ".pt2",
+    "openvino": ".xml",
+    "torchvision": ".pth",
+    **{kind: chosen.suffix for kind, chosen in FORMATS.items()},
+}
 
 
 @dataclass(frozen=True)
@@ -49,14 +60,14 @@ class Exported:
     """The written file and its comparison with PyTorch.
 
     Attributes:
-        difference: the largest from PyTorch, as a share of the largest feature.
+        difference: the largest from PyTorch, as a share of the largest feature; None where no runtime runs here.
         facts: of the subject: what the file takes and gives, as it says inside.
         int8_path, int8_bytes, loss: of the int8 file, None without one.
     """
 
     path: Path
     size_bytes: int
-    difference: float
+    difference: float | None
     facts: dict[str, Any]
     int8_path: Path | None = None
     int8_bytes: int | None = None
@@ -149,18 +160,28 @@ def require_all(kind: Format, out: Path, int8: Kind | None, write_over: bool) ->
         BadRunFolder, CannotWrite: see `require_free`.
         MissingExtra: the format's packages are missing.
     """
-    if out.suffix != SUFFIXES[kind]:
-        raise BadData(f"{out} must end in {SUFFIXES[kind]} for --format {kind}")
-    if int8 is not None and kind != "onnx":
-        raise BadData("--int8 is made by ONNX Runtime. Type: --format onnx")
-    if kind != "torch":
+    if out.suffix not in (SUFFIXES[kind], *([".safetensors"] if kind == "torchvision" else [])):
+        asked = "--keys torchvision" if kind == "torchvision" else f"--format {kind}"
+        raise BadData(f"{out} must end in {SUFFIXES[kind]} for {asked}")
+    if int8 is not None and kind not in ("onnx", "openvino"):
+        raise BadData("--int8 is made by ONNX Runtime and OpenVINO. Type: --format onnx, or --format openvino")
+    if kind == "openvino" and int8 == "dynamic":
+        raise BadData("OpenVINO's int8 needs ranges of activations. Type: --int8 static --calibrate IMAGES")
+    if kind in FORMATS:
+        require_timmx(kind)
+        require_free(facts_path(out), write_over)
+        if out.is_dir() and write_over and facts_path(out).is_file():  # a folder of ours, as ncnn's
+            return
+    if kind in ("onnx", "openvino"):
         require_onnx()
+    made = [out] if int8 is None else [out, int8_path(out)]
     if kind == "openvino":
         require_openvino()
-        require_free(weights_path(out), write_over)
-    require_free(out, write_over)
-    if int8 is not None:
-        require_free(int8_path(out), write_over)
+        if int8 is not None:
+            require_nncf()
+        made += [*map(weights_path, made)]
+    for path in made:
+        require_free(path, write_over)
 
 
 def export_subject(
@@ -182,20 +203,35 @@ def export_subject(
     if int8 is not None and subject.label_names is not None:
         classes_of(subject, int8.test)
         int8 = replace(int8, train=None, train_indices=[])
-    if kind == "torch":
-        difference = write_torch(subject, out, tolerance)
-        return Exported(out, out.stat().st_size, difference, subject.facts())
-    if kind == "openvino":
-        difference = write_openvino(subject, out, tolerance)
-        size_bytes = out.stat().st_size + weights_path(out).stat().st_size
-        return Exported(out, size_bytes, difference, subject.facts())
-    difference = write_onnx(subject, out, tolerance)
+    console.print(f"writing {out.name} and comparing it with PyTorch ...", soft_wrap=True, markup=False)
+    difference = _write(subject, kind, out, tolerance)
     if int8 is None:
-        return Exported(out, out.stat().st_size, difference, subject.facts())
+        return Exported(out, _bytes_of(out), difference, subject.facts())
     small = int8_path(out)
     # Evenly spread: the numbers are sorted, and files often by class.
     chosen = int8.calibration_indices[:: -(-len(int8.calibration_indices) // calibration_size(subject.image_size))]
     batches = calibration_batches(subject, int8.calibration, chosen)
-    write_int8(subject, out, small, int8.kind, batches if int8.kind == "static" else None, int8.ranges)
+    console.print(f"int8: calibrating with {counted(len(chosen), 'image')} ...", soft_wrap=True, markup=False)
+    if kind == "openvino":
+        write_openvino_int8(subject, out, small, batches)
+    else:
+        write_int8(subject, out, small, int8.kind, batches if int8.kind == "static" else None, int8.ranges)
     loss = int8_loss(subject, small, int8.test, int8.test_indices, int8.train, int8.train_indices, workers=workers)
-    return Exported(out, out.stat().st_size, difference, subject.facts(), small, small.stat().st_size, loss)
+    return Exported(out, _bytes_of(out), difference, subject.facts(), small, _bytes_of(small), loss)
+
+
+def _write(subject: Subject, kind: Format, out: Path, tolerance: float) -> float | None:
+    """The largest difference from PyTorch, None where nobody can compare."""
+    if kind in FORMATS:
+        return write_timmx(subject, kind, out, tolerance)
+    if kind == "torchvision":
+        return write_torchvision(subject, native_architecture(subject.named.network), out, tolerance)
+    writers = {"torch": write_torch, "openvino": write_openvino, "onnx": write_onnx}
+    return writers[kind](subject, out, tolerance)
+
+
+def _bytes_of(path: Path) -> int:
+    """Of a file with its weights beside it, or of a folder."""
+    parts = [part for part in path.rglob("*") if part.is_file()] if path.is_dir() else [path]
+    parts += [weights_path(path)] if path.suffix == ".xml" else []
+    return sum(part.stat().st_size for part in parts)

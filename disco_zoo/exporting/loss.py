@@ -17,7 +17,7 @@ from disco_zoo.data.dataset import ImageSource
 from disco_zoo.errors import BadData, DiscoZooError, shown
 from disco_zoo.evaluation.features import Features, extract_features
 from disco_zoo.evaluation.knn import knn_top1
-from disco_zoo.exporting.onnx_file import OnnxNetwork
+from disco_zoo.exporting.onnx_file import FileNetwork
 from disco_zoo.exporting.subject import Subject
 
 
@@ -91,7 +91,7 @@ def int8_loss(
     """Measure an int8 file against the PyTorch network that it came from.
 
     Args:
-        small: the int8 ONNX file.
+        small: the int8 file.
         test: the images compared; with labels on it and on `train`, kNN is measured too. A classifier needs no
             `train`, and its accuracy is measured on test images alone.
         train: the bank of the kNN.
@@ -99,7 +99,7 @@ def int8_loss(
     Raises:
         BadData: too many images cannot be read.
     """
-    other = OnnxNetwork(small, subject.takes_pixels)
+    other = FileNetwork(small, subject.takes_pixels)
     parts = [(test, test_indices)] + ([(train, train_indices)] if train is not None else [])
     full: list[Features] = []
     quantized: list[Features] = []
@@ -170,7 +170,7 @@ def _features(
     begun: int,
 ) -> Features:
     # A file that takes pixels gets them unnormalised; the wrapper turns 0..1 back into 0..255.
-    plain = subject.takes_pixels and isinstance(network, OnnxNetwork)
+    plain = subject.takes_pixels and isinstance(network, FileNetwork)
     mean, std = ((0.0,) * 3, (1.0,) * 3) if plain else (subject.named.mean, subject.named.std)
     return extract_features(
         network,

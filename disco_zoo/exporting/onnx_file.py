@@ -13,7 +13,7 @@ from disco_zoo.core.files import write_out
 from disco_zoo.errors import CannotExport, first_line, require
 from disco_zoo.exporting.compare import require_same
 from disco_zoo.exporting.subject import Subject
-from disco_zoo.models.onnx_network import exported_program, runner, session
+from disco_zoo.models.onnx_network import exported_program, openvino_runner, runner, session
 
 LARGEST_BYTES = 2**31 - 2**20  # of one protobuf file
 
@@ -71,17 +71,18 @@ def metadata(path: Path) -> Mapping[str, str]:
     return found
 
 
-class OnnxNetwork(nn.Module):
+class FileNetwork(nn.Module):
     """A file where a frozen network is wanted: normalised float images (B, 3, S, S) to features or scores (B, D).
 
     Args:
-        path: of the ONNX file.
+        path: of the ONNX or OpenVINO file.
         takes_pixels: whether the file wants uint8; then images are to come in 0..1, not normalised.
     """
 
     def __init__(self, path: Path, takes_pixels: bool) -> None:
         super().__init__()
-        self._run, self._takes_pixels = runner(path), takes_pixels
+        self._run = openvino_runner(path) if path.suffix == ".xml" else runner(path)
+        self._takes_pixels = takes_pixels
 
     def forward(self, images: Tensor) -> Tensor:
         return self._run((images * 255).round().to(torch.uint8) if self._takes_pixels else images)

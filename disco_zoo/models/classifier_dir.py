@@ -22,7 +22,7 @@ from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
 from disco_zoo.core.files import scratch_folder, why_not_written
-from disco_zoo.errors import BadCheckpoint, BadRunFolder, DiscoZooError, shown
+from disco_zoo.errors import BadCheckpoint, BadRunFolder, DiscoZooError, counted, shown
 from disco_zoo.models.frozen import frozen
 
 CARD, CONFIG, WEIGHTS = "README.md", "config.json", "model.safetensors"
@@ -104,7 +104,7 @@ def read_classifier(folder: Path) -> Classifier:
     if not timm.is_model(architecture):
         raise BadCheckpoint(f"{name} is of the network {shown(architecture)}, which timm does not have")
     if num_classes < 1 or len(labels) != num_classes:
-        raise BadCheckpoint(f"{name}/{CONFIG} says {num_classes} classes and names {len(labels)}")
+        raise BadCheckpoint(f"{name}/{CONFIG} says {counted(num_classes, 'class')} and names {len(labels)}")
     cfg = {key: value for key, value in cfg.items() if key in _CFG_KEYS}
     cfg |= {"num_classes": num_classes, "architecture": architecture}
     network = _build(architecture, cfg, config.get("model_args") or {}, name)

@@ -12,6 +12,7 @@ from typing import Any
 from disco_zoo.config.recipe import Recipe, load_recipe, with_seed
 from disco_zoo.core.console import console, duration
 from disco_zoo.data.joined import JoinedSource
+from disco_zoo.errors import counted
 from disco_zoo.evaluation.features import Features
 from disco_zoo.evaluation.measure import Bench, recipe_bench
 from disco_zoo.models.student import create_backbone
@@ -188,7 +189,7 @@ def _announce(
     extra = f", and {len(sources.extra) - len(sources.train)} extra ones an epoch" if sources.extra else ""
     lines += [
         f"{choice.checkpoint.name}: {choice.checkpoint.summary}",
-        f"  data     {sources.train.name}: {len(sources.train)} images{extra}; training does not use labels",
+        f"  data     {sources.train.name}: {counted(len(sources.train), 'image')}{extra}; training does not use labels",
         f"  student  {main.student.model} at {main.student.image_size} px, start: "
         f"{start.get(main.student.init, main.student.init_from)}",
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from disco_zoo.core.launcher import num_launched
@@ -26,6 +26,7 @@ def reproduce(
     workers: int | None = None,
     resume: bool = False,
     max_steps: int | None = None,
+    trackers: Sequence[str] = (),
 ) -> Reproduction:
     """Train a checkpoint's baseline and student from its recipe, measure all, compare with the catalog.
 
@@ -35,7 +36,7 @@ def reproduce(
         out: run folder; None for runs/NAME. It gets the student, report.md, results.json and the card.
         eval_data: labelled images to measure on; None for the test split beside `data`.
         overrides, seed: change the recipe; then the figures are not judged.
-        device, workers, resume, max_steps: as in `disco_zoo.train`.
+        device, workers, resume, max_steps, trackers: as in `disco_zoo.train`.
 
     Returns:
         Figures in percent by subject and metric, and the verdict.
@@ -43,7 +44,7 @@ def reproduce(
     Raises:
         DiscoZooError: it cannot be carried out; nothing that was there is lost.
     """
-    options = run_options(device, workers, resume, max_steps, command="disco_zoo.reproduce(...)")
+    options = run_options(device, workers, resume, max_steps, "disco_zoo.reproduce(...)", trackers)
     return reproduce_into(None if out is None else Path(out), name, data, eval_data, tuple(overrides), seed, options)
 
 

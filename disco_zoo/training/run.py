@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from disco_zoo.training.accelerator import make_accelerator
 from disco_zoo.training.build import Parts, build_parts
 from disco_zoo.training.monitoring.online_health import OnlineHealth
 from disco_zoo.training.monitoring.online_knn import OnlineKnn
+from disco_zoo.training.monitoring.trackers import require_trackers
 from disco_zoo.training.position import Position
 from disco_zoo.training.pretraining import Pretraining
 from disco_zoo.training.run_data import Data
@@ -34,6 +36,7 @@ class RunOptions:
         workers: processes that draw views.
         max_steps: stop there; `--resume` without it goes on.
         command: what the user typed, for the record.
+        trackers: Accelerate's names of where metrics go, too; see `require_trackers`.
     """
 
     device: str = "cpu"
@@ -41,6 +44,7 @@ class RunOptions:
     resume: bool = False
     max_steps: int | None = None
     command: str = ""
+    trackers: tuple[str, ...] = ()
 
 
 def run_options(
@@ -49,15 +53,21 @@ def run_options(
     resume: bool = False,
     max_steps: int | None = None,
     command: str = "",
+    trackers: Sequence[str] = (),
 ) -> RunOptions:
     """The options of a run on this machine.
 
     Args:
         device: "auto" for the accelerator that torch sees, or the CPU.
         workers: processes that draw views; None for the cores but one, at most 8.
+        trackers: "tensorboard", "wandb", "mlflow", "trackio" and Accelerate's others.
+
+    Raises:
+        BadRecipe, MissingExtra: of a tracker, see `require_trackers`.
     """
+    trackers = require_trackers(trackers)
     workers = default_workers() if workers is None else workers
-    return RunOptions(chosen_device(device), workers, resume, max_steps, command)
+    return RunOptions(chosen_device(device), workers, resume, max_steps, command, trackers)
 
 
 class Run:
@@ -100,7 +110,7 @@ class Run:
                 workers=options.workers,
                 label=label,
             )
-            self.trainer = Trainer(self.task, self.folder)
+            self.trainer = Trainer(self.task, self.folder, trackers=options.trackers, settings=recipe.decisive())
         except BaseException:
             self.folder.close()
             raise

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from disco_zoo.config.recipe import Recipe, load_recipe, with_seed
@@ -26,6 +26,7 @@ def train(
     workers: int | None = None,
     resume: bool = False,
     max_steps: int | None = None,
+    trackers: Sequence[str] = (),
 ) -> RunFacts | None:
     """Train a student, measure it where there are labels, and leave student, checkpoint and report in `out`.
 
@@ -36,7 +37,7 @@ def train(
         eval_data: labelled images to measure on; None for the test split beside `data`.
         overrides: keys of the recipe to change, e.g. ["optim.epochs=2"].
         seed: of initialisation, order and views; None for the recipe's.
-        device, workers: see `run_options`.
+        device, workers, trackers: see `run_options`.
         resume: go on with the run in `out`, exactly where it stopped.
         max_steps: stop after so many steps.
 
@@ -47,7 +48,7 @@ def train(
         DiscoZooError: its children say what is wrong with recipe, data or folder.
     """
     loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, with_seed(tuple(overrides), seed))
-    options = run_options(device, workers, resume, max_steps, command="disco_zoo.train(...)")
+    options = run_options(device, workers, resume, max_steps, "disco_zoo.train(...)", trackers)
     return train_into(Path(out or Path("runs") / loaded.name), loaded, data, eval_data, options)
 
 

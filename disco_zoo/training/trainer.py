@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -31,10 +32,19 @@ class Trainer:
 
     Args:
         folder: a claimed run folder.
+        trackers: of Accelerate, see `Tracking`; they are told the `settings`.
     """
 
-    def __init__(self, task: Task, folder: ClaimedFolder) -> None:
+    def __init__(
+        self,
+        task: Task,
+        folder: ClaimedFolder,
+        *,
+        trackers: Sequence[str] = (),
+        settings: Mapping[str, Any] | None = None,
+    ) -> None:
         self.task, self.folder, self.position = task, folder, task.position
+        self.trackers, self.settings = trackers, settings
         self.unreadable = UnreadableList(folder.path, task.max_unreadable)
         self.watch = LossWatch(task.device)
         self._used_lr = 0.0
@@ -58,7 +68,14 @@ class Trainer:
         if resume:
             self._restore(self._read_checkpoint())
         last_step = task.total_steps if max_steps is None else min(task.total_steps, max_steps)
-        metrics = MetricLogger(self.folder.path, resume_step=position.step if resume else None, writes=rank() == 0)
+        metrics = MetricLogger(
+            self.folder.path,
+            resume_step=position.step if resume else None,
+            writes=rank() == 0,
+            trackers=self.trackers if max_steps != 0 else (),
+            run_name=task.title,
+            settings=self.settings,
+        )
         self.wait = DataWait(task.device, position.data_wait_seconds)
         try:
             with InterruptFlag() as flag, StepProgress(task.title, last_step, position.step) as progress:

@@ -14,7 +14,7 @@ from tiny_runs import CLASSES, toy_parquet
 from disco_zoo.cli import main
 from disco_zoo.errors import BadData
 from disco_zoo.exporting.loss import classes_of, int8_loss
-from disco_zoo.exporting.onnx_file import OnnxNetwork, metadata, write_onnx
+from disco_zoo.exporting.onnx_file import FileNetwork, metadata, write_onnx
 from disco_zoo.exporting.subject import Subject, load_subject
 from disco_zoo.models.classifier_dir import Classifier, read_classifier, write_classifier
 from disco_zoo.models.frozen import backbone_fingerprint
@@ -72,7 +72,7 @@ def test_the_loss_is_the_classifiers_own_accuracy(subject: Subject, tmp_path: Pa
     source = TinySource(30)
     source.class_names, source.split = [NAMES[2], NAMES[0], NAMES[1]], "test"
     found = int8_loss(subject, tmp_path / "m.onnx", source, range(30))
-    network = OnnxNetwork(tmp_path / "m.onnx", subject.takes_pixels)
+    network = FileNetwork(tmp_path / "m.onnx", subject.takes_pixels)
     from disco_zoo.evaluation.features import extract_features
 
     scores = extract_features(

@@ -20,7 +20,7 @@ from disco_zoo.exporting.int8 import calibration_batches, calibration_size, writ
 from disco_zoo.exporting.job import plan_int8
 from disco_zoo.exporting.latency import as_markdown, latency_rows, paired_timings
 from disco_zoo.exporting.loss import int8_loss, some_of
-from disco_zoo.exporting.onnx_file import OnnxNetwork, metadata, write_onnx
+from disco_zoo.exporting.onnx_file import FileNetwork, metadata, write_onnx
 from disco_zoo.exporting.subject import subject_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -53,7 +53,7 @@ def test_the_loss_is_the_difference_of_two_knn(tmp_path):
     expected = []
     for network, mean, std in (
         (subject.named.backbone, subject.named.mean, subject.named.std),
-        (OnnxNetwork(tmp_path / "s.onnx", takes_pixels=True), (0,) * 3, (1,) * 3),
+        (FileNetwork(tmp_path / "s.onnx", takes_pixels=True), (0,) * 3, (1,) * 3),
     ):
         one, other = (
             extract_features(network, source, image_size=16, resize_size=18, mean=mean, std=std)

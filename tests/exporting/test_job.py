@@ -151,7 +151,7 @@ def test_the_models_modes_and_weights_stay(tmp_path):
     ("arguments", "words"),
     [
         (("resnet18", "--out", "m.pt2", "--format", "onnx"), "must end in .onnx"),
-        (("resnet18", "--out", "m.pt2", "--int8", "static", "--data", "sample"), "--format onnx"),
+        (("resnet18", "--out", "m.pt2", "--int8", "static", "--data", "sample"), "--format openvino"),
         (("resnet18", "--int8", "static"), "Add --data DATA"),
         (("resnet18", "--int8", "dynamic", "--data", "nowhere"), "there is no data at nowhere"),
         (("resnet19",), "Did you mean 'resnet18'"),

@@ -8,11 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 from embed_makers import tiny_named
+from tiny import TinySource
 
 from disco_zoo.cli import main
 from disco_zoo.errors import CannotExport, MissingExtra
 from disco_zoo.exporting import openvino_file
+from disco_zoo.exporting.int8 import calibration_batches
+from disco_zoo.exporting.loss import int8_loss
 from disco_zoo.exporting.openvino_file import openvino_facts, weights_path, write_openvino
+from disco_zoo.exporting.openvino_int8 import write_openvino_int8
 from disco_zoo.exporting.subject import subject_of
 from disco_zoo.models.frozen import backbone_fingerprint
 from disco_zoo.models.onnx_network import openvino_runner
@@ -56,8 +60,23 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: py
     assert facts["bytes"] == sum((tmp_path / name).stat().st_size for name in ("m.xml", "m.bin"))
     assert main(arguments) == 2
     assert "is there already" in capsys.readouterr().err
-    assert main([*arguments, "--int8", "static", "--yes"]) == 2
-    assert "--format onnx" in capsys.readouterr().err
+    assert main([*arguments, "--int8", "dynamic", "--yes"]) == 2
+    assert "--int8 static --calibrate IMAGES" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_int8_is_close_keeps_the_facts_and_runs_any_batch(tmp_path: Path) -> None:
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    pytest.importorskip("nncf", reason="the extra openvino is not installed")
+    subject, source = subject_of(tiny_named()), TinySource(40)
+    write_openvino(subject, tmp_path / "m.xml", 1e-4)
+    batches = calibration_batches(subject, source, range(16))
+    write_openvino_int8(subject, tmp_path / "m.xml", tmp_path / "m.int8.xml", batches)
+    assert openvino_facts(tmp_path / "m.int8.xml") == openvino_facts(tmp_path / "m.xml")
+    found = int8_loss(subject, tmp_path / "m.int8.xml", source, range(16, 40), source, range(16), k=3)
+    assert 0.99 < found.lowest_cosine <= found.mean_cosine < 1
+    assert found.top1 is not None
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["m.bin", "m.int8.bin", "m.int8.xml", "m.xml"]
 
 
 def test_without_the_package_its_extra_is_named(

@@ -42,6 +42,7 @@ def _reproduce(
     seed: int | None,
     device: str,
     workers: int | None,
+    trackers: tuple[str, ...],
     as_json: bool,
 ) -> int:
     import json
@@ -50,7 +51,7 @@ def _reproduce(
     from disco_zoo.reproduction.report import print_reproduction
     from disco_zoo.reproduction.reproduce import reproduce_into
 
-    options = how_to_run(device=device, workers=workers, resume=resume, steps=steps)
+    options = how_to_run(device=device, workers=workers, resume=resume, steps=steps, trackers=trackers)
     rep = reproduce_into(out, name, data, eval_data, overrides, seed, options)
     if as_json:
         click.echo(json.dumps(rep.as_json()))

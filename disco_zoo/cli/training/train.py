@@ -61,6 +61,7 @@ def _train(
     resume: bool,
     device: str,
     workers: int | None,
+    trackers: tuple[str, ...],
     as_json: bool,
     start_only: bool,
 ) -> None:
@@ -74,7 +75,9 @@ def _train(
     folder = out or Path("runs") / recipe.name
     # A restarted command has the arguments of the first time, which did not say --resume.
     resume = resume or (was_restarted() and (folder / "checkpoint.pt").is_file())
-    options = how_to_run(device=device, workers=workers, resume=resume, steps=0 if start_only else steps)
+    options = how_to_run(
+        device=device, workers=workers, resume=resume, steps=0 if start_only else steps, trackers=trackers
+    )
     facts = train_into(folder, recipe, data, eval_data, options)
     if as_json and facts is not None:
         click.echo(json.dumps(facts))

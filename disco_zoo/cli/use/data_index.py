@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from disco_zoo.errors import counted
+
 if TYPE_CHECKING:
     from disco_zoo.data.webdataset.index import ShardIndex
 
@@ -45,5 +47,5 @@ def command(folder: Path, out: Path | None) -> None:
 
 def _labels_text(index: ShardIndex, labelled: int) -> str:
     if labelled == len(index.shards):
-        return f"{len(index.class_names)} classes" if index.class_names else "labelled by number"
+        return counted(len(index.class_names), "class") if index.class_names else "labelled by number"
     return f"labels in {labelled} of {len(index.shards)} shards alone" if labelled else "no labels"

@@ -1,4 +1,4 @@
-"""`disco-zoo export`: a network as ONNX, OpenVINO or torch.export, compared with PyTorch; int8; latencies."""
+"""`disco-zoo export`: a network as a file of another runtime, compared with PyTorch; int8; latencies."""
 
 from __future__ import annotations
 
@@ -11,16 +11,21 @@ import click
 from disco_zoo.cli.options import JSON
 
 TABLE_PIXELS = 224
+KINDS = ["onnx", "openvino", "torch", "coreml", "executorch", "litert", "ncnn", "tensorrt"]
 
 
 @click.command("export")
 @click.argument("models", metavar="MODEL", nargs=-1)
-@click.option(
-    "--format", "kind", type=click.Choice(["onnx", "torch", "openvino"]), help="[default: by --out, else onnx]"
-)
-@click.option("--out", type=click.Path(path_type=Path), help="FILE.onnx, .pt2 or .xml.  [default: MODEL.onnx]")
+@click.option("--format", "kind", type=click.Choice(KINDS), help="Those after torch by timmx.  [default: by --out]")
+@click.option("--keys", type=click.Choice(["torchvision"]), help="A state_dict under torchvision's names, .pth.")
+@click.option("--out", type=click.Path(path_type=Path), help="FILE.onnx, .xml, .pt2, ...  [default: MODEL.onnx]")
 @click.option("--int8", type=click.Choice(["dynamic", "static"]), help="Also an int8 file, MODEL.int8.onnx.")
-@click.option("--calibration", help="Images for the ranges of --int8 static.  [default: those of --data]")
+@click.option(
+    "--calibration",
+    "--calibrate",
+    "calibration",
+    help="Images for the ranges of --int8 static.  [default: those of --data]",
+)
 @click.option(
     "--ranges",
     type=click.Choice(["percentile", "minmax"]),
@@ -54,7 +59,9 @@ def command(models: tuple[str, ...], table: bool, as_json: bool, **given: Any) -
       disco-zoo export disco_effb0 --out effb0.onnx
       disco-zoo export runs/my_classifier --out mine.onnx
       disco-zoo export disco_effb0 --format torch
-      disco-zoo export disco_effb0 --format openvino
+      disco-zoo export disco_effb0 --format openvino --int8 static --calibrate photos/
+      disco-zoo export disco_effb0 --format ncnn
+      disco-zoo export disco_r18 --keys torchvision --out r18.pth
       disco-zoo export disco_effb0 --int8 static --data cifar10_train.parquet
       disco-zoo export --table
     """
@@ -68,14 +75,21 @@ def command(models: tuple[str, ...], table: bool, as_json: bool, **given: Any) -
 
 def _export(model: str, given: dict[str, Any], as_json: bool) -> None:
     from disco_zoo.exporting.export import export
+    from disco_zoo.exporting.timmx_file import why_not_compared
 
-    chosen = {key: value for key, value in given.items() if key not in ("yes", "rounds", "threads")}
+    if given["keys"] is not None:
+        if given["kind"] is not None:
+            raise click.UsageError("--keys and --format both name what to write. Leave one of them out")
+        given["kind"] = given["keys"]
+    chosen = {key: value for key, value in given.items() if key not in ("yes", "rounds", "threads", "keys")}
     made = export(model, write_over=given["yes"], **chosen)
     if as_json:
         click.echo(json.dumps(made.as_json()))
         return
     facts = made.facts
-    click.echo(f"{made.path}: {made.size_bytes / 1e6:.1f} MB, largest difference from PyTorch {made.difference:.1e}")
+    compared = f"largest difference from PyTorch {made.difference:.1e}" if made.difference is not None else ""
+    compared = compared or f"not compared with PyTorch here: {why_not_compared(made.path.suffix)}"
+    click.echo(f"{made.path}: {made.size_bytes / 1e6:.1f} MB, {compared}")
     click.echo(f"  takes {facts['input']}\n  gives {facts['output']}")
     if made.loss is not None and made.int8_bytes is not None:
         click.echo(f"{made.int8_path}: {made.int8_bytes / 1e6:.1f} MB, int8 {given['int8']}; {made.loss.describe()}")

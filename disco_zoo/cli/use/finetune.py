@@ -9,7 +9,18 @@ from typing import Any
 import click
 
 from disco_zoo.cli.first_look import require_data, require_free_folder
-from disco_zoo.cli.options import DEVICE, EVAL_DATA, JSON, OUT, RESUME, STEPS, VIEW_WORKERS, how_to_run, with_options
+from disco_zoo.cli.options import (
+    DEVICE,
+    EVAL_DATA,
+    JSON,
+    OUT,
+    RESUME,
+    STEPS,
+    TRACKER,
+    VIEW_WORKERS,
+    how_to_run,
+    with_options,
+)
 
 _PLACES = (
     "model",
@@ -77,6 +88,7 @@ _OPTIONS: list[Any] = [
     click.option("--seed", type=int, help="Of random weights, split, head, order and views.  [default: 0]"),
     DEVICE,
     VIEW_WORKERS,
+    TRACKER,
     JSON,
 ]
 
@@ -109,6 +121,7 @@ def _finetune(
     overrides: tuple[str, ...],
     device: str,
     workers: int | None,
+    trackers: tuple[str, ...],
     as_json: bool,
     fews: tuple[int, ...],
     seeds: str | None,
@@ -134,7 +147,7 @@ def _finetune(
         raise BadRecipe("--seed and --seeds both name seeds. Leave --seed out")
     single = len(fews) <= 1 and seeds is None and not compare_untrained
     require_data(data, eval_data)
-    options = how_to_run(device=device, workers=workers, resume=resume, steps=steps)
+    options = how_to_run(device=device, workers=workers, resume=resume, steps=steps, trackers=trackers)
     folder = out or Path("runs") / _default_name(settings, data, comparison=not single)
     if single:
         _one(settings, data, eval_data, folder, options, as_json)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from disco_zoo.data.dataset import ImageSource, require_index, require_labels, require_same_classes
 from disco_zoo.data.pairing import say_missing_classes
-from disco_zoo.errors import BadData, DiscoZooError
+from disco_zoo.errors import BadData, DiscoZooError, counted
 
 SHOWN = 5
 
@@ -49,7 +49,7 @@ def require_same_labels(model: str, known: Sequence[str], names: Sequence[str]) 
     odd = [name for name in names if name not in known] + [name for name in known if name not in names]
     shown = ", ".join(odd[:SHOWN]) or "their order"
     raise DiscoZooError(
-        f"{model} knows {len(known)} classes and the data have {len(names)}; they differ in: {shown}. "
+        f"{model} knows {counted(len(known), 'class')} and the data have {len(names)}; they differ in: {shown}. "
         "For a new head on its backbone add --new-head"
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,7 @@ def finetune(
     workers: int | None = None,
     resume: bool = False,
     max_steps: int | None = None,
+    trackers: Sequence[str] = (),
     **settings: Any,
 ) -> dict[str, Any]:
     """Train a classifier, measure it on the test images, and leave it in timm's Hub format in `out`/model.
@@ -27,7 +29,7 @@ def finetune(
     Args:
         model: a zoo or timm name, a run folder, or a classifier of this function, which goes on.
         data: a folder with a subfolder a class, or a .parquet; `eval_data` has test images, None for those beside it.
-        device, workers, resume, max_steps: as in `disco_zoo.train`.
+        device, workers, resume, max_steps, trackers: as in `disco_zoo.train`.
         settings: fields of `FinetuneSettings`, e.g. epochs=5, class_weights="balanced", image_size=224.
 
     Returns:
@@ -38,5 +40,5 @@ def finetune(
         DiscoZooError: its children say what is wrong with model, data or folder.
     """
     read = read_settings({"model": model, **settings})
-    options = run_options(device, workers, resume, max_steps, command="disco_zoo.finetune(...)")
+    options = run_options(device, workers, resume, max_steps, "disco_zoo.finetune(...)", trackers)
     return finetune_into(read, open_labeled(data, eval_data), Path(out), options)

@@ -88,7 +88,8 @@ def finetune_into(settings: FinetuneSettings, data: LabeledData, path: Path, opt
         require_storable(folder.path, start.classifier, settings.model)
         started = folder.read_json("run.json").get("started", now())
         resume = options.resume and folder.checkpoint.is_file()
-        Trainer(task, folder).train(resume=resume, max_steps=options.max_steps)
+        trainer = Trainer(task, folder, trackers=options.trackers, settings=settings.as_dict())
+        trainer.train(resume=resume, max_steps=options.max_steps)
         judge = test or held_out
         scores = None if judge is None else _scored(task, judge)
         facts = _facts(task, start, data, test, scores, options, started)

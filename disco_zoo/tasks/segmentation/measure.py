@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from disco_zoo.data.unreadable import UnreadableTally, unreadable_limit
-from disco_zoo.errors import BadData
+from disco_zoo.errors import BadData, counted
 from disco_zoo.models.frozen import frozen
 from disco_zoo.tasks.segmentation.batches import whole_image
 from disco_zoo.tasks.segmentation.data import MaskedSet
@@ -65,5 +65,5 @@ def measure_segmenter(
             if progress is not None:
                 progress(index + 1, len(masked))
     if not int(counts.sum()):
-        raise BadData(f"none of the {len(masked)} images of {masked.name} could be measured.")
+        raise BadData(f"none of the {counted(len(masked), 'image')} of {masked.name} could be measured.")
     return segmentation_figures(counts, masked.class_names)

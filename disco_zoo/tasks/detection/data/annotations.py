@@ -14,7 +14,7 @@ from PIL import Image
 
 from disco_zoo.data.orientation import sizes_seen
 from disco_zoo.data.pixels.bit_depth import ALONE, ValueRanges
-from disco_zoo.errors import BadData, shown
+from disco_zoo.errors import BadData, counted, shown
 
 # Of a set's boxes: COCO's own training set has two without an area, an export gone wrong has thousands.
 FAULTY_SHARE = 0.01
@@ -103,7 +103,7 @@ def mended(annotated: AnnotatedSet) -> AnnotatedSet:
     if not annotated.images:
         raise BadData(f"{annotated.name} lists no images.")
     if not sum(annotated.boxes_by_class().values()):
-        raise BadData(f"{annotated.name} has no boxes to learn or to find ({len(annotated)} images).")
+        raise BadData(f"{annotated.name} has no boxes to learn or to find ({counted(len(annotated), 'image')}).")
     if all(max(i.box) <= 1 for image in annotated.images for i in image.instances):
         raise BadData(f"{annotated.name}: the boxes are fractions of the image, but pixels are wanted.")
     images, faulty, clipped = [], [], 0
