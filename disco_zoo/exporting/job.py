@@ -225,7 +225,7 @@ def _write(subject: Subject, kind: Format, out: Path, tolerance: float) -> float
     if kind in FORMATS:
         return write_timmx(subject, kind, out, tolerance)
     if kind == "torchvision":
-        return write_torchvision(subject, native_architecture(subject.named.network), out, tolerance)
+        return write_torchvision(subject, native_architecture(subject.named.network.partition(".")[0]), out, tolerance)
     writers = {"torch": write_torch, "openvino": write_openvino, "onnx": write_onnx}
     return writers[kind](subject, out, tolerance)
 

@@ -50,11 +50,30 @@ class Classifier:
 
 
 def find_classifier_folder(path: Path) -> Path | None:
-    """The folder itself, or the one of a fine-tuning's run folder; None for anything else."""
+    """The folder itself, or the one of a fine-tuning's run folder; None for anything else, also without a head."""
+    folder = _timm_folder(path)
+    return None if folder is None or _is_headless(folder) else folder
+
+
+def find_backbone_folder(path: Path) -> Path | None:
+    """A folder in timm's Hub format without a head, as `disco-zoo publish` writes it; None for anything else."""
+    folder = _timm_folder(path)
+    return folder if folder is not None and _is_headless(folder) else None
+
+
+def _timm_folder(path: Path) -> Path | None:
     for folder in (path / MODEL_FOLDER, path):
         if (folder / CONFIG).is_file() and (folder / WEIGHTS).is_file():
             return folder
     return None
+
+
+def _is_headless(folder: Path) -> bool:
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        return bool(config.get("num_classes", config["pretrained_cfg"].get("num_classes")) == 0)
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):  # who reads it says what is wrong
+        return False
 
 
 def write_classifier(
@@ -87,8 +106,11 @@ def write_classifier(
         raise BadRunFolder(f"cannot write {folder}: {reason}. Make room, then add --resume") from error
 
 
-def read_classifier(folder: Path) -> Classifier:
-    """Load a classifier from a folder in timm's Hub format, strictly.
+def read_classifier(folder: Path, *, headless: bool = False) -> Classifier:
+    """Load a classifier from a folder in timm's Hub format, strictly; what a newer timm wrote into it is passed over.
+
+    Args:
+        headless: the folder may be without a head; then there are no names.
 
     Raises:
         BadCheckpoint: config.json or the weights are damaged, or do not belong together.
@@ -103,7 +125,7 @@ def read_classifier(folder: Path) -> Classifier:
         raise BadCheckpoint(f"{name}/{CONFIG} does not describe a timm model") from error
     if not timm.is_model(architecture):
         raise BadCheckpoint(f"{name} is of the network {shown(architecture)}, which timm does not have")
-    if num_classes < 1 or len(labels) != num_classes:
+    if num_classes < (0 if headless else 1) or len(labels) != num_classes:
         raise BadCheckpoint(f"{name}/{CONFIG} says {counted(num_classes, 'class')} and names {len(labels)}")
     cfg = {key: value for key, value in cfg.items() if key in _CFG_KEYS}
     cfg |= {"num_classes": num_classes, "architecture": architecture}
@@ -244,8 +266,8 @@ def label_list(names: Sequence[str], shown_names: int = 20) -> str:
 
 
 def backbone_of(folder: Path) -> tuple[nn.Module, Classifier]:
-    """A classifier's network without its head, for commands that want features; and the classifier's facts."""
-    classifier = read_classifier(folder)
+    """A folder's network without its head, for commands that want features; and the folder's facts."""
+    classifier = read_classifier(folder, headless=True)
     network: Any = classifier.network
     network.reset_classifier(0)
     return network, classifier

@@ -13,7 +13,7 @@ from torch import nn
 
 from disco_zoo.core.random_streams import drawing_from
 from disco_zoo.errors import BadTeacher, DiscoZooError, UnknownName, WeightsError, did_you_mean
-from disco_zoo.models.classifier_dir import backbone_of, find_classifier_folder
+from disco_zoo.models.classifier_dir import backbone_of, find_backbone_folder, find_classifier_folder
 from disco_zoo.models.encoder import feature_dim_of
 from disco_zoo.models.teacher_source import LoadedTeacher, load_teacher_source
 from disco_zoo.networks.input_size import create_for_any_size
@@ -68,7 +68,7 @@ def load_model(model: str, *, pretrained: bool = True, seed: int = 0) -> NamedMo
 
 def _load(model: str, pretrained: bool) -> NamedModel:
     path = Path(model.removeprefix(FOLDER_PREFIX)).expanduser()
-    if (folder := find_classifier_folder(path)) is not None:
+    if (folder := find_classifier_folder(path) or find_backbone_folder(path)) is not None:
         _require_pretrained(model, pretrained)
         return _of_classifier(model, folder)
     if path.is_dir() or path.suffix in FILE_SUFFIXES or model in load_catalog().teachers:

@@ -62,7 +62,9 @@ def fake(monkeypatch: pytest.MonkeyPatch, spoil: float) -> None:
 def test_timm_builds_our_network_of_the_folder_that_timmx_gets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fake(monkeypatch, 0.0)
     subject = subject_of(load_model("mobilenetv2_050", pretrained=False), image_size=64)
-    assert write_timmx(subject, "litert", tmp_path / "m.tflite", 1e-6) == 0
+    found = write_timmx(subject, "litert", tmp_path / "m.tflite", 1e-4)
+    assert found is not None
+    assert found < 1e-5  # timm's activations for exports round otherwise
 
 
 def test_a_file_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,8 +19,8 @@ NOTEBOOKS = sorted(path.stem for path in FOLDER.glob("*.ipynb"))
 SAYS = {
     "search": r"145 photos\n[\s\S]*   1   0\.\d{4}[\s\S]*map\.png and map\.svg",
     "finetune": r"'train': 54, 'test': 11",
-    "student": r"325 photos\n[\s\S]*'student': \{'knn20_top1'",
-    "add_method": r"\(0\.0, 4\.0\)[\s\S]*unknown key 'method\.powr'[\s\S]*'cosine': \{'knn20_top1'",
+    "student": r"325 photos\n[\s\S]*student: kNN \d",
+    "add_method": r"\(0\.0, 4\.0\)[\s\S]*unknown key 'method\.powr'[\s\S]*cosine: kNN \d",
     "reproduce": r"not judged[\s\S]*figures/embedding_map\.png[\s\S]*model\.safetensors",
     "many_processes": r"\b8\n?$",
 }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +12,16 @@ from finetune_makers import toy_settings
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
 from tiny_runs import toy_parquet
 
-from disco_zoo.errors import DiscoZooError, HubUnreachable, NotPublished, Offline, UnknownName, WeightsError
+from disco_zoo.cli import main
+from disco_zoo.errors import (
+    BadCheckpoint,
+    DiscoZooError,
+    HubUnreachable,
+    NotPublished,
+    Offline,
+    UnknownName,
+    WeightsError,
+)
 from disco_zoo.evaluation.subject import load_subject
 from disco_zoo.models import load
 from disco_zoo.models.frozen import backbone_fingerprint
@@ -19,6 +30,7 @@ from disco_zoo.tasks.finetune.start import build_start
 from disco_zoo.weights import hub_network
 
 RANDOM = "test_efficientnet"
+PUBLISHED = "disco_effb0.disco_lite0_cifar10"
 
 
 def fingerprint(seed: int, name: str = RANDOM) -> str:
@@ -111,3 +123,36 @@ def test_what_timm_and_the_hub_say_becomes_one_line(
     with pytest.raises(kind, match=message) as error:
         load_model("resnet18")
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {},
+        {"future": 1, "disco_zoo": {"disco_zoo_version": "99.0", "future": [1]}},  # of a later version of ours
+        {"pretrained_cfg": {"future": 1}},  # of a later timm
+    ],
+)
+def test_a_published_folder_is_a_model_whatever_version_wrote_it(
+    change: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["publish", PUBLISHED, "--to", "lab", "--dry-run", "--out", "folder"]) == 0
+    config = json.loads((tmp_path / "folder" / "config.json").read_text())
+    for key, value in change.items():
+        config[key] = {**config[key], **value} if isinstance(value, dict) else value
+    (tmp_path / "folder" / "config.json").write_text(json.dumps(config))
+    for name in ("folder", "local-dir:folder"):
+        found = load_model(name)
+        assert backbone_fingerprint(found.backbone) == backbone_fingerprint(load_model(PUBLISHED).backbone)
+        assert (found.network, found.image_size, found.feature_dim) == ("efficientnet_b0", 64, 1280)
+
+
+def test_a_published_folder_of_a_network_that_timm_does_not_have_is_one_line(tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    config = {"architecture": "efficientnet_z9", "num_classes": 0, "pretrained_cfg": {}}
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(BadCheckpoint, match="efficientnet_z9, which timm does not have"):
+        load_model(str(folder))

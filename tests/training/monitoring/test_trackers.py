@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sqlite3
 import subprocess
 import sys
@@ -173,14 +172,26 @@ def _recorded(name: str, folder: Path) -> list[float]:
             rows = [json.loads(row) for (row,) in connection.execute("select metrics from metrics order by step")]
         return [row["loss"] for row in rows if "loss" in row]
     from wandb.proto import wandb_internal_pb2
-    from wandb.sdk.internal.datastore import DataStore
 
     (path,) = (folder / "run" / "wandb").rglob("*.wandb")
-    store, found = DataStore(), []
-    store.open_for_scan(os.fspath(path))
-    while (data := store.scan_data()) is not None:
+    found = []
+    for data in _wandb_records(path.read_bytes()):
         record = wandb_internal_pb2.Record()
         record.ParseFromString(data)
         items = {"/".join(item.nested_key) or item.key: item.value_json for item in record.history.item}
         found += [float(items["loss"])] if "loss" in items else []
     return found
+
+
+def _wandb_records(raw: bytes) -> Iterator[bytes]:
+    """LevelDB's log format behind a header of 7 bytes: blocks of 32 KiB, chunks of checksum, length, kind and data."""
+    at, chunks = 7, b""
+    while at + 7 <= len(raw):
+        if 32768 - at % 32768 < 7:
+            at += 32768 - at % 32768
+            continue
+        length, kind = int.from_bytes(raw[at + 4 : at + 6], "little"), raw[at + 6]
+        chunks = (b"" if kind in (1, 2) else chunks) + raw[at + 7 : at + 7 + length]
+        at += 7 + length
+        if kind in (1, 4):
+            yield chunks
