@@ -8,6 +8,7 @@ import re
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
@@ -39,10 +40,16 @@ def notebook_page(source: Path, scratch: Path) -> tuple[str, dict[str, bytes]]:
         nbformat.write(run_notebook(source, folder), kept)
     book = nbformat.read(kept, as_version=4)
     for cell in book.cells:  # progress and notes are for whoever runs it
-        outputs = cell.get("outputs", [])
-        cell["outputs"] = [output for output in outputs if output.get("name") != "stderr"]
+        cell["outputs"] = [output for output in cell.get("outputs", []) if not _is_progress(output)]
     text, resources = MarkdownExporter().from_notebook_node(book)
     pictures = {f"{source.stem}_{name}": content for name, content in resources["outputs"].items()}
     text = re.sub(r"!\[\w+\]\((\w+\.png)\)", rf"![Output of the cell above]({source.stem}_\1)", text)
     title, rest = text.lstrip().split("\n", 1)
     return f"{title}\n\n[This page as a notebook]({source.name})\n{rest}", pictures
+
+
+def _is_progress(output: Any) -> bool:
+    """What goes to stderr, which rich shows as HTML in a notebook."""
+    if output["output_type"] == "display_data":
+        return "image/png" not in output["data"]
+    return bool(output.get("name") == "stderr")

@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from disco_zoo.core.launcher import is_first_process
 
-console = Console(stderr=True, highlight=False, force_jupyter=False)  # lines, not HTML, in notebooks
+console = Console(stderr=True, highlight=False)
 LINE_EVERY_SECONDS = 30.0
 
 
