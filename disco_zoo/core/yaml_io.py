@@ -56,6 +56,7 @@ def read_value(text: str) -> Any:
         return text
 
 
-def dump_yaml(values: dict[str, Any]) -> str:
-    """Text that `read_yaml` reads as exactly `values`, in their order."""
-    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=None, width=110)
+def dump_yaml(values: dict[str, Any], *, a_line_each: bool = False) -> str:
+    """Text that `read_yaml` reads as exactly `values`, in order; innermost sections in braces, or a line a key."""
+    flow = False if a_line_each else None
+    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=flow, width=110)

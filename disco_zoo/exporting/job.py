@@ -24,7 +24,7 @@ from disco_zoo.exporting.subject import Subject
 from disco_zoo.exporting.timmx_file import FORMATS, facts_path, require_timmx, write_timmx
 from disco_zoo.exporting.torch_file import write_torch
 from disco_zoo.exporting.torchvision_file import write_torchvision
-from disco_zoo.training.run import native_architecture
+from disco_zoo.training.run_facts import native_architecture
 
 Format = Literal["onnx", "torch", "openvino", "torchvision", "coreml", "executorch", "litert", "ncnn", "tensorrt"]
 SUFFIXES: dict[str, str] = {

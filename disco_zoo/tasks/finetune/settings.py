@@ -92,7 +92,7 @@ class FinetuneSettings(Section):
         return self.model_dump(mode="json")
 
     def as_yaml(self) -> str:
-        return dump_yaml(self.as_dict())
+        return dump_yaml(self.as_dict(), a_line_each=True)
 
     def digest(self) -> str:
         """Sha256 of what decides the weights, which the interval of checkpoints does not."""
