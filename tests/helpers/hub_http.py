@@ -114,6 +114,9 @@ class Handler(BaseHTTPRequestHandler):
         authorization = self.headers.get("Authorization")
         site.requests.append(Request(self.command, split.path, authorization is not None, self.headers.get("Range")))
         self.body = self._read_body()
+        if len(self.body) < int(self.headers.get("Content-Length") or 0):  # of a client that was killed: no upload
+            self.close_connection = True
+            return
         self.fault = site.backend.faults.take(self.command, split.path)
         released = site.backend.released
         if self.fault.silent:
