@@ -13,6 +13,7 @@ from typing import Any
 import nbformat
 from nbclient import NotebookClient
 from nbconvert import MarkdownExporter
+from nbconvert.filters import strip_ansi
 
 SECONDS = 900  # of a cell; on a busy machine
 
@@ -41,6 +42,9 @@ def notebook_page(source: Path, scratch: Path) -> tuple[str, dict[str, bytes]]:
     book = nbformat.read(kept, as_version=4)
     for cell in book.cells:  # progress and notes are for whoever runs it
         cell["outputs"] = [output for output in cell.get("outputs", []) if not _is_progress(output)]
+        for output in cell["outputs"]:
+            if "text" in output:
+                output["text"] = strip_ansi(output["text"])
     text, resources = MarkdownExporter().from_notebook_node(book)
     pictures = {f"{source.stem}_{name}": content for name, content in resources["outputs"].items()}
     text = re.sub(r"!\[\w+\]\((\w+\.png)\)", rf"![Output of the cell above]({source.stem}_\1)", text)
