@@ -70,8 +70,8 @@ def test_transformers_computes_timms_features_where_the_dtype_is_said(
 ) -> None:
     transformers = pytest.importorskip("transformers", minversion="5.0", reason="the extra doors is not installed")
     monkeypatch.chdir(tmp_path)
-    assert main(["publish", NAME, "--to", "my-lab", "--dry-run"]) == 0
-    (folder,) = [path for path in tmp_path.iterdir() if path.is_dir()]
+    folder = tmp_path / "folder"
+    assert main(["publish", NAME, "--to", "my-lab", "--dry-run", "--out", str(folder)]) == 0
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         expected = timm.create_model(NAME, pretrained=True).eval()(images)
