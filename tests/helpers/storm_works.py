@@ -11,7 +11,7 @@ import torch
 from cache_runs import build as build_toy_cache
 from cache_runs import cached_recipe
 from embed_makers import tiny_job
-from finetune_makers import run_finetune, toy_data, toy_settings
+from finetune_makers import run_finetune, toy_settings
 from publish_helpers import NAME as PUBLISHED
 from shard_makers import make_shards
 from tiny import TinySource, write_moco_checkpoint
@@ -21,6 +21,7 @@ from disco_zoo.data.open_source import open_source
 from disco_zoo.data.pack.images import PackSettings
 from disco_zoo.data.pack.job import PackJob
 from disco_zoo.data.webdataset.index_build import build_index
+from disco_zoo.tasks.finetune.run import open_labeled
 from disco_zoo.weights import store
 from disco_zoo.weights.official import convert_checkpoint
 from disco_zoo.weights.publish.job import publish_weights
@@ -35,6 +36,7 @@ REPO = f"org/{PUBLISHED}"
 def make_inputs(folder: Path) -> Path:
     """What all of the works read."""
     toy_parquet(folder)
+    toy_parquet(folder / "own")
     toy_parquet(folder / "many", num_train=150)  # three blocks of a cache
     make_shards(folder / "shards", [7, 5, 6, 4, 8])
     write_moco_checkpoint(folder / "moco.pth.tar")
@@ -60,7 +62,10 @@ def embed(inputs: Path, folder: Path, resume: bool) -> None:
 def finetune(inputs: Path, folder: Path, resume: bool) -> None:
     begun = (folder / "run" / "checkpoint.pt").is_file()
     run_finetune(
-        toy_settings(checkpoint_every_steps=1), toy_data(inputs / "own"), folder / "run", resume=resume and begun
+        toy_settings(checkpoint_every_steps=1),
+        open_labeled(str(inputs / "own" / "toy_train.parquet")),
+        folder / "run",
+        resume=resume and begun,
     )
 
 
