@@ -64,7 +64,7 @@ def test_extra_images_are_trained_on_and_not_measured_with(data: Path, tmp_path:
         facts = run.folder.read_json("run.json")
     finally:
         run.close()
-    assert result.total_steps == 2 * ((NUM_TRAIN + REPEATS * NUM_EXTRA) // 8)
+    assert result.step == 2 * ((NUM_TRAIN + REPEATS * NUM_EXTRA) // 8)
     assert facts["data"]["images"] == NUM_TRAIN
     extra = open_source(str(data.parent / "more"))
     assert facts["extra_data"] == {
