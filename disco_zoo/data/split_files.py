@@ -30,7 +30,7 @@ WRAPPERS = 8  # folders beside each other of which one may hold the splits
 
 def no_test_split(name: str) -> NoTestImages:
     """The error for a source that has training images only."""
-    return NoTestImages(f"{name} has no test images. Give some with --eval-data.")
+    return NoTestImages(f"{name} has no test images. Give some with --eval-data, or make a train/ and a test/ of it.")
 
 
 def words(name: str) -> set[str]:

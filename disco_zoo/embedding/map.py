@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,5 +98,9 @@ def _projected(
     choice = choose_points(labels, len(file), max_points)
     console.print(f"projecting {counted(len(choice.indices), 'image')} ...", markup=False)
     points, kind = project_by(torch.from_numpy(file.rows(choice.indices.tolist())), method)
+    if method == "auto" and kind != "UMAP" and importlib.util.find_spec("umap") is None:
+        console.print(
+            f'by {kind}: UMAP is not installed. Type: pip install "disco-zoo[map]"', soft_wrap=True, markup=False
+        )
     heading = title if title is not None else f"{file.facts.model} on {Path(file.facts.data or 'images').name}"
     return choice, points, kind, heading

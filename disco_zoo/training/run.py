@@ -136,7 +136,11 @@ class Run:
                 soft_wrap=True,
                 markup=False,
             )
-        if self.data.test is None or not self.data.has_labels or not self.recipe.log.knn_every_epochs:
+        if not self.recipe.log.knn_every_epochs:
+            return None
+        if self.data.test is None and self.data.bank.labels is not None and self.is_main_process:
+            console.print("no test images: no kNN on the way. To measure it, add --eval-data", soft_wrap=True)
+        if self.data.test is None or not self.data.has_labels:
             return None
         return OnlineKnn(
             self.data.bank,

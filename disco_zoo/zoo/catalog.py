@@ -79,6 +79,12 @@ class Catalog(StrictRow):
         """
         found = self.teachers.get(name) or self._checkpoint(name)
         if found is None:
+            of_network = [teacher.name for teacher in self.teachers.values() if teacher.network == name]
+            if of_network:
+                raise UnknownName(
+                    f"{name} is a network of timm. The catalog knows its weights as {', '.join(of_network)}. "
+                    f"Type: disco-zoo show {of_network[0]}"
+                )
             raise _no_model(name, [*self._model_names(), *self.teachers])
         return found
 

@@ -17,7 +17,7 @@ STARTS = {
     "random": "random weights, as in the paper",
     "inherit": "inherited: every tensor of EfficientNet-Lite0 (trained with ImageNet labels) whose name and "
     "shape match, the rest fresh, BatchNorm statistics recalibrated; the paper starts from random weights",
-    "checkpoint": "another checkpoint of the zoo, which the recipe names",
+    "checkpoint": "another checkpoint of the zoo, named above; the terms of its data hold as well",
 }
 SUBJECTS = {
     "student": "this model",

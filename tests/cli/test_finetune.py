@@ -175,5 +175,9 @@ def test_print_shows_every_setting_and_trains_nothing(
     assert main([*arguments, "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == printed
     assert [*tmp_path.iterdir()] == []
+    folder = str(folder_of_classes(tmp_path / "photos", {"a": 20, "b": 20}))
+    assert main(["finetune", "disco_effb0", "--data", folder, "--print", "--json"]) == 0
+    chosen = json.loads(capsys.readouterr().out)
+    assert (chosen["epochs"], chosen["lr"] is None) == (400, False)  # one step an epoch, at least 400 steps
     assert main(["finetune", "disco_effb0", "--set", "weight_decai=0.01", "--print"]) == 2
     assert "weight_decay" in capsys.readouterr().err

@@ -45,6 +45,11 @@ def with_weights(name: str, weights: dict[str, Any]) -> Catalog:
     return catalog.model_copy(update={"checkpoints": catalog.checkpoints | {name: changed}})
 
 
+def test_a_network_of_timm_names_the_teachers_that_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["show", "tf_efficientnet_lite0"]) == 2
+    assert "The catalog knows its weights as lite0. Type: disco-zoo show lite0" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("name", [row.name for row in load_catalog().entries])
 def test_every_row_can_be_shown_without_empty_parts(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     sheet = describe.describe(name, load_catalog())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +21,9 @@ from disco_zoo.cli.options import (
     how_to_run,
     with_options,
 )
+
+if TYPE_CHECKING:
+    from disco_zoo.tasks.finetune.settings import FinetuneSettings
 
 _PLACES = (
     "model",
@@ -111,6 +114,18 @@ def command(**given: Any) -> None:
     _finetune(**given)
 
 
+def _print_settings(settings: FinetuneSettings, data: str | None, as_json: bool) -> None:
+    """The settings; with data, those that the number of images decides are among them."""
+    from disco_zoo.tasks.finetune.run import open_labeled, training_split
+
+    if data is not None:
+        settings = settings.resolved(len(training_split(settings, open_labeled(data))[0]))
+    click.echo(json.dumps(settings.as_dict()) if as_json else settings.as_yaml(), nl=as_json)
+    chosen = "" if data is not None else "; epochs, lr and layer_decay by the images, add --data to see them"
+    held_out = f"{settings.held_out:.0%} of the images held out"
+    click.echo(f"null: all images, {held_out}, no early stop, the model's input size{chosen}", err=True)
+
+
 def _finetune(
     *,
     data: str | None,
@@ -136,8 +151,7 @@ def _finetune(
     few = {"few": fews[0]} if len(fews) == 1 else {}
     settings = read_settings({**{key: given[key] for key in _PLACES}, **few}, overrides)
     if print_only:
-        click.echo(json.dumps(settings.as_dict()) if as_json else settings.as_yaml(), nl=as_json)
-        click.echo("null: chosen by the number of training images, or the model's own.", err=True)
+        _print_settings(settings, data, as_json)
         return
     if data is None:
         raise BadData(
