@@ -48,7 +48,7 @@ def start_group(size: int, *arguments: object, folder: Path) -> list[subprocess.
 
 def finish(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
     try:
-        outputs = [process.communicate(timeout=120) for process in processes]
+        outputs = [process.communicate(timeout=270) for process in processes]
     finally:
         for process in processes:
             process.kill()
