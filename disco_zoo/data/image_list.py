@@ -15,7 +15,7 @@ from disco_zoo.data.formats.timm_readers import FolderSource
 from disco_zoo.data.image_files import IMAGE_SUFFIXES, is_image_name
 from disco_zoo.data.open_source import open_source
 from disco_zoo.data.pixels.bit_depth import ValueRanges
-from disco_zoo.data.split_files import find_parquet_files
+from disco_zoo.data.split_files import TEST_ADVICE, find_parquet_files
 from disco_zoo.data.summary import change_line
 from disco_zoo.errors import BadData, did_you_mean, shown
 
@@ -84,8 +84,7 @@ def open_images(given: Sequence[str], split: str | None = None) -> ImageSource:
     try:
         source = open_source(given[0], split or "train")
     except BadData as error:  # its advice is to measurements
-        advice = " Give some with --eval-data."
-        raise BadData(str(error).replace(advice, " Leave out --split test.") if split else str(error)) from error
+        raise BadData(str(error).replace(TEST_ADVICE, "Leave out --split test.") if split else str(error)) from error
     require_index(source, "this command")
     return source
 

@@ -25,12 +25,13 @@ TRAIN_WORD = re.compile(r"(?<![a-z])train(ing)?(?=set|data|image|img|[^a-z]|$)",
 _RANK = {word: (split, rank) for split, synonyms in SYNONYMS.items() for rank, word in enumerate(synonyms)}
 _FILLERS = {"set", "sets", "split", "data", "dataset", "images", "image", "imgs", "img", "photos", "pictures"}
 _GLUED = re.compile(rf"({'|'.join(_RANK)})({'|'.join(_FILLERS)})")
+TEST_ADVICE = "Give some with --eval-data, or make a train/ and a test/ of it."
 WRAPPERS = 8  # folders beside each other of which one may hold the splits
 
 
 def no_test_split(name: str) -> NoTestImages:
     """The error for a source that has training images only."""
-    return NoTestImages(f"{name} has no test images. Give some with --eval-data, or make a train/ and a test/ of it.")
+    return NoTestImages(f"{name} has no test images. {TEST_ADVICE}")
 
 
 def words(name: str) -> set[str]:
