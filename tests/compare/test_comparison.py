@@ -83,10 +83,12 @@ def test_recipes_of_one_method_are_not_called_methods() -> None:
     assert what_is_compared([recipes[1], recipes[1]]) == "2 recipes of disco"
 
 
+@pytest.mark.slow
 def test_every_pocket_recipe_starts_from_the_same_weights() -> None:
     require_same_start(load_compared(["pocket"], "disco_r18", []), [0], open_source("sample"))
 
 
+@pytest.mark.slow
 def test_two_methods_end_to_end(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

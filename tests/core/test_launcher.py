@@ -64,7 +64,7 @@ def typed(work: Path, out: Path) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("how", ["fail", "fail early", "kill"])
+@pytest.mark.parametrize("how", ["fail", pytest.param("fail early", marks=pytest.mark.slow), "kill"])
 def test_the_other_process_says_so_and_does_not_wait(how: str, work: Path, tmp_path: Path) -> None:
     common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     begun = time.monotonic()
@@ -116,7 +116,12 @@ def torchrun(work: Path, how: str, out: Path) -> subprocess.CompletedProcess[str
     ("mistake", "words"),
     [
         pytest.param(["no_such_recipe"], "no_such_recipe", id="before they meet"),
-        pytest.param(["toy_disco.yaml", "--set", "student.model=resnet18"], "3 processes", id="after they met"),
+        pytest.param(
+            ["toy_disco.yaml", "--set", "student.model=resnet18"],
+            "3 processes",
+            id="after they met",
+            marks=pytest.mark.slow,
+        ),
     ],
 )
 def test_a_mistake_that_all_processes_make_is_reported_once(mistake: list[str], words: str, work: Path) -> None:

@@ -52,6 +52,7 @@ def test_every_script_is_run_here() -> None:
         assert f'"{script.name}"' in text, script
 
 
+@pytest.mark.slow
 def test_finetune_on_your_folder(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -83,6 +84,7 @@ def test_search_your_photos(
     assert (tmp_path / "photos.parquet").stat().st_mtime_ns == written
 
 
+@pytest.mark.slow
 def test_distil_your_own_student(
     photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -75,7 +75,9 @@ def stop_while_extracting(arguments: list[object], folder: Path, kind: signal.Si
     return process.returncode, out, err
 
 
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL], ids=["ctrl_c", "killed"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGKILL], ids=["ctrl_c", "killed"]
+)
 def test_stopped_extraction_leaves_nothing_that_is_used_and_a_resume_starts_it_again(
     kind: signal.Signals, large_data: Path, straight: Path, tmp_path: Path
 ) -> None:

@@ -189,7 +189,8 @@ sys.exit(main(sys.argv[2:]))
 """
 
 
-@pytest.mark.parametrize("when", [pytest.param("start", marks=pytest.mark.slow), "middle"])
+@pytest.mark.slow
+@pytest.mark.parametrize("when", ["start", "middle"])
 def test_no_room_is_one_line_and_nothing_is_lost(when: str, work: Path, whole: Any) -> None:
     caches = work / f"no_room_{when}"
     found = subprocess.run(
@@ -224,6 +225,7 @@ entry_point(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_a_process_that_fails_ends_all_with_its_message(work: Path) -> None:
     common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     started = [

@@ -161,7 +161,7 @@ def test_ctrl_c_seen_by_one_process_stops_both_after_the_same_step(base: Path, t
     assert checkpoint_of(tmp_path / "run")["position"]["step"] == step + 2
 
 
-@pytest.mark.parametrize(("first", "then"), [(1, 2), (2, 1)])
+@pytest.mark.parametrize(("first", "then"), [pytest.param(1, 2, marks=pytest.mark.slow), (2, 1)])
 def test_another_number_of_processes_goes_on_with_the_run(
     first: int, then: int, base: Path, pair: Any, tmp_path: Path
 ) -> None:

@@ -101,7 +101,9 @@ def test_workers_that_compute_are_waited_for(monkeypatch: pytest.MonkeyPatch) ->
     assert len(next(iter(loaded(compute_for_a_while, number=2, workers=1)))) == 2
 
 
-@pytest.mark.parametrize("kind", ["SIGINT", "SIGTERM", "SIGUSR1"])
+@pytest.mark.parametrize(
+    "kind", ["SIGTERM", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("SIGINT", "SIGUSR1"))]
+)
 def test_a_signal_is_heard_while_no_batch_comes(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loader_module, "LOOK_EVERY_SECONDS", 1)
     with InterruptFlag():

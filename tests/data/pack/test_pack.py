@@ -146,7 +146,11 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-@pytest.mark.parametrize(("point", "named"), [(9, 2), (11, 3)], ids=["in_the_third_shard", "in_its_record"])
+@pytest.mark.parametrize(
+    ("point", "named"),
+    [(9, 2), pytest.param(11, 3, marks=pytest.mark.slow)],
+    ids=["in_the_third_shard", "in_its_record"],
+)
 def test_a_killed_job_is_resumed_to_the_same_bytes(point: int, named: int, tmp_path: Path) -> None:
     command = ["data", "pack", "sample", "--shard-mb", "1", "--workers", "0", "--out"]
     out = tmp_path / "killed"
