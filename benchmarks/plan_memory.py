@@ -1,7 +1,7 @@
 """Resident memory of real trainings over what `plan` counts in tensors: python benchmarks/plan_memory.py
 
 Each training is a process of its own, three steps after a toy run; the ratio is what malloc and kernels add, which
-`disco_zoo.plan.resident_memory.CPU_ALLOCATOR_FACTOR` stands for.
+`disco_zoo.plan.types.CPU_ALLOCATOR_FACTOR` stands for.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ import tempfile
 from pathlib import Path
 
 from disco_zoo.core.environment import benchmark_line
-from disco_zoo.plan.noise_source import NoiseSource
-from disco_zoo.plan.resident_memory import predict_memory
+from disco_zoo.plan.stand_ins import NoiseSource, without_weights
 from disco_zoo.plan.step_cost import step_cost
-from disco_zoo.plan.weightless import without_weights
+from disco_zoo.plan.types import predict_memory
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 

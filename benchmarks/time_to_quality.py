@@ -19,7 +19,7 @@ from typing import Any
 
 from disco_zoo.config.recipe import load_recipe
 from disco_zoo.core.environment import benchmark_line
-from disco_zoo.training.monitoring.metric_logger import read_metrics
+from disco_zoo.training.metrics import read_metrics
 
 STRAIGHT, SHIPPED = "photos/disco_effb0.disco_lite2_photos", "photos/disco_effb0.feature_lite2_photos"
 STUDENTS_OF_A_CACHE = 3

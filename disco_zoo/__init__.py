@@ -26,7 +26,7 @@ _PUBLIC = {
     "evaluate": "evaluation.evaluate",
     "export": "exporting.export",
     "extract_features": "embedding.embed",
-    "finetune": "tasks.finetune.finetune",
+    "finetune": "tasks.finetune.run",
     "list_models": "zoo.catalog",
     "load_catalog": "zoo.catalog",
     "load_detector": "tasks.detection.load",

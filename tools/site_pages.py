@@ -14,7 +14,7 @@ from typing import Any
 from mkdocs.structure.files import File, Files
 from notebook_pages import notebook_page
 
-from disco_zoo.site.latency import read_latencies
+from disco_zoo.site.entries import read_latencies
 from disco_zoo.site.page import render_page
 from disco_zoo.zoo.catalog import load_catalog
 

@@ -16,7 +16,7 @@ from disco_zoo.config.recipe import load_recipe
 from disco_zoo.teacher_cache.cache_dir import CacheFolder
 from disco_zoo.training.accelerator import make_accelerator
 from disco_zoo.training.build import seeded_teacher
-from disco_zoo.training.replay.of_run import replay_for
+from disco_zoo.training.replay import replay_for
 from disco_zoo.training.run_data import open_training_images
 
 FIRST_SEED = 1000  # apart from the caches that other contestants train with

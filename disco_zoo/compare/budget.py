@@ -1,16 +1,22 @@
-"""Which recipes are compared, and the proof that they share data, student, start and steps."""
+"""Which recipes are compared, the proof that they share data, student, start and steps, and their images per second.
+
+Speed is timed in interleaved rounds so that other load affects all methods alike.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from disco_zoo.config.recipe import Recipe, bundled_recipes, load_recipe
 from disco_zoo.core.console import StepProgress
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.errors import BadRecipe, UnknownName, did_you_mean
-from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.models.encoder import backbone_fingerprint
 from disco_zoo.training.build import build_parts
+from disco_zoo.training.calibration import seconds_per_step
 
 # What may differ belongs to the method: its own keys, its head, its views. Everything here is the budget.
 SHARED = {
@@ -108,3 +114,40 @@ def _require_one_budget(recipes: dict[str, Recipe]) -> None:
 
 def _list(names: Sequence[str]) -> str:
     return ", ".join(names) or "none"
+
+
+TIMED_STEPS = 5
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Of one recipe, over all rounds.
+
+    Attributes:
+        images_per_s: median.
+        ratio: median of the rounds' ratios to the first recipe.
+        ratio_range: smallest and largest of those.
+    """
+
+    images_per_s: float
+    ratio: float
+    ratio_range: tuple[float, float]
+
+
+def measure_speeds(
+    recipes: Mapping[str, Recipe], source: ImageSource, device: str, rounds: int, timed_steps: int = TIMED_STEPS
+) -> dict[str, Speed]:
+    """Time a few steps of each recipe in turn, `rounds` times; in one process, which draws the views as well."""
+    speeds: dict[str, list[float]] = {name: [] for name in recipes}
+    with StepProgress("timing", rounds * len(recipes)) as progress:
+        for turn in range(rounds):
+            for place, (name, recipe) in enumerate(recipes.items(), start=1):
+                seconds = seconds_per_step(recipe, source, device, timed_steps)
+                speeds[name].append(min(recipe.optim.batch_size, len(source)) / seconds)
+                progress.advance(turn * len(recipes) + place)
+    first = next(iter(speeds.values()))
+    ratios = {name: [own / base for own, base in zip(values, first, strict=True)] for name, values in speeds.items()}
+    return {
+        name: Speed(statistics.median(speeds[name]), statistics.median(of), (min(of), max(of)))
+        for name, of in ratios.items()
+    }

@@ -9,18 +9,23 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from disco_zoo.compare.budget import fitting_overrides, label_of, load_compared, require_same_start
-from disco_zoo.compare.figures import measure_beside, measure_runs
-from disco_zoo.compare.heads import head_widths, same_head
+from disco_zoo.compare.budget import (
+    Speed,
+    fitting_overrides,
+    label_of,
+    load_compared,
+    measure_speeds,
+    require_same_start,
+)
+from disco_zoo.compare.figures import head_widths, measure_beside, measure_runs, same_head
 from disco_zoo.compare.runs import PlannedRun, train_all
-from disco_zoo.compare.timing import Speed, measure_speeds
 from disco_zoo.config.recipe import Recipe, load_recipe
 from disco_zoo.core.environment import hardware, now, versions
 from disco_zoo.core.files import require_folder
 from disco_zoo.evaluation.measure import recipe_bench
 from disco_zoo.methods import METHODS
-from disco_zoo.training.position import total_steps
 from disco_zoo.training.run_data import Data, open_data
+from disco_zoo.training.task import total_steps
 
 KNN, LINEAR = "knn20_top1", "linear_top1"
 BASELINE_METHOD = "moco_v2"

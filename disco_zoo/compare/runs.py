@@ -16,7 +16,7 @@ from disco_zoo.core.console import StepProgress
 from disco_zoo.core.interrupts import InterruptFlag
 from disco_zoo.core.launcher import usable_cores
 from disco_zoo.errors import BadRunFolder, DiscoZooError, Interrupted
-from disco_zoo.training.monitoring.metric_logger import read_metrics
+from disco_zoo.training.metrics import read_metrics
 
 POLL_SECONDS = 1.0
 STOP_SECONDS = 120.0  # a run that is told to stop finishes its step and saves

@@ -12,10 +12,16 @@ from pydantic import Field, NonNegativeInt, PositiveInt, ValidationError
 
 from disco_zoo.config.inheritance import MergedRecipe, name_file, read_merged
 from disco_zoo.config.optim import OptimSection, check_optim
-from disco_zoo.config.student import Deviations, Pixels, StudentSection, check_student, with_one_width
-from disco_zoo.config.teacher import check_teacher
+from disco_zoo.config.sections import (
+    Deviations,
+    Pixels,
+    StudentSection,
+    check_student,
+    check_teacher,
+    check_views,
+    with_one_width,
+)
 from disco_zoo.config.validation import check_across_sections, resolve_named_sections
-from disco_zoo.config.views import check_views
 from disco_zoo.core.files import PACKAGE_DIR
 from disco_zoo.core.schema import Section, explain
 from disco_zoo.core.yaml_io import dump_yaml, read_value

@@ -1,10 +1,16 @@
-"""What a run shows while it works: a bar on a terminal, one line now and then elsewhere. Always on stderr."""
+"""What a run shows while it works, always on stderr, and hiding what libraries print."""
 
 from __future__ import annotations
 
+import contextlib
 import functools
+import io
+import logging
+import os
+import sys
 import time
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from rich.console import Console
@@ -94,3 +100,36 @@ def duration(seconds: float) -> str:
         return f"{seconds:.0f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep warnings, logs and prints off the screen, and stdout for results; errors are raised as ever."""
+    logging.disable(logging.WARNING)
+    try:
+        with (
+            warnings.catch_warnings(),
+            contextlib.redirect_stdout(io.StringIO()),
+            contextlib.redirect_stderr(io.StringIO()),
+        ):
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
+@contextlib.contextmanager
+def quiet_process() -> Iterator[None]:
+    """As `quiet`, and also what libraries and programs of other languages write to stdout and stderr."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept = [os.dup(descriptor) for descriptor in (1, 2)]
+    try:
+        with open(os.devnull, "wb") as nothing, quiet():
+            for descriptor in (1, 2):
+                os.dup2(nothing.fileno(), descriptor)
+            yield
+    finally:
+        for descriptor, former in zip((1, 2), kept, strict=True):
+            os.dup2(former, descriptor)
+            os.close(former)

@@ -1,8 +1,9 @@
-"""The few collective operations that methods need; each is the identity on one process."""
+"""Collective operations, each the identity on one process; and work that one process does while the others wait."""
 
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -11,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from disco_zoo.core.launcher import will_be_restarted
-from disco_zoo.errors import LostProcess
+from disco_zoo.errors import DiscoZooError, LostProcess
 
 
 def num_processes() -> int:
@@ -133,3 +134,57 @@ def unshuffle_rows(rows: Tensor, permutation: Tensor) -> Tensor:
         return rows
     joint = gather_rows(rows)[torch.argsort(permutation)]
     return joint.view(num_processes(), -1, *rows.shape[1:])[rank()]
+
+
+Heartbeat = Callable[[], None]
+"""Called by the work every few seconds or more often."""
+
+HEARTBEAT_SECONDS = 20.0
+_WORKING, _DONE, _INTERRUPTED = "working", "done", "interrupted"
+
+
+def on_first_process(work: Callable[[Heartbeat], None]) -> None:
+    """Let the first process do `work`; the others return when it is done. All processes must call this.
+
+    Raises:
+        DiscoZooError: on the others, when the work failed on the first, which raises what went wrong.
+        KeyboardInterrupt: on all of them, when the first one heard Ctrl-C.
+    """
+    if num_processes() == 1:
+        work(lambda: None)
+    elif rank() == 0:
+        _work(work)
+    else:
+        while (word := _broadcast(None)) == _WORKING:
+            pass
+        if word == _INTERRUPTED:
+            raise KeyboardInterrupt
+        if word != _DONE:
+            raise DiscoZooError(f"the first process stopped: {word}")
+
+
+def _work(work: Callable[[Heartbeat], None]) -> None:
+    last = time.monotonic()
+
+    def beat() -> None:
+        nonlocal last
+        if time.monotonic() - last >= HEARTBEAT_SECONDS:
+            last = time.monotonic()
+            _broadcast(_WORKING)
+
+    try:
+        work(beat)
+    except KeyboardInterrupt:
+        _broadcast(_INTERRUPTED)
+        raise
+    except Exception as error:
+        _broadcast(str(error) or type(error).__name__)
+        raise
+    _broadcast(_DONE)
+
+
+def _broadcast(word: str | None) -> Any:
+    """The first process's word, on every process."""
+    words = [word]
+    dist.broadcast_object_list(words, src=0)
+    return words[0]

@@ -1,4 +1,4 @@
-"""Strict pydantic sections, and messages for their faults."""
+"""Strict pydantic sections, number types with a range, and messages for faults."""
 
 from __future__ import annotations
 
@@ -8,11 +8,19 @@ import json
 import re
 import typing
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from disco_zoo.errors import did_you_mean, one_line
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(gt=0, le=1)]
+EmaMomentum = Annotated[float, Field(ge=0, lt=1)]
+
+
+Interpolation = Literal["bilinear", "bicubic"]
+
 
 if TYPE_CHECKING:
     pass

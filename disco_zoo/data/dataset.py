@@ -10,21 +10,37 @@ import functools
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
-from disco_zoo.data.file_names import as_text
+from disco_zoo.data.image_files import as_text
 from disco_zoo.data.label_array import Labels
-from disco_zoo.data.look.origin import Origin
-from disco_zoo.data.look.survey import Survey, survey
 from disco_zoo.data.passing_errors import cannot_read, is_passing, read_patiently
 from disco_zoo.data.pixels.bit_depth import ValueRanges
 from disco_zoo.data.source_image import SourceImage, too_many_pixels
+from disco_zoo.data.survey import Survey, survey
 from disco_zoo.errors import BadData, CannotRead, DiscoZooError, UnreadableImage
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where images and labels of a source were found.
+
+    Attributes:
+        split: which part of what the user named this is, such as "folder Training"; "" for all of it.
+        labels: what the labels were taken from, such as "folders"; "" for none.
+        left_out: files that were seen and are no part of the source, by suffix or as "hidden".
+        notes: what else was guessed or passed over.
+    """
+
+    split: str = ""
+    labels: str = ""
+    left_out: Mapping[str, int] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
 
 class ImageSource(ABC):

@@ -1,10 +1,11 @@
-"""Which files are images, by suffix, in folders, tars and shards; the others are counted and reported."""
+"""Which files are images, by suffix, in folders, tars and shards; and file names that are not valid UTF-8."""
 
 from __future__ import annotations
 
 import functools
 import os
 import posixpath
+import re
 import tarfile
 from collections import Counter
 from collections.abc import Iterator
@@ -169,3 +170,19 @@ def images_of_tar(path: Path) -> tuple[list[TarImage], LeftOut]:
 
 def _files(tar: tarfile.TarFile) -> Iterator[TarInfo]:
     return (member for member in tar if member.isfile())
+
+
+_ESCAPED = re.compile(rb"\\x([89a-f][0-9a-f])")
+
+
+def as_text(name: str) -> str:
+    """A name that any file and screen takes: bytes that are no UTF-8 become \\xe9; other names stay as they are."""
+    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+
+
+def path_of_text(text: str) -> Path:
+    """The file that `as_text` named: the one of this very name, or else of the bytes that it stands for."""
+    path = Path(text)
+    if path.exists() or "\\x" not in text:
+        return path
+    return Path(os.fsdecode(_ESCAPED.sub(lambda match: bytes([int(match[1], 16)]), os.fsencode(text))))

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from disco_zoo.core.console import say_once
 from disco_zoo.data.dataset import ImageSource, require_index
-from disco_zoo.data.file_names import as_text, path_of_text
 from disco_zoo.data.formats.timm_readers import FolderSource
-from disco_zoo.data.image_files import IMAGE_SUFFIXES, is_image_name
+from disco_zoo.data.image_files import IMAGE_SUFFIXES, as_text, is_image_name, path_of_text
 from disco_zoo.data.open_source import open_source
 from disco_zoo.data.pixels.bit_depth import ValueRanges
 from disco_zoo.data.split_files import TEST_ADVICE, find_parquet_files

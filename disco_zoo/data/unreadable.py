@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from PIL import Image
 
+from disco_zoo.core.distributed import rank
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.source_image import SourceImage
 from disco_zoo.errors import BadData, UnreadableImage
@@ -105,3 +106,40 @@ Used = TypeVar("Used")
 
 
 MAX_CONSECUTIVE_UNREADABLE = 100
+
+
+FILE = "unreadable_images.txt"
+
+
+class UnreadableList:
+    """The list of a run folder; the first process writes it.
+
+    Args:
+        limit: largest number of unreadable images that is tolerated.
+    """
+
+    def __init__(self, folder: Path, limit: int) -> None:
+        self.path, self.limit = folder / FILE, limit
+
+    def note(self, messages: dict[int, str], found: list[tuple[int, str]]) -> None:
+        """Add what a batch found to `messages`, by index.
+
+        Raises:
+            BadData: they are too many.
+        """
+        if not found:
+            return
+        tally = self._tally(messages)
+        new = [tally.add(index, message) for index, message in found]
+        if any(new):
+            self.write(messages)
+        tally.check(self.path)
+
+    def write(self, messages: dict[int, str]) -> None:
+        if messages and rank() == 0:
+            self._tally(messages).write(self.path)
+
+    def _tally(self, messages: dict[int, str]) -> UnreadableTally:
+        tally = UnreadableTally(self.limit)
+        tally.messages = messages
+        return tally

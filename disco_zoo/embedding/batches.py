@@ -11,12 +11,12 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
-from disco_zoo.core.loading.loader import BoundedLoader, unchanged
+from disco_zoo.core.loader import BoundedLoader, unchanged
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.embedding.facts import EmbeddingFacts
 from disco_zoo.errors import DiscoZooError, UnreadableImage
+from disco_zoo.models.encoder import frozen
 from disco_zoo.models.engine import Forward
-from disco_zoo.models.frozen import frozen
 from disco_zoo.models.load import NamedModel
 from disco_zoo.transforms.eval import eval_transform, normalize
 

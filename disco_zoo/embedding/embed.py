@@ -19,7 +19,7 @@ from disco_zoo.evaluation.features import extract_features as features_of
 from disco_zoo.evaluation.subject import fit_to
 from disco_zoo.models.engine import EngineName
 from disco_zoo.models.load import NamedModel, load_model
-from disco_zoo.networks.inference_memory import require_memory
+from disco_zoo.networks.input_size import require_memory
 
 
 def extract_features(

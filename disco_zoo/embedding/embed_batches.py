@@ -12,8 +12,8 @@ from disco_zoo.core.launcher import chosen_device
 from disco_zoo.data.source_image import SourceImage
 from disco_zoo.errors import BadData, first_line
 from disco_zoo.evaluation.subject import fit_to
+from disco_zoo.models.encoder import frozen
 from disco_zoo.models.engine import EngineName, forward_by
-from disco_zoo.models.frozen import frozen
 from disco_zoo.models.load import NamedModel, load_model
 from disco_zoo.transforms.eval import eval_resize_size, eval_transform, normalize
 

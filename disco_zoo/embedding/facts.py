@@ -9,7 +9,7 @@ from typing import Any
 
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.errors import BadData
-from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.models.encoder import backbone_fingerprint
 from disco_zoo.models.load import NamedModel
 from disco_zoo.transforms.eval import eval_resize_size
 

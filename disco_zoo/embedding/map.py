@@ -15,8 +15,7 @@ from disco_zoo.embedding.embedding_file import EmbeddingFile
 from disco_zoo.embedding.map_page import map_page
 from disco_zoo.embedding.query import Pictures
 from disco_zoo.errors import counted
-from disco_zoo.plotting.embedding_map import Choice, add_class_legend, choose_points, scatter
-from disco_zoo.plotting.projection import Method, project_by
+from disco_zoo.plotting.embedding_map import Choice, Method, add_class_legend, choose_points, project_by, scatter
 from disco_zoo.plotting.style import drawing
 
 

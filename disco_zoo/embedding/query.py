@@ -12,15 +12,15 @@ import torch
 from PIL import Image
 
 from disco_zoo.data.dataset import ImageSource
-from disco_zoo.data.file_names import path_of_text
 from disco_zoo.data.formats.timm_readers import FolderSource
+from disco_zoo.data.image_files import path_of_text
 from disco_zoo.data.image_list import FileListSource, open_images, reopen_images
 from disco_zoo.embedding.batches import embedded_batches
 from disco_zoo.embedding.embedding_file import SUFFIXES, EmbeddingFile
 from disco_zoo.errors import BadData, DiscoZooError, did_you_mean, shown
 from disco_zoo.evaluation.subject import fit_to
+from disco_zoo.models.encoder import backbone_fingerprint
 from disco_zoo.models.engine import EngineName, forward_by
-from disco_zoo.models.frozen import backbone_fingerprint
 from disco_zoo.models.load import NamedModel, load_model
 
 QUERY_BATCH = 32

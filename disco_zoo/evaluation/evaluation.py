@@ -12,7 +12,7 @@ from disco_zoo.core.claimed_dir import read_json
 from disco_zoo.core.environment import hardware, hardware_line, now, versions
 from disco_zoo.core.files import require_folder, write_out
 from disco_zoo.errors import BadRunFolder
-from disco_zoo.evaluation.confidence import CONFIDENCE, wilson_interval
+from disco_zoo.evaluation.metrics import CONFIDENCE, wilson_interval
 from disco_zoo.evaluation.subject import Subject
 from disco_zoo.zoo.catalog import Measured, load_catalog
 

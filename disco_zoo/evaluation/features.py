@@ -15,12 +15,12 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from disco_zoo.core.loading.loader import BoundedLoader
-from disco_zoo.core.ranges import Interpolation
+from disco_zoo.core.loader import BoundedLoader
+from disco_zoo.core.schema import Interpolation
 from disco_zoo.data.unreadable import UnreadableTally, unreadable_limit
 from disco_zoo.errors import BadData, UnreadableImage, counted
+from disco_zoo.models.encoder import frozen
 from disco_zoo.models.engine import EngineName, forward_by
-from disco_zoo.models.frozen import frozen
 from disco_zoo.transforms.eval import eval_transform, normalize
 
 Progress = Callable[[int, int], None]

@@ -20,8 +20,7 @@ from disco_zoo.evaluation.features import Features, extract_features
 from disco_zoo.evaluation.knn import knn_top1
 from disco_zoo.evaluation.probes.linear import check_classes, linear_probe, linear_probe_on_features
 from disco_zoo.evaluation.shared_features import shared_features
-from disco_zoo.models.encoder import Encoder
-from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.models.encoder import Encoder, backbone_fingerprint
 
 KNN_KS = (1, 20, 200)
 TIMED_IMAGES = 64

@@ -18,9 +18,8 @@ from disco_zoo.evaluation.features import Features, extract_features
 from disco_zoo.evaluation.few_labels import balanced_indices
 from disco_zoo.evaluation.knn import check_neighbors
 from disco_zoo.evaluation.measure import Bench
-from disco_zoo.models.encoder import feature_dim_of
+from disco_zoo.models.encoder import backbone_fingerprint, feature_dim_of
 from disco_zoo.models.engine import EngineName
-from disco_zoo.models.frozen import backbone_fingerprint
 from disco_zoo.models.load import load_model
 from disco_zoo.networks.input_size import fit_input_size
 from disco_zoo.transforms.eval import eval_resize_size

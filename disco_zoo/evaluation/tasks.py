@@ -17,7 +17,7 @@ from disco_zoo.evaluation.probes.checkpoint import ProbeCheckpoint
 from disco_zoo.evaluation.probes.finetune_sgd import check_finetuning, finetune_probe
 from disco_zoo.evaluation.probes.linear import check_probe_options, linear_probe
 from disco_zoo.evaluation.probes.logistic import check_can_hold_out
-from disco_zoo.evaluation.probes.result import LinearResult
+from disco_zoo.evaluation.probes.settings import LinearResult
 from disco_zoo.evaluation.subject import Subject
 from disco_zoo.protocols.finetune import (
     SEMI_FINETUNE_PROTOCOLS,

@@ -6,10 +6,9 @@ from pathlib import Path
 from typing import cast
 
 from disco_zoo.core.launcher import default_workers
-from disco_zoo.exporting.compare import TOLERANCE
-from disco_zoo.exporting.int8 import Kind, Ranges
 from disco_zoo.exporting.job import SUFFIXES, Exported, Format, export_subject, plan_int8, require_all
-from disco_zoo.exporting.subject import load_subject
+from disco_zoo.exporting.onnx_file import Kind, Ranges
+from disco_zoo.exporting.subject import TOLERANCE, load_subject
 
 
 def export(

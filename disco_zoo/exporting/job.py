@@ -14,16 +14,27 @@ from disco_zoo.data.open_source import open_source
 from disco_zoo.data.pairing import open_test_beside
 from disco_zoo.data.subsets import labeled_part
 from disco_zoo.errors import BadData, BadRunFolder, CannotWrite, counted
-from disco_zoo.exporting.compare import TOLERANCE
-from disco_zoo.exporting.int8 import MOST_IMAGES, Kind, Ranges, calibration_batches, calibration_size, write_int8
 from disco_zoo.exporting.loss import Int8Loss, classes_of, int8_loss, some_of
-from disco_zoo.exporting.onnx_file import require_onnx, write_onnx
-from disco_zoo.exporting.openvino_file import require_openvino, weights_path, write_openvino
-from disco_zoo.exporting.openvino_int8 import require_nncf, write_openvino_int8
-from disco_zoo.exporting.subject import Subject
+from disco_zoo.exporting.onnx_file import (
+    MOST_IMAGES,
+    Kind,
+    Ranges,
+    calibration_batches,
+    calibration_size,
+    require_onnx,
+    write_int8,
+    write_onnx,
+)
+from disco_zoo.exporting.openvino_file import (
+    require_nncf,
+    require_openvino,
+    weights_path,
+    write_openvino,
+    write_openvino_int8,
+)
+from disco_zoo.exporting.subject import TOLERANCE, Subject
 from disco_zoo.exporting.timmx_file import FORMATS, facts_path, require_timmx, write_timmx
-from disco_zoo.exporting.torch_file import write_torch
-from disco_zoo.exporting.torchvision_file import write_torchvision
+from disco_zoo.exporting.torch_file import write_torch, write_torchvision
 from disco_zoo.training.run_facts import native_architecture
 
 Format = Literal["onnx", "torch", "openvino", "torchvision", "coreml", "executorch", "litert", "ncnn", "tensorrt"]

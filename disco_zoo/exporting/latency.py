@@ -13,10 +13,8 @@ from typing import Any
 import torch
 
 from disco_zoo.core.console import StepProgress
-from disco_zoo.exporting.compare import TOLERANCE
-from disco_zoo.exporting.int8 import write_int8
-from disco_zoo.exporting.onnx_file import write_onnx
-from disco_zoo.exporting.subject import Subject
+from disco_zoo.exporting.onnx_file import write_int8, write_onnx
+from disco_zoo.exporting.subject import TOLERANCE, Subject
 from disco_zoo.models.onnx_network import runner
 
 WARM_UP_ROUNDS = 3

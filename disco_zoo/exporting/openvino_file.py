@@ -1,15 +1,18 @@
-"""OpenVINO files (.xml with a .bin beside it): made of the ONNX graph, run by OpenVINO on the CPU."""
+"""OpenVINO files (.xml with a .bin beside it): made of the ONNX graph, run on the CPU, quantized to int8 by NNCF."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from disco_zoo.core.console import quiet
 from disco_zoo.core.files import scratch_folder, why_not_written
 from disco_zoo.errors import CannotExport, CannotWrite, first_line, require
-from disco_zoo.exporting.compare import require_same
-from disco_zoo.exporting.onnx_file import write_onnx
-from disco_zoo.exporting.subject import Subject
+from disco_zoo.exporting.onnx_file import check_runs, write_onnx
+from disco_zoo.exporting.subject import Subject, require_same
 from disco_zoo.models.onnx_network import openvino_runner
 
 FACTS = "disco_zoo"  # where the facts lie in the file's rt_info
@@ -67,3 +70,55 @@ def openvino_facts(path: Path) -> dict[str, str]:
     """The facts in a file, as strings."""
     found = require_openvino().Core().read_model(path).get_rt_info([FACTS])
     return {key: str(value) for key, value in found.value.items()}
+
+
+def require_nncf() -> Any:
+    """Find a missing package before the model is loaded.
+
+    Raises:
+        MissingExtra: it is not there.
+    """
+    with quiet():
+        return require("nncf", "openvino")
+
+
+def write_openvino_int8(subject: Subject, full: Path, path: Path, calibration: Iterator[Tensor]) -> None:
+    """Quantise the OpenVINO file `full` to `path` and its .bin; it keeps the facts, and runs batches of any size.
+
+    Activations are unsigned where they are not negative and signed elsewhere (NNCF's mixed preset), as SiLU, h-swish
+    and their like want it.
+
+    Args:
+        calibration: batches of real images, as the network takes them.
+
+    Raises:
+        CannotExport: something in the network cannot be quantised, or the result cannot run.
+        CannotWrite: no room or no permission.
+        MissingExtra: see `require_nncf`.
+    """
+    nncf, openvino = require_nncf(), require_openvino()
+    images = [image[None].contiguous().numpy() for batch in calibration for image in batch]
+    try:
+        with scratch_folder(path.parent, path.stem) as scratch:
+            made = scratch / path.name
+            try:
+                with quiet():
+                    model = nncf.quantize(
+                        openvino.Core().read_model(full),
+                        nncf.Dataset(images),
+                        preset=nncf.QuantizationPreset.MIXED,
+                        subset_size=len(images),
+                    )
+                    openvino.save_model(model, made, compress_to_fp16=False)
+            except OSError:
+                raise
+            except Exception as error:  # what it raises for a graph that it does not know is nearly anything
+                raise CannotExport(f"{subject.named.name} cannot become int8: {first_line(error)}") from error
+            check_runs(subject, openvino_runner(made))
+            weights_path(made).replace(weights_path(path))
+            made.replace(path)
+    except OSError as error:
+        reason = why_not_written(error)
+        if reason is None:
+            raise
+        raise CannotWrite(f"Cannot write {path}: {reason}. Choose another folder, or make room") from error

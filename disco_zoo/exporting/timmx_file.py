@@ -19,11 +19,10 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from disco_zoo.core.console import quiet, quiet_process
 from disco_zoo.core.files import scratch_folder, why_not_written
-from disco_zoo.core.quiet import quiet, quiet_process
 from disco_zoo.errors import BadData, CannotExport, CannotWrite, DiscoZooError, MissingExtra, first_line, require
-from disco_zoo.exporting.compare import Runner, require_same
-from disco_zoo.exporting.subject import Subject
+from disco_zoo.exporting.subject import Runner, Subject, require_same
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,7 @@ from disco_zoo.methods.seed import similarity_distillation_loss
 from disco_zoo.methods.simclr import nt_xent_loss
 from disco_zoo.modules.cosine import row_cosine_loss
 from disco_zoo.modules.momentum_contrast import contrastive_loss
-from disco_zoo.modules.sinkhorn import sinkhorn
-from disco_zoo.modules.swapped_prediction import swapped_prediction_loss
+from disco_zoo.modules.swapped_prediction import sinkhorn, swapped_prediction_loss
 
 __all__ = [
     "angle_loss",

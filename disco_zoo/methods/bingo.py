@@ -1,15 +1,17 @@
 """BINGO (Xu et al. 2022, arXiv:2107.01691): an image and its neighbour in the teacher's eyes pull each other close.
 
 spec 2.6. Bags come from the teacher's features under EVAL (`bingo_bags.py`); the "key encoder" is the frozen
-teacher, so there is no EMA.
+teacher, so there is no EMA. CutMix (Yun et al. 2019, arXiv:1905.04899) puts a box of one image into another.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
+import numpy as np
 import torch
 from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
@@ -17,17 +19,48 @@ from torch.nn import functional as F
 
 from disco_zoo.core.distributed import rank, shuffle_rows, unshuffle_rows
 from disco_zoo.core.precision import at_least_float32
-from disco_zoo.core.ranges import Probability
-from disco_zoo.core.schema import section_of
+from disco_zoo.core.random_streams import stream_seed
+from disco_zoo.core.schema import Probability, section_of
 from disco_zoo.errors import BadRecipe
-from disco_zoo.methods.base import Method
-from disco_zoo.methods.batch import Batch
+from disco_zoo.methods.base import Batch, Method
 from disco_zoo.methods.bingo_bags import BagCompanions, bags_from_file, teacher_bags
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.modules.momentum_contrast import FeatureQueue
-from disco_zoo.teacher_cache.preparation import Preparation
-from disco_zoo.transforms.cutmix import cut_mix, draw_box
+from disco_zoo.teacher_cache.feature_bank import Preparation
+
+
+@dataclass(frozen=True)
+class Box:
+    """Rows `top` to `bottom` and columns `left` to `right`, in pixels, ends excluded."""
+
+    top: int
+    bottom: int
+    left: int
+    right: int
+
+    @property
+    def area(self) -> int:
+        return (self.bottom - self.top) * (self.right - self.left)
+
+
+def draw_box(side: int, alpha: float, *key: int) -> Box:
+    """A box in an image of `side` pixels: area 1−λ of it before clipping, λ ~ Beta(alpha, alpha), centre uniform.
+
+    The box is a function of `key` alone, so a resumed run and every process of a run draw the same one.
+    """
+    generator = np.random.Generator(np.random.PCG64(stream_seed("cutmix", *key)))
+    half = int(side * np.sqrt(1.0 - generator.beta(alpha, alpha))) // 2
+    row, column = (int(centre) for centre in generator.integers(0, side, 2))
+    return Box(max(row - half, 0), min(row + half, side), max(column - half, 0), min(column + half, side))
+
+
+def cut_mix(views: Tensor, others: Tensor, box: Box) -> tuple[Tensor, float]:
+    """Put `box` of others (b, 3, S, S) into views (b, 3, S, S); also the share of `views` that is left."""
+    mixed = views.clone()
+    mixed[..., box.top : box.bottom, box.left : box.right] = others[..., box.top : box.bottom, box.left : box.right]
+    return mixed, 1.0 - box.area / (views.shape[-1] * views.shape[-2])
+
 
 DEFAULT_SWITCH_EPOCH = 11
 

@@ -15,8 +15,8 @@ import torch
 
 from disco_zoo.core.array_file import ArrayFile, keep_array, kept_path, open_kept, open_kept_as
 from disco_zoo.core.console import StepProgress
+from disco_zoo.core.distributed import Heartbeat, on_first_process
 from disco_zoo.core.random_streams import stream_generator
-from disco_zoo.core.rank_zero_first import Heartbeat, on_first_process
 from disco_zoo.errors import BadRecipe, BadRunFolder
 from disco_zoo.models.encoder import feature_dim_of
 from disco_zoo.models.teacher import Teacher, teacher_key
@@ -24,7 +24,7 @@ from disco_zoo.modules.nearest_neighbors import FLAT_LIMIT, nearest_neighbors
 from disco_zoo.teacher_cache.feature_bank import FOLDER, FeatureBank, teacher_bank
 
 if TYPE_CHECKING:  # the methods import this file
-    from disco_zoo.teacher_cache.preparation import Preparation
+    from disco_zoo.teacher_cache.feature_bank import Preparation
 
 
 @dataclass(frozen=True)

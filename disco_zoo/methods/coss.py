@@ -15,9 +15,8 @@ from torch import Tensor
 
 from disco_zoo.core.autograd_collectives import sum_over_processes_with_grad
 from disco_zoo.core.precision import at_least_float32
-from disco_zoo.core.ranges import EmaMomentum
-from disco_zoo.methods.base import Method
-from disco_zoo.methods.batch import Batch
+from disco_zoo.core.schema import EmaMomentum
+from disco_zoo.methods.base import Batch, Method
 from disco_zoo.methods.teacher_targets import require_width, teacher_rows
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher

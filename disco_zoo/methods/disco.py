@@ -14,9 +14,8 @@ from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from disco_zoo.core.precision import at_least_float32
-from disco_zoo.core.ranges import EmaMomentum
-from disco_zoo.methods.base import Method
-from disco_zoo.methods.batch import Batch
+from disco_zoo.core.schema import EmaMomentum
+from disco_zoo.methods.base import Batch, Method
 from disco_zoo.methods.teacher_targets import QueueInit, contrast_beside, unit_teacher_rows
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher

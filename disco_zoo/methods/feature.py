@@ -13,9 +13,8 @@ from typing import ClassVar
 from pydantic import PositiveInt
 from torch import Tensor, nn
 
-from disco_zoo.core.ranges import EmaMomentum
-from disco_zoo.methods.base import Method
-from disco_zoo.methods.batch import Batch
+from disco_zoo.core.schema import EmaMomentum
+from disco_zoo.methods.base import Batch, Method
 from disco_zoo.methods.teacher_targets import teacher_rows
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher

@@ -9,8 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from disco_zoo.methods.base import Method, variant_of
-from disco_zoo.methods.batch import Batch
+from disco_zoo.methods.base import Batch, Method, variant_of
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.modules.momentum_contrast import MomentumContrast

@@ -18,10 +18,8 @@ from torch.utils.checkpoint import checkpoint
 from disco_zoo.core.autograd_collectives import gather_rows_with_grad
 from disco_zoo.core.distributed import gather_rows, rank
 from disco_zoo.core.precision import at_least_float32
-from disco_zoo.core.ranges import EmaMomentum
-from disco_zoo.core.schema import section_of
-from disco_zoo.methods.base import Method
-from disco_zoo.methods.batch import Batch
+from disco_zoo.core.schema import EmaMomentum, section_of
+from disco_zoo.methods.base import Batch, Method
 from disco_zoo.methods.disco import joint_consistency_loss
 from disco_zoo.methods.teacher_targets import QueueInit, contrast_beside, require_two_images, unit_teacher_rows
 from disco_zoo.models.encoder import Encoder

@@ -13,8 +13,7 @@ from torch.nn import functional as F
 from disco_zoo.core.autograd_collectives import gather_rows_with_grad
 from disco_zoo.core.distributed import num_processes, rank
 from disco_zoo.core.precision import at_least_float32
-from disco_zoo.methods.base import Method
-from disco_zoo.methods.batch import Batch
+from disco_zoo.methods.base import Batch, Method
 from disco_zoo.methods.teacher_targets import require_two_images
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher

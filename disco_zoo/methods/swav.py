@@ -9,8 +9,7 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from disco_zoo.methods.base import Method
-from disco_zoo.methods.batch import Batch
+from disco_zoo.methods.base import Batch, Method
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.modules.multi_crop import embed_views

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from disco_zoo.core.console import say_once
 from disco_zoo.core.precision import at_least_float32
 from disco_zoo.errors import BadRecipe
-from disco_zoo.methods.batch import Batch
+from disco_zoo.methods.base import Batch
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.modules.momentum_contrast import FeatureQueue, MomentumContrast, RunningCenter

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from disco_zoo.core.files import scratch_folder, why_not_written
 from disco_zoo.errors import BadCheckpoint, BadRunFolder, DiscoZooError, counted, shown
-from disco_zoo.models.frozen import frozen
+from disco_zoo.models.encoder import frozen
 
 CARD, CONFIG, WEIGHTS = "README.md", "config.json", "model.safetensors"
 MODEL_FOLDER = "model"  # of a run folder

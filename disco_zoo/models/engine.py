@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from disco_zoo.core.console import console
 from disco_zoo.errors import CannotExport, DiscoZooError, first_line, require
-from disco_zoo.models.frozen import frozen, pooled
+from disco_zoo.models.encoder import frozen, pooled
 from disco_zoo.models.graph_cache import graph_of
 from disco_zoo.models.onnx_network import openvino_runner, runner
 

@@ -22,7 +22,7 @@ from torch import nn
 
 from disco_zoo.core.console import console
 from disco_zoo.core.files import cache_home, write_whole
-from disco_zoo.models.frozen import backbone_fingerprint, frozen
+from disco_zoo.models.encoder import backbone_fingerprint, frozen
 from disco_zoo.models.onnx_network import network_bytes
 
 GRAPH, FACTS = "graph.onnx", "graph.json"

@@ -105,9 +105,9 @@ def _zoo_name(model: str) -> str:
 
 def _create(name: str, pretrained: bool) -> Any:
     """Build by timm; errors of timm and of the Hub's client become this package's errors."""
+    from disco_zoo.weights.hub import quick_and_quiet
     from disco_zoo.weights.hub_errors import explained
     from disco_zoo.weights.hub_file import HubFile, cache_folder
-    from disco_zoo.weights.hub_network import quick_and_quiet
 
     architecture, _, tag = name.partition(".")
     if tag and not name.startswith(HUB_PREFIX) and name not in (known := get_arch_pretrained_cfgs(architecture)):

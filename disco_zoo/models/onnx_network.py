@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from disco_zoo.core.quiet import quiet
+from disco_zoo.core.console import quiet
 from disco_zoo.errors import CannotExport, first_line, require
 
 INPUT = "images"

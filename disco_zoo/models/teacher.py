@@ -16,9 +16,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor  # the class that torch's own documentation imports
 
 from disco_zoo.errors import BadRecipe
-from disco_zoo.models.encoder import Encoder, choose_memory_format, feature_dim_of
+from disco_zoo.models.encoder import Encoder, backbone_fingerprint, choose_memory_format, feature_dim_of
 from disco_zoo.models.fold_batch_norm import fold_batch_norm
-from disco_zoo.models.frozen import backbone_fingerprint
 from disco_zoo.models.teacher_source import LoadedTeacher
 from disco_zoo.networks.input_size import fit_input_size
 

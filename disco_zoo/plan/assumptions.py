@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 from disco_zoo.plan import words
 from disco_zoo.plan.calibration import WARM_UP_STEPS
 from disco_zoo.plan.device_speeds import DEPTHWISE_SLOWDOWN
-from disco_zoo.plan.noise_source import DIFFERENT
-from disco_zoo.plan.resident_memory import CPU_ALLOCATOR_FACTOR, MEASURED_FACTORS
+from disco_zoo.plan.stand_ins import DIFFERENT
+from disco_zoo.plan.types import CPU_ALLOCATOR_FACTOR, MEASURED_FACTORS
 
 if TYPE_CHECKING:
     from disco_zoo.plan.hours import CachePlan

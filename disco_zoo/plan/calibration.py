@@ -12,17 +12,15 @@ import torch
 from disco_zoo.config.recipe import Recipe
 from disco_zoo.core.console import StepProgress
 from disco_zoo.errors import BadRecipe
-from disco_zoo.methods.batch import Batch, batch_on
+from disco_zoo.methods.base import Batch, batch_on
 from disco_zoo.plan import words
 from disco_zoo.plan.data_facts import DataFacts
-from disco_zoo.plan.noise_source import NoiseSource
+from disco_zoo.plan.stand_ins import NoiseSource, build_weightless
 from disco_zoo.plan.step_cost import autocast
-from disco_zoo.plan.weightless import build_weightless
 from disco_zoo.training.build import Parts
 from disco_zoo.training.calibration import Neighbor, take_step
-from disco_zoo.training.image_sizes import recipes_by_size
 from disco_zoo.training.optim import build_optimizer
-from disco_zoo.training.step_settings import apply_step_settings
+from disco_zoo.training.step_settings import apply_step_settings, recipes_by_size
 from disco_zoo.transforms.view_dataset import ViewDataset, collate_views, view_plan
 
 WARM_UP_STEPS = 3

@@ -17,7 +17,7 @@ from disco_zoo.data.pack.images import PackSettings, encoded_for_shard
 from disco_zoo.data.unreadable import load_or_replace, use_or_replace
 from disco_zoo.errors import BadData
 from disco_zoo.methods import METHODS
-from disco_zoo.plan.noise_source import NoiseSource
+from disco_zoo.plan.stand_ins import NoiseSource
 from disco_zoo.transforms.view_dataset import view_plan
 from disco_zoo.zoo.catalog import load_catalog
 

@@ -19,12 +19,10 @@ from disco_zoo.plan.hours import (
     speed_of_device,
     speed_of_steps,
 )
-from disco_zoo.plan.noise_source import NoiseSource
-from disco_zoo.plan.resident_memory import predict_memory
+from disco_zoo.plan.stand_ins import NoiseSource, without_weights
 from disco_zoo.plan.step_cost import StepCost, mean_step_cost
-from disco_zoo.plan.types import Plan, PlanOptions
-from disco_zoo.plan.weightless import without_weights
-from disco_zoo.training.position import total_steps
+from disco_zoo.plan.types import Plan, PlanOptions, predict_memory
+from disco_zoo.training.task import total_steps
 
 DEFAULT_CACHE_VIEWS = 8
 

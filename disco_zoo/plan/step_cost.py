@@ -15,18 +15,16 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from disco_zoo.config.recipe import Recipe
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.methods import Method
-from disco_zoo.methods.batch import Batch
+from disco_zoo.methods.base import Batch
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.plan.flops import Flops, StepFlops
 from disco_zoo.plan.live_memory import LiveMemory
-from disco_zoo.plan.shapes_only import drop_numbers, shapes_only
-from disco_zoo.plan.weightless import build_weightless
+from disco_zoo.plan.stand_ins import build_weightless, drop_numbers, shapes_only
 from disco_zoo.training.build import Parts, count_parameters
 from disco_zoo.training.calibration import take_step
-from disco_zoo.training.image_sizes import recipes_by_size
 from disco_zoo.training.optim import build_optimizer
-from disco_zoo.training.step_settings import checkpoint_gradients
+from disco_zoo.training.step_settings import checkpoint_gradients, recipes_by_size
 from disco_zoo.transforms.view_dataset import small_size_of
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}

@@ -9,8 +9,7 @@ from rich.table import Table
 
 from disco_zoo.errors import counted
 from disco_zoo.plan import words
-from disco_zoo.plan.resident_memory import KINDS
-from disco_zoo.plan.types import Plan
+from disco_zoo.plan.types import KINDS, Plan
 
 WIDTH = 100
 

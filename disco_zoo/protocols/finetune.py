@@ -9,7 +9,7 @@ from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from disco_zoo.core.ranges import Interpolation
+from disco_zoo.core.schema import Interpolation
 from disco_zoo.errors import DiscoZooError, UnknownName, did_you_mean
 from disco_zoo.protocols.linear import IMAGENET_STD
 

@@ -16,7 +16,7 @@ from disco_zoo.errors import UnknownName, did_you_mean
 if TYPE_CHECKING:  # recipes are checked without torch
     from torch import nn
 
-    from disco_zoo.core.ranges import Interpolation
+    from disco_zoo.core.schema import Interpolation
 
 IMAGENET_STD = (0.229, 0.224, 0.225)
 

@@ -20,10 +20,10 @@ from disco_zoo.models.teacher import Teacher
 from disco_zoo.reproduction.verdict import Verdict, judge
 from disco_zoo.training.build import seeded_teacher
 from disco_zoo.training.calibration import seconds_per_step
-from disco_zoo.training.position import total_steps
 from disco_zoo.training.run import Run, RunOptions
 from disco_zoo.training.run_data import Data, open_data
 from disco_zoo.training.run_folder import RunFolder, require_begun
+from disco_zoo.training.task import total_steps
 from disco_zoo.zoo.catalog import Checkpoint, load_catalog
 from disco_zoo.zoo.choice import POCKET_DATA, Choice
 from disco_zoo.zoo.model_card import METHOD_TITLES

@@ -14,9 +14,7 @@ from string import Template
 from typing import Any
 
 from disco_zoo.errors import counted
-from disco_zoo.site.card import card
-from disco_zoo.site.entry import SUPERVISION, Entry, entry_of, figure_html
-from disco_zoo.site.latency import Latencies
+from disco_zoo.site.entries import SUPERVISION, Entry, Latencies, card, entry_of, figure_html
 from disco_zoo.zoo.catalog import Catalog, Checkpoint
 from disco_zoo.zoo.facts import data_text
 from disco_zoo.zoo.table import FIGURES_LEGEND

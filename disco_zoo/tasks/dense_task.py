@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from disco_zoo.data.unreadable import unreadable_limit
-from disco_zoo.training.monitoring.metric_logger import MetricLogger, read_metrics
-from disco_zoo.training.position import Position
+from disco_zoo.training.metrics import MetricLogger, read_metrics
 from disco_zoo.training.run_folder import RunFolder
-from disco_zoo.training.task import Task
+from disco_zoo.training.task import Position, Task
 
 LOG_EVERY = 10
 Batch = tuple[list[Tensor], list[Any], dict[int, str]]

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from disco_zoo.core.console import say_once
+from disco_zoo.data.dataset import Origin
 from disco_zoo.data.image_files import LeftOut
 from disco_zoo.data.image_list import FileListSource
-from disco_zoo.data.look.origin import Origin
 from disco_zoo.data.pixels.bit_depth import ValueRanges
 from disco_zoo.data.summary import look_facts, summary_of
 

@@ -10,12 +10,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from disco_zoo.core.loading.loader import BoundedLoader
+from disco_zoo.core.loader import BoundedLoader
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.source_image import SourceImage
 from disco_zoo.errors import UnreadableImage
-from disco_zoo.teacher_cache.crcs import view_crc
-from disco_zoo.teacher_cache.journal import BLOCK_IMAGES, Block
+from disco_zoo.teacher_cache.journal import BLOCK_IMAGES, Block, view_crc
 
 Item = tuple[int, int, int]  # image, first slot, number of slots
 Draw = Callable[[SourceImage, int, int], Tensor]

@@ -17,9 +17,8 @@ import numpy as np
 from torch import Tensor
 
 from disco_zoo.core.console import StepProgress, console
-from disco_zoo.core.distributed import gather_objects, num_processes, rank
+from disco_zoo.core.distributed import Heartbeat, gather_objects, num_processes, on_first_process, rank
 from disco_zoo.core.interrupts import InterruptFlag
-from disco_zoo.core.rank_zero_first import Heartbeat, on_first_process
 from disco_zoo.data.unreadable import UnreadableTally
 from disco_zoo.errors import BadCache, DiscoZooError, Interrupted
 from disco_zoo.teacher_cache.block_views import BlockViews, SlotViews, block_loader

@@ -25,8 +25,7 @@ from filelock import FileLock, Timeout
 
 from disco_zoo.core.files import cache_home, why_not_written, write_whole
 from disco_zoo.errors import BadCache
-from disco_zoo.teacher_cache.crcs import block_crc, pair_crc
-from disco_zoo.teacher_cache.journal import BLOCK_IMAGES, Block, Done, Journal
+from disco_zoo.teacher_cache.journal import BLOCK_IMAGES, Block, Done, Journal, block_crc, pair_crc
 
 ROWS, PAIRS, FACTS = "rows.f16", "pairs.u32", "cache.json"
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from disco_zoo.errors import BadCache
 from disco_zoo.teacher_cache.cache_dir import CacheFolder
-from disco_zoo.teacher_cache.crcs import pair_crc, view_crc
+from disco_zoo.teacher_cache.journal import pair_crc, view_crc
 
 
 @dataclass

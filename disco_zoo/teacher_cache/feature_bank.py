@@ -22,15 +22,33 @@ from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.source_image import SourceImage
 from disco_zoo.data.unreadable import unreadable_limit
 from disco_zoo.errors import BadData
-from disco_zoo.models.encoder import feature_dim_of
-from disco_zoo.models.frozen import frozen, pooled
+from disco_zoo.models.encoder import feature_dim_of, frozen, pooled
 from disco_zoo.models.teacher import Teacher, teacher_key
 from disco_zoo.teacher_cache.block_views import SlotViews
 from disco_zoo.teacher_cache.builder import Building, build_cache
 from disco_zoo.teacher_cache.cache_dir import CacheFolder
-from disco_zoo.teacher_cache.cache_key import ROW_TYPE, CacheKey
-from disco_zoo.teacher_cache.preparation import Preparation
+from disco_zoo.teacher_cache.view_slots import ROW_TYPE, CacheKey
 from disco_zoo.transforms.eval import eval_resize_size, eval_transform, normalize
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """Inputs for computations of a method before training.
+
+    Attributes:
+        source: the training images.
+        folder: of the run; what is expensive is kept there, keyed by what it was computed from.
+        seed: of the run.
+        device: where the networks are.
+        workers: processes that decode images.
+    """
+
+    source: ImageSource
+    folder: Path
+    seed: int
+    device: torch.device | str
+    workers: int
+
 
 FeatureKind = Literal["backbone", "embedding"]
 

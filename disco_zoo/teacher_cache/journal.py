@@ -1,4 +1,4 @@
-"""The journal of a cache: one line for each block of images, appended once its rows are on disk.
+"""The journal of a cache: one line for each block of images, with its checksum, appended once its rows are on disk.
 
 Each process appends to a file of its own. A line that a crash cut short, or that does not fit, counts for nothing:
 its block is computed again.
@@ -9,12 +9,31 @@ from __future__ import annotations
 import json
 import os
 import time
+import zlib
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch import Tensor
+
+
+def view_crc(view: Tensor) -> int:
+    """CRC-32 of a view's pixels, by which a replayed view is known to be the first one, bit for bit."""
+    return zlib.crc32(view.contiguous().numpy().data)
+
+
+def pair_crc(row: np.ndarray, view_crc: int) -> int:
+    """CRC-32 of a view's pixels, whose own is known, and after them its row float16 (width,)."""
+    return zlib.crc32(np.ascontiguousarray(row, dtype="<f2").data, int(view_crc))
+
+
+def block_crc(rows: np.ndarray, pairs: np.ndarray) -> int:
+    """CRC-32 of rows float16 (slots, n, width) and of their pairs' CRCs uint32 (slots, n)."""
+    crc = zlib.crc32(np.ascontiguousarray(rows, dtype="<f2").tobytes())
+    return zlib.crc32(np.ascontiguousarray(pairs, dtype="<u4").tobytes(), crc)
+
 
 BLOCK_IMAGES = 64
 

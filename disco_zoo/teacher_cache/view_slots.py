@@ -1,4 +1,4 @@
-"""Which of an image's cached views a step replays.
+"""The key of a cache, and which of an image's cached views a step replays.
 
 A cache holds M views of each image, its slots. A method that takes V of them a step has used each once after M / V
 epochs; then they come again in another order, so that other views meet. Slot s is what epoch s of a run without a
@@ -7,7 +7,10 @@ cache draws first: a method of one view and M epochs sees the very views it woul
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -15,6 +18,24 @@ from torch import Tensor
 from disco_zoo.core.random_streams import stream_seed
 from disco_zoo.data.source_image import SourceImage
 from disco_zoo.transforms.view_recipes import View, draw_view
+
+ROW_TYPE = "<f2"
+
+
+@dataclass(frozen=True)
+class CacheKey:
+    """The key of one cache.
+
+    Attributes:
+        values: plain values by name; equal values mean equal rows.
+    """
+
+    values: dict[str, Any]
+
+    @property
+    def id(self) -> str:
+        """Sixteen hex digits, the name of the folder."""
+        return hashlib.sha256(json.dumps(self.values, sort_keys=True).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

@@ -30,7 +30,7 @@ from disco_zoo.models.student import (
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.models.teacher_source import LoadedTeacher, load_teacher_source
 from disco_zoo.networks.input_size import SizedNetwork, require_input_size, require_small_size
-from disco_zoo.training.stream_training import shuffled_images
+from disco_zoo.training.run_data import shuffled_images
 from disco_zoo.transforms.eval import eval_transform
 from disco_zoo.transforms.view_dataset import small_size_of
 

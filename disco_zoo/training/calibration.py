@@ -10,12 +10,11 @@ import torch
 from disco_zoo.config.recipe import Recipe
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.methods import Method
-from disco_zoo.methods.batch import Batch, batch_on
+from disco_zoo.methods.base import Batch, batch_on
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.training.build import build_parts
-from disco_zoo.training.image_sizes import recipes_by_size
 from disco_zoo.training.optim import build_optimizer
-from disco_zoo.training.step_settings import apply_step_settings
+from disco_zoo.training.step_settings import apply_step_settings, recipes_by_size
 from disco_zoo.transforms.view_dataset import ViewDataset, collate_views, view_plan
 
 TIMED_STEPS = 2

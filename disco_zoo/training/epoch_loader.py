@@ -9,14 +9,14 @@ import torch
 from torch.utils.data import Dataset
 
 from disco_zoo.config.recipe import Recipe
-from disco_zoo.core.loading.loader import BoundedLoader
+from disco_zoo.core.loader import BoundedLoader
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.sampler import BatchShare
 from disco_zoo.data.streaming.source import StreamSource
 from disco_zoo.methods.base import Method
-from disco_zoo.training.replay.of_run import Replay
-from disco_zoo.training.replay.views import collate_replayed
-from disco_zoo.training.stream_training import stream_batches
+from disco_zoo.training.replay import Replay
+from disco_zoo.training.replay_views import collate_replayed
+from disco_zoo.training.run_data import stream_batches
 from disco_zoo.transforms.view_dataset import ViewDataset, collate_views, view_plan
 
 

@@ -14,23 +14,19 @@ from disco_zoo.config.optim import require_batches
 from disco_zoo.config.recipe import Recipe
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.errors import BadRecipe, Interrupted
-from disco_zoo.methods.batch import batch_on
-from disco_zoo.teacher_cache.preparation import Preparation
+from disco_zoo.methods.base import batch_on
+from disco_zoo.teacher_cache.feature_bank import Preparation
 from disco_zoo.training.accelerator import broadcast_batch_norm_alone
 from disco_zoo.training.build import Parts
 from disco_zoo.training.epoch_loader import EpochBatches, epoch_loader
-from disco_zoo.training.image_sizes import ImageSizes
 from disco_zoo.training.monitoring.data_wait import remedy
 from disco_zoo.training.monitoring.online_health import OnlineHealth
-from disco_zoo.training.monitoring.online_knn import OnlineKnn
-from disco_zoo.training.monitoring.pretraining_log import PretrainingLog
-from disco_zoo.training.monitoring.run_log import RunLog
+from disco_zoo.training.monitoring.pretraining_log import OnlineKnn, PretrainingLog
 from disco_zoo.training.optim import build_optimizer, lr_at
-from disco_zoo.training.position import Position, total_steps
-from disco_zoo.training.replay.of_run import Replay, replay_for
-from disco_zoo.training.step_settings import apply_step_settings
-from disco_zoo.training.stream_training import require_streams
-from disco_zoo.training.task import Task
+from disco_zoo.training.replay import Replay, replay_for
+from disco_zoo.training.run_data import require_streams
+from disco_zoo.training.step_settings import ImageSizes, apply_step_settings
+from disco_zoo.training.task import Position, RunLog, Task, total_steps
 
 
 class Pretraining(Task):

@@ -8,8 +8,8 @@ from disco_zoo.errors import BadData
 from disco_zoo.evaluation.measure import Measurement, recipe_bench
 from disco_zoo.plotting.embedding_map import plot_embedding_map
 from disco_zoo.plotting.style import plot_curves
-from disco_zoo.training.monitoring.health_report import health_lines
-from disco_zoo.training.monitoring.metric_logger import read_metrics
+from disco_zoo.training.metrics import read_metrics
+from disco_zoo.training.monitoring.online_health import health_lines
 from disco_zoo.training.run import Run
 from disco_zoo.training.run_facts import FILE, DataFacts, RunFacts, StudentFacts, matches_recipe, read_run_facts
 from disco_zoo.training.run_folder import RunFolder

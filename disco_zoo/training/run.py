@@ -17,14 +17,14 @@ from disco_zoo.core.launcher import chosen_device, default_workers, rendezvous_e
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.training.accelerator import make_accelerator
 from disco_zoo.training.build import Parts, build_parts
+from disco_zoo.training.metrics import require_trackers
 from disco_zoo.training.monitoring.online_health import OnlineHealth
-from disco_zoo.training.monitoring.online_knn import OnlineKnn
-from disco_zoo.training.monitoring.trackers import require_trackers
-from disco_zoo.training.position import Position
+from disco_zoo.training.monitoring.pretraining_log import OnlineKnn
 from disco_zoo.training.pretraining import Pretraining
 from disco_zoo.training.run_data import Data
 from disco_zoo.training.run_facts import FILE, run_facts
 from disco_zoo.training.run_folder import RunFolder, recipe_settings
+from disco_zoo.training.task import Position
 from disco_zoo.training.trainer import Trainer
 
 

@@ -14,9 +14,9 @@ from disco_zoo.data.joined import JoinedSource
 from disco_zoo.data.summary import look_facts
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.training.build import Parts, count_parameters
-from disco_zoo.training.monitoring.health_report import health_facts
+from disco_zoo.training.monitoring.online_health import health_facts
 from disco_zoo.training.pretraining import Pretraining
-from disco_zoo.training.replay.of_run import Replay
+from disco_zoo.training.replay import Replay
 from disco_zoo.training.run_data import Data
 from disco_zoo.training.run_folder import RunFolder
 from disco_zoo.zoo.catalog import load_catalog

@@ -1,17 +1,76 @@
-"""What a `Trainer` trains: everything in which one training differs from another."""
+"""What a `Trainer` trains: all in which one training differs from another; its position and its log."""
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from disco_zoo.training.monitoring.run_log import RunLog
-from disco_zoo.training.position import Position
+from disco_zoo.config.recipe import Recipe
+from disco_zoo.core.console import StepProgress
+from disco_zoo.training.metrics import MetricLogger
+
+
+@dataclass
+class Position:
+    """How far a training is; all of it goes into the checkpoint.
+
+    Attributes:
+        step: optimizer steps taken.
+        seconds: of training, without evaluation, over all resumes.
+        data_wait_seconds: of these, spent waiting for a batch.
+        unreadable: index -> what was wrong, of the images that could not be read.
+    """
+
+    step: int = 0
+    seconds: float = 0.0
+    data_wait_seconds: float = 0.0
+    unreadable: dict[int, str] = field(default_factory=dict)
+
+    @property
+    def data_wait_share(self) -> float:
+        return self.data_wait_seconds / max(self.seconds, 1e-9)
+
+    def images_per_s(self, images_per_step: float) -> float:
+        return self.step * images_per_step / max(self.seconds, 1e-9)
+
+
+def total_steps(recipe: Recipe, num_images: int) -> int:
+    return recipe.optim.epochs * recipe.optim.steps_per_epoch(num_images)
+
+
+class RunLog:
+    """Writes records; beside the progress bar stand the figures of the last step and of the last evaluations.
+
+    Args:
+        position: of the training; it moves on while this object lives.
+    """
+
+    def __init__(self, metrics: MetricLogger, progress: StepProgress, position: Position) -> None:
+        self.metrics, self.progress, self.position = metrics, progress, position
+        self._step = ""
+        self._evaluations: dict[str, str] = {}
+
+    def step(self, record: Mapping[str, Any], text: str) -> None:
+        """Record the step that was just taken."""
+        self._step = text
+        self._write(record)
+
+    def evaluation(self, kind: str, record: Mapping[str, Any], text: str) -> None:
+        """Record an evaluation; the text of the last one of each kind is shown."""
+        self._evaluations[kind] = text
+        self._write(record)
+
+    def _write(self, record: Mapping[str, Any]) -> None:
+        self.metrics.log({"step": self.position.step, **record})
+        self.progress.advance(
+            self.position.step, ", ".join(text for text in (self._step, *self._evaluations.values()) if text)
+        )
 
 
 class Task:

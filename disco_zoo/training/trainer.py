@@ -13,16 +13,13 @@ from disco_zoo.core.claimed_dir import ClaimedFolder
 from disco_zoo.core.console import StepProgress
 from disco_zoo.core.distributed import gather_objects, num_processes, rank
 from disco_zoo.core.interrupts import InterruptFlag
-from disco_zoo.data.unreadable_list import UnreadableList
+from disco_zoo.data.unreadable import UnreadableList
 from disco_zoo.errors import BadRunFolder, CannotRead, DiscoZooError, Interrupted, TrainingDiverged
+from disco_zoo.training.metrics import MetricLogger
 from disco_zoo.training.monitoring.data_wait import DataWait
-from disco_zoo.training.monitoring.loss_watch import BadLoss, LossWatch
-from disco_zoo.training.monitoring.metric_logger import MetricLogger
-from disco_zoo.training.monitoring.run_log import RunLog
 from disco_zoo.training.optim import restore_optimizer
-from disco_zoo.training.position import Position
-from disco_zoo.training.stopping import StopVotes, stopped
-from disco_zoo.training.task import Task
+from disco_zoo.training.stopping import BadLoss, LossWatch, StopVotes, stopped
+from disco_zoo.training.task import Position, RunLog, Task
 
 FORMER_KEYS = {"progress": "position", "optimiser": "optimizer"}  # of a fine-tuning's checkpoint up to 0.1
 

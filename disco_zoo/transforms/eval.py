@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms import v2
 
-from disco_zoo.core.ranges import Interpolation
+from disco_zoo.core.schema import Interpolation
 
 
 def eval_resize_size(image_size: int) -> int:

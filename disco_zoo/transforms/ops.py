@@ -1,7 +1,7 @@
 """The random steps that views are made of. Each first draws what to do, then does it to the pixels.
 
-The draws are torch's, in torchvision's order and from the same ranges, so that a stream gives the same crops, colours
-and blurs as its v2 transforms would.
+The draws are torch's, in torchvision's order and from the same ranges, so that a stream gives the same crops, colors
+and blurs as its v2 transforms would; they are drawn in one call, which is faster.
 """
 
 from __future__ import annotations
@@ -16,10 +16,46 @@ from numpy.typing import NDArray
 from torch.nn import functional as F
 
 from disco_zoo.data.source_image import SourceImage
-from disco_zoo.transforms import color
-from disco_zoo.transforms.blur import blurred
-from disco_zoo.transforms.color import Planes
-from disco_zoo.transforms.torch_draws import Draws
+from disco_zoo.transforms import functional
+from disco_zoo.transforms.functional import Planes, blurred
+
+PAIRS = 16  # of 32-bit numbers, fetched at once; a view seldom takes more
+UNIFORM_STEPS = 2**24  # of a float32 from 0 to 1
+
+
+class Draws:
+    """What `uniform_`, `rand`, `randint` and `randperm` of torch's generator would give next."""
+
+    def __init__(self) -> None:
+        self._raw: list[int] = []
+
+    def _next(self) -> int:
+        if not self._raw:
+            # 64 bits are two numbers of the generator, the earlier one in the upper half.
+            pairs = torch.empty(PAIRS, dtype=torch.int64).random_(-(2**63), None).tolist()
+            self._raw = [half for pair in reversed(pairs) for half in (pair & 0xFFFFFFFF, pair >> 32 & 0xFFFFFFFF)]
+        return self._raw.pop()
+
+    def uniform(self, low: float, high: float) -> float:
+        """From `low` to below `high`."""
+        return low + (high - low) * (self._next() % UNIFORM_STEPS / UNIFORM_STEPS)
+
+    def bernoulli(self, probability: float) -> bool:
+        """Whether something of this probability does."""
+        return self.uniform(0.0, 1.0) < probability
+
+    def below(self, number: int) -> int:
+        """A whole number from 0 to `number` - 1."""
+        return self._next() % number
+
+    def order(self, number: int) -> list[int]:
+        """The numbers below `number` in random order."""
+        places = list(range(number))
+        for first in range(number - 1):
+            other = first + self.below(number - first)
+            places[first], places[other] = places[other], places[first]
+        return places
+
 
 Interval = tuple[float, float]
 CROP_TRIES = 10
@@ -119,7 +155,7 @@ class RandomGray:
         return draws.bernoulli(self.probability) or None
 
     def apply(self, pixels: Planes, drawn: bool) -> Planes:
-        return color.luma(pixels)
+        return functional.luma(pixels)
 
 
 @dataclass(frozen=True)
@@ -169,13 +205,13 @@ class RandomJitter:
 
 
 def _turned(pixels: Planes, turns: float) -> Planes:
-    return color.hue_turned(pixels, int(255 * turns) / 255)  # Pillow's hues are whole numbers up to 255
+    return functional.hue_turned(pixels, int(255 * turns) / 255)  # Pillow's hues are whole numbers up to 255
 
 
 _JITTER = {
-    "brightness": color.brightened,
-    "contrast": color.contrasted,
-    "saturation": color.saturated,
+    "brightness": functional.brightened,
+    "contrast": functional.contrasted,
+    "saturation": functional.saturated,
     "hue": _turned,
 }
 JITTERS = tuple(_JITTER)

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from disco_zoo.core.random_streams import stream_seed
-from disco_zoo.core.ranges import Share
+from disco_zoo.core.schema import Share
 from disco_zoo.data.dataset import ImageSource, UnreadableImage
 from disco_zoo.data.source_image import SourceImage
 from disco_zoo.data.unreadable import use_or_replace

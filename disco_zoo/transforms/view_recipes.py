@@ -18,10 +18,9 @@ from pydantic import NonNegativeFloat, PositiveFloat
 from torch import Tensor
 
 from disco_zoo.core.random_streams import drawing_from
-from disco_zoo.core.ranges import Probability, Share
+from disco_zoo.core.schema import Probability, Share
 from disco_zoo.data.source_image import SourceImage
-from disco_zoo.transforms.ops import Box, RandomBlur, RandomCrop, RandomFlip, RandomGray, RandomJitter, Step
-from disco_zoo.transforms.torch_draws import Draws
+from disco_zoo.transforms.ops import Box, Draws, RandomBlur, RandomCrop, RandomFlip, RandomGray, RandomJitter, Step
 
 View = Callable[[SourceImage], Tensor]
 Jitter = tuple[NonNegativeFloat, NonNegativeFloat, NonNegativeFloat, NonNegativeFloat]

@@ -7,19 +7,23 @@ a silent one (measured, 2.4.0). So a short HEAD of our own comes first, waits ar
 from __future__ import annotations
 
 import inspect
+import logging
 import shutil
+import socket
 import time
+import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from filelock import FileLock, Timeout
 from huggingface_hub import constants, get_hf_file_metadata, hf_hub_download, hf_hub_url
 
 from disco_zoo.core.files import sha256_of
 from disco_zoo.errors import CacheNotWritable, Damaged, HubUnreachable, Offline, WeightsError
-from disco_zoo.weights.hub_errors import FULL, OFFLINE, UPGRADE, endpoint_name, explained, pause_before_retry
+from disco_zoo.weights.hub_errors import FULL, OFFLINE, UPGRADE, NoAnswer, endpoint_name, explained, pause_before_retry
 from disco_zoo.weights.hub_file import HubFile, cache_folder, cached_file
 from disco_zoo.weights.hub_waiting import Transfer, waiting_line, within
 
@@ -179,3 +183,46 @@ def _require_room(cache: Path, size_bytes: int | None) -> None:
     free = shutil.disk_usage(cache).free
     if size_bytes is not None and size_bytes > free:
         raise CacheNotWritable(FULL.format(cache=cache))
+
+
+DNS_SECONDS = 5.0
+
+
+def why_no_network() -> str | None:
+    """Why the Hub's host name cannot be resolved; None where it can, behind a proxy, or where unknown."""
+    parts = urlsplit(constants.ENDPOINT)
+    if parts.scheme in urllib.request.getproxies():
+        return None
+    try:
+        within(lambda: socket.getaddrinfo(parts.hostname, parts.port or 443), DNS_SECONDS)
+    except socket.gaierror as error:
+        return error.strerror
+    except (NoAnswer, OSError):  # a slow name server is no proof
+        return None
+    return None
+
+
+@contextmanager
+def quick_and_quiet(name: str) -> Iterator[None]:
+    """Let the Hub's client work without its lines on each retry and, where there is no network, on its cache alone.
+
+    Raises:
+        HubUnreachable: there is no network, and `name` is not in the cache.
+    """
+    logger = logging.getLogger("huggingface_hub.utils._http")
+    level, offline = logger.level, constants.HF_HUB_OFFLINE
+    logger.setLevel(logging.ERROR)
+    reason = None if offline else why_no_network()
+    constants.HF_HUB_OFFLINE = offline or reason is not None
+    try:
+        yield
+    except Offline as error:
+        if reason is None:
+            raise
+        raise HubUnreachable(
+            f"Cannot reach {endpoint_name()} ({reason}), so {name} was not fetched. Check the network, HF_ENDPOINT and "
+            "proxies, or set HF_HOME to a folder that has it"
+        ) from error
+    finally:
+        logger.setLevel(level)
+        constants.HF_HUB_OFFLINE = offline

@@ -22,8 +22,8 @@ import torch
 from filelock import FileLock
 from torch import Tensor, nn
 
+from disco_zoo.core.checkpoint import save_tensors
 from disco_zoo.core.files import sha256_of, why_not_written, write_out
-from disco_zoo.core.safetensors_file import save_tensors
 from disco_zoo.errors import BadCheckpoint, Busy, CacheNotWritable, Damaged, NotPublished, WeightsError
 from disco_zoo.weights import store
 from disco_zoo.weights.convert import Converted, read_checkpoint

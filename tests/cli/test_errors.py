@@ -18,7 +18,7 @@ from one_line_errors import only_error
 from tiny_runs import command, subprocess_environment, toy_parquet, toy_recipe_file
 
 from disco_zoo.cli import main
-from disco_zoo.training.monitoring import metric_logger
+from disco_zoo.training import metrics
 from disco_zoo.zoo.lite_wheels import LITES
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -173,7 +173,7 @@ def test_full_disk_while_logging(data: Path, recipe: Path, fails: Fails, monkeyp
     def full(logger: Any, record: dict[str, Any]) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "metrics.jsonl")
 
-    monkeypatch.setattr(metric_logger.MetricLogger, "log", full)
+    monkeypatch.setattr(metrics.MetricLogger, "log", full)
     message = fails("train", recipe, "--data", data, "--device", "cpu", "--workers", 0)
     assert message.startswith("No space left on device: metrics.jsonl. Make room")
 

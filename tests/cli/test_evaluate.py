@@ -18,8 +18,8 @@ from tiny_runs import toy_images, toy_parquet
 
 from disco_zoo.cli import main
 from disco_zoo.data.pairing import open_labeled_pair
-from disco_zoo.evaluation.confidence import wilson_interval
 from disco_zoo.evaluation.measure import Bench
+from disco_zoo.evaluation.metrics import wilson_interval
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -184,7 +184,7 @@ def no_work(monkeypatch: pytest.MonkeyPatch) -> None:
     def work(*_: Any, **__: Any) -> None:
         raise AssertionError("worked before checking")
 
-    monkeypatch.setattr("disco_zoo.models.frozen.pooled", work)
+    monkeypatch.setattr("disco_zoo.models.encoder.pooled", work)
     monkeypatch.setattr("disco_zoo.evaluation.probes.linear_sgd.pooled", work)
 
 

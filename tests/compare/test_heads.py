@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from disco_zoo.compare.heads import head_widths, same_head
+from disco_zoo.compare.figures import head_widths, same_head
 from disco_zoo.config.recipe import load_recipe
 from disco_zoo.data.open_source import open_source
 from disco_zoo.training.build import build_parts

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from disco_zoo.compare import timing
+from disco_zoo.compare import budget
+from disco_zoo.compare.budget import Speed
 from disco_zoo.compare.comparison import KNN, LINEAR, Comparison, Row
-from disco_zoo.compare.picture import draw_comparison
-from disco_zoo.compare.table import comparison_page, comparison_table, with_spread
-from disco_zoo.compare.timing import Speed
+from disco_zoo.compare.report import comparison_page, comparison_table, draw_comparison, with_spread
 from disco_zoo.config.recipe import load_recipe
 from disco_zoo.data.open_source import open_source
 
@@ -106,8 +105,8 @@ def test_the_picture_is_drawn_with_and_without_speed_and_the_same_each_time(tmp_
 def test_speed_is_the_median_of_rounds_and_ratios_are_taken_within_a_round(monkeypatch: pytest.MonkeyPatch) -> None:
     # Seconds a step in the order of timing: rounds of (first, second); the machine halves its speed in round two.
     seconds = itertools.chain([0.5, 1.0], [1.0, 2.5], [0.5, 1.0])
-    monkeypatch.setattr(timing, "seconds_per_step", lambda *_: next(seconds))
+    monkeypatch.setattr(budget, "seconds_per_step", lambda *_: next(seconds))
     recipe = load_recipe("pocket/disco_r18.mocov2_fmnist")
-    found = timing.measure_speeds({"a": recipe, "b": recipe}, open_source("sample"), "cpu", rounds=3)
+    found = budget.measure_speeds({"a": recipe, "b": recipe}, open_source("sample"), "cpu", rounds=3)
     assert found["a"] == Speed(128.0, 1.0, (1.0, 1.0))
     assert found["b"] == Speed(64.0, 0.5, (0.4, 0.5))

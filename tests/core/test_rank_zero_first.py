@@ -11,8 +11,8 @@ import torch
 from preparations import preparation
 from tiny import tiny_teacher
 
-from disco_zoo.core import rank_zero_first
-from disco_zoo.core.rank_zero_first import Heartbeat, on_first_process
+from disco_zoo.core import distributed
+from disco_zoo.core.distributed import Heartbeat, on_first_process
 from disco_zoo.errors import BadData, DiscoZooError
 from disco_zoo.methods.bingo_bags import teacher_bags
 
@@ -30,7 +30,7 @@ def test_one_process_just_works() -> None:
 
 def one_of_two(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
-    rank_zero_first.HEARTBEAT_SECONDS = 0.1
+    distributed.HEARTBEAT_SECONDS = 0.1
     torch.distributed.init_process_group("gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2)
     found = {"worked": False}
 

@@ -14,7 +14,7 @@ import torch
 from data_makers import make_class_tar, make_folder, make_parquet, make_tar, png
 
 from disco_zoo.data.dataset import ImageSource
-from disco_zoo.data.formats.packed_strings import PackedNames
+from disco_zoo.data.formats.timm_readers import PackedNames
 from disco_zoo.data.label_array import CHUNK, Labels, map_labels
 from disco_zoo.data.open_source import open_source
 
@@ -51,7 +51,7 @@ def test_a_part_of_a_file_is_pickled_as_its_place(tmp_path: Path) -> None:
 
 
 def test_names_come_back_whole_and_sorted_as_strings_are(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("disco_zoo.data.formats.packed_strings.SORTED_AT_ONCE", 7)
+    monkeypatch.setattr("disco_zoo.data.formats.timm_readers.SORTED_AT_ONCE", 7)
     names = [f"{folder}/{number}.png" for folder in ("b", "a", "é", "日本", "𝒳", "\udcff") for number in range(9)]
     random.Random(0).shuffle(names)
     names += [names[0], ""]

@@ -16,7 +16,7 @@ from PIL import Image
 from disco_zoo.cli import main
 from disco_zoo.embedding.map import draw_map
 from disco_zoo.errors import BadData, MissingExtra
-from disco_zoo.plotting.projection import project_by
+from disco_zoo.plotting.embedding_map import project_by
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -82,7 +82,7 @@ def test_the_command(tmp_path, monkeypatch, capsys):
 def test_too_few_images_and_a_missing_package(tmp_path, monkeypatch):
     with pytest.raises(BadData, match="at least 3"):
         project_by(torch.zeros(2, 4), "pca")
-    monkeypatch.setattr("disco_zoo.plotting.projection.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("disco_zoo.plotting.embedding_map.importlib.util.find_spec", lambda name: None)
     monkeypatch.setitem(__import__("sys").modules, "umap", None)
     with pytest.raises(MissingExtra, match=r"disco-zoo\[map\]"):
         project_by(torch.randn(40, 4), "umap")

@@ -12,7 +12,7 @@ import yaml
 
 from disco_zoo.cli import main
 from disco_zoo.errors import BadData
-from disco_zoo.evaluation.catalog_entries import as_yaml, measured_entries
+from disco_zoo.evaluation.table import as_yaml, measured_entries
 from disco_zoo.zoo.catalog import Measured, load_catalog
 from disco_zoo.zoo.model_card import render_card
 

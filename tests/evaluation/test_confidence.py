@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from scipy.stats import binomtest
 
-from disco_zoo.evaluation.confidence import wilson_interval
+from disco_zoo.evaluation.metrics import wilson_interval
 
 
 @pytest.mark.parametrize(("right", "total"), [(0, 10), (10, 10), (1, 7), (752, 1000), (7517, 10_000), (25_000, 50_000)])

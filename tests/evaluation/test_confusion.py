@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from disco_zoo.evaluation.confusion import (
+from disco_zoo.evaluation.metrics import (
     Confusion,
     accuracy,
     confusion_matrix,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from disco_zoo.errors import BadData, DiscoZooError, UnreadableImage
 from disco_zoo.evaluation.features import extract_features
-from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.models.encoder import backbone_fingerprint
 from disco_zoo.transforms.eval import eval_resize_size, eval_transform, normalize
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

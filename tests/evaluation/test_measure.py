@@ -18,7 +18,7 @@ from torch import nn
 from disco_zoo.data.open_source import open_source
 from disco_zoo.errors import BadData
 from disco_zoo.evaluation.measure import Bench
-from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.models.encoder import backbone_fingerprint
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

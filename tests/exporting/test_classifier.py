@@ -17,7 +17,7 @@ from disco_zoo.exporting.loss import classes_of, int8_loss
 from disco_zoo.exporting.onnx_file import FileNetwork, metadata, write_onnx
 from disco_zoo.exporting.subject import Subject, load_subject
 from disco_zoo.models.classifier_dir import Classifier, read_classifier, write_classifier
-from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.models.encoder import backbone_fingerprint
 from disco_zoo.models.load import load_model
 from disco_zoo.models.onnx_network import runner, session
 from disco_zoo.tasks.finetune.start import build_start

@@ -16,11 +16,17 @@ from disco_zoo.data.image_list import open_images
 from disco_zoo.errors import CannotExport
 from disco_zoo.evaluation.features import extract_features
 from disco_zoo.evaluation.knn import knn_top1
-from disco_zoo.exporting.int8 import calibration_batches, calibration_size, write_int8
 from disco_zoo.exporting.job import plan_int8
 from disco_zoo.exporting.latency import as_markdown, latency_rows, paired_timings
 from disco_zoo.exporting.loss import int8_loss, some_of
-from disco_zoo.exporting.onnx_file import FileNetwork, metadata, write_onnx
+from disco_zoo.exporting.onnx_file import (
+    FileNetwork,
+    calibration_batches,
+    calibration_size,
+    metadata,
+    write_int8,
+    write_onnx,
+)
 from disco_zoo.exporting.subject import subject_of
 
 pytestmark = pytest.mark.usefixtures("one_thread")

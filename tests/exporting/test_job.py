@@ -14,11 +14,10 @@ from torch import Tensor
 from disco_zoo.cli import main
 from disco_zoo.errors import CannotExport, CannotWrite
 from disco_zoo.exporting import onnx_file, torch_file
-from disco_zoo.exporting.compare import largest_difference
 from disco_zoo.exporting.onnx_file import metadata, write_onnx
-from disco_zoo.exporting.subject import subject_of
+from disco_zoo.exporting.subject import largest_difference, subject_of
 from disco_zoo.exporting.torch_file import FACTS_FILE, write_torch
-from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.models.encoder import backbone_fingerprint
 from disco_zoo.models.onnx_network import runner
 from disco_zoo.transforms.eval import normalize
 

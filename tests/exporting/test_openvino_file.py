@@ -13,12 +13,11 @@ from tiny import TinySource
 from disco_zoo.cli import main
 from disco_zoo.errors import CannotExport, MissingExtra
 from disco_zoo.exporting import openvino_file
-from disco_zoo.exporting.int8 import calibration_batches
 from disco_zoo.exporting.loss import int8_loss
-from disco_zoo.exporting.openvino_file import openvino_facts, weights_path, write_openvino
-from disco_zoo.exporting.openvino_int8 import write_openvino_int8
+from disco_zoo.exporting.onnx_file import calibration_batches
+from disco_zoo.exporting.openvino_file import openvino_facts, weights_path, write_openvino, write_openvino_int8
 from disco_zoo.exporting.subject import subject_of
-from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.models.encoder import backbone_fingerprint
 from disco_zoo.models.onnx_network import openvino_runner
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -13,7 +13,7 @@ from torch import nn
 from disco_zoo.cli import main
 from disco_zoo.errors import CannotExport
 from disco_zoo.exporting.subject import Subject, subject_of
-from disco_zoo.exporting.torchvision_file import NETWORKS, write_torchvision
+from disco_zoo.exporting.torch_file import NETWORKS, write_torchvision
 from disco_zoo.models.load import load_model
 
 pytestmark = pytest.mark.usefixtures("one_thread")

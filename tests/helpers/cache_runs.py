@@ -12,7 +12,7 @@ from disco_zoo.data.dataset import ImageSource
 from disco_zoo.teacher_cache.cache_dir import CacheFolder
 from disco_zoo.training.accelerator import make_accelerator
 from disco_zoo.training.build import seeded_teacher
-from disco_zoo.training.replay.of_run import Replay, replay_for
+from disco_zoo.training.replay import Replay, replay_for
 from disco_zoo.training.run_data import open_training_images
 
 NUM_IMAGES = 150  # three blocks, the last one of 22 images

@@ -8,7 +8,7 @@ from tiny import optim_section
 from torch import Tensor
 
 from disco_zoo.methods import Method
-from disco_zoo.methods.batch import Batch
+from disco_zoo.methods.base import Batch
 from disco_zoo.training.optim import build_optimizer
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from tiny import TinySource
 
-from disco_zoo.teacher_cache.preparation import Preparation
+from disco_zoo.teacher_cache.feature_bank import Preparation
 
 
 def preparation(folder: Path, source: TinySource | None = None) -> Preparation:

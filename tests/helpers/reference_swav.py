@@ -12,8 +12,7 @@ from tiny import MEAN, STD, optim_section
 from torch import Tensor, nn
 
 from disco_zoo.methods import Method
-from disco_zoo.methods.base import SmallViews
-from disco_zoo.methods.batch import Batch
+from disco_zoo.methods.base import Batch, SmallViews
 from disco_zoo.training.optim import build_optimizer
 
 SMALL = SmallViews(count=2, student_size=8, teacher_size=8)

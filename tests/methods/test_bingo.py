@@ -20,10 +20,9 @@ from torch.nn import functional as F
 
 from disco_zoo.config.validation import schema_of
 from disco_zoo.errors import BadRecipe
-from disco_zoo.methods.bingo import BINGO, bingo_loss, weighted_info_nce
-from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.methods.bingo import BINGO, Box, bingo_loss, cut_mix, draw_box, weighted_info_nce
+from disco_zoo.models.encoder import backbone_fingerprint
 from disco_zoo.models.teacher import Teacher
-from disco_zoo.transforms.cutmix import Box, cut_mix, draw_box
 
 
 def make_method(teacher: Teacher | None = None, **options: Any) -> BINGO:

@@ -16,11 +16,11 @@ from torch.nn.parallel import DistributedDataParallel
 from disco_zoo.core.autograd_collectives import gather_rows_with_grad
 from disco_zoo.core.distributed import num_processes, rank
 from disco_zoo.methods import Method
-from disco_zoo.methods.batch import Batch
+from disco_zoo.methods.base import Batch
 from disco_zoo.methods.disco_swav import DisCoSwAV
 from disco_zoo.methods.simclr import SimCLR
 from disco_zoo.methods.swav import SwAV
-from disco_zoo.modules.sinkhorn import sinkhorn
+from disco_zoo.modules.swapped_prediction import sinkhorn
 
 METHODS = ("swav", "disco_swav", "simclr")
 

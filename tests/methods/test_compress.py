@@ -20,10 +20,9 @@ from torch.nn import functional as F
 from disco_zoo.config.validation import schema_of
 from disco_zoo.errors import BadRecipe
 from disco_zoo.methods import Method
-from disco_zoo.methods.batch import Batch
+from disco_zoo.methods.base import Batch
 from disco_zoo.methods.compress import CompRess1q, CompRess2q, CompRess2qMomentum, MomentumEncoder, similarity_loss
-from disco_zoo.models.encoder import Encoder
-from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.models.encoder import Encoder, backbone_fingerprint
 from disco_zoo.models.teacher import Teacher
 
 QUEUE, TEMPERATURE = 10, 0.1

@@ -12,9 +12,9 @@ from tiny import EMBED_DIM, tiny_encoder, tiny_teacher, view_batches
 from torch import Tensor, nn
 
 from disco_zoo.errors import BadRecipe
-from disco_zoo.methods.batch import Batch
+from disco_zoo.methods.base import Batch
 from disco_zoo.methods.coss import CoSS, column_cosine_loss
-from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.models.encoder import backbone_fingerprint
 from disco_zoo.modules.cosine import row_cosine_loss
 
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from disco_zoo.config.validation import schema_of
 from disco_zoo.errors import BadRecipe
-from disco_zoo.methods.batch import Batch
+from disco_zoo.methods.base import Batch
 from disco_zoo.methods.crd import CRD, draw_candidates, noise_contrastive_loss
-from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.models.encoder import backbone_fingerprint
 
 NUM_IMAGES, NEGATIVES, TEMPERATURE, MOMENTUM = 20, 6, 0.2, 0.6
 

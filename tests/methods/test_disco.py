@@ -17,9 +17,9 @@ from torch.nn import functional as F
 from disco_zoo.config.recipe import load_recipe
 from disco_zoo.core.console import say_once
 from disco_zoo.errors import BadRecipe
-from disco_zoo.methods.batch import Batch
+from disco_zoo.methods.base import Batch
 from disco_zoo.methods.disco import DisCo, consistency_loss
-from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.models.encoder import backbone_fingerprint
 from disco_zoo.models.teacher import Teacher
 
 

@@ -12,9 +12,9 @@ from tiny import EMBED_DIM, tiny_encoder, tiny_teacher
 from torch.nn import functional as F
 
 from disco_zoo.errors import BadRecipe
-from disco_zoo.methods.batch import Batch
+from disco_zoo.methods.base import Batch
 from disco_zoo.methods.disco_swav import DisCoSwAV, view_consistency_loss
-from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.models.encoder import backbone_fingerprint
 from disco_zoo.models.teacher import Teacher
 
 OFFICIAL = {key.split(".")[1]: value for key, value in DisCoSwAV.OFFICIAL.items() if key.startswith("method.")}

@@ -12,9 +12,9 @@ from tiny import EMBED_DIM, tiny_encoder, tiny_teacher, view_batches
 from torch import Tensor, nn
 
 from disco_zoo.errors import BadRecipe
-from disco_zoo.methods.batch import Batch
+from disco_zoo.methods.base import Batch
 from disco_zoo.methods.feature import FeatureDistillation, mlp
-from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.models.encoder import backbone_fingerprint
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.models.teacher_source import load_teacher_source
 from disco_zoo.modules.standardize import RunningStandardizer

@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from disco_zoo.config.validation import schema_of
 from disco_zoo.errors import BadRecipe
 from disco_zoo.methods import rkd
-from disco_zoo.methods.batch import Batch
+from disco_zoo.methods.base import Batch
 from disco_zoo.methods.rkd import RKD, angle_loss, distance_loss
-from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.models.encoder import backbone_fingerprint
 
 
 def make_method(**options: Any) -> RKD:

@@ -17,10 +17,9 @@ from torch.nn import functional as F
 
 from disco_zoo.config.validation import schema_of
 from disco_zoo.errors import BadRecipe
-from disco_zoo.methods.base import SmallViews
-from disco_zoo.methods.batch import Batch
+from disco_zoo.methods.base import Batch, SmallViews
 from disco_zoo.methods.seed import SEED, similarity_distillation_loss
-from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.models.encoder import backbone_fingerprint
 from disco_zoo.modules.momentum_contrast import contrastive_loss
 
 CROPS = SmallViews(count=3, student_size=8, teacher_size=10)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from disco_zoo.errors import BadRecipe
-from disco_zoo.methods.batch import Batch
+from disco_zoo.methods.base import Batch
 from disco_zoo.methods.simclr import SimCLR, nt_xent_loss
 
 

@@ -17,8 +17,8 @@ from torch.nn import functional as F
 from disco_zoo.errors import CannotExport, DiscoZooError, MissingExtra
 from disco_zoo.models import engine as engine_module
 from disco_zoo.models import graph_cache
+from disco_zoo.models.encoder import backbone_fingerprint, frozen, pooled
 from disco_zoo.models.engine import Forward, difference, forward_by, installed_engines
-from disco_zoo.models.frozen import backbone_fingerprint, frozen, pooled
 
 pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.usefixtures("one_thread")

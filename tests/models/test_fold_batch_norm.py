@@ -10,9 +10,8 @@ from tiny import TinyNet, tiny_teacher
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from disco_zoo.models.encoder import Encoder
+from disco_zoo.models.encoder import Encoder, backbone_fingerprint
 from disco_zoo.models.fold_batch_norm import TOLERANCE, fold_batch_norm
-from disco_zoo.models.frozen import backbone_fingerprint
 from disco_zoo.models.student import student_head
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.models.teacher_source import load_teacher_source

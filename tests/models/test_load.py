@@ -24,10 +24,10 @@ from disco_zoo.errors import (
 )
 from disco_zoo.evaluation.subject import load_subject
 from disco_zoo.models import load
-from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.models.encoder import backbone_fingerprint
 from disco_zoo.models.load import load_model
 from disco_zoo.tasks.finetune.start import build_start
-from disco_zoo.weights import hub_network
+from disco_zoo.weights import hub
 
 RANDOM = "test_efficientnet"
 PUBLISHED = "disco_effb0.disco_lite0_cifar10"
@@ -119,7 +119,7 @@ def test_what_timm_and_the_hub_say_becomes_one_line(
         raise raised
 
     monkeypatch.setattr(load, "create_for_any_size", fail)
-    monkeypatch.setattr(hub_network, "why_no_network", lambda: None)  # here, too, as where there is one
+    monkeypatch.setattr(hub, "why_no_network", lambda: None)  # here, too, as where there is one
     with pytest.raises(kind, match=message) as error:
         load_model("resnet18")
     assert "\n" not in str(error.value)

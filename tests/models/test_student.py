@@ -26,7 +26,7 @@ from disco_zoo.models.student import (
 from disco_zoo.models.teacher_source import load_teacher_source
 from disco_zoo.training.build import build_parts
 from disco_zoo.transforms.eval import normalize
-from disco_zoo.weights.convert.heads import head_module
+from disco_zoo.weights.convert.networks import head_module
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from disco_zoo.modules.memory_bank import IndexedMemory, ring_memory, uniform_rows
+from disco_zoo.modules.momentum_contrast import IndexedMemory, ring_memory, uniform_rows
 
 
 def unit_rows(number: int, seed: int, dim: int = 4) -> Tensor:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from plain_sinkhorn import plain_sinkhorn, scores_of
 
-from disco_zoo.modules.sinkhorn import sinkhorn
+from disco_zoo.modules.swapped_prediction import sinkhorn
 
 
 @pytest.mark.parametrize("iterations", [1, 3, 10])

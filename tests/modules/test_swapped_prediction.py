@@ -11,8 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from disco_zoo.errors import BadRecipe
-from disco_zoo.modules.sinkhorn import sinkhorn
-from disco_zoo.modules.swapped_prediction import SwappedPrediction, swapped_prediction_loss
+from disco_zoo.modules.swapped_prediction import SwappedPrediction, sinkhorn, swapped_prediction_loss
 
 
 def make_swapped(**changes: Any) -> SwappedPrediction:

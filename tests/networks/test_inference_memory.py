@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 from disco_zoo.errors import DiscoZooError
-from disco_zoo.networks import inference_memory
-from disco_zoo.networks.inference_memory import GIB, activation_bytes, available_bytes, require_memory
-from disco_zoo.networks.input_size import fit_input_size
+from disco_zoo.networks import input_size
+from disco_zoo.networks.input_size import GIB, activation_bytes, available_bytes, fit_input_size, require_memory
 
 
 def test_the_layer_with_most_at_once_counts() -> None:
@@ -24,7 +23,7 @@ def test_a_size_beyond_memory_is_refused_in_one_line_with_one_that_fits(monkeypa
     network = timm.create_model("test_efficientnet", pretrained=False, num_classes=0).eval()
     needed = activation_bytes(network, 10000)
     assert needed is not None
-    monkeypatch.setattr(inference_memory, "available_bytes", lambda: needed // 4)
+    monkeypatch.setattr(input_size, "available_bytes", lambda: needed // 4)
     with pytest.raises(DiscoZooError, match=r"^small at 10000 pixels needs about .* Type: --image-size 4992$"):
         fit_input_size(network, 10000, "small", "--image-size ")
     require_memory(network, 4992, "small", "--image-size ")
@@ -33,7 +32,7 @@ def test_a_size_beyond_memory_is_refused_in_one_line_with_one_that_fits(monkeypa
 
 
 def test_usual_sizes_and_networks_without_shapes_are_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inference_memory, "available_bytes", lambda: 1)
+    monkeypatch.setattr(input_size, "available_bytes", lambda: 1)
     require_memory(nn.Identity(), 224, "small", "--image-size ")
 
     class Asks(nn.Module):

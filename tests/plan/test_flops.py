@@ -11,10 +11,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from disco_zoo.plan.flops import CORRECTIONS, Flops
-from disco_zoo.plan.noise_source import NoiseSource
-from disco_zoo.plan.shapes_only import shapes_only
+from disco_zoo.plan.stand_ins import NoiseSource, shapes_only, weightless_teacher, without_weights
 from disco_zoo.plan.step_cost import step_cost
-from disco_zoo.plan.weightless import weightless_teacher, without_weights
 from disco_zoo.zoo.catalog import load_catalog
 
 IMAGES = 26

@@ -11,10 +11,9 @@ from method_runs import method_recipe
 from torch import nn
 
 from disco_zoo.plan.live_memory import GRADIENTS, SAVED, TEMPORARY, LiveMemory
-from disco_zoo.plan.noise_source import NoiseSource
-from disco_zoo.plan.resident_memory import predict_memory
+from disco_zoo.plan.stand_ins import NoiseSource, build_weightless, without_weights
 from disco_zoo.plan.step_cost import step_cost
-from disco_zoo.plan.weightless import build_weightless, without_weights
+from disco_zoo.plan.types import predict_memory
 from disco_zoo.training.build import count_parameters
 
 MIB = 2**20

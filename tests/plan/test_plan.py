@@ -22,7 +22,7 @@ from disco_zoo.cli import main
 from disco_zoo.core.yaml_io import dump_yaml
 from disco_zoo.errors import DiscoZooError
 from disco_zoo.methods import METHODS
-from disco_zoo.methods.batch import Batch
+from disco_zoo.methods.base import Batch
 from disco_zoo.plan import types, words
 from disco_zoo.plan.device_speeds import DEPTHWISE_SLOWDOWN, DEVICE_SPEEDS, device_speed
 from disco_zoo.plan.flops import CORRECTIONS, Flops
@@ -35,11 +35,10 @@ from disco_zoo.plan.hours import (
     speed_of_device,
     speed_of_steps,
 )
-from disco_zoo.plan.noise_source import NoiseSource
 from disco_zoo.plan.planning import plan_recipe
+from disco_zoo.plan.stand_ins import NoiseSource, build_weightless, without_weights
 from disco_zoo.plan.step_cost import empty_batch
 from disco_zoo.plan.types import PlanOptions
-from disco_zoo.plan.weightless import build_weightless, without_weights
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -11,8 +11,7 @@ import torch
 
 from disco_zoo.errors import BadData, CannotWrite, MissingExtra
 from disco_zoo.plotting import embedding_map, style
-from disco_zoo.plotting.embedding_map import plot_embedding_map, plot_embedding_pair
-from disco_zoo.plotting.projection import project
+from disco_zoo.plotting.embedding_map import plot_embedding_map, plot_embedding_pair, project
 from disco_zoo.plotting.style import plot_curves, require_picture
 
 METRICS = [

@@ -28,7 +28,7 @@ from disco_zoo.core.yaml_io import dump_yaml
 from disco_zoo.data.open_source import open_source
 from disco_zoo.data.unreadable import load_or_replace
 from disco_zoo.errors import BadCheckpoint, DiscoZooError
-from disco_zoo.tasks.detection.data.open_data import open_annotated_pair
+from disco_zoo.tasks.detection.data import open_annotated_pair
 from disco_zoo.weights.convert import read_checkpoint
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(6 * 3600)]

@@ -19,7 +19,7 @@ from disco_zoo.models.teacher import Teacher
 from disco_zoo.teacher_cache import inventory
 from disco_zoo.teacher_cache.cache_dir import CacheFolder
 from disco_zoo.teacher_cache.journal import Done, Journal
-from disco_zoo.training.replay.views import Mismatch
+from disco_zoo.training.replay_views import Mismatch
 
 pytest_plugins = ("cache_fixtures",)
 pytestmark = pytest.mark.usefixtures("one_thread", "own_caches")
@@ -123,7 +123,7 @@ def test_a_process_that_strikes_out_is_waited_for(photos: Path, monkeypatch: pyt
     cache = cache_of(replay)
     edit(photos, 70)
     with FileLock(cache.path / ".lock"):
-        monkeypatch.setattr("disco_zoo.training.replay.mismatch.PATIENCE_SECONDS", 0.3)
+        monkeypatch.setattr("disco_zoo.training.replay.PATIENCE_SECONDS", 0.3)
         assert "another process changes teacher cache" in str(replay.refusal_of([Mismatch(0, 70, 1)]))
     assert not cache.missing(VIEWS).any()
     assert "changed since" in str(replay.refusal_of([Mismatch(0, 70, 1)]))

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from disco_zoo.core import console as progress
 from disco_zoo.errors import BadCache, BadData
-from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.models.encoder import backbone_fingerprint
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.teacher_cache import builder as build
 from disco_zoo.teacher_cache.feature_bank import FeatureBank, teacher_bank

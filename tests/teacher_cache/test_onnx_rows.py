@@ -18,8 +18,7 @@ from disco_zoo.teacher_cache import onnx_rows
 from disco_zoo.teacher_cache.onnx_rows import engine_of_cache
 from disco_zoo.training.accelerator import make_accelerator
 from disco_zoo.training.build import seeded_teacher
-from disco_zoo.training.replay.of_run import replay_for
-from disco_zoo.training.replay.views_key import cache_key
+from disco_zoo.training.replay import cache_key, replay_for
 from disco_zoo.training.run_data import open_training_images
 
 pytest.importorskip("onnxruntime")

@@ -16,7 +16,7 @@ from tiny_runs import STEPS_PER_EPOCH, differences, toy_images, toy_parquet, toy
 from disco_zoo.config.recipe import parse_recipe
 from disco_zoo.errors import BadCache, BadData, BadRecipe
 from disco_zoo.methods import METHODS
-from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.models.encoder import backbone_fingerprint
 from disco_zoo.models.teacher import Teacher, teacher_key
 from disco_zoo.teacher_cache import inventory
 from disco_zoo.teacher_cache.view_slots import SlotDraw

@@ -15,10 +15,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from disco_zoo.config.recipe import Recipe, load_recipe
 from disco_zoo.methods import METHODS
-from disco_zoo.methods.batch import Batch
+from disco_zoo.methods.base import Batch
 from disco_zoo.methods.moco_v2 import MoCoV2
-from disco_zoo.training.monitoring.health_report import HOW_TO_READ, health_lines, health_records
-from disco_zoo.training.monitoring.online_health import collapsed, settled
+from disco_zoo.training.monitoring.online_health import HOW_TO_READ, collapsed, health_lines, health_records, settled
 from disco_zoo.training.report import finish_training
 from disco_zoo.training.run import Run, RunOptions
 from disco_zoo.training.run_data import open_data

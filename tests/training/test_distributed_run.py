@@ -17,8 +17,8 @@ from process_groups import NORM_FREE, finish, free_port, start_group, start_pair
 from tiny_runs import checkpoint_of, command, differences, subprocess_environment, toy_parquet, toy_recipe_file
 
 from disco_zoo.cli import main
-from disco_zoo.training.monitoring.health_report import health_records
-from disco_zoo.training.monitoring.metric_logger import read_metrics
+from disco_zoo.training.metrics import read_metrics
+from disco_zoo.training.monitoring.online_health import health_records
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

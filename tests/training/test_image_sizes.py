@@ -26,12 +26,11 @@ from torch import nn
 from disco_zoo.config.recipe import load_recipe, parse_recipe
 from disco_zoo.errors import BadRecipe
 from disco_zoo.models.encoder import Encoder, resized
-from disco_zoo.plan.noise_source import NoiseSource
+from disco_zoo.plan.stand_ins import NoiseSource, without_weights
 from disco_zoo.plan.step_cost import mean_step_cost, step_cost
-from disco_zoo.plan.weightless import without_weights
 from disco_zoo.training.build import seeded_teacher
-from disco_zoo.training.image_sizes import ImageSizes, recipes_by_size
-from disco_zoo.training.monitoring.metric_logger import read_metrics
+from disco_zoo.training.metrics import read_metrics
+from disco_zoo.training.step_settings import ImageSizes, recipes_by_size
 
 pytest_plugins = ("cache_fixtures",)
 pytestmark = pytest.mark.usefixtures("one_thread", "own_caches")

@@ -23,7 +23,7 @@ from disco_zoo.config.recipe import Recipe, load_recipe
 from disco_zoo.core.yaml_io import dump_yaml
 from disco_zoo.errors import BadRecipe
 from disco_zoo.methods import METHODS, bingo, rkd
-from disco_zoo.methods.batch import Batch
+from disco_zoo.methods.base import Batch
 from disco_zoo.methods.rkd import distance_loss
 from disco_zoo.models.teacher_source import load_teacher_source
 from disco_zoo.modules.momentum_contrast import FeatureQueue

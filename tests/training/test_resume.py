@@ -26,7 +26,7 @@ from tiny_runs import (
 
 from disco_zoo.cli import main
 from disco_zoo.errors import Interrupted
-from disco_zoo.training.monitoring.metric_logger import read_metrics
+from disco_zoo.training.metrics import read_metrics
 from disco_zoo.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")

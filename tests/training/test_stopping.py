@@ -16,7 +16,7 @@ from tiny_runs import checkpoint_of, differences, toy_parquet, toy_recipe, train
 from disco_zoo.core.interrupts import InterruptFlag
 from disco_zoo.data import passing_errors
 from disco_zoo.data.formats.parquet import ParquetSource
-from disco_zoo.data.look.survey import Survey
+from disco_zoo.data.survey import Survey
 from disco_zoo.errors import CannotRead, Interrupted
 from disco_zoo.training import stopping
 from disco_zoo.training.stopping import StopVotes, stopped

@@ -28,8 +28,7 @@ from disco_zoo.data.pack.job import PackJob
 from disco_zoo.data.streaming.source import StreamSource
 from disco_zoo.errors import BadData, BadRecipe, BadRunFolder
 from disco_zoo.methods import METHODS
-from disco_zoo.training.run_data import open_data
-from disco_zoo.training.stream_training import require_streams, shuffled_images
+from disco_zoo.training.run_data import open_data, require_streams, shuffled_images
 from disco_zoo.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")

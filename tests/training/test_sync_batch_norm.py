@@ -18,9 +18,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from disco_zoo.config.recipe import Recipe, parse_recipe
 from disco_zoo.methods import METHODS
-from disco_zoo.methods.batch import Batch
+from disco_zoo.methods.base import Batch
 from disco_zoo.modules.momentum_contrast import MomentumContrast
-from disco_zoo.teacher_cache.preparation import Preparation
+from disco_zoo.teacher_cache.feature_bank import Preparation
 from disco_zoo.training.build import Parts, build_parts
 from disco_zoo.training.run_data import open_data
 from disco_zoo.transforms.view_dataset import ViewDataset, collate_views, view_plan

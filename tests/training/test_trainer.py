@@ -21,9 +21,9 @@ from tiny_runs import (
 
 from disco_zoo.errors import BadData, BadRecipe, BadRunFolder, TrainingDiverged
 from disco_zoo.models.student import create_backbone
-from disco_zoo.training.monitoring.metric_logger import MetricLogger, read_metrics
-from disco_zoo.training.position import total_steps
+from disco_zoo.training.metrics import MetricLogger, read_metrics
 from disco_zoo.training.pretraining import Pretraining, convert_sync_batchnorm
+from disco_zoo.training.task import total_steps
 from disco_zoo.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -214,7 +214,7 @@ def test_tensorboard_is_written_when_its_extra_is_there(tmp_path: Path, monkeypa
         def close(self) -> None:
             Writer.closed = True
 
-    monkeypatch.setattr("disco_zoo.training.monitoring.metric_logger._tensorboard_writer", lambda folder: Writer())
+    monkeypatch.setattr("disco_zoo.training.metrics._tensorboard_writer", lambda folder: Writer())
     logger = MetricLogger(tmp_path)
     logger.log({"step": 7, "loss": 1.5, "epoch": 0})
     logger.close()

@@ -16,10 +16,9 @@ from torchvision.transforms.v2 import functional as vision
 
 from disco_zoo.core.random_streams import drawing_from
 from disco_zoo.data.source_image import SourceImage
-from disco_zoo.transforms import color
-from disco_zoo.transforms.blur import blurred, gaussian_kernel
-from disco_zoo.transforms.ops import RandomCrop, RandomJitter
-from disco_zoo.transforms.torch_draws import Draws
+from disco_zoo.transforms import functional
+from disco_zoo.transforms.functional import blurred, gaussian_kernel
+from disco_zoo.transforms.ops import Draws, RandomCrop, RandomJitter
 from disco_zoo.transforms.view_recipes import VIEW_RECIPES, draw_view
 
 COLORS = np.stack(np.meshgrid(*[np.arange(0, 256, 15)] * 3, indexing="ij"), axis=2).reshape(-1, 3).astype(np.uint8)
@@ -129,7 +128,9 @@ def test_pixels_are_those_of_the_plain_pipeline(recipe: str, size: int) -> None:
 @pytest.mark.parametrize("factor", [0.0, 0.6, 1.0, 1.4])
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
 def test_each_colour_is_as_in_pillow_for_all_colours(name: str, factor: float) -> None:
-    ours = {"brightness": color.brightened, "contrast": color.contrasted, "saturation": color.saturated}[name]
+    ours = {"brightness": functional.brightened, "contrast": functional.contrasted, "saturation": functional.saturated}[
+        name
+    ]
     expected = getattr(vision, f"adjust_{name}")(Image.fromarray(COLORS[None]), factor)
     found = np.rint(ours(planes(), factor))
     assert np.abs(found - planes(expected)).max() <= 1
@@ -138,11 +139,11 @@ def test_each_colour_is_as_in_pillow_for_all_colours(name: str, factor: float) -
 @pytest.mark.parametrize("turns", [-0.5, -0.4, -0.1, 0.0, 0.07, 0.1, 0.33, 0.5])
 def test_hues_turn_as_in_hsv_for_all_colours(turns: float) -> None:
     """Exactly but for a rounding in closed form; Pillow rounds hue and saturation, which is up to six levels."""
-    found = color.hue_turned(planes(), turns)
+    found = functional.hue_turned(planes(), turns)
     expected = vision.adjust_hue(vision.to_dtype(torch.from_numpy(planes()), torch.float32) / 255, turns) * 255
     assert np.abs(found - expected.numpy()).max() <= 1.2
     in_pillow = planes(vision.adjust_hue(Image.fromarray(COLORS[None]), turns))
-    assert np.abs(color.hue_turned(planes(), int(255 * turns) / 255) - in_pillow).max() <= 6
+    assert np.abs(functional.hue_turned(planes(), int(255 * turns) / 255) - in_pillow).max() <= 6
 
 
 def planes(image: Image.Image | None = None) -> np.ndarray:

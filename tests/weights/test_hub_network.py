@@ -11,8 +11,8 @@ from huggingface_hub import constants
 from huggingface_hub.errors import OfflineModeIsEnabled
 
 from disco_zoo.errors import HubUnreachable, Offline
-from disco_zoo.weights import hub_network
-from disco_zoo.weights.hub_network import quick_and_quiet, why_no_network
+from disco_zoo.weights import hub
+from disco_zoo.weights.hub import quick_and_quiet, why_no_network
 
 PROXIES = ("http_proxy", "https_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY")
 
@@ -42,9 +42,9 @@ def test_an_unknown_name_is_no_network_but_not_behind_a_proxy(monkeypatch: pytes
 
 def test_a_slow_name_server_proves_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     def within(*_: Any) -> None:
-        raise hub_network.NoAnswer("does not answer")
+        raise hub.NoAnswer("does not answer")
 
-    monkeypatch.setattr(hub_network, "within", within)
+    monkeypatch.setattr(hub, "within", within)
     assert why_no_network() is None
 
 

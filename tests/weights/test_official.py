@@ -24,7 +24,7 @@ from tiny import moco_state, write_moco_checkpoint
 from torch import Tensor, nn
 
 from disco_zoo.cli import main
-from disco_zoo.core.safetensors_file import stated_network
+from disco_zoo.core.checkpoint import stated_network
 from disco_zoo.errors import BadCheckpoint, Damaged, NotPublished, UnknownName, WrongNetwork
 from disco_zoo.models import teacher_source as teachers
 from disco_zoo.models.teacher_source import load_teacher_source
@@ -382,7 +382,7 @@ def test_a_converted_file_remembers_its_network(tmp_path: Path) -> None:
 def test_equal_tensors_are_equal_bytes_in_another_process(tmp_path: Path) -> None:
     """The library writes metadata in the random order of a hash map, a new one in each process."""
     script = (
-        "import sys, torch; from pathlib import Path; from disco_zoo.core.safetensors_file import save_tensors\n"
+        "import sys, torch; from pathlib import Path; from disco_zoo.core.checkpoint import save_tensors\n"
         "save_tensors({'b': torch.arange(3.0), 'a': torch.ones(2)}, Path(sys.argv[1]), 'resnet18')"
     )
     hashes = set()

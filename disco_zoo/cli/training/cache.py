@@ -63,7 +63,7 @@ def build(
     from disco_zoo.methods import METHODS
     from disco_zoo.training.accelerator import make_accelerator
     from disco_zoo.training.build import seeded_teacher
-    from disco_zoo.training.replay.of_run import replay_for
+    from disco_zoo.training.replay import replay_for
     from disco_zoo.training.run_data import open_training_images
 
     chosen = with_seed(overrides, seed)
@@ -100,8 +100,7 @@ def build(
 @JSON
 def show_all(as_json: bool) -> None:
     """Show the caches on this machine."""
-    from disco_zoo.teacher_cache.inventory import caches, faults, state_of
-    from disco_zoo.teacher_cache.report import print_caches
+    from disco_zoo.teacher_cache.inventory import caches, faults, print_caches, state_of
 
     print_caches([state_of(cache) for cache in caches()], as_json)
     for fault in faults():
@@ -115,8 +114,7 @@ def verify(ids: tuple[str, ...]) -> int:
 
     Exit code 1 if one is damaged.
     """
-    from disco_zoo.teacher_cache.inventory import caches, faults, find_cache, state_of
-    from disco_zoo.teacher_cache.report import views_text
+    from disco_zoo.teacher_cache.inventory import caches, faults, find_cache, state_of, views_text
 
     failed = False
     for fault in [] if ids else faults():

@@ -66,7 +66,7 @@ def command(
     import json
 
     from disco_zoo.compare.comparison import CompareOptions, compare
-    from disco_zoo.compare.table import write_comparison
+    from disco_zoo.compare.report import write_comparison
 
     device, folder = chosen_device(device), out or Path("runs") / "compare"
     workers = default_workers() if workers is None else workers
@@ -115,7 +115,7 @@ def _print(found: Comparison, folder: Path) -> None:
     from rich.table import Table
 
     from disco_zoo.compare.comparison import KNN, LINEAR
-    from disco_zoo.compare.table import head_of, with_spread
+    from disco_zoo.compare.report import head_of, with_spread
 
     table = Table(title=f"{found.title}, {found.budget['steps']} steps, top-1 in percent", title_justify="left")
     timed = found.timed

@@ -48,8 +48,7 @@ def _reproduce(
     import json
 
     require_free_folder(out or _usual_out(name, data, steps), resume)
-    from disco_zoo.reproduction.report import print_reproduction
-    from disco_zoo.reproduction.reproduce import reproduce_into
+    from disco_zoo.reproduction.reproduce import print_reproduction, reproduce_into
 
     options = how_to_run(device=device, workers=workers, resume=resume, steps=steps, trackers=trackers)
     rep = reproduce_into(out, name, data, eval_data, overrides, seed, options)

@@ -98,7 +98,7 @@ def _annotated(source: str, eval_data: str | None, masks: bool) -> tuple[ImageSo
         masked, masked_test, notes = check_masks(*open_masked_pair(source, eval_data))
         files, ranges, looks = [image for image, _ in masked.pairs], masked.ranges, (masked.look, masked_test.look)
     else:
-        from disco_zoo.tasks.detection.data.open_data import open_annotated_pair
+        from disco_zoo.tasks.detection.data import open_annotated_pair
 
         train, test = open_annotated_pair(source, eval_data)
         notes = [*train.notes, *test.notes]

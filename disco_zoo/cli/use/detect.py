@@ -84,7 +84,7 @@ def command(
 
 
 def _job(*, data: str, eval_data: str | None, untrained: bool, **given: Any) -> Any:
-    from disco_zoo.tasks.detection.data.open_data import open_annotated_pair
+    from disco_zoo.tasks.detection.data import open_annotated_pair
     from disco_zoo.tasks.detection.run import DetectionJob
 
     train, test = open_annotated_pair(data, eval_data)

@@ -28,8 +28,7 @@ def table(results: tuple[Path, ...], out: Path | None, catalog: bool) -> None:
     from rich.table import Table
 
     from disco_zoo.core.files import write_out
-    from disco_zoo.evaluation.catalog_entries import as_yaml, measured_entries
-    from disco_zoo.evaluation.table import as_markdown, read_results, result_tables
+    from disco_zoo.evaluation.table import as_markdown, as_yaml, measured_entries, read_results, result_tables
 
     read = read_results(results)
     tables = result_tables(read)

@@ -184,9 +184,9 @@ def _several(plan: Any, data: str, eval_data: str | None, folder: Path, options:
     from rich.console import Console
     from rich.table import Table
 
-    from disco_zoo.tasks.finetune.few_labels import compare
-    from disco_zoo.tasks.finetune.few_labels_report import (
+    from disco_zoo.tasks.finetune.few_labels import (
         HEADER,
+        compare,
         difference_lines,
         table_rows,
         title_of,

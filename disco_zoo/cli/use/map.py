@@ -53,7 +53,7 @@ def command(
     from disco_zoo.embedding.embedding_file import EmbeddingFile
     from disco_zoo.embedding.map import draw_map
     from disco_zoo.errors import BadData, require
-    from disco_zoo.plotting.projection import check_method
+    from disco_zoo.plotting.embedding_map import check_method
     from disco_zoo.plotting.style import require_picture
 
     check_method(method)

@@ -8,7 +8,7 @@ import click
 
 from disco_zoo.core.files import write_out
 from disco_zoo.errors import counted
-from disco_zoo.site.latency import read_latencies
+from disco_zoo.site.entries import read_latencies
 from disco_zoo.site.page import render_page
 from disco_zoo.zoo.catalog import load_catalog
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from disco_zoo.core.console import say_once
-from disco_zoo.data.dataset import ImageSource
+from disco_zoo.data.dataset import ImageSource, Origin
 from disco_zoo.data.formats.parquet_columns import (
     as_labels,
     called_as_labels,
@@ -23,7 +23,6 @@ from disco_zoo.data.formats.parquet_columns import (
     label_column,
     split_column,
 )
-from disco_zoo.data.look.origin import Origin
 from disco_zoo.data.passing_errors import is_passing
 from disco_zoo.data.split_files import (
     files_by_split,

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import hashlib
+import heapq
 import os
 import posixpath
 import tarfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from disco_zoo.core.console import say_once
-from disco_zoo.data.dataset import ImageSource, split_words
-from disco_zoo.data.formats import tiny_imagenet
-from disco_zoo.data.formats.packed_strings import PackedNames
+from disco_zoo.data import class_folders
+from disco_zoo.data.class_folders import FolderLabels, folders_beside, label_by_folder, names_beside, say_beside
+from disco_zoo.data.dataset import ImageSource, Origin, split_words
 from disco_zoo.data.image_files import IMAGE_SUFFIXES, LeftOut, TarImage, images_of_folder, images_of_tar
-from disco_zoo.data.look.beside import folders_beside, names_beside, say_beside
-from disco_zoo.data.look.class_folders import FolderLabels, label_by_folder
-from disco_zoo.data.look.origin import Origin
 from disco_zoo.data.split_files import (
     folder_of_splits,
     is_called,
@@ -30,6 +28,51 @@ from disco_zoo.data.split_files import (
     split_folders,
 )
 from disco_zoo.errors import BadData, NoTestImages
+
+SORTED_AT_ONCE = 2**16
+
+
+class PackedNames(Sequence[str]):
+    """Names in a given order.
+
+    Args:
+        names: read once, one after the other.
+    """
+
+    def __init__(self, names: Iterable[str]) -> None:
+        block, ends = bytearray(), [np.zeros(1, dtype=np.int64)]
+        pending: list[int] = []
+        for name in names:
+            # Bytes in this encoding sort as the strings do, and also names that are no valid text come back whole.
+            block += name.encode("utf-8", "surrogatepass")
+            pending.append(len(block))
+            if len(pending) == SORTED_AT_ONCE:
+                ends.append(np.asarray(pending, dtype=np.int64))
+                pending = []
+        ends.append(np.asarray(pending, dtype=np.int64))
+        self._block, self._ends = block, np.concatenate(ends)
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> str:  # type: ignore[override]
+        return self._bytes(range(len(self))[index]).decode("utf-8", "surrogatepass")
+
+    def _bytes(self, index: int) -> bytes:
+        return bytes(self._block[self._ends[index] : self._ends[index + 1]])
+
+    def sorted_positions(self) -> Iterator[int]:
+        """The positions of the names in the names' sorted order; equal names in the order they have here.
+
+        Parts are sorted and then merged, so that no more than one part exists as Python objects.
+        """
+        firsts = range(0, len(self), SORTED_AT_ONCE)
+        parts = [self._sorted_part(first) for first in firsts]
+        yield from heapq.merge(*(map(int, part) for part in parts), key=self._bytes)
+
+    def _sorted_part(self, first: int) -> np.ndarray:
+        positions = range(first, min(first + SORTED_AT_ONCE, len(self)))
+        return np.asarray(sorted(positions, key=self._bytes), dtype=np.int64)
 
 
 def open_folder(name: str, folder: Path, split: str, dedicated: bool) -> ImageSource:
@@ -63,7 +106,7 @@ def open_folder(name: str, folder: Path, split: str, dedicated: bool) -> ImageSo
 def _say_which(sources: list[FolderSource]) -> None:
     """Tell of the last folder, which is used, and of those before it what their names do not."""
     *passed_over, used = sources
-    listed = f", labelled by {tiny_imagenet.ANNOTATIONS}" if used.is_listed else ""
+    listed = f", labelled by {class_folders.ANNOTATIONS}" if used.is_listed else ""
     without = f"; {passed_over[0].folder.name}/ has no labels" if passed_over else ""
     if listed or without:
         where = f"those of {used.folder.name}/{listed}{without}"
@@ -101,7 +144,7 @@ class FolderSource(ImageSource):
     """Image files below a folder, in timm's order, with the folders that hold them as classes (`class_folders.py`).
 
     Attributes:
-        is_listed: whether the labels are those of Tiny-ImageNet's list (`tiny_imagenet.py`).
+        is_listed: whether the labels are those of Tiny-ImageNet's list (`py`).
     """
 
     def __init__(self, name: str, split: str, folder: Path, notes: tuple[str, ...] = ()) -> None:
@@ -113,12 +156,12 @@ class FolderSource(ImageSource):
         self._paths = PackedNames(found)
         by_folder = _label(name, (path.replace(os.sep, "/") for path in self._paths))
         labels, classes = by_folder.labels, by_folder.names
-        self.is_listed = labels is None and tiny_imagenet.is_validation_folder(self.folder)
+        self.is_listed = labels is None and class_folders.is_validation_folder(self.folder)
         if self.is_listed:
-            labels, classes = tiny_imagenet.label_by_list(self.folder, self._paths)
+            labels, classes = class_folders.label_by_list(self.folder, self._paths)
         super().__init__(name, split, labels, classes)
         self.class_folders = {} if self.is_listed else by_folder.folders
-        source = tiny_imagenet.ANNOTATIONS if self.is_listed else "folders"
+        source = class_folders.ANNOTATIONS if self.is_listed else "folders"
         part = f"folder {self.folder.name}" if self.folder != Path(name).expanduser().resolve() else ""
         self.origin = Origin(part, source if labels is not None else "", left_out.facts(), notes)
 

@@ -1,20 +1,159 @@
-"""A stream as a source: images that come in an order of their own and have no number to be fetched by."""
+"""A stream as a source: images that come in an order of their own and have no number to be fetched by.
+
+Its shards are the parts that training deals out and shuffles. An image's number is its place in the stream as it lies
+there, (shard, position in the shard), whatever the order in which it is seen; views are keyed by it as by any number.
+"""
 
 from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Iterator
-from typing import Any
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from PIL import Image
 
 from disco_zoo.data.dataset import ImageSource, require_index
-from disco_zoo.data.look.survey import Survey
 from disco_zoo.data.orientation import orientation_of, upright
+from disco_zoo.data.passing_errors import is_passing
 from disco_zoo.data.pixels.bit_depth import ALONE, ValueRanges
 from disco_zoo.data.source_image import to_rgb
-from disco_zoo.data.streaming.shards import StreamShards
+from disco_zoo.data.survey import Survey, survey
+from disco_zoo.data.webdataset.scan import missing_shard, samples
+from disco_zoo.errors import BadData
+
+POSITIONS = 2**32  # in a shard
+HUB_IMAGE_COLUMNS = ("image", "img")
+READ_AT_ONCE = 8
+LOOK_SHARDS, LOOK_IMAGES = 4, 64
+
+
+class StreamedImage(NamedTuple):
+    """An image that has come, not yet decoded.
+
+    Attributes:
+        number: shard · 2^32 + position in the shard.
+        name: by which a user finds it.
+        read: returns the file's bytes.
+    """
+
+    number: int
+    name: str
+    read: Callable[[], bytes]
+
+
+class StreamShards(ABC):
+    """A stream's shards; numbered from 0. It must survive pickling: workers read them.
+
+    Attributes:
+        ranges: what is white in images of more than 8 bits (`look`).
+    """
+
+    num_shards: int
+    ranges: ValueRanges = ALONE
+
+    def look(self, name: str) -> Survey:
+        """Look at the first images of some shards, and remember what is white in deep ones.
+
+        Raises:
+            BadData: it cannot be told.
+        """
+        shards = sorted({round(part * (self.num_shards - 1) / (LOOK_SHARDS - 1)) for part in range(LOOK_SHARDS)})
+        found = [image for shard in shards for image in itertools.islice(self.images(shard), LOOK_IMAGES)]
+        seen = survey(len(found), lambda index: found[index].read())
+        self.ranges = seen.ranges(name)
+        return seen
+
+    @abstractmethod
+    def images(self, shard: int) -> Iterator[StreamedImage]:
+        """The images of a shard in its order; those that are passed by are not decoded."""
+
+    @abstractmethod
+    def hash_content(self, digest: hashlib._Hash) -> None:
+        """Feed the digest with what tells these shards from others."""
+
+
+class TarShards(StreamShards):
+    """Webdataset shards on disk. Headers are read in order; an image's bytes when it leaves the shuffle buffer."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        self.paths = list(paths)
+        self.num_shards = len(self.paths)
+
+    def images(self, shard: int) -> Iterator[StreamedImage]:
+        path = self.paths[shard]
+        for position, (member, _) in enumerate(samples(path, with_labels=False)):
+            read = functools.partial(_read_at, path, member.offset, member.size)
+            yield StreamedImage(shard * POSITIONS + position, f"{member.name} in {path.name}", read)
+
+    def hash_content(self, digest: hashlib._Hash) -> None:
+        for path in self.paths:
+            try:
+                digest.update(f"{path.name}\0{path.stat().st_size}\n".encode())
+            except OSError as error:
+                raise missing_shard(path, error) from error
+
+
+def _read_at(path: Path, offset: int, size: int) -> bytes:
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            return file.read(size)
+    except OSError as error:
+        if is_passing(error):
+            raise
+        raise missing_shard(path, error) from error
+
+
+class HubShards(StreamShards):
+    """A streamed Hugging Face dataset: its files are the shards, its cells hold encoded images.
+
+    Args:
+        name: for messages.
+        dataset: a `datasets.IterableDataset`, unshuffled.
+
+    Raises:
+        BadData: no column of images.
+    """
+
+    def __init__(self, name: str, dataset: Any) -> None:
+        from datasets import Image
+
+        columns = dataset.column_names or [*next(iter(dataset), {})]  # some know their columns from the first row only
+        column = next((column for column in HUB_IMAGE_COLUMNS if column in columns), None)
+        if column is None:
+            raise BadData(f"{name} has no column 'image' or 'img' among: {', '.join(columns) or 'none'}")
+        self.name, self.column = name, column
+        self.dataset = dataset.select_columns([column]).cast_column(column, Image(decode=False))
+        self.num_shards = getattr(dataset, "num_shards", None) or dataset.n_shards
+
+    def images(self, shard: int) -> Iterator[StreamedImage]:
+        from datasets.distributed import split_dataset_by_node
+
+        part, position = split_dataset_by_node(self.dataset, rank=shard, world_size=self.num_shards), 0
+        # `iter` and not the dataset itself, which in a loader's worker would keep to that worker's share of the files.
+        for cells in part.iter(batch_size=READ_AT_ONCE):
+            for cell in cells[self.column]:
+                name = f"{cell['path'] or 'row'} ({position} of shard {shard}) of {self.name}"
+                yield StreamedImage(shard * POSITIONS + position, name, functools.partial(_bytes_of, cell))
+                position += 1
+
+    def hash_content(self, digest: hashlib._Hash) -> None:
+        # The images pass only once, so the name and the files are all there is to hash.
+        digest.update(f"{self.name}\0{self.num_shards}".encode())
+
+
+def _bytes_of(cell: dict[str, Any]) -> bytes:
+    if cell["bytes"]:
+        return bytes(cell["bytes"])
+    from datasets.utils.file_utils import xopen
+
+    with xopen(cell["path"], "rb") as file:  # on the Hub, or in an archive, as `datasets` reads it
+        content: bytes = file.read()
+    return content
 
 
 class StreamSource(ImageSource):

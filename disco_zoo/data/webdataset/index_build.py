@@ -23,10 +23,9 @@ from filelock import FileLock, Timeout
 from timm.utils.misc import natural_key
 
 from disco_zoo.core.files import require_folder, why_not_written, write_whole
-from disco_zoo.data.file_names import as_text
-from disco_zoo.data.image_files import LeftOut
+from disco_zoo.data.class_folders import classes_of
+from disco_zoo.data.image_files import LeftOut, as_text
 from disco_zoo.data.label_array import CHUNK
-from disco_zoo.data.look.class_folders import classes_of
 from disco_zoo.data.webdataset.index import (
     FACTS_FILE,
     INDEX_FOLDER,

@@ -12,9 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from disco_zoo.data.dataset import ImageSource
+from disco_zoo.data.dataset import ImageSource, Origin
 from disco_zoo.data.label_array import map_labels
-from disco_zoo.data.look.origin import Origin
 from disco_zoo.data.passing_errors import is_passing
 from disco_zoo.data.split_files import SYNONYMS, no_test_split, resolve_path
 from disco_zoo.data.webdataset.index import (

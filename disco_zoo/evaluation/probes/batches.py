@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from disco_zoo.core.loading.loader import BoundedLoader
+from disco_zoo.core.loader import BoundedLoader
 from disco_zoo.core.random_streams import stream_generator
-from disco_zoo.core.ranges import Interpolation
+from disco_zoo.core.schema import Interpolation
 from disco_zoo.data.dataset import ImageSource, UnreadableImage
 from disco_zoo.data.source_image import SourceImage
 from disco_zoo.data.unreadable import UnreadableTally, unreadable_limit, use_or_replace

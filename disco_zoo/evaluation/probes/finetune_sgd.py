@@ -14,14 +14,13 @@ from torch.nn import functional as F
 from disco_zoo.core.random_streams import drawing_from, stream_generator
 from disco_zoo.data.dataset import ImageSource, require_index, require_labels, require_same_classes
 from disco_zoo.errors import DiscoZooError, TrainingDiverged
-from disco_zoo.evaluation.accuracy import class_weight, top1_top5
 from disco_zoo.evaluation.features import Progress
+from disco_zoo.evaluation.metrics import class_weight, top1_top5
 from disco_zoo.evaluation.probes.batches import ProbeBatches
 from disco_zoo.evaluation.probes.checkpoint import ProbeCheckpoint
 from disco_zoo.evaluation.probes.linear import check_classes
-from disco_zoo.evaluation.probes.result import LinearResult, Score, from_epochs
-from disco_zoo.evaluation.probes.settings import ProbeSettings, probe_settings
-from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.evaluation.probes.settings import LinearResult, ProbeSettings, Score, from_epochs, probe_settings
+from disco_zoo.models.encoder import backbone_fingerprint
 from disco_zoo.protocols.finetune import FinetuneProtocol
 from disco_zoo.transforms.eval import normalize
 

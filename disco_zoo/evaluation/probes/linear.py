@@ -16,15 +16,14 @@ from torch.nn import functional as F
 
 from disco_zoo.data.dataset import ImageSource, require_index, require_labels, require_same_classes
 from disco_zoo.errors import BadData, DiscoZooError
-from disco_zoo.evaluation.accuracy import top1_top5
 from disco_zoo.evaluation.features import Features, Progress
+from disco_zoo.evaluation.metrics import top1_top5
 from disco_zoo.evaluation.probes.checkpoint import ProbeCheckpoint
 from disco_zoo.evaluation.probes.linear_sgd import FeatureTransform, train_linear_layers
 from disco_zoo.evaluation.probes.logistic import L2_GRID, choose_l2, fit_logistic_regression, logits, standardization
-from disco_zoo.evaluation.probes.result import LinearResult, from_epochs
-from disco_zoo.evaluation.probes.settings import ProbeSettings, probe_settings
+from disco_zoo.evaluation.probes.settings import LinearResult, ProbeSettings, from_epochs, probe_settings
+from disco_zoo.models.encoder import backbone_fingerprint
 from disco_zoo.models.engine import EngineName
-from disco_zoo.models.frozen import backbone_fingerprint
 from disco_zoo.protocols.linear import LinearProtocol, linear_protocol
 
 

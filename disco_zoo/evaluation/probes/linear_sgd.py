@@ -12,13 +12,12 @@ from torch.nn import functional as F
 from disco_zoo.core.random_streams import stream_generator
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.errors import TrainingDiverged
-from disco_zoo.evaluation.accuracy import class_weight, top1_top5
 from disco_zoo.evaluation.features import Features
+from disco_zoo.evaluation.metrics import class_weight, top1_top5
 from disco_zoo.evaluation.probes.batches import ProbeBatches
 from disco_zoo.evaluation.probes.checkpoint import ProbeCheckpoint
-from disco_zoo.evaluation.probes.result import Score
-from disco_zoo.evaluation.probes.settings import ProbeSettings
-from disco_zoo.models.frozen import frozen, pooled
+from disco_zoo.evaluation.probes.settings import ProbeSettings, Score
+from disco_zoo.models.encoder import frozen, pooled
 from disco_zoo.protocols.linear import LinearProtocol
 from disco_zoo.transforms.eval import normalize
 

@@ -1,4 +1,4 @@
-"""COCO's average precision of found boxes or masks, by faster-coco-eval.
+"""Runs a detector over annotated images and computes COCO's average precision, by faster-coco-eval.
 
 Of the maintained evaluators: it gives pycocotools' figures (a test compares them), counts in C++, which on COCO's 5000
 images saves minutes a measurement, and brings nothing but numpy; torchmetrics would wrap one of these two.
@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
+from disco_zoo.data.unreadable import UnreadableTally, unreadable_limit
 from disco_zoo.errors import require
-from disco_zoo.tasks.detection.data.annotations import AnnotatedSet
-from disco_zoo.tasks.detection.data.masks import EXTRA, rle_of, rle_of_pixels
+from disco_zoo.models.encoder import frozen
+from disco_zoo.tasks.detection.annotations import EXTRA, AnnotatedSet, rle_of, rle_of_pixels
+from disco_zoo.tasks.detection.batches import in_order
+from disco_zoo.tasks.detection.settings import DetectionSettings
 
 Found = Mapping[str, Tensor]
 KINDS = {"box": "bbox", "mask": "segm"}
@@ -122,3 +126,62 @@ def _mean(precision: Any) -> float | None:
     """In percent, over what there is truth for."""
     known = precision[precision > -1]
     return round(100 * float(known.mean()), 3) if known.size else None
+
+
+Progress = Callable[[int, int], None]
+BATCH_SIZE = 4
+
+
+def detect(
+    detector: Any,
+    annotated: AnnotatedSet,
+    *,
+    device: torch.device | str,
+    workers: int = 0,
+    precision: str = "fp32",
+    progress: Progress | None = None,
+) -> list[dict[str, Any]]:
+    """What the detector finds in each image, in order (see `average_precision.compact`).
+
+    The detector's modes and torch's random state are as before. In an image that cannot be read nothing is found.
+
+    Raises:
+        BadData: too many images cannot be read.
+    """
+    tally = UnreadableTally(unreadable_limit(len(annotated)))
+    nothing = {"boxes": torch.zeros(0, 4), "scores": torch.zeros(0), "labels": torch.zeros(0, dtype=torch.int64)}
+    detections: list[dict[str, Any]] = [{**nothing, "rles": []} for _ in annotated.images]
+    done, kind = 0, torch.device(device).type
+    with frozen(detector, device):
+        for items in in_order(annotated, BATCH_SIZE, workers):
+            for pixels, index, fault in items:
+                if pixels is None:
+                    tally.add(index, fault)
+            tally.check()
+            read = [(pixels.to(device) / 255.0, index) for pixels, index, _ in items if pixels is not None]
+            if read:
+                with torch.autocast(kind, torch.bfloat16, enabled=precision == "bf16"):
+                    outputs = detector([pixels for pixels, _ in read])
+                for output, (_, index) in zip(outputs, read, strict=True):
+                    detections[index] = compact(output)
+            done += len(items)
+            if progress is not None:
+                progress(done, len(annotated))
+    return detections
+
+
+def measure_detector(
+    detector: Any,
+    annotated: AnnotatedSet,
+    settings: DetectionSettings,
+    *,
+    masks: bool,
+    device: torch.device | str,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """Average precisions in percent, and the detections they came from."""
+    detections = detect(
+        detector, annotated, device=device, workers=workers, precision=settings.precision, progress=progress
+    )
+    return average_precision(annotated, detections, masks=masks, points=settings.ap_points), detections

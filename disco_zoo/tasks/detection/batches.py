@@ -10,14 +10,13 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from disco_zoo.core.loading.loader import BoundedLoader, unchanged
+from disco_zoo.core.loader import BoundedLoader, unchanged
 from disco_zoo.core.random_streams import stream_generator
 from disco_zoo.data.pixels.bit_depth import ALONE, ValueRanges
 from disco_zoo.data.source_image import open_image
 from disco_zoo.errors import CannotRead, UnreadableImage
 from disco_zoo.tasks.dense_task import Batch
-from disco_zoo.tasks.detection.data.annotations import AnnotatedImage, AnnotatedSet
-from disco_zoo.tasks.detection.data.masks import mask_of
+from disco_zoo.tasks.detection.annotations import AnnotatedImage, AnnotatedSet, mask_of
 
 Target = dict[str, Tensor]
 

@@ -14,16 +14,16 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from disco_zoo.errors import BadCheckpoint, BadRunFolder
-from disco_zoo.models.frozen import frozen
+from disco_zoo.models.encoder import frozen
 from disco_zoo.networks.input_size import create_for_any_size
+from disco_zoo.tasks.detection.annotations import AnnotatedImage, AnnotatedSet, sized
 from disco_zoo.tasks.detection.average_precision import compact
 from disco_zoo.tasks.detection.batches import read_image
-from disco_zoo.tasks.detection.data.annotations import AnnotatedImage, AnnotatedSet, sized
 from disco_zoo.tasks.detection.network import build_detector
 from disco_zoo.tasks.detection.run import DETECTOR
 from disco_zoo.tasks.detection.settings import DetectionSettings
 from disco_zoo.tasks.detection.sheet import MIN_SCORE, draw_sheet
-from disco_zoo.tasks.task_folder import SETTINGS, read_settings
+from disco_zoo.tasks.run_settings import SETTINGS, read_settings
 
 
 @dataclass(frozen=True)

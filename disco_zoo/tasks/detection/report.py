@@ -8,8 +8,8 @@ from typing import Any
 from disco_zoo.core.console import duration
 from disco_zoo.plotting.style import plot_curves
 from disco_zoo.tasks.dense_task import curve_rows
-from disco_zoo.tasks.task_folder import look_lines
-from disco_zoo.training.monitoring.metric_logger import read_metrics
+from disco_zoo.tasks.run_settings import look_lines
+from disco_zoo.training.metrics import read_metrics
 from disco_zoo.training.run_folder import RunFolder
 
 SHOWN = {

@@ -8,30 +8,27 @@ from typing import Any
 
 import torch
 
-from disco_zoo.core.checkpoint import write_atomically
+from disco_zoo.core.checkpoint import save_tensors, write_atomically
 from disco_zoo.core.console import StepProgress, console
 from disco_zoo.core.environment import hardware, now, versions
 from disco_zoo.core.files import sha256_of
 from disco_zoo.core.process import peak_memory_mib
 from disco_zoo.core.random_streams import stream_seed
-from disco_zoo.core.safetensors_file import save_tensors
 from disco_zoo.errors import BadData, require, shown
-from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.models.encoder import backbone_fingerprint
 from disco_zoo.models.load import load_model
 from disco_zoo.tasks.dense_task import DenseTask, log_once
+from disco_zoo.tasks.detection.annotations import EXTRA, AnnotatedSet, has_outline
+from disco_zoo.tasks.detection.average_precision import measure_detector
 from disco_zoo.tasks.detection.batches import TrainImages
-from disco_zoo.tasks.detection.data.annotations import AnnotatedSet
-from disco_zoo.tasks.detection.data.masks import EXTRA, has_outline
-from disco_zoo.tasks.detection.measure import measure_detector
 from disco_zoo.tasks.detection.network import build_detector
 from disco_zoo.tasks.detection.report import write_report
-from disco_zoo.tasks.detection.settings import DetectionSettings
-from disco_zoo.tasks.detection.size_notes import size_notes
+from disco_zoo.tasks.detection.settings import DetectionSettings, size_notes
 from disco_zoo.tasks.detection.task import detector_task, measure_precisely
-from disco_zoo.tasks.task_folder import task_settings
-from disco_zoo.training.position import Position
+from disco_zoo.tasks.run_settings import task_settings
 from disco_zoo.training.run import RunOptions
 from disco_zoo.training.run_folder import RunFolder
+from disco_zoo.training.task import Position
 from disco_zoo.training.trainer import Trainer
 
 CURVE = ("box_ap", "box_ap50", "mask_ap", "mask_ap50")

@@ -7,14 +7,16 @@ image, difficult objects of VOC among what is learnt.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import Literal
 
 from pydantic import Field
 
-from disco_zoo.config.task_settings import changed, preset_named
 from disco_zoo.core.schema import Section
 from disco_zoo.errors import BadRecipe
+from disco_zoo.tasks.detection.annotations import AnnotatedSet
+from disco_zoo.tasks.run_settings import changed, preset_named
 
 VOC_SIZES = tuple(range(480, 801, 32))
 COCO_SIZES = tuple(range(640, 801, 32))
@@ -130,3 +132,30 @@ def lr_factor(step: int, settings: DetectionSettings) -> float:
     warmup = settings.warmup_steps
     rise = 1e-3 + (1 - 1e-3) * step / warmup if step < warmup else 1.0
     return rise * 0.1 ** sum(step >= at for at in settings.decay_at)
+
+
+SHARE = 0.25  # of the boxes
+FACTOR = 2.0  # anchors reach boxes of half to twice their side: IoU with them falls to 1/4 there
+
+
+def size_notes(annotated: AnnotatedSet, settings: DetectionSettings) -> list[str]:
+    """A note where many boxes, at the size at which is measured, lie beyond the reach of the anchors."""
+    sides, size = [], settings.sizes[-1]
+    for image in annotated.images:
+        scale = min(size / min(image.width, image.height), settings.max_size / max(image.width, image.height))
+        boxes = [instance.box for instance in image.instances if not instance.ignore]
+        sides += [scale * math.sqrt((x2 - x1) * (y2 - y1)) for x1, y1, x2, y2 in boxes]
+    least, most = min(settings.anchor_sizes) / FACTOR, max(settings.anchor_sizes) * FACTOR
+    small, large = sum(side < least for side in sides), sum(side > most for side in sides)
+    notes = []
+    if small > SHARE * len(sides):
+        notes.append(
+            f"{small} of {len(sides)} boxes are under {least:g} pixels once images are resized to {size}. "
+            "Small objects need a larger --set sizes=[...] or smaller anchor_sizes"
+        )
+    if large > SHARE * len(sides):
+        notes.append(
+            f"{large} of {len(sides)} boxes are over {most:g} pixels once images are resized to {size}. "
+            "Raise --set anchor_sizes=[...]"
+        )
+    return notes

@@ -13,8 +13,7 @@ from disco_zoo.data.pixels.bit_depth import ValueRanges
 from disco_zoo.data.source_image import open_image
 from disco_zoo.errors import require
 from disco_zoo.plotting.style import COLORS, drawing
-from disco_zoo.tasks.detection.data.annotations import AnnotatedImage, AnnotatedSet
-from disco_zoo.tasks.detection.data.masks import EXTRA
+from disco_zoo.tasks.detection.annotations import EXTRA, AnnotatedImage, AnnotatedSet
 
 COLUMNS, MAX_IMAGES = 4, 12
 MIN_SCORE = 0.5

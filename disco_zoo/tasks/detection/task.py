@@ -1,9 +1,12 @@
-"""A detector's training: its losses, optimizer and learning rate."""
+"""A detector's training: its losses, optimizer, learning rate, and precise BatchNorm statistics.
+
+The statistics are averages over many training batches, taken before measuring (detectron2's Precise-BN).
+"""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -11,8 +14,37 @@ from torch import Tensor, nn
 
 from disco_zoo.tasks.dense_task import Batch, DenseTask, TaskPlan
 from disco_zoo.tasks.detection.batches import TrainImages, train_loader
-from disco_zoo.tasks.detection.precise_bn import set_precise_statistics
 from disco_zoo.tasks.detection.settings import DetectionSettings, lr_factor
+
+
+@torch.no_grad()
+def set_precise_statistics(model: nn.Module, batches: Iterable[Any], forward: Callable[[Any], object]) -> int:
+    """Replace the running statistics of each BatchNorm that learns by their average over `batches`.
+
+    Args:
+        forward: runs the model in train mode on one batch; torch's random state is put back afterwards.
+
+    Returns:
+        How many BatchNorms were set; 0 where all are frozen, and then no batch is read.
+    """
+    training = model.training
+    model.train()
+    norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training]
+    momenta = [norm.momentum for norm in norms]
+    try:
+        for norm in norms:
+            norm.reset_running_stats()
+            norm.momentum = None  # then torch takes the plain average
+        if norms:
+            with torch.random.fork_rng():
+                for batch in batches:
+                    forward(batch)
+    finally:
+        for norm, momentum in zip(norms, momenta, strict=True):
+            norm.momentum = momentum
+        model.train(training)
+    return len(norms)
+
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
 

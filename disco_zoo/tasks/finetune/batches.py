@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset, Sampler
 from torchvision.transforms import v2
 
-from disco_zoo.core.loading.loader import BoundedLoader
+from disco_zoo.core.loader import BoundedLoader
 from disco_zoo.core.random_streams import drawing_from
 from disco_zoo.data.dataset import ImageSource, UnreadableImage
 from disco_zoo.data.sampler import epoch_order

@@ -8,11 +8,11 @@ from disco_zoo.core.console import duration
 from disco_zoo.core.environment import hardware_line
 from disco_zoo.data.summary import lines_of
 from disco_zoo.errors import counted
-from disco_zoo.evaluation.confusion import Confusion, most_confused, plot_confusion, precisions, recalls
+from disco_zoo.evaluation.metrics import Confusion, most_confused, plot_confusion, precisions, recalls
 from disco_zoo.models.classifier_dir import MODEL_FOLDER, label_list
 from disco_zoo.plotting.style import plot_curves
 from disco_zoo.tasks.finetune.scoring import Scores
-from disco_zoo.training.monitoring.metric_logger import read_metrics
+from disco_zoo.training.metrics import read_metrics
 from disco_zoo.training.run_folder import RunFolder
 
 SHOWN_PAIRS = 10

@@ -1,7 +1,11 @@
-"""One fine-tuning from images to a classifier: check, build, train, score, export, write down the facts."""
+"""One fine-tuning from images to a classifier (`disco_zoo.finetune`).
+
+Check, build, train, score, export, write down the facts.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,17 +22,15 @@ from disco_zoo.data.pairing import open_test_beside
 from disco_zoo.data.subsets import labeled_part, random_subset
 from disco_zoo.data.summary import look_facts, tell
 from disco_zoo.errors import BadData
-from disco_zoo.evaluation.confidence import CONFIDENCE
+from disco_zoo.evaluation.metrics import CONFIDENCE
 from disco_zoo.models.classifier_dir import MODEL_FOLDER, WEIGHTS, require_storable, write_classifier
-from disco_zoo.tasks.finetune.classes import class_names_of, require_enough
-from disco_zoo.tasks.finetune.folder import finetune_settings
+from disco_zoo.tasks.finetune.classes import class_names_of, few_per_class, hold_out, require_enough
 from disco_zoo.tasks.finetune.report import model_card, write_report
 from disco_zoo.tasks.finetune.scoring import Scores, score
-from disco_zoo.tasks.finetune.settings import FinetuneSettings
-from disco_zoo.tasks.finetune.split import few_per_class, hold_out
+from disco_zoo.tasks.finetune.settings import FinetuneSettings, finetune_settings, read_settings
 from disco_zoo.tasks.finetune.start import Start, build_start
 from disco_zoo.tasks.finetune.task import FinetuneTask, network_facts
-from disco_zoo.training.run import RunOptions
+from disco_zoo.training.run import RunOptions, run_options
 from disco_zoo.training.run_folder import RunFolder
 from disco_zoo.training.trainer import Trainer
 
@@ -194,3 +196,36 @@ def shown_model(model: str) -> str:
 
 def _mean_batch(task: FinetuneTask) -> float:
     return len(task.train_source) / task.steps_per_epoch
+
+
+def finetune(
+    model: str,
+    data: str,
+    out: Path | str,
+    *,
+    eval_data: str | None = None,
+    device: str = "auto",
+    workers: int | None = None,
+    resume: bool = False,
+    max_steps: int | None = None,
+    trackers: Sequence[str] = (),
+    **settings: Any,
+) -> dict[str, Any]:
+    """Train a classifier, measure it on the test images, and leave it in timm's Hub format in `out`/model.
+
+    Args:
+        model: a zoo or timm name, a run folder, or a classifier of this function, which goes on.
+        data: a folder with a subfolder a class, or a .parquet; `eval_data` has test images, None for those beside it.
+        device, workers, resume, max_steps, trackers: as in `disco_zoo.train`.
+        settings: fields of `FinetuneSettings`, e.g. epochs=5, class_weights="balanced", image_size=224.
+
+    Returns:
+        What `run.json` holds: settings, figures in percent, time, versions.
+
+    Raises:
+        BadRecipe: unknown settings or values; all faults at once.
+        DiscoZooError: its children say what is wrong with model, data or folder.
+    """
+    read = read_settings({"model": model, **settings})
+    options = run_options(device, workers, resume, max_steps, "disco_zoo.finetune(...)", trackers)
+    return finetune_into(read, open_labeled(data, eval_data), Path(out), options)

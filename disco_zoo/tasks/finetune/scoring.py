@@ -10,10 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from disco_zoo.data.dataset import ImageSource
-from disco_zoo.evaluation.accuracy import top1_top5
-from disco_zoo.evaluation.confidence import wilson_interval
-from disco_zoo.evaluation.confusion import confusion_matrix, mean_recall
 from disco_zoo.evaluation.features import Progress, extract_features
+from disco_zoo.evaluation.metrics import confusion_matrix, mean_recall, top1_top5, wilson_interval
 from disco_zoo.models.classifier_dir import Classifier
 
 

@@ -1,4 +1,4 @@
-"""Settings of a fine-tuning: every key with its default, validated before anything is loaded."""
+"""Settings of a fine-tuning: every key with its default, validated before anything is loaded, and their file."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
 from disco_zoo.config.optim import OptimSection
 from disco_zoo.core.schema import Section, explain
-from disco_zoo.core.yaml_io import dump_yaml, read_value
+from disco_zoo.core.yaml_io import dump_yaml, read_value, read_yaml
 from disco_zoo.errors import BadRecipe
+from disco_zoo.training.run_folder import CHECKPOINT, RunSettings
 
 DEFAULT_EPOCHS, MIN_STEPS = 20, 400
 LAYER_DECAY = 0.75
@@ -138,3 +140,24 @@ def _contradictions(settings: FinetuneSettings) -> list[str]:
     if settings.head_only and settings.layer_decay not in (None, 1.0):
         faults.append("layer_decay: only the head learns, it has no layer below. Leave it out")
     return faults
+
+
+SETTINGS, FACTS = "finetune.yaml", "run.json"
+
+
+def finetune_settings(settings: FinetuneSettings) -> RunSettings:
+    """Resolved settings, which are written as `finetune.yaml`."""
+
+    def other_than(stored: Path) -> str | None:
+        former = read_yaml(stored.read_text(encoding="utf-8"))[0]
+        return difference(former if isinstance(former, dict) else {}, settings.as_dict())
+
+    return RunSettings(SETTINGS, settings.as_yaml(), other_than, made_by_a_run=(CHECKPOINT, FACTS))
+
+
+def difference(former: dict[str, Any], settings: dict[str, Any]) -> str | None:
+    """The first setting that influences the weights and differs, as text; None where there is none."""
+    for key, value in settings.items():
+        if key != "checkpoint_every_steps" and former.get(key) != value:
+            return f"{key}: {former.get(key)} there, {value} here"
+    return None

@@ -11,19 +11,18 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from disco_zoo.core.loading.loader import BoundedLoader
+from disco_zoo.core.loader import BoundedLoader
 from disco_zoo.core.random_streams import stream_seed
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.unreadable import unreadable_limit
 from disco_zoo.models.classifier_dir import Classifier
 from disco_zoo.tasks.finetune.batches import Batch, StepBatches, TrainingViews, mixed, training_loader, training_view
 from disco_zoo.tasks.finetune.classes import balanced_weights
-from disco_zoo.tasks.finetune.optimizer import build_optimizer, set_modes, set_rate
 from disco_zoo.tasks.finetune.scoring import Scores, score
 from disco_zoo.tasks.finetune.settings import FinetuneSettings, steps_per_epoch
+from disco_zoo.tasks.finetune.start import build_optimizer, set_modes, set_rate
 from disco_zoo.training.optim import lr_at
-from disco_zoo.training.position import Position
-from disco_zoo.training.task import Task
+from disco_zoo.training.task import Position, Task
 from disco_zoo.transforms.eval import normalize
 
 LOGGED_STEPS = 200  # of a whole run

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from disco_zoo.core.loading.loader import BoundedLoader
+from disco_zoo.core.loader import BoundedLoader
 from disco_zoo.core.random_streams import stream_generator
 from disco_zoo.errors import BadData
 from disco_zoo.tasks.dense_task import Batch

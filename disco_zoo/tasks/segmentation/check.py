@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from disco_zoo.data.hold_out import held_out_images, held_out_note
+from disco_zoo.data.subsets import held_out_images, held_out_note
 from disco_zoo.errors import BadData
 from disco_zoo.tasks.listed_look import Listed, looks_of
 from disco_zoo.tasks.segmentation.data import IGNORED, MaskedSet, image_sizes

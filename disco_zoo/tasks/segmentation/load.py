@@ -12,14 +12,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from disco_zoo.errors import BadCheckpoint, BadRunFolder
-from disco_zoo.models.frozen import backbone_fingerprint, frozen
+from disco_zoo.models.encoder import backbone_fingerprint, frozen
 from disco_zoo.models.load import load_model
+from disco_zoo.tasks.run_settings import SETTINGS, read_settings
 from disco_zoo.tasks.segmentation.data import whole_rgb
 from disco_zoo.tasks.segmentation.head import LinearSegmenter
 from disco_zoo.tasks.segmentation.measure import predict
 from disco_zoo.tasks.segmentation.run import HEAD
 from disco_zoo.tasks.segmentation.settings import SegmentationSettings
-from disco_zoo.tasks.task_folder import SETTINGS, read_settings
 
 
 @dataclass(frozen=True)

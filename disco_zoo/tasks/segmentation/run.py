@@ -11,28 +11,26 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from disco_zoo.core.checkpoint import write_atomically
+from disco_zoo.core.checkpoint import save_tensors, write_atomically
 from disco_zoo.core.console import StepProgress, console, duration
 from disco_zoo.core.environment import hardware, now, versions
 from disco_zoo.core.process import peak_memory_mib
 from disco_zoo.core.random_streams import stream_seed
-from disco_zoo.core.safetensors_file import save_tensors
 from disco_zoo.errors import require
-from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.models.encoder import backbone_fingerprint
 from disco_zoo.models.load import load_model
 from disco_zoo.plotting.style import plot_curves
 from disco_zoo.tasks.dense_task import Batch, DenseTask, TaskPlan, curve_rows, log_once
+from disco_zoo.tasks.run_settings import look_lines, task_settings
 from disco_zoo.tasks.segmentation.batches import CroppedImages, train_loader
 from disco_zoo.tasks.segmentation.data import IGNORED, MaskedSet
 from disco_zoo.tasks.segmentation.head import LinearSegmenter
-from disco_zoo.tasks.segmentation.measure import measure_segmenter
+from disco_zoo.tasks.segmentation.measure import draw_masks, measure_segmenter
 from disco_zoo.tasks.segmentation.settings import SegmentationSettings
-from disco_zoo.tasks.segmentation.sheet import draw_masks
-from disco_zoo.tasks.task_folder import look_lines, task_settings
-from disco_zoo.training.monitoring.metric_logger import read_metrics
-from disco_zoo.training.position import Position
+from disco_zoo.training.metrics import read_metrics
 from disco_zoo.training.run import RunOptions
 from disco_zoo.training.run_folder import RunFolder
+from disco_zoo.training.task import Position
 from disco_zoo.training.trainer import Trainer
 
 HEAD = "head.safetensors"

@@ -7,9 +7,9 @@ from typing import Literal
 
 from pydantic import Field
 
-from disco_zoo.config.task_settings import changed, preset_named
 from disco_zoo.core.schema import Section
 from disco_zoo.errors import BadRecipe
+from disco_zoo.tasks.run_settings import changed, preset_named
 
 
 class SegmentationSettings(Section):

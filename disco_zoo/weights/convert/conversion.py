@@ -12,15 +12,13 @@ import torch
 from torch import Tensor
 
 import disco_zoo.networks.variants as disco_networks
+from disco_zoo.core.checkpoint import stated_network
 from disco_zoo.core.files import sha256_of
-from disco_zoo.core.safetensors_file import stated_network
 from disco_zoo.errors import BadCheckpoint, WrongNetwork
-from disco_zoo.weights.convert.heads import head_module, head_widths
 from disco_zoo.weights.convert.key_maps import Naming, listed, naming_of
 from disco_zoo.weights.convert.layouts import Contents, only_tensors, sort_out
-from disco_zoo.weights.convert.networks import feature_dim, recognize_network
-from disco_zoo.weights.convert.reading import read_container, shown
-from disco_zoo.weights.convert.run_folders import WEIGHTS, read_run_facts
+from disco_zoo.weights.convert.networks import feature_dim, head_module, head_widths, recognize_network
+from disco_zoo.weights.convert.reading import WEIGHTS, read_container, read_run_facts, shown
 
 # Values are kept as they are; float64 would have to be rounded, and no network here computes with integers.
 _FLOATS = (torch.float32, torch.float16, torch.bfloat16)

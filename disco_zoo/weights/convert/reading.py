@@ -1,4 +1,4 @@
-"""A checkpoint file as plain values and tensors. Nothing in the file is executed.
+"""A checkpoint file, or a finished run folder, as plain values and tensors. Nothing in the file is executed.
 
 Three containers, told apart by their bytes: safetensors, PyTorch's zip archive, and the pickles that PyTorch
 wrote before 1.6. Both of PyTorch's are read by its restricted unpickler (`weights_only=True`), with nothing
@@ -8,6 +8,7 @@ allowed beyond its own list but `argparse.Namespace`, in which CompRess keeps it
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import warnings
 import zipfile
@@ -18,6 +19,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from disco_zoo.core.files import sha256_of
 from disco_zoo.errors import BadCheckpoint, shown
 
 # The limit of the safetensors library itself; a network of a thousand tensors needs about 100 kB.
@@ -126,3 +128,32 @@ def _safetensors(path: Path, start: bytes) -> dict[str, torch.Tensor]:
 
 def _damaged(path: Path) -> BadCheckpoint:
     return BadCheckpoint(f"{shown(path.name)} is truncated or no checkpoint file. Download it again")
+
+
+WEIGHTS, FACTS = "student.safetensors", "run.json"
+# What run.json must say of its student.
+_NEEDED = {"model", "architecture", "sha256", "mean", "std", "image_size", "resize_size"}
+
+
+def read_run_facts(folder: Path) -> dict[str, Any]:
+    """The student's facts of `run.json`, after its sha256 is compared with the weights.
+
+    Returns:
+        At least model, architecture (a timm name), sha256, mean, std, and image_size and resize_size in pixels.
+
+    Raises:
+        BadCheckpoint: the folder is no finished run, or its weights are other ones.
+    """
+    weights, facts, name = folder / WEIGHTS, folder / FACTS, shown(str(folder))
+    if not weights.is_file() or not facts.is_file():
+        raise BadCheckpoint(f"{name} is no finished run folder: it needs {FACTS} and {WEIGHTS}")
+    try:
+        student: dict[str, Any] = json.loads(facts.read_text(encoding="utf-8"))["student"]
+        missing = _NEEDED - set(student)
+    except (ValueError, LookupError, TypeError, OSError) as error:
+        raise BadCheckpoint(f"{name}/{FACTS} does not describe a student. Repeat the run that wrote it") from error
+    if missing:
+        raise BadCheckpoint(f"{name}/{FACTS} does not say the student's {', '.join(sorted(missing))}")
+    if sha256_of(weights) != student["sha256"]:
+        raise BadCheckpoint(f"{name}/{WEIGHTS} is not the file its {FACTS} describes (sha256 differs)")
+    return student

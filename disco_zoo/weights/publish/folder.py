@@ -24,9 +24,9 @@ from safetensors.torch import load_file
 from timm.models import PretrainedCfg, get_pretrained_cfg
 from torch import Tensor, nn
 
+from disco_zoo.core.checkpoint import stated_network
 from disco_zoo.core.environment import package_version
 from disco_zoo.core.files import scratch_folder, sha256_of
-from disco_zoo.core.safetensors_file import stated_network
 from disco_zoo.errors import BadCheckpoint, Damaged, PublishError, WrongNetwork
 from disco_zoo.networks.variants import check_backbone
 from disco_zoo.weights.golden import compare_with_golden, write_golden

@@ -14,7 +14,7 @@ from data_makers import encode
 from PIL import Image
 
 from disco_zoo.data.streaming.order import LogicalStream, shards_of_stream
-from disco_zoo.data.streaming.shards import POSITIONS, StreamedImage, StreamShards
+from disco_zoo.data.streaming.source import POSITIONS, StreamedImage, StreamShards
 from disco_zoo.errors import BadData
 from disco_zoo.transforms.streamed_views import StreamBatches, StreamParts, StreamShare, Waiting
 from disco_zoo.transforms.view_dataset import view_plan

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from disco_zoo.errors import BadData, DiscoZooError, TrainingDiverged, UnknownName
 from disco_zoo.evaluation.probes.linear import check_classes, linear_probe
-from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.models.encoder import backbone_fingerprint
 from disco_zoo.protocols.linear import LINEAR_PROTOCOLS
 from disco_zoo.transforms.view_recipes import OfWholeImage
 

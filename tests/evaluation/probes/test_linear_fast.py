@@ -12,8 +12,8 @@ from sklearn.linear_model import LogisticRegression
 from torch.nn import functional as F
 
 from disco_zoo.errors import BadData
-from disco_zoo.evaluation.accuracy import top1_top5
 from disco_zoo.evaluation.features import Features
+from disco_zoo.evaluation.metrics import top1_top5
 from disco_zoo.evaluation.probes.linear import linear_probe_on_features
 from disco_zoo.evaluation.probes.logistic import choose_l2, fit_logistic_regression, standardization
 

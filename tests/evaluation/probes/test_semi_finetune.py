@@ -19,7 +19,7 @@ from disco_zoo.errors import BadData, BadRunFolder, DiscoZooError, TrainingDiver
 from disco_zoo.evaluation.probes import batches as probe_batches
 from disco_zoo.evaluation.probes.checkpoint import ProbeCheckpoint
 from disco_zoo.evaluation.probes.finetune_sgd import finetune_probe
-from disco_zoo.models.frozen import backbone_fingerprint
+from disco_zoo.models.encoder import backbone_fingerprint
 from disco_zoo.protocols.finetune import (
     SEMI_FINETUNE_PROTOCOLS,
     TRANSFER_FINETUNE_PROTOCOLS,

@@ -12,9 +12,9 @@ import pytest
 from PIL import Image
 
 from disco_zoo.errors import BadData
-from disco_zoo.tasks.detection.data.annotations import mended
-from disco_zoo.tasks.detection.data.coco_format import read_coco
-from disco_zoo.tasks.detection.data.open_data import open_annotated_pair
+from disco_zoo.tasks.detection.annotations import mended
+from disco_zoo.tasks.detection.coco_format import read_coco
+from disco_zoo.tasks.detection.data import open_annotated_pair
 
 SIDE = 40
 

@@ -15,10 +15,9 @@ from PIL import Image
 from shape_images import SHAPES, coco_split, make_coco, make_voc, write_instances
 
 from disco_zoo.errors import BadData
+from disco_zoo.tasks.detection.annotations import AnnotatedSet, mask_of, rle_of, rle_of_pixels
 from disco_zoo.tasks.detection.batches import StepKeys, TrainImages, mirrored, target_of
-from disco_zoo.tasks.detection.data.annotations import AnnotatedSet
-from disco_zoo.tasks.detection.data.masks import mask_of, rle_of, rle_of_pixels
-from disco_zoo.tasks.detection.data.open_data import open_annotated_pair
+from disco_zoo.tasks.detection.data import open_annotated_pair
 
 SIZE = 64
 

@@ -14,12 +14,10 @@ from PIL import Image
 from shape_images import SHAPES, coco_split, make_coco, make_voc, write_instances
 
 from disco_zoo.errors import BadData
+from disco_zoo.tasks.detection.annotations import has_outline, mask_of, rle_of_pixels
 from disco_zoo.tasks.detection.batches import read_image, target_of
-from disco_zoo.tasks.detection.data.hold_out import held_out
-from disco_zoo.tasks.detection.data.masks import has_outline, mask_of, rle_of_pixels
-from disco_zoo.tasks.detection.data.open_data import open_annotated_pair
-from disco_zoo.tasks.detection.settings import detection_settings
-from disco_zoo.tasks.detection.size_notes import size_notes
+from disco_zoo.tasks.detection.data import held_out, open_annotated_pair
+from disco_zoo.tasks.detection.settings import detection_settings, size_notes
 
 SIZE = 64
 Document = dict[str, Any]

@@ -13,11 +13,9 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from disco_zoo.errors import BadRecipe, DiscoZooError, UnknownName
 from disco_zoo.tasks.detection.c4 import AlignedRegions
-from disco_zoo.tasks.detection.network import build_detector
-from disco_zoo.tasks.detection.precise_bn import set_precise_statistics
-from disco_zoo.tasks.detection.resize import SmoothTransform
+from disco_zoo.tasks.detection.network import SmoothTransform, build_detector
 from disco_zoo.tasks.detection.settings import PRESETS, detection_settings, lr_factor
-from disco_zoo.tasks.detection.task import detector_optimizer
+from disco_zoo.tasks.detection.task import detector_optimizer, set_precise_statistics
 
 IMAGES = [torch.rand(3, 64, 80), torch.rand(3, 70, 64)]
 

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from disco_zoo.tasks.detection.annotations import AnnotatedImage, AnnotatedSet, Instance
 from disco_zoo.tasks.detection.average_precision import _rows, _truth, average_precision, compact
-from disco_zoo.tasks.detection.data.annotations import AnnotatedImage, AnnotatedSet, Instance
 
 BOX = (10.0, 10.0, 50.0, 50.0)
 

@@ -15,7 +15,7 @@ from tiny_detection import TINY
 from disco_zoo.cli import main
 from disco_zoo.errors import BadCheckpoint, BadData, BadRunFolder
 from disco_zoo.tasks.detection.batches import read_image
-from disco_zoo.tasks.detection.data.open_data import open_annotated_pair
+from disco_zoo.tasks.detection.data import open_annotated_pair
 from disco_zoo.tasks.detection.load import load_detector
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -14,9 +14,15 @@ from tiny import TinySource
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.errors import BadData, BadRecipe, DiscoZooError
 from disco_zoo.tasks.finetune.batches import StepBatches, TrainingViews, mixed, training_loader, training_view
-from disco_zoo.tasks.finetune.classes import balanced_weights, class_names_of, require_enough, require_same_labels
+from disco_zoo.tasks.finetune.classes import (
+    balanced_weights,
+    class_names_of,
+    few_per_class,
+    hold_out,
+    require_enough,
+    require_same_labels,
+)
 from disco_zoo.tasks.finetune.settings import FinetuneSettings, read_settings
-from disco_zoo.tasks.finetune.split import few_per_class, hold_out
 
 
 class Listed(ImageSource):

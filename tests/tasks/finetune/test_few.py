@@ -12,8 +12,19 @@ from finetune_makers import toy_data, toy_settings
 
 from disco_zoo.errors import BadData, BadRecipe, BadRunFolder
 from disco_zoo.tasks.finetune import few_labels
-from disco_zoo.tasks.finetune.few_labels import PRETRAINED, RANDOM, Cell, Plan, compare, make_plan, paired_difference
-from disco_zoo.tasks.finetune.few_labels_report import difference_lines, plot_few_labels, table_rows, write_comparison
+from disco_zoo.tasks.finetune.few_labels import (
+    PRETRAINED,
+    RANDOM,
+    Cell,
+    Plan,
+    compare,
+    difference_lines,
+    make_plan,
+    paired_difference,
+    plot_few_labels,
+    table_rows,
+    write_comparison,
+)
 from disco_zoo.tasks.finetune.run import LabeledData
 from disco_zoo.training.run import RunOptions
 

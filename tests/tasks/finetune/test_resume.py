@@ -14,7 +14,7 @@ from tiny_runs import differences
 
 from disco_zoo.errors import BadRunFolder, Interrupted
 from disco_zoo.tasks.finetune.run import LabeledData
-from disco_zoo.training.monitoring.metric_logger import read_metrics
+from disco_zoo.training.metrics import read_metrics
 from disco_zoo.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -20,11 +20,10 @@ from torchvision.transforms import v2
 
 from disco_zoo.core.random_streams import stream_generator
 from disco_zoo.errors import BadData, TrainingDiverged
-from disco_zoo.tasks.finetune.optimizer import build_optimizer, set_modes
 from disco_zoo.tasks.finetune.run import LabeledData, finetune_into
-from disco_zoo.tasks.finetune.start import build_start
+from disco_zoo.tasks.finetune.start import build_optimizer, build_start, set_modes
 from disco_zoo.tasks.finetune.task import FinetuneTask
-from disco_zoo.training.monitoring.metric_logger import read_metrics
+from disco_zoo.training.metrics import read_metrics
 from disco_zoo.training.run import RunOptions
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -14,7 +14,7 @@ from disco_zoo.errors import BadRunFolder
 from disco_zoo.tasks.segmentation.check import check_masks
 from disco_zoo.tasks.segmentation.data import open_masked_pair
 from disco_zoo.tasks.segmentation.load import load_segmenter
-from disco_zoo.tasks.segmentation.scores import pixel_counts, segmentation_figures
+from disco_zoo.tasks.segmentation.measure import pixel_counts, segmentation_figures
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -21,9 +21,8 @@ from disco_zoo.tasks.segmentation.batches import CroppedImages, whole_image
 from disco_zoo.tasks.segmentation.check import check_masks
 from disco_zoo.tasks.segmentation.data import VOC_CLASSES, open_masked_pair
 from disco_zoo.tasks.segmentation.head import LinearSegmenter
-from disco_zoo.tasks.segmentation.measure import predict
+from disco_zoo.tasks.segmentation.measure import pixel_counts, predict, segmentation_figures
 from disco_zoo.tasks.segmentation.run import pixel_loss
-from disco_zoo.tasks.segmentation.scores import pixel_counts, segmentation_figures
 from disco_zoo.tasks.segmentation.settings import segmentation_settings
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -16,14 +16,13 @@ from tiny_runs import BATCH_SIZE, toy_parquet, toy_recipe
 
 from disco_zoo.core import launcher
 from disco_zoo.core.console import StepProgress
+from disco_zoo.training.metrics import MetricLogger, read_metrics
 from disco_zoo.training.monitoring.data_wait import DataWait, remedy
-from disco_zoo.training.monitoring.metric_logger import MetricLogger, read_metrics
 from disco_zoo.training.monitoring.pretraining_log import PretrainingLog
-from disco_zoo.training.monitoring.run_log import RunLog
-from disco_zoo.training.position import Position
 from disco_zoo.training.report import finish_training
 from disco_zoo.training.run import Run, RunOptions
 from disco_zoo.training.run_data import open_data
+from disco_zoo.training.task import Position, RunLog
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

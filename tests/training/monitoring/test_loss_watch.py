@@ -12,10 +12,9 @@ from tiny_runs import checkpoint_of, toy_parquet, toy_recipe, train
 
 from disco_zoo.errors import TrainingDiverged
 from disco_zoo.methods.moco_v2 import MoCoV2
-from disco_zoo.training.monitoring import loss_watch
-from disco_zoo.training.monitoring.loss_watch import BadLoss, LossWatch, reading_is_free
-from disco_zoo.training.monitoring.metric_logger import read_metrics
-from disco_zoo.training.stopping import StopVotes
+from disco_zoo.training import stopping
+from disco_zoo.training.metrics import read_metrics
+from disco_zoo.training.stopping import BadLoss, LossWatch, StopVotes, reading_is_free
 from disco_zoo.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -31,7 +30,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def as_on_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loss_watch, "reading_is_free", lambda device: False)
+    monkeypatch.setattr(stopping, "reading_is_free", lambda device: False)
 
 
 def bad_at(monkeypatch: pytest.MonkeyPatch, step: int, value: float = float("nan")) -> None:

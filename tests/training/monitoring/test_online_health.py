@@ -20,9 +20,8 @@ from disco_zoo.data.dataset import ImageSource
 from disco_zoo.evaluation.representation_quality import centered_cosine, effective_rank, linear_cka
 from disco_zoo.methods import METHODS
 from disco_zoo.training.build import build_parts
-from disco_zoo.training.monitoring.health_report import health_records
-from disco_zoo.training.monitoring.metric_logger import read_metrics
-from disco_zoo.training.monitoring.online_health import OnlineHealth
+from disco_zoo.training.metrics import read_metrics
+from disco_zoo.training.monitoring.online_health import OnlineHealth, health_records
 from disco_zoo.training.run_data import open_data
 
 pytestmark = pytest.mark.usefixtures("one_thread")

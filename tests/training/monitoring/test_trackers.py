@@ -16,8 +16,7 @@ from tiny_runs import command, subprocess_environment, toy_parquet, toy_recipe_f
 
 from disco_zoo.cli import main
 from disco_zoo.errors import BadRecipe, DiscoZooError, MissingExtra
-from disco_zoo.training.monitoring.metric_logger import MetricLogger, read_metrics
-from disco_zoo.training.monitoring.trackers import EXTRAS, Tracking, require_trackers
+from disco_zoo.training.metrics import EXTRAS, MetricLogger, Tracking, read_metrics, require_trackers
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 RECORD = {"step": 3, "loss": 0.5, "note": "no number"}

@@ -1,1 +1,0 @@
-"""Annotated images: COCO, VOC, masks, and which are held out."""

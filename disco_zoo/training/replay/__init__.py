@@ -1,1 +1,0 @@
-"""Cached teacher rows, replayed beside the views they belong to."""
