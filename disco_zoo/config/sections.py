@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt
 
 from disco_zoo.core.schema import Section, section_of
-from disco_zoo.networks.weight_init import WeightInit
+from disco_zoo.models.student import WeightInit
 from disco_zoo.transforms.view_dataset import small_size_of
 
 Channels = tuple[float, float, float]

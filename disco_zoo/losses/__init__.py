@@ -15,8 +15,8 @@ from disco_zoo.methods.kd_mse import regression_loss, standardized_regression_lo
 from disco_zoo.methods.rkd import angle_loss, distance_loss
 from disco_zoo.methods.seed import similarity_distillation_loss
 from disco_zoo.methods.simclr import nt_xent_loss
-from disco_zoo.modules.cosine import row_cosine_loss
 from disco_zoo.modules.momentum_contrast import contrastive_loss
+from disco_zoo.modules.similarity import row_cosine_loss
 from disco_zoo.modules.swapped_prediction import sinkhorn, swapped_prediction_loss
 
 __all__ = [

@@ -18,7 +18,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from disco_zoo.core.distributed import rank, shuffle_rows, unshuffle_rows
-from disco_zoo.core.precision import at_least_float32
 from disco_zoo.core.random_streams import stream_seed
 from disco_zoo.core.schema import Probability, section_of
 from disco_zoo.errors import BadRecipe
@@ -27,6 +26,7 @@ from disco_zoo.methods.bingo_bags import BagCompanions, bags_from_file, teacher_
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.modules.momentum_contrast import FeatureQueue
+from disco_zoo.modules.similarity import at_least_float32
 from disco_zoo.teacher_cache.feature_bank import Preparation
 
 

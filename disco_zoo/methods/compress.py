@@ -14,13 +14,13 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from disco_zoo.core.precision import at_least_float32
 from disco_zoo.core.schema import EmaMomentum
 from disco_zoo.errors import BadRecipe
 from disco_zoo.methods.base import Batch, Method, variant_of
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.modules.momentum_contrast import ema_update, ring_memory
+from disco_zoo.modules.similarity import at_least_float32
 from disco_zoo.teacher_cache.feature_bank import FeatureBank, Preparation, teacher_bank
 
 

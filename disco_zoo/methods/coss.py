@@ -14,14 +14,13 @@ from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from disco_zoo.core.autograd_collectives import sum_over_processes_with_grad
-from disco_zoo.core.precision import at_least_float32
 from disco_zoo.core.schema import EmaMomentum
 from disco_zoo.methods.base import Batch, Method
 from disco_zoo.methods.teacher_targets import require_width, teacher_rows
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher
-from disco_zoo.modules.cosine import row_cosine_loss
 from disco_zoo.modules.momentum_contrast import RunningCenter
+from disco_zoo.modules.similarity import at_least_float32, row_cosine_loss
 
 _SMALLEST_SQUARE = 1e-16  # a dimension that is zero over the batch has the cosine 0 and no gradient
 

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from disco_zoo.core.distributed import mean_over_processes
-from disco_zoo.core.precision import at_least_float32
 from disco_zoo.core.random_streams import stream_generator
 from disco_zoo.core.schema import EmaMomentum
 from disco_zoo.errors import BadRecipe
@@ -24,6 +23,7 @@ from disco_zoo.methods.teacher_targets import teacher_rows
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.modules.momentum_contrast import IndexedMemory
+from disco_zoo.modules.similarity import at_least_float32
 from disco_zoo.teacher_cache.feature_bank import Preparation
 
 EPSILON = 1e-7

@@ -13,13 +13,13 @@ import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from disco_zoo.core.precision import at_least_float32
 from disco_zoo.core.schema import EmaMomentum
 from disco_zoo.methods.base import Batch, Method
 from disco_zoo.methods.teacher_targets import QueueInit, contrast_beside, unit_teacher_rows
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.modules.momentum_contrast import MomentumContrast, RunningCenter
+from disco_zoo.modules.similarity import at_least_float32
 
 
 def consistency_loss(student: Tensor, teacher: Tensor, reduction: Literal["mean", "sum"] = "mean") -> Tensor:

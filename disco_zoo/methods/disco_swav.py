@@ -14,7 +14,6 @@ from pydantic import NonNegativeFloat
 from torch import Tensor
 from torch.nn import functional as F
 
-from disco_zoo.core.precision import at_least_float32
 from disco_zoo.core.schema import EmaMomentum
 from disco_zoo.methods.base import Batch, Method
 from disco_zoo.methods.teacher_targets import require_width
@@ -22,6 +21,7 @@ from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.modules.momentum_contrast import RunningCenter
 from disco_zoo.modules.multi_crop import embed_views
+from disco_zoo.modules.similarity import at_least_float32
 from disco_zoo.modules.swapped_prediction import SwappedPrediction
 
 Reduction = Literal["mean", "mean_elements"]

@@ -18,7 +18,7 @@ from disco_zoo.methods.base import Batch, Method
 from disco_zoo.methods.teacher_targets import teacher_rows
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher
-from disco_zoo.modules.cosine import row_cosine_loss
+from disco_zoo.modules.similarity import row_cosine_loss
 from disco_zoo.modules.standardize import RunningStandardizer
 
 

@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from disco_zoo.core.distributed import num_processes
-from disco_zoo.core.precision import at_least_float32
 from disco_zoo.core.schema import EmaMomentum
 from disco_zoo.methods.base import Batch, Method
 from disco_zoo.methods.teacher_targets import require_two_images, require_width, teacher_rows
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.modules.momentum_contrast import RunningCenter
+from disco_zoo.modules.similarity import at_least_float32
 from disco_zoo.modules.standardize import standardize_batch
 
 

@@ -17,7 +17,6 @@ from torch.utils.checkpoint import checkpoint
 
 from disco_zoo.core.autograd_collectives import gather_rows_with_grad
 from disco_zoo.core.distributed import gather_rows, rank
-from disco_zoo.core.precision import at_least_float32
 from disco_zoo.core.schema import EmaMomentum, section_of
 from disco_zoo.methods.base import Batch, Method
 from disco_zoo.methods.disco import joint_consistency_loss
@@ -25,6 +24,7 @@ from disco_zoo.methods.teacher_targets import QueueInit, contrast_beside, requir
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.modules.momentum_contrast import MomentumContrast, RunningCenter
+from disco_zoo.modules.similarity import at_least_float32
 
 SHORTEST = 1e-6  # distance below which two rows count as one: sqrt of the official code's clamp at 1e-12
 MAX_ANGLES = 2**24  # angles computed at once, 64 MiB in float32

@@ -13,13 +13,13 @@ from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from disco_zoo.core.precision import at_least_float32
 from disco_zoo.core.schema import EmaMomentum
 from disco_zoo.methods.base import Batch, Method, SmallViews
 from disco_zoo.methods.teacher_targets import joint_teacher_rows, require_width
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.modules.momentum_contrast import FeatureQueue, RunningCenter
+from disco_zoo.modules.similarity import at_least_float32
 
 
 def similarity_distillation_loss(

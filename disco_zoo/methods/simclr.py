@@ -12,12 +12,12 @@ from torch.nn import functional as F
 
 from disco_zoo.core.autograd_collectives import gather_rows_with_grad
 from disco_zoo.core.distributed import num_processes, rank
-from disco_zoo.core.precision import at_least_float32
 from disco_zoo.methods.base import Batch, Method
 from disco_zoo.methods.teacher_targets import require_two_images
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.modules.multi_crop import embed_views
+from disco_zoo.modules.similarity import at_least_float32
 
 
 def nt_xent_loss(rows: Tensor, candidates: Tensor, own: Tensor, twins: Tensor, temperature: float) -> Tensor:

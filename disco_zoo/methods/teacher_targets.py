@@ -10,12 +10,12 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from disco_zoo.core.console import say_once
-from disco_zoo.core.precision import at_least_float32
 from disco_zoo.errors import BadRecipe
 from disco_zoo.methods.base import Batch
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.modules.momentum_contrast import FeatureQueue, MomentumContrast, RunningCenter
+from disco_zoo.modules.similarity import at_least_float32
 
 QueueInit = Literal["random", "teacher", "teacher_if_any"]
 

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from disco_zoo.core.precision import at_least_float32
 from disco_zoo.errors import DiscoZooError
+from disco_zoo.modules.similarity import at_least_float32
 from disco_zoo.transforms.eval import normalize
 
 LARGEST_CONTIGUOUS_SIZE = 64  # pixels

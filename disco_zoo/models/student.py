@@ -1,11 +1,15 @@
-"""The student: a zoo backbone with a projection head, from random weights, a checkpoint or its teacher's tensors."""
+"""The student: a zoo backbone with a projection head, from random weights, a checkpoint or its teacher's tensors.
+
+Random weights are timm's, or those of the authors' codes where they differ.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
@@ -16,10 +20,53 @@ from disco_zoo.errors import BadRecipe, NotPublished, UnknownName, did_you_mean
 from disco_zoo.models.encoder import Encoder, feature_dim_of
 from disco_zoo.modules.momentum_contrast import projection_head
 from disco_zoo.networks.input_size import create_for_any_size
-from disco_zoo.networks.weight_init import WeightInit, initialize_weights
 from disco_zoo.weights.convert import read_checkpoint
 from disco_zoo.weights.resolve import local_weights, not_published
 from disco_zoo.zoo.catalog import load_catalog
+
+WeightInit = Literal["timm", "torchvision", "pytorch"]
+
+LINEAR_STD = 0.01
+
+
+@torch.no_grad()
+def initialize_weights(network: nn.Module, kind: WeightInit) -> None:
+    """Draw the weights of a convolutional network anew; every BatchNorm starts as the identity.
+
+    timm starts a ResNet's last BatchNorm of each residual block at 0, and counts a depthwise convolution's fan-out by
+    group. The authors' code does neither (spec 1.5).
+
+    Args:
+        network: timm's, with its own start; "timm" leaves it as it is.
+        kind: "torchvision": convolutions N(0, 2 / (k²·outputs)) whatever their groups, linear layers N(0, 0.01²), which
+            in timm's networks are the convolutions with a bias; biases 0. "pytorch": each layer as PyTorch makes it,
+            weights and biases U(±1/√fan_in).
+    """
+    draw = _KINDS.get(kind)
+    if draw is None:
+        return
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            draw(module)
+        elif isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.reset_parameters()
+
+
+def _torchvision(layer: nn.Conv2d | nn.Linear) -> None:
+    if layer.bias is not None or isinstance(layer, nn.Linear):
+        nn.init.normal_(layer.weight, std=LINEAR_STD)
+    else:
+        nn.init.normal_(layer.weight, std=math.sqrt(2 / (math.prod(layer.kernel_size) * layer.out_channels)))
+    if layer.bias is not None:
+        nn.init.zeros_(layer.bias)
+
+
+def _pytorch(layer: nn.Conv2d | nn.Linear) -> None:
+    layer.reset_parameters()
+
+
+_KINDS: dict[str, Callable[[nn.Conv2d | nn.Linear], None]] = {"torchvision": _torchvision, "pytorch": _pytorch}
+
 
 # sigmoid(4) = 0.98: a gate the teacher does not have starts (almost) as the identity, yet with a gradient.
 OPEN_GATE_BIAS = 4.0

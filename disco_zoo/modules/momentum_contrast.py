@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from disco_zoo.core.distributed import gather_rows, mean_over_processes, shuffle_rows, unshuffle_rows
-from disco_zoo.core.precision import at_least_float32
 from disco_zoo.core.schema import EmaMomentum
+from disco_zoo.modules.similarity import at_least_float32
 
 
 def projection_head(in_features: int, hidden_features: int | None, out_features: int) -> nn.Sequential:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from disco_zoo.core.autograd_collectives import sum_over_processes_with_grad
 from disco_zoo.core.distributed import mean_over_processes, num_processes
-from disco_zoo.core.precision import at_least_float32
+from disco_zoo.modules.similarity import at_least_float32
 
 
 def standardize_batch(rows: Tensor, epsilon: float = 1e-5) -> Tensor:

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from disco_zoo.core.distributed import gather_rows, num_processes, rank
-from disco_zoo.core.precision import at_least_float32
 from disco_zoo.errors import BadRecipe
+from disco_zoo.modules.similarity import at_least_float32
 
 
 @torch.no_grad()

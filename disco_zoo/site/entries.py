@@ -12,8 +12,8 @@ from typing import Any
 
 from disco_zoo.errors import BadData
 from disco_zoo.zoo import facts
-from disco_zoo.zoo.availability import weights_text
 from disco_zoo.zoo.catalog import Catalog, Checkpoint
+from disco_zoo.zoo.choice import weights_text
 from disco_zoo.zoo.facts import SUBJECTS, metric_title
 from disco_zoo.zoo.licences import is_commercial, spdx_of
 from disco_zoo.zoo.papers import METHOD_TITLES

@@ -14,7 +14,7 @@ from disco_zoo.config.recipe import Recipe, TeacherSection, method_options
 from disco_zoo.core.distributed import rank
 from disco_zoo.core.random_streams import stream_generator, stream_seed
 from disco_zoo.data.dataset import ImageSource
-from disco_zoo.data.streaming.source import StreamSource
+from disco_zoo.data.stream_source import StreamSource
 from disco_zoo.data.unreadable import load_or_replace
 from disco_zoo.methods import METHODS, Method
 from disco_zoo.methods.base import SmallViews

@@ -15,8 +15,8 @@ from disco_zoo.core.loader import BoundedLoader, unchanged
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.pixels.bit_depth import ValueRanges
 from disco_zoo.data.source_image import SourceImage
-from disco_zoo.data.streaming.order import LogicalStream
-from disco_zoo.data.streaming.source import StreamShards
+from disco_zoo.data.stream_order import LogicalStream
+from disco_zoo.data.stream_source import StreamShards
 from disco_zoo.data.unreadable import Used, use_or_replace
 from disco_zoo.transforms.view_dataset import ViewPlan, collate_views
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import re
 
-from disco_zoo.zoo.availability import has_network
 from disco_zoo.zoo.catalog import Catalog, Checkpoint, Input, Measured, Teacher
+from disco_zoo.zoo.choice import has_network
 from disco_zoo.zoo.licences import spdx_of
 from disco_zoo.zoo.lite_wheels import LITES
 from disco_zoo.zoo.papers import METHOD_PAPERS, METHOD_TITLES, PAPERS, Paper, papers_of

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from disco_zoo.errors import BadCatalog
-from disco_zoo.zoo.availability import STATES_LEGEND, has_network, weights_text
 from disco_zoo.zoo.catalog import Catalog, Checkpoint, Teacher
+from disco_zoo.zoo.choice import STATES_LEGEND, has_network, weights_text
 from disco_zoo.zoo.facts import data_text
 from disco_zoo.zoo.licences import is_commercial, spdx_of
 from disco_zoo.zoo.model_card import measured_section

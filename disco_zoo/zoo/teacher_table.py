@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
-from disco_zoo.zoo.availability import has_network, weights_text
 from disco_zoo.zoo.catalog import Catalog, Teacher
+from disco_zoo.zoo.choice import has_network, weights_text
 from disco_zoo.zoo.licences import is_commercial, spdx_of
 from disco_zoo.zoo.table import FIGURES_LEGEND, LINEAR_METRIC, aligned, figure_text
 

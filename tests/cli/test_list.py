@@ -16,8 +16,8 @@ from disco_zoo.cli import main
 from disco_zoo.errors import DiscoZooError
 from disco_zoo.zoo import table as zoo_table
 from disco_zoo.zoo import teacher_table
-from disco_zoo.zoo.availability import weights_text
 from disco_zoo.zoo.catalog import Checkpoint, Weights, load_catalog
+from disco_zoo.zoo.choice import weights_text
 from disco_zoo.zoo.facts import get_command
 
 # What the console script does, and then a look at what it imported.

@@ -12,8 +12,8 @@ from tiny_runs import differences, toy_images, toy_parquet, toy_recipe, train
 
 from disco_zoo.data.joined import JoinedSource
 from disco_zoo.data.open_source import open_source
-from disco_zoo.data.sampler import BatchShare
 from disco_zoo.errors import BadData
+from disco_zoo.training.epoch_loader import BatchShare
 from disco_zoo.training.run import Run, RunOptions
 from disco_zoo.training.run_data import open_data, open_training_images
 

@@ -9,7 +9,7 @@ import torch
 from tiny import MEAN, STD, TinyNet, TinySource
 
 from disco_zoo.evaluation.features import Features, extract_features
-from disco_zoo.evaluation.shared_features import shared_features
+from disco_zoo.evaluation.measure import shared_features
 
 SOURCE = TinySource(41, unreadable=(5, 8))
 OPTIONS = {"image_size": 16, "mean": MEAN, "std": STD, "indices": list(range(3, 40))}

@@ -16,8 +16,8 @@ import torch  # noqa: F401 - part of what every run has loaded
 
 import disco_zoo.training.epoch_loader
 from disco_zoo.data.open_source import open_source
-from disco_zoo.data.sampler import BatchShare
 from disco_zoo.data.unreadable import load_or_replace
+from disco_zoo.training.epoch_loader import BatchShare
 
 STATUS = Path("/proc/self/status")
 

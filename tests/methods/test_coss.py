@@ -15,7 +15,7 @@ from disco_zoo.errors import BadRecipe
 from disco_zoo.methods.base import Batch
 from disco_zoo.methods.coss import CoSS, column_cosine_loss
 from disco_zoo.models.encoder import backbone_fingerprint
-from disco_zoo.modules.cosine import row_cosine_loss
+from disco_zoo.modules.similarity import row_cosine_loss
 
 
 def make_method(**options: Any) -> CoSS:

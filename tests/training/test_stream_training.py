@@ -25,7 +25,7 @@ from disco_zoo.config.recipe import Recipe
 from disco_zoo.data.open_source import open_source
 from disco_zoo.data.pack.images import PackSettings
 from disco_zoo.data.pack.job import PackJob
-from disco_zoo.data.streaming.source import StreamSource
+from disco_zoo.data.stream_source import StreamSource
 from disco_zoo.errors import BadData, BadRecipe, BadRunFolder
 from disco_zoo.methods import METHODS
 from disco_zoo.training.run_data import open_data, require_streams, shuffled_images

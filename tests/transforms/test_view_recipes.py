@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from disco_zoo.core.random_streams import drawing_from, stream_generator, stream_seed
-from disco_zoo.data.sampler import BatchShare
 from disco_zoo.data.source_image import SourceImage
 from disco_zoo.models.encoder import Encoder, resized
+from disco_zoo.training.epoch_loader import BatchShare
 from disco_zoo.transforms.ops import JITTERS
 from disco_zoo.transforms.view_dataset import ViewDataset, ViewPlan, collate_views
 from disco_zoo.transforms.view_recipes import VIEW_RECIPES, draw_view, moco_v2_view

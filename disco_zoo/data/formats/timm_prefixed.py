@@ -18,7 +18,7 @@ from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.formats.parquet import FINGERPRINT_BYTES
 from disco_zoo.data.formats.parquet_columns import as_labels, hash_cell, label_column
 from disco_zoo.data.split_files import HUB_SPLITS, files_by_split, no_test_split
-from disco_zoo.data.streaming.source import HUB_IMAGE_COLUMNS, HubShards, StreamShards, StreamSource, TarShards
+from disco_zoo.data.stream_source import HUB_IMAGE_COLUMNS, HubShards, StreamShards, StreamSource, TarShards
 from disco_zoo.errors import BadData, MissingExtra, NoTestImages
 
 PREFIX_MODULES = {"hfds": "datasets", "hfids": "datasets", "wds": "webdataset", "tfds": "tensorflow_datasets"}

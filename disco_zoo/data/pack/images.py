@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from disco_zoo.core.loader import BoundedLoader, unchanged
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.image_list import name_of
-from disco_zoo.data.streaming.source import StreamSource, TarShards
+from disco_zoo.data.stream_source import StreamSource, TarShards
 from disco_zoo.errors import BadData, UnreadableImage
 
 IMAGES_A_TURN = 16  # that a worker hands over at once

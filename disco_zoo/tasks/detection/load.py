@@ -20,9 +20,9 @@ from disco_zoo.tasks.detection.annotations import AnnotatedImage, AnnotatedSet, 
 from disco_zoo.tasks.detection.average_precision import compact
 from disco_zoo.tasks.detection.batches import read_image
 from disco_zoo.tasks.detection.network import build_detector
+from disco_zoo.tasks.detection.report import MIN_SCORE, draw_sheet
 from disco_zoo.tasks.detection.run import DETECTOR
 from disco_zoo.tasks.detection.settings import DetectionSettings
-from disco_zoo.tasks.detection.sheet import MIN_SCORE, draw_sheet
 from disco_zoo.tasks.run_settings import SETTINGS, read_settings
 
 

@@ -189,7 +189,7 @@ def _finish(
     job: DetectionJob, detector: Any, images: TrainImages, folder: RunFolder, network: str, options: RunOptions
 ) -> dict[str, Any]:
     """Save and measure a trained detector; draw what it finds."""
-    from disco_zoo.tasks.detection.sheet import LEGEND, draw_sheet
+    from disco_zoo.tasks.detection.report import LEGEND, draw_sheet
 
     measure_precisely(detector, images, job.settings, options.device, options.workers)
     path = folder.path / DETECTOR

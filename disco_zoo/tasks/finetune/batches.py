@@ -14,10 +14,10 @@ from torchvision.transforms import v2
 from disco_zoo.core.loader import BoundedLoader
 from disco_zoo.core.random_streams import drawing_from
 from disco_zoo.data.dataset import ImageSource, UnreadableImage
-from disco_zoo.data.sampler import epoch_order
 from disco_zoo.data.source_image import SourceImage
 from disco_zoo.data.unreadable import use_or_replace
 from disco_zoo.tasks.finetune.settings import steps_per_epoch
+from disco_zoo.training.epoch_loader import epoch_order
 from disco_zoo.transforms.eval import eval_transform
 from disco_zoo.transforms.view_recipes import OfWholeImage, View, draw_view, plain_view
 

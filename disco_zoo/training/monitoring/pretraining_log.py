@@ -11,7 +11,7 @@ from disco_zoo.core.console import console
 from disco_zoo.core.random_streams import stream_generator
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.evaluation.knn import knn_top1
-from disco_zoo.evaluation.shared_features import shared_features
+from disco_zoo.evaluation.measure import shared_features
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.training.monitoring.data_wait import WORTH_A_WORD
 from disco_zoo.training.monitoring.online_health import collapse_line, collapsed, health_records

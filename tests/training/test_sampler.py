@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 
-from disco_zoo.data.sampler import BatchShare, epoch_order
+from disco_zoo.training.epoch_loader import BatchShare, epoch_order
 
 
 def batches(**options: int) -> list[list[int]]:

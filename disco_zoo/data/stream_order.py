@@ -13,7 +13,7 @@ from collections.abc import Iterator
 import torch
 
 from disco_zoo.core.random_streams import stream_generator
-from disco_zoo.data.streaming.source import StreamedImage, StreamShards
+from disco_zoo.data.stream_source import StreamedImage, StreamShards
 from disco_zoo.errors import BadData
 
 DRAWS_AT_ONCE = 1024

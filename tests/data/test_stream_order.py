@@ -13,8 +13,8 @@ import torch
 from data_makers import encode
 from PIL import Image
 
-from disco_zoo.data.streaming.order import LogicalStream, shards_of_stream
-from disco_zoo.data.streaming.source import POSITIONS, StreamedImage, StreamShards
+from disco_zoo.data.stream_order import LogicalStream, shards_of_stream
+from disco_zoo.data.stream_source import POSITIONS, StreamedImage, StreamShards
 from disco_zoo.errors import BadData
 from disco_zoo.transforms.streamed_views import StreamBatches, StreamParts, StreamShare, Waiting
 from disco_zoo.transforms.view_dataset import view_plan
