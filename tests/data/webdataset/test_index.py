@@ -13,7 +13,7 @@ from data_makers import make_class_tar, make_tar, png
 from repeated_index import repeat_rows
 from shard_makers import make_shards
 
-from disco_zoo.cli.use.data_index import command as data_index
+from disco_zoo.cli.use.data import command as data_command
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.open_source import open_source
 from disco_zoo.data.webdataset.index import FACTS_FILE, find_index
@@ -230,7 +230,7 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     make_shards(tmp_path / "shards", [4, 3], labels="json")
     arguments = [str(tmp_path / "shards"), "--out", str(tmp_path / "index")]
     for words in ("indexed 7 images in 2 shards, 3 classes", "is up to date: 7 images in 2 shards, 3 classes"):
-        data_index.main(arguments, standalone_mode=False)
+        data_command.main(["index", *arguments], standalone_mode=False)
         assert words in capsys.readouterr().out
     assert len(open_source(tmp_path / "index")) == 7
     (tmp_path / "shards" / "shard-000.tar").unlink()
