@@ -13,7 +13,7 @@ import torch
 from pydantic import NonNegativeFloat
 from torch import Tensor
 
-from disco_zoo.core.autograd_collectives import sum_over_processes_with_grad
+from disco_zoo.core.distributed import sum_over_processes_with_grad
 from disco_zoo.core.schema import EmaMomentum
 from disco_zoo.methods.base import Batch, Method
 from disco_zoo.methods.teacher_targets import require_width, teacher_rows

@@ -15,8 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
-from disco_zoo.core.autograd_collectives import gather_rows_with_grad
-from disco_zoo.core.distributed import gather_rows, rank
+from disco_zoo.core.distributed import gather_rows, gather_rows_with_grad, rank
 from disco_zoo.core.schema import EmaMomentum, section_of
 from disco_zoo.methods.base import Batch, Method
 from disco_zoo.methods.disco import joint_consistency_loss

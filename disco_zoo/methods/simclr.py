@@ -10,8 +10,7 @@ from pydantic import PositiveFloat
 from torch import Tensor
 from torch.nn import functional as F
 
-from disco_zoo.core.autograd_collectives import gather_rows_with_grad
-from disco_zoo.core.distributed import num_processes, rank
+from disco_zoo.core.distributed import gather_rows_with_grad, num_processes, rank
 from disco_zoo.methods.base import Batch, Method
 from disco_zoo.methods.teacher_targets import require_two_images
 from disco_zoo.models.encoder import Encoder

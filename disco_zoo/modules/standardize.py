@@ -5,8 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from disco_zoo.core.autograd_collectives import sum_over_processes_with_grad
-from disco_zoo.core.distributed import mean_over_processes, num_processes
+from disco_zoo.core.distributed import mean_over_processes, num_processes, sum_over_processes_with_grad
 from disco_zoo.modules.similarity import at_least_float32
 
 

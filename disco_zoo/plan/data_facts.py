@@ -11,9 +11,9 @@ from disco_zoo.config.recipe import Recipe
 from disco_zoo.config.validation import OWN_DATA
 from disco_zoo.core.process import one_thread
 from disco_zoo.data.dataset import ImageSource, require_index
-from disco_zoo.data.joined import with_extra
 from disco_zoo.data.open_source import open_source
 from disco_zoo.data.pack.images import PackSettings, encoded_for_shard
+from disco_zoo.data.subsets import with_extra
 from disco_zoo.data.unreadable import load_or_replace, use_or_replace
 from disco_zoo.errors import BadData
 from disco_zoo.methods import METHODS

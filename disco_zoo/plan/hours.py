@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from disco_zoo.plan.flops import Flops
+from disco_zoo.plan.counters import Flops
 
 CACHE_BYTES_A_NUMBER = 2  # fp16
 CACHE_BYTES_A_VIEW = 4  # its checksum

@@ -18,8 +18,7 @@ from disco_zoo.methods import Method
 from disco_zoo.methods.base import Batch
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher
-from disco_zoo.plan.flops import Flops, StepFlops
-from disco_zoo.plan.live_memory import LiveMemory
+from disco_zoo.plan.counters import Flops, LiveMemory, StepFlops
 from disco_zoo.plan.stand_ins import build_weightless, drop_numbers, shapes_only
 from disco_zoo.training.build import Parts, count_parameters
 from disco_zoo.training.calibration import take_step

@@ -7,16 +7,15 @@ from typing import Any
 
 from disco_zoo.config.recipe import Recipe
 from disco_zoo.plan.calibration import StepSeconds
+from disco_zoo.plan.counters import GRADIENTS, SAVED, TEMPORARY, Flops
 from disco_zoo.plan.data_facts import DataFacts, ViewCost
 from disco_zoo.plan.device_speeds import DEFAULT_UTILIZATION
-from disco_zoo.plan.flops import Flops
 from disco_zoo.plan.hours import (
     CachePlan,
     RunHours,
     Work,
     break_even_epochs,
 )
-from disco_zoo.plan.live_memory import GRADIENTS, SAVED, TEMPORARY
 from disco_zoo.plan.step_cost import Parameters, StepCost
 
 # The resident peak above the interpreter over the tensors' peak, on Linux with glibc: eleven trainings of ResNets,

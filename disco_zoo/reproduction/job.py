@@ -11,7 +11,7 @@ from typing import Any
 
 from disco_zoo.config.recipe import Recipe, load_recipe, with_seed
 from disco_zoo.core.console import console, duration
-from disco_zoo.data.joined import JoinedSource
+from disco_zoo.data.subsets import JoinedSource
 from disco_zoo.errors import counted
 from disco_zoo.evaluation.features import Features
 from disco_zoo.evaluation.measure import Bench, recipe_bench

@@ -24,10 +24,9 @@ from disco_zoo.data.unreadable import unreadable_limit
 from disco_zoo.errors import BadData
 from disco_zoo.models.encoder import feature_dim_of, frozen, pooled
 from disco_zoo.models.teacher import Teacher, teacher_key
-from disco_zoo.teacher_cache.block_views import SlotViews
-from disco_zoo.teacher_cache.builder import Building, build_cache
+from disco_zoo.teacher_cache.builder import Building, SlotViews, build_cache
 from disco_zoo.teacher_cache.cache_dir import CacheFolder
-from disco_zoo.teacher_cache.view_slots import ROW_TYPE, CacheKey
+from disco_zoo.teacher_cache.rows import ROW_TYPE, CacheKey
 from disco_zoo.transforms.eval import eval_resize_size, eval_transform, normalize
 
 

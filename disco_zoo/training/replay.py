@@ -21,14 +21,12 @@ from disco_zoo.errors import BadCache, UnreadableImage
 from disco_zoo.methods import METHODS
 from disco_zoo.methods.base import SmallViews
 from disco_zoo.models.teacher import Teacher, teacher_key
-from disco_zoo.teacher_cache.block_views import SlotViews
-from disco_zoo.teacher_cache.builder import Building, build_cache
+from disco_zoo.teacher_cache.builder import Building, SlotViews, build_cache
 from disco_zoo.teacher_cache.cache_dir import CacheFolder, caches_home
-from disco_zoo.teacher_cache.cached_rows import CachedRows
 from disco_zoo.teacher_cache.inventory import why_new
 from disco_zoo.teacher_cache.journal import BLOCK_IMAGES, Done, block_of
 from disco_zoo.teacher_cache.onnx_rows import OnnxRows, engine_of_cache
-from disco_zoo.teacher_cache.view_slots import ROW_TYPE, CacheKey, SlotDraw
+from disco_zoo.teacher_cache.rows import ROW_TYPE, CachedRows, CacheKey, SlotDraw
 from disco_zoo.training.build import small_views_of
 from disco_zoo.training.replay_views import Mismatch, ReplayedKind, ReplayedViews
 from disco_zoo.transforms.view_dataset import Companions, multi_crop, small_size_of, view_plan

@@ -14,8 +14,7 @@ from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.source_image import SourceImage
 from disco_zoo.data.unreadable import use_or_replace
 from disco_zoo.errors import UnreadableImage
-from disco_zoo.teacher_cache.cached_rows import CachedRows
-from disco_zoo.teacher_cache.view_slots import SlotDraw, slots_of_companion, slots_of_step
+from disco_zoo.teacher_cache.rows import CachedRows, SlotDraw, slots_of_companion, slots_of_step
 from disco_zoo.transforms.view_dataset import Companions, collate_views
 
 

@@ -14,11 +14,10 @@ from PIL import Image
 from disco_zoo.config.recipe import Recipe
 from disco_zoo.core.console import console
 from disco_zoo.data.dataset import ImageSource, require_index
-from disco_zoo.data.joined import with_extra
 from disco_zoo.data.open_source import open_source
 from disco_zoo.data.pairing import matched, open_own_pair, open_test_beside
 from disco_zoo.data.stream_source import StreamSource
-from disco_zoo.data.subsets import labeled_part, random_subset
+from disco_zoo.data.subsets import labeled_part, random_subset, with_extra
 from disco_zoo.data.summary import tell
 from disco_zoo.errors import BadData, BadRecipe
 from disco_zoo.transforms.streamed_views import StreamBatches, StreamParts, StreamShare, Waiting

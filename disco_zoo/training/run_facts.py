@@ -10,7 +10,7 @@ from disco_zoo.config.validation import OWN_DATA
 from disco_zoo.core.environment import hardware, now, versions
 from disco_zoo.core.files import sha256_of
 from disco_zoo.core.process import peak_memory_mib
-from disco_zoo.data.joined import JoinedSource
+from disco_zoo.data.subsets import JoinedSource
 from disco_zoo.data.summary import look_facts
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.training.build import Parts, count_parameters

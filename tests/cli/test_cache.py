@@ -14,7 +14,7 @@ from tiny_runs import toy_parquet, toy_recipe_file
 
 from disco_zoo.cli import main
 from disco_zoo.config.recipe import load_recipe
-from disco_zoo.teacher_cache.cached_rows import CachedRows
+from disco_zoo.teacher_cache.rows import CachedRows
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

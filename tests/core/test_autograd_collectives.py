@@ -10,8 +10,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from disco_zoo.core.autograd_collectives import gather_rows_with_grad, sum_over_processes_with_grad
-from disco_zoo.core.distributed import gather_rows, rank
+from disco_zoo.core.distributed import gather_rows, gather_rows_with_grad, rank, sum_over_processes_with_grad
 from disco_zoo.methods.coss import column_cosine_loss
 from disco_zoo.methods.kd_mse import standardized_regression_loss
 from disco_zoo.methods.rkd import angle_loss, distance_loss

@@ -10,8 +10,8 @@ import torch
 from PIL import Image
 from tiny_runs import differences, toy_images, toy_parquet, toy_recipe, train
 
-from disco_zoo.data.joined import JoinedSource
 from disco_zoo.data.open_source import open_source
+from disco_zoo.data.subsets import JoinedSource
 from disco_zoo.errors import BadData
 from disco_zoo.training.epoch_loader import BatchShare
 from disco_zoo.training.run import Run, RunOptions

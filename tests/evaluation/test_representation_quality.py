@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from disco_zoo.evaluation.representation_quality import centered_cosine, effective_rank, linear_cka, rank_bound
+from disco_zoo.evaluation.metrics import centered_cosine, effective_rank, linear_cka, rank_bound
 
 
 def gaussian(*shape: int, seed: int = 0) -> Tensor:

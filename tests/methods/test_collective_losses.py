@@ -13,8 +13,7 @@ from tiny import EMBED_DIM, tiny_encoder, tiny_teacher
 from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 
-from disco_zoo.core.autograd_collectives import gather_rows_with_grad
-from disco_zoo.core.distributed import num_processes, rank
+from disco_zoo.core.distributed import gather_rows_with_grad, num_processes, rank
 from disco_zoo.methods import Method
 from disco_zoo.methods.base import Batch
 from disco_zoo.methods.disco_swav import DisCoSwAV

@@ -10,7 +10,7 @@ from method_runs import method_recipe
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from disco_zoo.plan.flops import CORRECTIONS, Flops
+from disco_zoo.plan.counters import CORRECTIONS, Flops
 from disco_zoo.plan.stand_ins import NoiseSource, shapes_only, weightless_teacher, without_weights
 from disco_zoo.plan.step_cost import step_cost
 from disco_zoo.zoo.catalog import load_catalog

@@ -10,7 +10,7 @@ from measure_training_memory import measured_recipe, peak_of_training
 from method_runs import method_recipe
 from torch import nn
 
-from disco_zoo.plan.live_memory import GRADIENTS, SAVED, TEMPORARY, LiveMemory
+from disco_zoo.plan.counters import GRADIENTS, SAVED, TEMPORARY, LiveMemory
 from disco_zoo.plan.stand_ins import NoiseSource, build_weightless, without_weights
 from disco_zoo.plan.step_cost import step_cost
 from disco_zoo.plan.types import predict_memory

@@ -24,8 +24,8 @@ from disco_zoo.errors import DiscoZooError
 from disco_zoo.methods import METHODS
 from disco_zoo.methods.base import Batch
 from disco_zoo.plan import types, words
+from disco_zoo.plan.counters import CORRECTIONS, Flops
 from disco_zoo.plan.device_speeds import DEPTHWISE_SLOWDOWN, DEVICE_SPEEDS, device_speed
-from disco_zoo.plan.flops import CORRECTIONS, Flops
 from disco_zoo.plan.hours import (
     RunHours,
     Work,

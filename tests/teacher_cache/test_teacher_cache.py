@@ -19,7 +19,7 @@ from disco_zoo.methods import METHODS
 from disco_zoo.models.encoder import backbone_fingerprint
 from disco_zoo.models.teacher import Teacher, teacher_key
 from disco_zoo.teacher_cache import inventory
-from disco_zoo.teacher_cache.view_slots import SlotDraw
+from disco_zoo.teacher_cache.rows import SlotDraw
 from disco_zoo.training.build import seeded_teacher
 from disco_zoo.training.run_data import open_training_images
 from disco_zoo.transforms.view_dataset import view_plan

@@ -8,7 +8,7 @@ import pytest
 import torch
 from tiny import TinySource
 
-from disco_zoo.teacher_cache.view_slots import SlotDraw, slots_of_companion, slots_of_step
+from disco_zoo.teacher_cache.rows import SlotDraw, slots_of_companion, slots_of_step
 from disco_zoo.transforms.view_recipes import draw_view, moco_v2_view
 
 VIEW = moco_v2_view(16)

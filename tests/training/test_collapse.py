@@ -18,9 +18,9 @@ from disco_zoo.methods import METHODS
 from disco_zoo.methods.base import Batch
 from disco_zoo.methods.moco_v2 import MoCoV2
 from disco_zoo.training.monitoring.online_health import HOW_TO_READ, collapsed, health_lines, health_records, settled
-from disco_zoo.training.report import finish_training
 from disco_zoo.training.run import Run, RunOptions
 from disco_zoo.training.run_data import open_data
+from disco_zoo.training.train import finish_training
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

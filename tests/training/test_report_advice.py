@@ -12,9 +12,9 @@ from PIL import Image
 from tiny_runs import toy_images, toy_parquet, toy_recipe
 
 from disco_zoo.models.encoder import Encoder
-from disco_zoo.training.report import enough_line, finish_training, load_lines
 from disco_zoo.training.run import Run, RunOptions
 from disco_zoo.training.run_data import open_data
+from disco_zoo.training.train import enough_line, finish_training, load_lines
 from disco_zoo.transforms.eval import eval_transform
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -23,7 +23,7 @@ from disco_zoo.core.random_streams import stream_generator
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.stream_source import StreamSource
 from disco_zoo.data.unreadable import load_or_replace
-from disco_zoo.evaluation.representation_quality import centered_cosine, effective_rank, linear_cka, rank_bound
+from disco_zoo.evaluation.metrics import centered_cosine, effective_rank, linear_cka, rank_bound
 from disco_zoo.methods.base import Method
 from disco_zoo.models.encoder import frozen
 from disco_zoo.training.metrics import read_metrics

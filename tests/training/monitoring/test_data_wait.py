@@ -19,10 +19,10 @@ from disco_zoo.core.console import StepProgress
 from disco_zoo.training.metrics import MetricLogger, read_metrics
 from disco_zoo.training.monitoring.data_wait import DataWait, remedy
 from disco_zoo.training.monitoring.pretraining_log import PretrainingLog
-from disco_zoo.training.report import finish_training
 from disco_zoo.training.run import Run, RunOptions
 from disco_zoo.training.run_data import open_data
 from disco_zoo.training.task import Position, RunLog
+from disco_zoo.training.train import finish_training
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

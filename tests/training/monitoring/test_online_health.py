@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 
 from disco_zoo.config.recipe import Recipe
 from disco_zoo.data.dataset import ImageSource
-from disco_zoo.evaluation.representation_quality import centered_cosine, effective_rank, linear_cka
+from disco_zoo.evaluation.metrics import centered_cosine, effective_rank, linear_cka
 from disco_zoo.methods import METHODS
 from disco_zoo.training.build import build_parts
 from disco_zoo.training.metrics import read_metrics
