@@ -69,14 +69,13 @@ def command(
     """
     folder = out or _default_out(model, preset)
     require_free_folder(folder, resume)
-    from disco_zoo.tasks.detection.run import run_detection
+    from disco_zoo.tasks.dense_run import run_dense
     from disco_zoo.tasks.detection.settings import detection_settings
 
     settings = detection_settings(preset, neck, overrides)
     job = _job(model=model, settings=settings, preset=preset, **given)
-    job.check()
     options = how_to_run(device=device, workers=workers, resume=resume, steps=steps)
-    facts = run_detection(job, folder, options)
+    facts = run_dense(job, folder, options)
     if as_json:
         click.echo(json.dumps(facts))
     else:

@@ -58,13 +58,13 @@ def command(
     """
     folder = out or Path("runs") / f"segment-{Path(model).name}-{preset}"
     require_free_folder(folder, resume)
-    from disco_zoo.tasks.segmentation.run import run_segmentation
+    from disco_zoo.tasks.dense_run import run_dense
     from disco_zoo.tasks.segmentation.settings import segmentation_settings
 
     settings = segmentation_settings(preset, overrides)
     job = _job(model=model, settings=settings, preset=preset, **given)
     options = how_to_run(device=device, workers=workers, resume=resume, steps=steps)
-    facts = run_segmentation(job, folder, options)
+    facts = run_dense(job, folder, options)
     if as_json:
         click.echo(json.dumps(facts))
     elif "figures" not in facts:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from disco_zoo.errors import BadCheckpoint, BadRunFolder
 from disco_zoo.models.encoder import frozen
 from disco_zoo.networks.input_size import create_for_any_size
+from disco_zoo.tasks.dense_run import finished_run, load_weights
 from disco_zoo.tasks.detection.annotations import AnnotatedImage, AnnotatedSet, sized
 from disco_zoo.tasks.detection.average_precision import compact
 from disco_zoo.tasks.detection.batches import read_image
@@ -23,7 +20,6 @@ from disco_zoo.tasks.detection.network import build_detector
 from disco_zoo.tasks.detection.report import MIN_SCORE, draw_sheet
 from disco_zoo.tasks.detection.run import DETECTOR
 from disco_zoo.tasks.detection.settings import DetectionSettings
-from disco_zoo.tasks.run_settings import SETTINGS, read_settings
 
 
 @dataclass(frozen=True)
@@ -100,25 +96,17 @@ def load_detector(folder: str | Path, device: torch.device | str = "cpu") -> Det
         BadRunFolder: the folder holds no trained detector.
         BadCheckpoint: the weights are damaged.
     """
-
     folder = Path(folder).expanduser()
-    facts, settings = read_settings(folder, "run.json"), read_settings(folder, SETTINGS)
-    if not (folder / DETECTOR).is_file() or "figures" not in facts:
-        raise BadRunFolder(f"{folder} holds no trained detector. Type: disco-zoo detect MODEL --data D --out {folder}")
-    own = {key: value for key, value in settings.items() if key in DetectionSettings.model_fields}
+    facts, settings, own = finished_run(folder, DETECTOR, DetectionSettings, "detector", "detect")
     with torch.random.fork_rng(devices=[]):  # the first values are drawn, and then replaced
         network = build_detector(
             create_for_any_size(facts["network"], pretrained=False, num_classes=0),
             len(facts["class_names"]),
-            DetectionSettings.model_validate_json(json.dumps(own)),
+            own,
             mean=facts["mean"],
             std=facts["std"],
             masks=settings["masks"],
             title=facts["network"],
         )
-    try:
-        network.load_state_dict(load_file(folder / DETECTOR), strict=True)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise BadCheckpoint(f"{folder / DETECTOR} is damaged: {reason}") from error
+    load_weights(network, folder / DETECTOR)
     return Detector(network.eval().to(device), tuple(facts["class_names"]))

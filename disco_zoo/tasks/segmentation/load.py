@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor
 
-from disco_zoo.errors import BadCheckpoint, BadRunFolder
+from disco_zoo.errors import BadRunFolder
 from disco_zoo.models.encoder import backbone_fingerprint, frozen
 from disco_zoo.models.load import load_model
-from disco_zoo.tasks.run_settings import SETTINGS, read_settings
+from disco_zoo.tasks.dense_run import finished_run, load_weights
 from disco_zoo.tasks.segmentation.data import whole_rgb
 from disco_zoo.tasks.segmentation.head import LinearSegmenter
 from disco_zoo.tasks.segmentation.measure import predict
@@ -54,11 +51,7 @@ def load_segmenter(folder: str | Path, device: torch.device | str = "cpu") -> Se
         BadCheckpoint: the head is damaged.
     """
     folder = Path(folder).expanduser()
-    facts, settings = read_settings(folder, "run.json"), read_settings(folder, SETTINGS)
-    if not (folder / HEAD).is_file() or "figures" not in facts:
-        raise BadRunFolder(f"{folder} holds no trained head. Type: disco-zoo segment MODEL --data D --out {folder}")
-    own = {key: value for key, value in settings.items() if key in SegmentationSettings.model_fields}
-    wanted = SegmentationSettings.model_validate_json(json.dumps(own))
+    facts, _, wanted = finished_run(folder, HEAD, SegmentationSettings, "head", "segment")
     with torch.random.fork_rng(devices=[]):
         # Random weights are those of the run, too.
         named = load_model(facts["model"], pretrained=facts["pretrained"], seed=facts["seed"])
@@ -67,9 +60,5 @@ def load_segmenter(folder: str | Path, device: torch.device | str = "cpu") -> Se
         network = LinearSegmenter(
             named.backbone, len(facts["class_names"]), wanted, mean=named.mean, std=named.std, title=facts["model"]
         )
-    try:
-        network.head.load_state_dict(load_file(folder / HEAD), strict=True)
-    except (OSError, SafetensorError, RuntimeError) as error:
-        reason = " ".join(str(error).split())[:200]
-        raise BadCheckpoint(f"{folder / HEAD} is damaged: {reason}") from error
+    load_weights(network.head, folder / HEAD)
     return Segmenter(network.eval().to(device), tuple(facts["class_names"]), wanted.image_size)
