@@ -1,4 +1,4 @@
-.PHONY: check docs lint types layers test test-slow generated format benchmarks benchmarks-accuracy
+.PHONY: check docs lint types layers test test-slow coverage generated format benchmarks benchmarks-accuracy
 
 check: lint types layers generated test  ## all that CI runs, but for the wheel
 
@@ -27,6 +27,9 @@ test:
 
 test-slow:
 	pytest -m "slow or not slow"
+
+coverage:  ## share of the package's lines that the tests run, other processes that they start among them
+	pytest --cov --cov-report=term:skip-covered
 
 TYPE = Type: make $@ DATA=cifar10_train.parquet
 

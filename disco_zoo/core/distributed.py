@@ -53,15 +53,6 @@ def gather_on_first(value: Any) -> list[Any] | None:
     return values
 
 
-def any_process(value: bool, device: torch.device | str = "cpu") -> bool:
-    """Whether `value` holds on at least one process; all of them must ask."""
-    if num_processes() == 1:
-        return value
-    votes = torch.tensor(int(value), device=device)
-    dist.all_reduce(votes, op=dist.ReduceOp.MAX)
-    return bool(votes.item())
-
-
 # What gloo, NCCL and the store say when a process at the other end is gone.
 _GONE = (
     "Connection closed by peer",

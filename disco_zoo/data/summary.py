@@ -18,11 +18,6 @@ def tell(source: ImageSource) -> None:
         say_once(line)
 
 
-def summary_line(source: ImageSource) -> str:
-    """Images, classes and where they come from, split and why, modes, and how many files are left out."""
-    return summary_of(look_facts(source))
-
-
 def change_line(source: ImageSource) -> str:
     """What is guessed or changed on the way to RGB of 8 bits, "" for nothing."""
     return changes_of(look_facts(source))
@@ -34,7 +29,7 @@ def lines_of(facts: Mapping[str, Any] | None) -> list[str]:
 
 
 def summary_of(facts: Mapping[str, Any]) -> str:
-    """As `summary_line`, from `look_facts`."""
+    """Images, classes and where they come from, split and why, modes, and how many files are left out."""
     where = "" if facts["split_from"] == WHOLE else f" ({facts['split_from']})"
     count = f"{facts['images']:,}" if facts["images"] else "an unknown number of"
     parts = [f"{count} {split_words(facts['split'])}{where}"]

@@ -81,11 +81,6 @@ def confusion_matrix(labels: Tensor, predictions: Tensor, num_classes: int) -> T
     return torch.bincount(cells, minlength=num_classes**2).reshape(num_classes, num_classes)
 
 
-def accuracy(matrix: Tensor) -> float:
-    """Share of the images on the diagonal, in percent."""
-    return 100.0 * matrix.trace().item() / matrix.sum().item()
-
-
 def recalls(matrix: Tensor) -> Tensor:
     """Share of each true class that was found, in percent, float64 (K,); NaN for a class without images."""
     return 100.0 * matrix.diag().double() / matrix.sum(dim=1).double()

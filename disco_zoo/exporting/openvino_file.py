@@ -66,12 +66,6 @@ def write_openvino(subject: Subject, path: Path, tolerance: float) -> float:
     return found
 
 
-def openvino_facts(path: Path) -> dict[str, str]:
-    """The facts in a file, as strings."""
-    found = require_openvino().Core().read_model(path).get_rt_info([FACTS])
-    return {key: str(value) for key, value in found.value.items()}
-
-
 def require_nncf() -> Any:
     """Find a missing package before the model is loaded.
 

@@ -17,7 +17,7 @@ from PIL import Image, ImageCms
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.open_source import open_source
 from disco_zoo.data.pairing import open_labeled_pair, open_test_beside
-from disco_zoo.data.summary import change_line, look_facts, summary_line
+from disco_zoo.data.summary import change_line, look_facts, summary_of
 from disco_zoo.errors import BadData, UnreadableImage
 
 HEIGHT, WIDTH = 12, 17
@@ -142,7 +142,7 @@ def test_a_dark_image_among_bright_ones_stays_dark(kind: str, tmp_path: Path) ->
     source = dark_and_bright(kind, tmp_path)
     assert np.asarray(source.image(0)).max() == round(200 * 255 / 4095)
     assert "mode I;16 holds 0 to 4000, of which 4095 is white" in change_line(source)
-    assert "modes I;16 2" in summary_line(source)
+    assert "modes I;16 2" in summary_of(look_facts(source))
     facts = look_facts(source)
     assert (facts["white"], facts["values"]) == ({"I;16": 4095.0}, {"I;16": [0.0, 4000.0]})
 

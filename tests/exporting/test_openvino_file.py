@@ -15,12 +15,18 @@ from disco_zoo.errors import CannotExport, MissingExtra
 from disco_zoo.exporting import openvino_file
 from disco_zoo.exporting.loss import int8_loss
 from disco_zoo.exporting.onnx_file import calibration_batches
-from disco_zoo.exporting.openvino_file import openvino_facts, weights_path, write_openvino, write_openvino_int8
+from disco_zoo.exporting.openvino_file import FACTS, require_openvino, weights_path, write_openvino, write_openvino_int8
 from disco_zoo.exporting.subject import subject_of
 from disco_zoo.models.encoder import backbone_fingerprint
 from disco_zoo.models.onnx_network import openvino_runner
 
 pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def openvino_facts(path: Path) -> dict[str, str]:
+    """The facts in a file, as strings."""
+    found = require_openvino().Core().read_model(path).get_rt_info([FACTS])
+    return {key: str(value) for key, value in found.value.items()}
 
 
 @pytest.mark.parametrize("inside", [False, True])
