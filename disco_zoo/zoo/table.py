@@ -1,4 +1,4 @@
-"""The zoo as a table: for a terminal, for a pipe, as JSON, and for docs/zoo.md."""
+"""The zoo and its teachers as tables: for a terminal, for a pipe, as JSON, and for docs/zoo.md."""
 
 from __future__ import annotations
 
@@ -198,3 +198,67 @@ def _cells(row: Checkpoint, catalog: Catalog, installed: Collection[str] = ()) -
 def _star(row: Checkpoint) -> str:
     """A mark for weights that need another network than the architecture's own."""
     return " *" if row.variant else ""
+
+
+TEACHER_HEADINGS = ("name", "supervision", "network", "epochs", "data", "linear", "licence", "weights")
+# What a narrow terminal does without.
+SPARE = ("network", "data")
+TEACHERS_LEGEND = (
+    f"{FIGURES_LEGEND}\nLicence is that of the weights. Type `disco-zoo download NAME` for an official file "
+    "(`disco-zoo show NAME` says how to install a pip package), then `--set teacher.source=NAME` in a recipe."
+)
+
+
+def teacher_as_json(teacher: Teacher, catalog: Catalog, installed: Collection[str] = ()) -> dict[str, Any]:
+    """The catalog's row as plain values, with the state of its weights and the students distilled from it."""
+    students = [row.name for row in catalog.checkpoints.values() if row.teacher == teacher.name]
+    state = weights_text(teacher, catalog, installed)
+    return teacher.model_dump(mode="json") | {
+        "weights_state": state,
+        "spdx": spdx_of(teacher),
+        "commercial": is_commercial(teacher),
+        "students": students,
+    }
+
+
+def render_teachers(teachers: list[Teacher], catalog: Catalog, installed: Collection[str] = ()) -> str:
+    """One line a teacher, in columns as wide as their content."""
+    return aligned(
+        [TEACHER_HEADINGS, *(_teacher_cells(teacher, catalog, installed, short=False) for teacher in teachers)]
+    )
+
+
+def print_teachers(
+    teachers: list[Teacher], catalog: Catalog, installed: Collection[str] = (), width: int | None = None
+) -> None:
+    """Print the table; `width` in columns, None for the terminal's."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(width=width, highlight=False)
+    cells = [_teacher_cells(teacher, catalog, installed, short=True) for teacher in teachers]
+    widths = [max(map(len, column)) for column in zip(TEACHER_HEADINGS, *cells, strict=True)]
+    fits = sum(widths) + 2 * len(widths) <= console.width
+    kept = [i for i, heading in enumerate(TEACHER_HEADINGS) if fits or heading not in SPARE]
+    table = Table.grid(padding=(0, 2, 0, 0))
+    for i in kept:
+        table.add_column(overflow="fold", justify="right" if TEACHER_HEADINGS[i] in ("epochs", "linear") else "left")
+    table.add_row(*(Text(TEACHER_HEADINGS[i], style="bold") for i in kept))
+    for line in cells:
+        table.add_row(*(Text(line[i], style="cyan" if i == 0 else "") for i in kept))
+    console.print(table)
+    console.print(Text(f"\n{TEACHERS_LEGEND}", style="dim"))
+
+
+def _teacher_cells(teacher: Teacher, catalog: Catalog, installed: Collection[str], *, short: bool) -> tuple[str, ...]:
+    return (
+        teacher.name,
+        teacher.supervision,
+        catalog.network_of(teacher) if has_network(teacher, catalog) else "-",
+        str(teacher.epochs or "-"),
+        teacher.data or "-",
+        figure_text(teacher, LINEAR_METRIC),
+        teacher.licence.partition(" (")[0],
+        weights_text(teacher, catalog, installed, short=short),
+    )

@@ -15,7 +15,6 @@ from disco_zoo import cli
 from disco_zoo.cli import main
 from disco_zoo.errors import DiscoZooError
 from disco_zoo.zoo import table as zoo_table
-from disco_zoo.zoo import teacher_table
 from disco_zoo.zoo.catalog import Checkpoint, Weights, load_catalog
 from disco_zoo.zoo.choice import weights_text
 from disco_zoo.zoo.facts import get_command
@@ -287,7 +286,7 @@ def test_terminal_table_fits_and_cuts_nothing(width: int, columns: bool, capsys:
 @pytest.mark.parametrize(("width", "columns"), [(120, True), (80, False)])
 def test_terminal_table_of_teachers_fits(width: int, columns: bool, capsys: pytest.CaptureFixture[str]) -> None:
     catalog = load_catalog()
-    teacher_table.print_for_terminal(list(catalog.teachers.values()), catalog, width=width)
+    zoo_table.print_teachers(list(catalog.teachers.values()), catalog, width=width)
     out = capsys.readouterr().out
     table = out.split("\n\n")[0]
     assert max(len(line) for line in out.splitlines()) <= width

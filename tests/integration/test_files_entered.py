@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tiny_runs import subprocess_environment
 
-ENTERED_FILES = 92
+ENTERED_FILES = 103
 
 COUNT = """
 import inspect, json, sys

@@ -11,7 +11,7 @@ from disco_zoo.errors import BadTeacher, Damaged, MissingExtra
 from disco_zoo.weights import store
 from disco_zoo.weights.store import Installed
 from disco_zoo.zoo import facts as model_facts
-from disco_zoo.zoo import lite_wheels, teacher_table
+from disco_zoo.zoo import lite_wheels
 from disco_zoo.zoo import table as zoo_table
 from disco_zoo.zoo.catalog import Catalog, Checkpoint, Reported, Teacher, Weights
 from disco_zoo.zoo.choice import weights_text
@@ -272,6 +272,6 @@ def _as_json(row: Checkpoint | Teacher, catalog: Catalog, found: Installed | Non
     if fault:
         common["installed"] = {"damaged": fault}
     if isinstance(row, Teacher):
-        return {"kind": "teacher"} | teacher_table.as_json(row, catalog, names) | common
+        return {"kind": "teacher"} | zoo_table.teacher_as_json(row, catalog, names) | common
     how = {"load": _load_lines(row, catalog, found), "reproduce": row.reproduce_command}
     return {"kind": "checkpoint"} | zoo_table.as_json(row, catalog, names) | how | common

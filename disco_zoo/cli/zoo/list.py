@@ -10,7 +10,6 @@ import click
 
 from disco_zoo.cli.options import JSON
 from disco_zoo.zoo import table as zoo_table
-from disco_zoo.zoo import teacher_table
 from disco_zoo.zoo.catalog import Catalog, Teacher, load_catalog
 from disco_zoo.zoo.licences import COMMERCIAL_NOTE
 from disco_zoo.zoo.search import WEIGHTS_STATES
@@ -108,9 +107,9 @@ def _say_commercial(asked: bool) -> None:
 
 def _list_teachers(found: list[Teacher], catalog: Catalog, installed: set[str], as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps([teacher_table.as_json(teacher, catalog, installed) for teacher in found], indent=2))
+        click.echo(json.dumps([zoo_table.teacher_as_json(teacher, catalog, installed) for teacher in found], indent=2))
     elif sys.stdout.isatty():
-        teacher_table.print_for_terminal(found, catalog, installed)
+        zoo_table.print_teachers(found, catalog, installed)
     else:
-        click.echo(teacher_table.render_plain(found, catalog, installed))
-        click.echo(teacher_table.LEGEND, err=True)
+        click.echo(zoo_table.render_teachers(found, catalog, installed))
+        click.echo(zoo_table.TEACHERS_LEGEND, err=True)

@@ -16,7 +16,7 @@ from disco_zoo.cli import main
 from disco_zoo.errors import BadCheckpoint, BadData, BadRunFolder
 from disco_zoo.tasks.detection.batches import read_image
 from disco_zoo.tasks.detection.data import open_annotated_pair
-from disco_zoo.tasks.detection.load import load_detector
+from disco_zoo.tasks.detection.run import load_detector
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SETS = [part for change in TINY for part in ("--set", change)]

@@ -13,8 +13,8 @@ from disco_zoo.cli import main
 from disco_zoo.errors import BadRunFolder
 from disco_zoo.tasks.segmentation.check import check_masks
 from disco_zoo.tasks.segmentation.data import open_masked_pair
-from disco_zoo.tasks.segmentation.load import load_segmenter
 from disco_zoo.tasks.segmentation.measure import pixel_counts, segmentation_figures
+from disco_zoo.tasks.segmentation.run import load_segmenter
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
