@@ -15,6 +15,12 @@ from disco_zoo.core.launcher import is_first_process
 if TYPE_CHECKING:
     from disco_zoo.training.run import RunOptions
 
+
+def set_option(what: str) -> Callable[[Any], Any]:
+    """`--set KEY=VALUE`, repeatable; `what` it changes."""
+    return click.option("--set", "overrides", multiple=True, metavar="KEY=VALUE", help=f"{what}. Repeatable.")
+
+
 DEVICE = click.option(
     "--device",
     type=click.Choice(["auto", "cpu", "cuda", "mps"]),
@@ -40,13 +46,6 @@ VIEW_WORKERS = click.option(
 READ_WORKERS = click.option(
     "--workers", type=click.IntRange(min=0), help="Processes that read images.  [default: cores - 1, at most 8]"
 )
-SET = click.option(
-    "--set",
-    "overrides",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Change one key of the recipe, e.g. optim.epochs=2. Repeatable.",
-)
 TRACKER = click.option(
     "--tracker",
     "trackers",
@@ -60,7 +59,7 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     OUT,
     STEPS,
     RESUME,
-    SET,
+    set_option("Change one key of the recipe, e.g. optim.epochs=2"),
     click.option("--seed", type=int, help="Seed of initialisation, order and views.  [default: the recipe's, 0]"),
     DEVICE,
     VIEW_WORKERS,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from disco_zoo.cli.options import DEVICE, JSON, command_line
+from disco_zoo.cli.options import DEVICE, JSON, command_line, set_option
 from disco_zoo.core.launcher import chosen_device, default_workers
 
 if TYPE_CHECKING:
@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 @click.option("--steps", type=click.IntRange(min=1), help="Stop each run after this many steps, for a look.")
 @click.option("--same-head", is_flag=True, help="Give every head with a hidden layer the width of the widest.")
 @click.option("--resume", is_flag=True, help="Go on with the runs in --out; what is finished is kept.")
-@click.option(
-    "--set", "overrides", multiple=True, metavar="KEY=VALUE", help="Change one key of each recipe. Repeatable."
-)
+@set_option("Change one key of each recipe")
 @DEVICE
 @click.option("--workers", type=click.IntRange(min=0), help="Processes of each training that draw views.")
 @JSON

@@ -9,7 +9,7 @@ from typing import Any
 import click
 
 from disco_zoo.cli.first_look import require_free_folder
-from disco_zoo.cli.options import DEVICE, JSON, OUT, READ_WORKERS, RESUME, STEPS, how_to_run, with_options
+from disco_zoo.cli.options import DEVICE, JSON, OUT, READ_WORKERS, RESUME, STEPS, how_to_run, set_option, with_options
 
 _OPTIONS: list[Any] = [
     click.option("--data", required=True, help="Folder in COCO's or VOC's layout, or an instances .json."),
@@ -22,14 +22,7 @@ _OPTIONS: list[Any] = [
     OUT,
     STEPS,
     RESUME,
-    click.option(
-        "--set",
-        "overrides",
-        multiple=True,
-        metavar="KEY=VALUE",
-        help="Change one key of the preset, e.g. sizes=[320] or lr=0.001; a run's settings.json lists them "
-        "all. Repeatable.",
-    ),
+    set_option("Change one key of the preset, e.g. sizes=[320] or lr=0.001; a run's settings.json lists them all"),
     click.option(
         "--seed",
         type=click.IntRange(min=0),

@@ -19,6 +19,7 @@ from disco_zoo.cli.options import (
     TRACKER,
     VIEW_WORKERS,
     how_to_run,
+    set_option,
     with_options,
 )
 
@@ -80,13 +81,7 @@ _OPTIONS: list[Any] = [
     click.option("--compare-untrained", is_flag=True, help="Also from random weights, on the same images."),
     STEPS,
     RESUME,
-    click.option(
-        "--set",
-        "overrides",
-        multiple=True,
-        metavar="KEY=VALUE",
-        help="Any other key of finetune.yaml, e.g. weight_decay=0.01. Repeatable.",
-    ),
+    set_option("Any other key of finetune.yaml, e.g. weight_decay=0.01"),
     click.option("--print", "print_only", is_flag=True, help="Print every setting and stop."),
     click.option("--seed", type=int, help="Of random weights, split, head, order and views.  [default: 0]"),
     DEVICE,
