@@ -46,6 +46,7 @@ VIEW_WORKERS = click.option(
 READ_WORKERS = click.option(
     "--workers", type=click.IntRange(min=0), help="Processes that read images.  [default: cores - 1, at most 8]"
 )
+SET = set_option("Change one key of the recipe, e.g. optim.epochs=2")
 TRACKER = click.option(
     "--tracker",
     "trackers",
@@ -59,7 +60,7 @@ _OPTIONS: list[Callable[[Any], Any]] = [
     OUT,
     STEPS,
     RESUME,
-    set_option("Change one key of the recipe, e.g. optim.epochs=2"),
+    SET,
     click.option("--seed", type=int, help="Seed of initialisation, order and views.  [default: the recipe's, 0]"),
     DEVICE,
     VIEW_WORKERS,

@@ -102,6 +102,25 @@ def _efficientnet_pytorch(tensors: Tensors, origin: str) -> Tensors:
     return _renamed(tensors, timm_name, "efficientnet_pytorch", origin)
 
 
+def _torchvisions_names(
+    top: Mapping[str, str], first: Mapping[str, str], parts: Mapping[str, str], stages: tuple[int, ...]
+) -> Callable[[str], str | None]:
+    """timm's names for torchvision's layout of MobileNets; `first`: parts of the block that does not expand."""
+
+    def timm_name(key: str) -> str | None:
+        module, _, leaf = key.rpartition(".")
+        if module in top:
+            return f"{top[module]}.{leaf}"
+        found = re.fullmatch(r"features\.(\d+)\.conv\.([\w.]+)", module)
+        block = stage_block(int(found[1]) - 1, stages) if found and found[1] != "0" else None
+        if not found or block is None:
+            return None
+        part = (first if block == "0.0" else parts).get(found[2])
+        return f"blocks.{block}.{part}.{leaf}" if part else None
+
+    return timm_name
+
+
 def _seed_mobilenetv3(tensors: Tensors, origin: str) -> Tensors:
     top = {
         "features.0.0": "conv_stem",
@@ -121,18 +140,7 @@ def _seed_mobilenetv3(tensors: Tensors, origin: str) -> Tensors:
         "5.fc.0": "se.conv_reduce",
         "5.fc.2": "se.conv_expand",
     }
-
-    def timm_name(key: str) -> str | None:
-        module, _, leaf = key.rpartition(".")
-        if module in top:
-            return f"{top[module]}.{leaf}"
-        found = re.fullmatch(r"features\.(\d+)\.conv\.([\w.]+)", module)
-        block = stage_block(int(found[1]) - 1, MOBILENETV3_STAGES) if found and found[1] != "0" else None
-        if not found or block is None:
-            return None
-        part = (first if block == "0.0" else parts).get(found[2])
-        return f"blocks.{block}.{part}.{leaf}" if part else None
-
+    timm_name = _torchvisions_names(top, first, parts, MOBILENETV3_STAGES)
     renamed = _renamed(tensors, timm_name, "SEED's MobileNetV3", origin)
     # Its gates and last layer are Linear; timm's are convolutions of 1×1.
     linear = ("se.conv_reduce.weight", "se.conv_expand.weight", "conv_head.weight")
@@ -143,18 +151,7 @@ def _torchvision_mobilenetv2(tensors: Tensors, origin: str) -> Tensors:
     top = {"features.0.0": "conv_stem", "features.0.1": "bn1", "features.18.0": "conv_head", "features.18.1": "bn2"}
     first = {"0.0": "conv_dw", "0.1": "bn1", "1": "conv_pw", "2": "bn2"}
     parts = {"0.0": "conv_pw", "0.1": "bn1", "1.0": "conv_dw", "1.1": "bn2", "2": "conv_pwl", "3": "bn3"}
-
-    def timm_name(key: str) -> str | None:
-        module, _, leaf = key.rpartition(".")
-        if module in top:
-            return f"{top[module]}.{leaf}"
-        found = re.fullmatch(r"features\.(\d+)\.conv\.([\d.]+)", module)
-        block = stage_block(int(found[1]) - 1, MOBILENETV2_STAGES) if found and found[1] != "0" else None
-        if not found or block is None:
-            return None
-        part = (first if block == "0.0" else parts).get(found[2])
-        return f"blocks.{block}.{part}.{leaf}" if part else None
-
+    timm_name = _torchvisions_names(top, first, parts, MOBILENETV2_STAGES)
     return _renamed(tensors, timm_name, "torchvision's MobileNetV2", origin)
 
 
