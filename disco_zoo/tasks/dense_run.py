@@ -22,9 +22,9 @@ from disco_zoo.errors import BadCheckpoint, BadRunFolder, require
 from disco_zoo.models.encoder import backbone_fingerprint
 from disco_zoo.models.load import NamedModel, load_model
 from disco_zoo.tasks.dense_task import DenseTask
-from disco_zoo.tasks.run_settings import SETTINGS, read_settings, task_settings
+from disco_zoo.tasks.run_settings import SETTINGS, read_settings
 from disco_zoo.training.run import RunOptions
-from disco_zoo.training.run_folder import RunFolder
+from disco_zoo.training.run_folder import RunFolder, RunSettings
 from disco_zoo.training.task import Position
 from disco_zoo.training.trainer import Trainer
 
@@ -135,6 +135,21 @@ def run_dense(job: DenseJob, out: Path, options: RunOptions) -> dict[str, Any]:
         return folder.read_json("run.json")
     finally:
         folder.close()
+
+
+def task_settings(values: Mapping[str, Any]) -> RunSettings:
+    """Settings that are written as `settings.json`."""
+    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+    plain = json.loads(text)  # tuples become lists, as in the file
+
+    def difference(stored: Path) -> str | None:
+        former = read_settings(stored.parent, stored.name)
+        for key in {**former, **plain}:
+            if former.get(key) != plain.get(key):
+                return f"{key}: {former.get(key)} there, {plain.get(key)} here"
+        return None
+
+    return RunSettings(SETTINGS, text, difference)
 
 
 def _training_facts(job: DenseJob, done: Position, options: RunOptions) -> dict[str, Any]:

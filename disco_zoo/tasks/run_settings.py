@@ -13,7 +13,6 @@ from disco_zoo.core.schema import Section, explain
 from disco_zoo.core.yaml_io import read_value
 from disco_zoo.data.summary import lines_of
 from disco_zoo.errors import BadRecipe, BadRunFolder, UnknownName, did_you_mean
-from disco_zoo.training.run_folder import RunSettings
 
 Settings = TypeVar("Settings", bound=Section)
 
@@ -50,21 +49,6 @@ def changed(settings: Settings, overrides: Iterable[str]) -> tuple[Settings, set
 
 
 SETTINGS = "settings.json"
-
-
-def task_settings(values: Mapping[str, Any]) -> RunSettings:
-    """Settings that are written as `settings.json`."""
-    text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
-    plain = json.loads(text)  # tuples become lists, as in the file
-
-    def difference(stored: Path) -> str | None:
-        former = read_settings(stored.parent, stored.name)
-        for key in {**former, **plain}:
-            if former.get(key) != plain.get(key):
-                return f"{key}: {former.get(key)} there, {plain.get(key)} here"
-        return None
-
-    return RunSettings(SETTINGS, text, difference)
 
 
 def look_lines(facts: Mapping[str, Any], split: str) -> list[str]:

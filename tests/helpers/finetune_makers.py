@@ -9,8 +9,8 @@ import torch
 from tiny_runs import toy_parquet
 
 from disco_zoo.models.classifier_dir import Classifier
-from disco_zoo.tasks.finetune.run import LabeledData, finetune_into, open_labeled, training_split
-from disco_zoo.tasks.finetune.settings import FinetuneSettings, finetune_settings
+from disco_zoo.tasks.finetune.run import LabeledData, finetune_into, finetune_settings, open_labeled, training_split
+from disco_zoo.tasks.finetune.settings import FinetuneSettings
 from disco_zoo.tasks.finetune.start import build_start
 from disco_zoo.tasks.finetune.task import FinetuneTask
 from disco_zoo.training.run import RunOptions

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from disco_zoo.tasks.dense_run import task_settings
 from disco_zoo.tasks.dense_task import curve_rows, log_once
-from disco_zoo.tasks.run_settings import task_settings
 from disco_zoo.training.metrics import MetricLogger, read_metrics
 from disco_zoo.training.run_folder import RunFolder
 

@@ -16,6 +16,7 @@ from disco_zoo.core.console import StepProgress
 from disco_zoo.core.environment import hardware, now, versions
 from disco_zoo.core.files import sha256_of
 from disco_zoo.core.process import peak_memory_mib
+from disco_zoo.core.yaml_io import read_yaml
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.open_source import open_source
 from disco_zoo.data.pairing import open_test_beside
@@ -27,11 +28,11 @@ from disco_zoo.models.classifier_dir import MODEL_FOLDER, WEIGHTS, require_stora
 from disco_zoo.tasks.finetune.classes import class_names_of, few_per_class, hold_out, require_enough
 from disco_zoo.tasks.finetune.report import model_card, write_report
 from disco_zoo.tasks.finetune.scoring import Scores, score
-from disco_zoo.tasks.finetune.settings import FinetuneSettings, finetune_settings, read_settings
+from disco_zoo.tasks.finetune.settings import FACTS, SETTINGS, FinetuneSettings, difference, read_settings
 from disco_zoo.tasks.finetune.start import Start, build_start
 from disco_zoo.tasks.finetune.task import FinetuneTask, network_facts
 from disco_zoo.training.run import RunOptions, run_options
-from disco_zoo.training.run_folder import RunFolder
+from disco_zoo.training.run_folder import CHECKPOINT, RunFolder, RunSettings
 from disco_zoo.training.trainer import Trainer
 
 
@@ -99,6 +100,16 @@ def finetune_into(settings: FinetuneSettings, data: LabeledData, path: Path, opt
     finally:
         folder.close()
     return facts
+
+
+def finetune_settings(settings: FinetuneSettings) -> RunSettings:
+    """Resolved settings, which are written as `finetune.yaml`."""
+
+    def other_than(stored: Path) -> str | None:
+        former = read_yaml(stored.read_text(encoding="utf-8"))[0]
+        return difference(former if isinstance(former, dict) else {}, settings.as_dict())
+
+    return RunSettings(SETTINGS, settings.as_yaml(), other_than, made_by_a_run=(CHECKPOINT, FACTS))
 
 
 def training_split(settings: FinetuneSettings, data: LabeledData) -> tuple[ImageSource, ImageSource | None]:

@@ -6,16 +6,14 @@ import hashlib
 import json
 import math
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
 from disco_zoo.config.optim import OptimSection
 from disco_zoo.core.schema import Section, explain
-from disco_zoo.core.yaml_io import dump_yaml, read_value, read_yaml
+from disco_zoo.core.yaml_io import dump_yaml, read_value
 from disco_zoo.errors import BadRecipe
-from disco_zoo.training.run_folder import CHECKPOINT, RunSettings
 
 DEFAULT_EPOCHS, MIN_STEPS = 20, 400
 LAYER_DECAY = 0.75
@@ -143,16 +141,6 @@ def _contradictions(settings: FinetuneSettings) -> list[str]:
 
 
 SETTINGS, FACTS = "finetune.yaml", "run.json"
-
-
-def finetune_settings(settings: FinetuneSettings) -> RunSettings:
-    """Resolved settings, which are written as `finetune.yaml`."""
-
-    def other_than(stored: Path) -> str | None:
-        former = read_yaml(stored.read_text(encoding="utf-8"))[0]
-        return difference(former if isinstance(former, dict) else {}, settings.as_dict())
-
-    return RunSettings(SETTINGS, settings.as_yaml(), other_than, made_by_a_run=(CHECKPOINT, FACTS))
 
 
 def difference(former: dict[str, Any], settings: dict[str, Any]) -> str | None:
