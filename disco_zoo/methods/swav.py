@@ -1,6 +1,6 @@
 """SwAV (Caron et al. 2020, arXiv:2006.09882): predict one view's cluster from another; learns without a teacher.
 
-spec 2.9. Loss and targets are `swapped_prediction.py` and `sinkhorn.py` in `disco_zoo.modules`.
+spec 2.9. Loss and targets are in `disco_zoo.modules.swapped_prediction`.
 """
 
 from __future__ import annotations
