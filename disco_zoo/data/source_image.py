@@ -78,10 +78,31 @@ class SourceImage:
             reduction: the image may have this many times fewer pixels a side, but no fewer. A JPEG at half, a quarter
                 or an eighth costs less, as only part of its frequencies is transformed; others stay whole.
         """
-        factor = next((factor for factor in JPEG_FACTORS if self._is_jpeg and factor <= reduction), 1)
+        factor = self._factor(reduction)
         if factor not in self._decoded:
             self._decoded[factor] = np.asarray(upright(self._decode(factor), self._orientation))
         return self._decoded[factor]
+
+    def resized(self, size: Size, reduction: float) -> Image.Image | None:
+        """Resize as RGB, upright, with antialiasing (bilinear), from a JPEG decoded at reduced size.
+
+        The edges of both grids are the same ones: a reduced pixel that reaches over the image's edge counts in part.
+
+        Args:
+            size: width and height in pixels of what is returned.
+            reduction: as for `pixels`.
+
+        Returns:
+            The image; None where it would be decoded whole.
+        """
+        if (factor := self._factor(reduction)) == 1:
+            return None
+        box = (0, 0, self._stored_size[0] / factor, self._stored_size[1] / factor)
+        small = self._decode(factor).resize(seen_size(size, self._orientation), Image.Resampling.BILINEAR, box=box)
+        return upright(small, self._orientation)
+
+    def _factor(self, reduction: float) -> int:
+        return next((factor for factor in JPEG_FACTORS if self._is_jpeg and factor <= reduction), 1)
 
     def _open(self) -> Image.Image:
         apply_pixel_limit()

@@ -6,19 +6,19 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
 from disco_zoo.core.loader import BoundedLoader, unchanged
 from disco_zoo.data.dataset import ImageSource
+from disco_zoo.data.source_image import SourceImage
 from disco_zoo.embedding.facts import EmbeddingFacts
 from disco_zoo.errors import DiscoZooError, UnreadableImage
 from disco_zoo.models.encoder import frozen
 from disco_zoo.models.engine import Forward
 from disco_zoo.models.load import NamedModel
-from disco_zoo.transforms.eval import eval_transform, normalize
+from disco_zoo.transforms.eval import embed_transform, normalize
 
 _Item = tuple[Tensor | None, int, str]
 
@@ -33,12 +33,12 @@ class Batch:
 
 
 class _Images(Dataset[_Item]):
-    def __init__(self, source: ImageSource, transform: Callable[[Image.Image], Tensor]) -> None:
+    def __init__(self, source: ImageSource, transform: Callable[[SourceImage], Tensor]) -> None:
         self.source, self.transform = source, transform
 
     def __getitem__(self, index: int) -> _Item:
         try:
-            return self.transform(self.source.image(index)), index, ""
+            return self.transform(self.source.opened(index)), index, ""
         except UnreadableImage as error:
             return None, index, str(error)
 
@@ -63,8 +63,9 @@ def embedded_batches(
     Raises:
         DiscoZooError: the backbone gives no vectors, or some that are not finite or do not fit half precision.
     """
+    transform = embed_transform(facts.image_size, facts.resize_size, full_decode=facts.decode == "full")
     loader = BoundedLoader(
-        _Images(source, eval_transform(facts.image_size, facts.resize_size)),
+        _Images(source, transform),
         batch_sampler=[list(batch) for batch in batches],
         workers=workers,
         collate=unchanged,

@@ -76,6 +76,7 @@ def embed(
     half: bool = False,
     image_size: int | None = None,
     resize_size: int | None = None,
+    full_decode: bool = False,
     batch_size: int = 128,
     max_unreadable: int | None = None,
     device: str = "auto",
@@ -93,6 +94,8 @@ def embed(
         half: store float16.
         image_size, resize_size: crop and shorter side before it, in pixels; None for the model's.
         engine: see `extract_features`.
+        full_decode: decode JPEGs of more than 2 x 2.7 times `resize_size` whole, too, not at reduced size; features
+            then are those of `extract_features` to the bit, and otherwise to a cosine of 0.9999 (docs/speed.md).
         max_unreadable: stop above so many; None for 1 in 100, at least 10.
         resume: go on where the same call stopped; a finished file is left as it is.
 
@@ -108,6 +111,7 @@ def embed(
         half=half,
         image_size=image_size,
         resize_size=resize_size,
+        full_decode=full_decode,
         batch_size=batch_size,
         max_unreadable=max_unreadable,
         device=device,
@@ -128,6 +132,7 @@ def embed_job(
     half: bool,
     image_size: int | None,
     resize_size: int | None,
+    full_decode: bool = False,
     batch_size: int,
     max_unreadable: int | None,
     device: str,
@@ -151,6 +156,7 @@ def embed_job(
         half=half,
         image_size=image_size,
         resize_size=resize_size,
+        full_decode=full_decode,
     )
     if facts.resize_size < facts.image_size:
         raise BadData(f"--resize-size {facts.resize_size} is smaller than the crop of {facts.image_size} pixels")

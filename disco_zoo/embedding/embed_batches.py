@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 from PIL import Image
+from torch import Tensor
 
 from disco_zoo.core.launcher import chosen_device
 from disco_zoo.data.source_image import SourceImage
@@ -15,7 +16,7 @@ from disco_zoo.evaluation.subject import fit_to
 from disco_zoo.models.encoder import frozen
 from disco_zoo.models.engine import EngineName, forward_by
 from disco_zoo.models.load import NamedModel, load_model
-from disco_zoo.transforms.eval import eval_resize_size, eval_transform, normalize
+from disco_zoo.transforms.eval import embed_transform, eval_resize_size, normalize
 
 
 def embed_batches(
@@ -25,6 +26,7 @@ def embed_batches(
     image_size: int | None = None,
     device: str = "auto",
     engine: EngineName = "torch",
+    full_decode: bool = False,
 ) -> Iterator[np.ndarray]:
     """Features float32 (b, D) of each batch of b images, as they come: the rows that `embed` writes.
 
@@ -36,6 +38,7 @@ def embed_batches(
         model: what `load_model` gives, or a name for it.
         image_size: side of the centre crop in pixels; None for the model's.
         engine: see `extract_features`.
+        full_decode: see `embed`.
 
     Raises:
         UnknownName, WeightsError: the model cannot be had.
@@ -45,17 +48,17 @@ def embed_batches(
     size, resize = (named.image_size, named.resize_size) if image_size is None else (image_size, None)
     fit_to(named.backbone, size, named.name)
     device = chosen_device(device)
-    transform = eval_transform(size, resize or eval_resize_size(size))
+    transform = embed_transform(size, resize or eval_resize_size(size), full_decode=full_decode)
     forward = forward_by(named.backbone, size, engine=engine, device=device)
     for number, batch in enumerate(batches):
-        views = torch.stack([transform(_decoded(image, number, place)) for place, image in enumerate(batch)])
+        views = torch.stack([_view(transform, image, number, place) for place, image in enumerate(batch)])
         with frozen(named.backbone, device):  # not while the caller is at work: it may train something
             rows = forward(normalize(views.to(device), named.mean, named.std, layout=forward.layout))
         yield rows.numpy()
 
 
-def _decoded(image: bytes | Image.Image, batch: int, place: int) -> Image.Image:
+def _view(transform: Callable[[SourceImage], Tensor], image: bytes | Image.Image, batch: int, place: int) -> Tensor:
     try:
-        return SourceImage(image).rgb()
+        return transform(SourceImage(image))
     except Exception as error:  # decoders of damaged bytes raise nearly anything
         raise BadData(f"image {place} of batch {batch} is unreadable: {first_line(error)}") from error

@@ -34,6 +34,7 @@ class EmbeddingFacts:
         dims: numbers a row; None before the first row is known.
         unreadable: what was wrong with the images that have no row, by their number.
         engine: what computed the rows, with its version, or "torch".
+        decode: "reduced" where large JPEGs may have been decoded at reduced size, else "full".
     """
 
     model: str
@@ -53,12 +54,15 @@ class EmbeddingFacts:
     dims: int | None = None
     unreadable: Mapping[str, str] | None = None
     engine: str = "torch"
+    decode: str = "full"
 
     def key(self) -> dict[str, Any]:
         """Plain values that determine the rows; names of model and images and results are not among them."""
         values = _plain(asdict(self))
         for name in ("model", "network", "data", "dims", "unreadable", "engine"):
             del values[name]
+        if self.decode == "full":  # files and parts of before know no other
+            del values["decode"]
         return values
 
     def finished(self, dims: int, unreadable: Mapping[int, str], engine: str = "torch") -> EmbeddingFacts:
@@ -80,6 +84,7 @@ def facts_of(
     half: bool,
     image_size: int | None = None,
     resize_size: int | None = None,
+    full_decode: bool = False,
 ) -> EmbeddingFacts:
     """The facts of an embedding to be made; sizes are the model's unless given."""
     size, resize = named.image_size, named.resize_size
@@ -100,6 +105,7 @@ def facts_of(
         data_fingerprint=source.fingerprint(),
         num_images=len(source),
         class_names=None if source.class_names is None else tuple(source.class_names),
+        decode="full" if full_decode else "reduced",
     )
 
 
@@ -115,6 +121,7 @@ def facts_from_json(text: str | bytes, title: str) -> EmbeddingFacts:
         if version != FORMAT:
             raise BadData(f"{title} has format {version} and this disco-zoo reads {FORMAT}. Update disco-zoo")
         values.setdefault("engine", "torch")  # of files made before there were others
+        values.setdefault("decode", "full")
         known = {field.name for field in fields(EmbeddingFacts)}
         facts = EmbeddingFacts(**{name: _tupled(values[name]) for name in known})
     except (ValueError, LookupError, TypeError, AttributeError) as error:

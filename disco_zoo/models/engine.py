@@ -2,6 +2,9 @@
 
 ONNX Runtime and OpenVINO run one graph of the network (`graph_cache.py`). Whatever they are asked for, the first images
 are computed by PyTorch, too; an engine whose features differ is dropped, and PyTorch computes all.
+
+A few images at a time are one thread's, and as many such chunks are computed at once as PyTorch has threads: features
+do not depend on the number of threads, and threads wait neither for each other nor for processes that decode.
 """
 
 from __future__ import annotations
@@ -10,6 +13,7 @@ import functools
 import importlib.util
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import torch
@@ -33,7 +37,10 @@ WORTH_PIXELS = 200 * 224 * 224  # of input: for fewer, writing the graph and loo
 CHUNK_PIXELS = 4 * 224 * 224
 CALIBRATION_ROUNDS = 3
 _PACKAGES = {"onnxruntime": "export", "openvino": "openvino"}
-_RUNNERS: dict[str, Callable[[bytes], Run]] = {"onnxruntime": runner, "openvino": openvino_runner}
+_RUNNERS: dict[str, Callable[[bytes], Run]] = {
+    "onnxruntime": functools.partial(runner, threads=1),
+    "openvino": functools.partial(openvino_runner, threads_each=1),
+}
 
 
 class Forward:
@@ -48,8 +55,9 @@ class Forward:
 
     def __init__(self, backbone: nn.Module, image_size: int, engine: str = "torch", run: Run | None = None) -> None:
         self.backbone, self.engine, self._run = backbone, engine, run
-        self._chunk = max(1, CHUNK_PIXELS // image_size**2)
+        self._chunk = _chunk_of(image_size)
         self._compared = False
+        self._threads = None if run is None else ThreadPoolExecutor(torch.get_num_threads())
 
     @property
     def layout(self) -> torch.memory_format | None:
@@ -64,9 +72,9 @@ class Forward:
         """
         if self._run is not None and not self._compared:
             self._compare(images[: self._chunk])
-        if self._run is None:
+        if self._run is None or self._threads is None:
             return pooled(self.backbone, images).cpu()
-        rows = torch.cat([self._run(part) for part in images.split(self._chunk)])
+        rows = torch.cat(list(self._threads.map(self._run, images.split(self._chunk))))
         if not torch.isfinite(rows).all():
             raise DiscoZooError("The backbone's features are not finite: its weights are damaged or have diverged.")
         return rows
@@ -76,7 +84,7 @@ class Forward:
         assert self._run is not None
         if (fault := difference(self._run, images, pooled(self.backbone, images).cpu())) is not None:
             console.print(f"features by PyTorch: {self.engine} {fault}", soft_wrap=True)
-            self.engine, self._run = "torch", None
+            self.engine, self._run, self._threads = "torch", None, None
 
 
 def difference(run: Run, images: Tensor, expected: Tensor) -> str | None:
@@ -143,9 +151,12 @@ def _version_of(engine: str) -> str:
     return f"{engine} {require(engine, _PACKAGES[engine]).__version__}"
 
 
-def _noise(image_size: int) -> Tensor:
+def _chunk_of(image_size: int) -> int:
+    return max(1, CHUNK_PIXELS // image_size**2)
+
+
+def _noise(number: int, image_size: int) -> Tensor:
     """The images that engines are timed and first compared with; no one's random state moves."""
-    number = max(1, CHUNK_PIXELS // image_size**2)
     return torch.randn(number, 3, image_size, image_size, generator=torch.Generator().manual_seed(0))
 
 
@@ -160,7 +171,7 @@ def _checked(engine: str, backbone: nn.Module, image_size: int) -> Run:
         run = _RUNNERS[engine](graph.model)
     except Exception as error:  # each engine has its own
         raise CannotExport(f"cannot run the network ({first_line(error)})") from error
-    noise = _noise(image_size)
+    noise = _noise(_chunk_of(image_size), image_size)
     with frozen(backbone, "cpu"):
         expected = pooled(backbone, noise)
     if (fault := difference(run, noise, expected)) is not None:
@@ -179,7 +190,7 @@ def _fastest(backbone: nn.Module, image_size: int) -> Forward:
         console.print(f"features by PyTorch: {error}", soft_wrap=True)
         return Forward(backbone, image_size)
     titles = {name: _version_of(name) for name in installed}
-    setting = f"{', '.join(titles.values())}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+    setting = f"{', '.join(titles.values())}, torch {torch.__version__}, {torch.get_num_threads()} at once"
     runs: dict[str, Run] = {}
     best = graph.remembered(setting)
     for name in installed if best is None else [name for name in installed if name == best]:
@@ -197,13 +208,15 @@ def _fastest(backbone: nn.Module, image_size: int) -> Forward:
 
 
 def _calibrated(backbone: nn.Module, image_size: int, runs: dict[str, Run]) -> str:
-    """The name of the fastest: each computes the same noise in turn, and its shortest time counts."""
-    noise = _noise(image_size)
+    """The name of the fastest: each computes the same noise in turn, a chunk a thread; its shortest time counts."""
+    noise = _noise(_chunk_of(image_size) * torch.get_num_threads(), image_size)
     seconds: dict[str, float] = {}
     with frozen(backbone, "cpu"):
         plain = noise.contiguous(memory_format=torch.channels_last)
         turns: dict[str, Callable[[], Tensor]] = {"torch": functools.partial(backbone, plain)}
-        turns |= {name: functools.partial(run, noise) for name, run in runs.items()}
+        turns |= {
+            name: functools.partial(Forward(backbone, image_size, name, run), noise) for name, run in runs.items()
+        }
         for _ in range(CALIBRATION_ROUNDS):
             for name, compute in turns.items():
                 begun = time.perf_counter()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import tempfile
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -88,22 +89,33 @@ def runner(model: Path | bytes, threads: int | None = None) -> Callable[[Tensor]
     return lambda images: torch.from_numpy(opened.run(None, {INPUT: images.contiguous().numpy()})[0])
 
 
-def openvino_runner(model: Path | bytes, threads: int | None = None) -> Callable[[Tensor], Tensor]:
+def openvino_runner(
+    model: Path | bytes, threads: int | None = None, threads_each: int | None = None
+) -> Callable[[Tensor], Tensor]:
     """An ONNX or OpenVINO file, or an ONNX file's bytes, as a function of a batch, by OpenVINO on the CPU in float32.
+
+    Args:
+        threads: of all calls together (default: torch's number).
+        threads_each: of one call, where several threads call the function at once; None for all.
 
     Raises:
         MissingExtra: it is not installed.
     """
     openvino = require("openvino", "openvino")
     core = openvino.Core()
+    threads = threads or torch.get_num_threads()
     # Its own choice on processors with AMX would be bfloat16: other numbers.
-    settings = {"INFERENCE_NUM_THREADS": threads or torch.get_num_threads(), "INFERENCE_PRECISION_HINT": "f32"}
+    settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
+    if threads_each is not None:
+        settings["NUM_STREAMS"] = max(1, threads // threads_each)
     compiled = core.compile_model(
         core.read_model(io.BytesIO(model) if isinstance(model, bytes) else model), "CPU", settings
     )
-    request = compiled.create_infer_request()
+    requests = threading.local()  # one cannot be used by two threads
 
     def run(images: Tensor) -> Tensor:
-        return torch.from_numpy(request.infer({0: images.contiguous().numpy()})[0].copy())
+        if not hasattr(requests, "own"):
+            requests.own = compiled.create_infer_request()
+        return torch.from_numpy(requests.own.infer({0: images.contiguous().numpy()})[0].copy())
 
     return run

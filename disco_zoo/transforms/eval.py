@@ -10,6 +10,11 @@ from torch import Tensor
 from torchvision.transforms import v2
 
 from disco_zoo.core.schema import Interpolation
+from disco_zoo.data.source_image import SourceImage
+
+REDUCED_MARGIN = 2.7
+"""A reduced JPEG has at least so many times the pixels a side that the resize needs: then features keep a cosine of
+0.9999 to those of whole decoding for every photo that was measured (`benchmarks/reduced_decode.py`)."""
 
 
 def eval_resize_size(image_size: int) -> int:
@@ -40,6 +45,28 @@ def eval_transform(
             v2.PILToTensor(),
         ]
     )
+
+
+def embed_transform(image_size: int, resize_size: int, *, full_decode: bool) -> Callable[[SourceImage], Tensor]:
+    """`eval_transform` of an image that is not decoded yet, for embeddings: a large JPEG is decoded at reduced size.
+
+    Args:
+        full_decode: decode each image whole, as measuring does.
+
+    Raises:
+        ValueError: see `eval_transform`.
+    """
+    whole = eval_transform(image_size, resize_size)
+    crop = v2.Compose([v2.CenterCrop(image_size), v2.PILToTensor()])
+
+    def apply(image: SourceImage) -> Tensor:
+        shorter = min(image.size)
+        width, height = (int(resize_size * side / shorter) for side in image.size)  # as v2.Resize rounds
+        small = None if full_decode else image.resized((width, height), shorter / (resize_size * REDUCED_MARGIN))
+        found: Tensor = whole(image.rgb()) if small is None else crop(small)
+        return found
+
+    return apply
 
 
 def normalize(

@@ -15,6 +15,7 @@ from PIL import Image
 from tiny import MEAN, STD, TinyNet, TinySource
 from torch import Tensor, nn
 
+from disco_zoo.data.source_image import SourceImage
 from disco_zoo.embedding.embedding_file import EmbeddingFile
 from disco_zoo.embedding.parts import Parts
 from disco_zoo.errors import BadData, BadRunFolder, CannotWrite, DiscoZooError, Interrupted
@@ -167,10 +168,10 @@ def test_the_first_shard_chooses_the_engine_of_all(tmp_path, monkeypatch):
     out, named = tmp_path / "e.parquet", tiny_named()
 
     class Stopping(TinySource):
-        def image(self, index: int) -> Image.Image:
+        def opened(self, index: int) -> SourceImage:
             if index == 0:
                 os.kill(os.getpid(), signal.SIGINT)
-            return super().image(index)
+            return super().opened(index)
 
     with pytest.raises(Interrupted):  # before its first part is whole
         tiny_job(out, Stopping(), named, shard=(1, 2), engine="onnxruntime").run()
@@ -340,10 +341,10 @@ def test_an_engine_computes_the_rows_and_a_resumed_job_goes_on_with_it(tmp_path,
     assert EmbeddingFile(plain).facts.engine == "torch"
 
     class Stopping(TinySource):
-        def image(self, index: int) -> Image.Image:
+        def opened(self, index: int) -> SourceImage:
             if index == 9:  # two parts of 4 are done
                 os.kill(os.getpid(), signal.SIGINT)
-            return super().image(index)
+            return super().opened(index)
 
     with pytest.raises(Interrupted):
         tiny_job(fast, Stopping(), named, engine="onnxruntime").run()

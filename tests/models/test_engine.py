@@ -238,3 +238,14 @@ def test_the_oldest_graphs_go(caches: Path, monkeypatch: pytest.MonkeyPatch) -> 
     for seed in range(3):
         graph_cache.graph_of(network(seed=seed), 64)
     assert len(list(caches.iterdir())) == 2
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_features_do_not_depend_on_the_number_of_threads(caches: Path, engine: Any) -> None:
+    pytest.importorskip(engine)
+    found = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        found.append(rows_by(forward_by(network(), 64, engine=engine), images(120)))
+    torch.set_num_threads(1)
+    assert torch.equal(found[0], found[1])

@@ -45,6 +45,12 @@ class ShardType(click.ParamType):
 @click.option("--half", is_flag=True, help="Store float16: half the size.")
 @click.option("--image-size", type=click.IntRange(min=16), help="Crop in pixels.  [default: the model's]")
 @click.option("--resize-size", type=click.IntRange(min=16), help="Shorter side before it.  [default: the model's]")
+@click.option(
+    "--full-decode",
+    is_flag=True,
+    help="Decode large JPEGs whole. Otherwise at a half to an eighth of their size, where that still is 2.7 times what "
+    "the crop needs: several times as fast, cosine at least 0.9999.",
+)
 @click.option("--batch-size", type=click.IntRange(min=1), default=128, show_default=True)
 @click.option(
     "--max-unreadable",
