@@ -28,6 +28,7 @@ from pathlib import Path
 import numpy as np
 import timm
 import torch
+from disco_zoo.models.frozen import frozen
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
@@ -39,7 +40,6 @@ from disco_zoo.data.source_image import SourceImage
 from disco_zoo.embedding.batches import embedded_batches
 from disco_zoo.embedding.facts import facts_of
 from disco_zoo.models.engine import Forward, forward_by, installed_engines
-from disco_zoo.models.frozen import frozen
 from disco_zoo.models.load import NamedModel, load_model
 from disco_zoo.transforms.eval import embed_transform, normalize
 
