@@ -28,7 +28,6 @@ from pathlib import Path
 import numpy as np
 import timm
 import torch
-from disco_zoo.models.frozen import frozen
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
@@ -39,6 +38,7 @@ from disco_zoo.data.pixels.color_profile import changes_colors
 from disco_zoo.data.source_image import SourceImage
 from disco_zoo.embedding.batches import embedded_batches
 from disco_zoo.embedding.facts import facts_of
+from disco_zoo.models.encoder import frozen
 from disco_zoo.models.engine import Forward, forward_by, installed_engines
 from disco_zoo.models.load import NamedModel, load_model
 from disco_zoo.transforms.eval import embed_transform, normalize

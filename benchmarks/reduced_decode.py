@@ -12,12 +12,12 @@ import argparse
 import io
 
 import torch
-from disco_zoo.models.frozen import frozen, pooled
 from PIL import Image
 from torch.nn import functional as F
 
 from disco_zoo.data.image_list import open_images
 from disco_zoo.data.source_image import JPEG_FACTORS, SourceImage
+from disco_zoo.models.encoder import frozen, pooled
 from disco_zoo.models.load import load_model
 from disco_zoo.transforms import eval as eval_module
 
