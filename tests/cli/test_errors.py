@@ -219,7 +219,7 @@ def test_missing_teacher_wheel_names_the_extra(fails: Fails, monkeypatch: pytest
     ("arguments", "expected"),
     [
         (("reproduce", "efb0"), "there is no model 'efb0'"),
-        (("train", "pocket/x"), "unknown recipe 'pocket/x'"),
+        pytest.param(("train", "pocket/x"), "unknown recipe 'pocket/x'", marks=pytest.mark.slow),
     ],
 )
 def test_the_installed_command_says_the_same(arguments: tuple[str, ...], expected: str, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import timm
 import torch
+from slow_params import slow_but
 from tiny_runs import checkpoint_of, toy_parquet, train
 from torch import nn
 
@@ -85,7 +86,18 @@ def small_overrides(name: str) -> list[str]:
     return overrides
 
 
-@pytest.mark.parametrize("name", bundled_recipes())
+# All methods, and one recipe of each other scale and kind of start.
+FAST = [
+    *(name for name in bundled_recipes() if name.startswith("pocket/disco_r18")),
+    "cifar10/disco_r18.disco_lite0_cifar10",
+    "in1k/disco_mobv3.seed_mocov2_r50_in1k",
+    "in1k/disco_r18.compress_mocov2_r50_in1k",
+    "photos/disco_effb0",
+    "photos/disco_effb0.feature_lite2_photos224",
+]
+
+
+@pytest.mark.parametrize("name", slow_but(bundled_recipes(), FAST))
 def test_recipe_takes_two_steps(name: str, data: Path, tmp_path: Path) -> None:
     """Without the command around it, whose curves would take longer than the steps."""
     recipe = load_recipe(name)

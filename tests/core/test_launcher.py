@@ -13,6 +13,7 @@ import pytest
 import torch
 from process_groups import finish, free_port
 from safetensors.torch import load_file
+from slow_params import slow_but
 from tiny_runs import checkpoint_of, command, differences, subprocess_environment, toy_parquet, toy_recipe_file
 
 from disco_zoo.cli import main
@@ -64,7 +65,7 @@ def typed(work: Path, out: Path) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("how", ["fail", pytest.param("fail early", marks=pytest.mark.slow), "kill"])
+@pytest.mark.parametrize("how", slow_but(["fail", "fail early", "kill"], ["kill"]))
 def test_the_other_process_says_so_and_does_not_wait(how: str, work: Path, tmp_path: Path) -> None:
     common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     begun = time.monotonic()

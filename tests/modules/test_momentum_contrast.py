@@ -238,6 +238,7 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dict,
     return first, second, work_on(joint, 5)
 
 
+@pytest.mark.slow
 def test_two_processes_fill_the_queue_as_one_does(two_processes: tuple[dict, dict, dict]) -> None:
     first, second, one = two_processes
     assert torch.allclose(first["queue"], one["queue"], atol=1e-6)

@@ -13,6 +13,7 @@ import timm
 import torch
 from data_makers import encode
 from method_runs import method_recipe, method_values
+from slow_params import slow_but
 from tiny import make_run_folder
 from tiny_runs import toy_images, toy_parquet
 from torch import nn
@@ -78,7 +79,7 @@ def planned(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     return run
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", slow_but(METHODS, ["moco_v2", "disco", "crd", "compress_2q", "coss"]))
 def test_every_method_costs_what_its_real_step_costs(method: str) -> None:
     recipe, needs_teacher = method_recipe(method), METHODS[method].needs_teacher
     plan = plan_recipe(recipe, PlanOptions(images=40, calibrate_steps=1))
@@ -361,6 +362,7 @@ def test_checkpointed_gradients_cost_less_memory_and_more_work(planned: Callable
     assert 0.7 * plain["flops"]["student_forward"] < again <= plain["flops"]["student_forward"]
 
 
+@pytest.mark.slow
 def test_a_frozen_teacher_with_batch_norm_is_there_twice(planned: Callable[..., str]) -> None:
     frozen, training = (
         json.loads(planned("disco", "--images", 64, "--json", teacher__source="resnet18", teacher__bn_mode=mode))

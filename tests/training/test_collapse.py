@@ -58,7 +58,11 @@ def test_batch_norm_settles_by_its_momentum() -> None:
 
 @pytest.mark.parametrize(
     ("model", "options"),
-    [("test_efficientnet", {"bn_momentum": 0.01}), ("test_efficientnet", {}), ("test_vit", {})],
+    [
+        ("test_efficientnet", {"bn_momentum": 0.01}),
+        pytest.param("test_efficientnet", {}, marks=pytest.mark.slow),
+        pytest.param("test_vit", {}, marks=pytest.mark.slow),
+    ],
 )
 def test_a_run_that_has_not_begun_to_learn_has_not_collapsed(
     model: str, options: dict[str, Any], long_data: Path, tmp_path: Path

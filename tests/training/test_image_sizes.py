@@ -180,6 +180,7 @@ def test_too_few_steps_for_a_size_are_said_before_the_first_step(data: Path, tmp
         train(recipe, data, tmp_path / "run")
 
 
+@pytest.mark.slow
 def test_the_schedule_may_be_typed_on_the_command_line(data: Path, tmp_path: Path) -> None:
     recipe = toy_recipe_file(tmp_path, "moco_v2")
     typed = command(

@@ -379,6 +379,7 @@ def test_a_converted_file_remembers_its_network(tmp_path: Path) -> None:
     assert again.sha256 == weights.sha256_of(path)
 
 
+@pytest.mark.slow
 def test_equal_tensors_are_equal_bytes_in_another_process(tmp_path: Path) -> None:
     """The library writes metadata in the random order of a hash map, a new one in each process."""
     script = (

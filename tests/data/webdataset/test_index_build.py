@@ -12,6 +12,7 @@ import pytest
 from data_makers import encode, make_tar
 from paused import killed_at
 from shard_makers import make_shards
+from slow_params import slow_but
 from tiny_runs import toy_images
 
 from disco_zoo.cli import main
@@ -83,7 +84,7 @@ b.build_index(pathlib.Path(sys.argv[1]))
 POINTS_A_COMMIT = 8
 
 
-@pytest.mark.parametrize("point", [1, 3, 7], ids=["in_rows", "in_labels", "in_journal"])
+@pytest.mark.parametrize("point", slow_but([1, 3, 7], [7]), ids=["in_rows", "in_labels", "in_journal"])
 def test_a_killed_build_leaves_nothing_that_is_trusted_and_goes_on(point: int, tmp_path: Path) -> None:
     plain = build_index(make_shards(tmp_path / "b", [2] * 6))[0]
     shards = make_shards(tmp_path / "a", [2] * 6)

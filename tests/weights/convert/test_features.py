@@ -18,6 +18,7 @@ from official_nets.cases import CASES, Case, net, teacher, topped
 from official_nets.containers import write
 from official_nets.subjects import expected, features
 from safetensors.torch import save_file
+from slow_params import slow_but
 
 from disco_zoo.errors import BadCheckpoint, WrongNetwork
 from disco_zoo.weights.convert import read_checkpoint
@@ -35,6 +36,21 @@ def table() -> Iterator[list[str]]:
     print("\n".join(rows))
 
 
+# One file of each author and of each kind of network.
+FAST = [
+    "BINGO ResNet-18",
+    "CompRess ResNet-18, 2q",
+    "DINO-like ViT-Tiny",
+    "DisCo Eff-B0",
+    "DisCo ResNet-18",
+    "SEED MobileNetV3",
+    "SimCLR ResNet-50",
+    "XCiT's own",
+    "ssl-small Eff-B0",
+    "torchvision MobileNetV2",
+]
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
     """Emptied at once: pytest keeps the files of several runs, and these are large."""
@@ -46,7 +62,7 @@ def difference(network: str, backbone: dict[str, torch.Tensor], subject: str, si
     return float((features(network, backbone, size) - expected(subject, size)).abs().max())
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", slow_but(CASES, FAST))
 def test_converted_file_computes_what_its_authors_compute(name: str, folder: Path, table: list[str]) -> None:
     case = CASES[name]
     converted = read_checkpoint(case.write(folder))
