@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import os
 import signal
 import threading
@@ -21,6 +22,7 @@ from disco_zoo.errors import CannotRead, DiscoZooError, Interrupted
 
 SHARED_MEMORY = Path("/dev/shm")  # where Linux keeps it
 MIB = 2**20
+TORCHS_HANDLER = "torch.utils.data._utils.signal_handling"  # the module of its handler of SIGCHLD
 
 
 class SharedCollate:
@@ -115,7 +117,7 @@ class BoundedLoader(DataLoader[Any]):
         if not self.num_workers:
             return super().__iter__()
         # Torch's handler would raise a dead worker's error anywhere, also in the middle of a step.
-        former = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
+        former = _before_torchs(signal.getsignal(signal.SIGCHLD)) if hasattr(signal, "SIGCHLD") else None
         try:
             waiting = _BoundedIterator(super().__iter__(), self.num_workers)
         except OSError as error:
@@ -126,6 +128,13 @@ class BoundedLoader(DataLoader[Any]):
         if former is not None and threading.current_thread() is threading.main_thread():
             signal.signal(signal.SIGCHLD, former)
         return waiting
+
+
+def _before_torchs(handler: Any) -> Any:
+    """The handler, or the one before it where it is torch's: a plain loader of this process has set it."""
+    if getattr(handler, "__module__", None) != TORCHS_HANDLER:
+        return handler
+    return inspect.getclosurevars(handler).nonlocals.get("previous_handler") or signal.SIG_DFL
 
 
 def unchanged(batch: Any) -> Any:

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import pytest
 import torch
 from tiny_runs import subprocess_environment
 from torch import Tensor
-from torch.utils.data import Dataset
+from torch.utils.data import DataLoader, Dataset
 
 from disco_zoo.core import loader as loader_module
 from disco_zoo.core.interrupts import InterruptFlag
@@ -68,10 +68,23 @@ def test_batches_are_those_of_one_process_and_draws_of_others_are_left_alone() -
     assert torch.equal(state, torch.get_rng_state())
 
 
-def test_a_killed_worker_is_told_where_a_batch_is_waited_for_and_nowhere_else() -> None:
-    before = signal.getsignal(signal.SIGCHLD)
+@pytest.fixture(params=["no handler", "a handler", "torch's", "torch's over a handler"])
+def handler(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """What other code of this process has set before: the handler that is not torch's."""
+    former = signal.getsignal(signal.SIGCHLD)
+    own: Any = (lambda signum, frame: None) if request.param.endswith("a handler") else signal.SIG_DFL
+    signal.signal(signal.SIGCHLD, own)
+    if request.param.startswith("torch's"):  # a plain loader with workers sets it, once a process
+        monkeypatch.setattr(f"{loader_module.TORCHS_HANDLER}._SIGCHLD_handler_set", False)
+        list(DataLoader(Rows(2, nothing), num_workers=1))
+        assert signal.getsignal(signal.SIGCHLD) is not own
+    yield own
+    signal.signal(signal.SIGCHLD, former)
+
+
+def test_a_killed_worker_is_told_where_a_batch_is_waited_for_and_nowhere_else(handler: Any) -> None:
     batches = iter(loaded(kill_at_five))
-    assert signal.getsignal(signal.SIGCHLD) is before  # torch's would raise in the middle of a step
+    assert signal.getsignal(signal.SIGCHLD) is handler  # torch's would raise in the middle of a step
     time.sleep(1.0)  # computing, say; the worker dies meanwhile
     with pytest.raises(CannotRead, match=r"killed by SIGKILL, which .* memory ran out. Type: --workers 1"):
         list(batches)
