@@ -57,7 +57,7 @@ class Forward:
         self.backbone, self.engine, self._run = backbone, engine, run
         self._chunk = _chunk_of(image_size)
         self._compared = False
-        self._threads = None if run is None else ThreadPoolExecutor(torch.get_num_threads())
+        self._threads = ThreadPoolExecutor(torch.get_num_threads())  # they start when they are needed
 
     @property
     def layout(self) -> torch.memory_format | None:
@@ -72,7 +72,7 @@ class Forward:
         """
         if self._run is not None and not self._compared:
             self._compare(images[: self._chunk])
-        if self._run is None or self._threads is None:
+        if self._run is None:
             return pooled(self.backbone, images).cpu()
         rows = torch.cat(list(self._threads.map(self._run, images.split(self._chunk))))
         if not torch.isfinite(rows).all():
@@ -84,7 +84,7 @@ class Forward:
         assert self._run is not None
         if (fault := difference(self._run, images, pooled(self.backbone, images).cpu())) is not None:
             console.print(f"features by PyTorch: {self.engine} {fault}", soft_wrap=True)
-            self.engine, self._run, self._threads = "torch", None, None
+            self.engine, self._run = "torch", None
 
 
 def difference(run: Run, images: Tensor, expected: Tensor) -> str | None:
