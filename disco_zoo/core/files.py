@@ -125,20 +125,31 @@ def _held(folder: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
-def write_out(path: Path, write: Callable[[Path], object]) -> Path:
-    """`write_whole` where a user said; the folder is made.
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """What a user asked to have written: a failed write is told with its path.
 
     Raises:
         CannotWrite: no permission, no room, or a file where a folder should be.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        return write_whole(path, write)
+        yield
     except Exception as error:
         reason = why_not_written(error)
         if reason is None:
             raise
         raise CannotWrite(f"Cannot write {path}: {reason}. Choose another folder, or make room") from error
+
+
+def write_out(path: Path, write: Callable[[Path], object]) -> Path:
+    """`write_whole` where a user said; the folder is made.
+
+    Raises:
+        CannotWrite: see `writing`.
+    """
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return write_whole(path, write)
 
 
 def write_atomically(path: Path, write: Callable[[Path], object]) -> None:

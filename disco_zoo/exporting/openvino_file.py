@@ -9,8 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from disco_zoo.core.console import quiet
-from disco_zoo.core.files import scratch_folder, why_not_written
-from disco_zoo.errors import CannotExport, CannotWrite, first_line, require
+from disco_zoo.core.files import scratch_folder, writing
+from disco_zoo.errors import CannotExport, first_line, require
 from disco_zoo.exporting.onnx_file import check_runs, write_onnx
 from disco_zoo.exporting.subject import Subject, require_same
 from disco_zoo.models.onnx_network import openvino_runner
@@ -44,25 +44,19 @@ def write_openvino(subject: Subject, path: Path, tolerance: float) -> float:
         MissingExtra: openvino or a package of the extra `export` is missing.
     """
     openvino = require_openvino()
-    try:
-        with scratch_folder(path.parent, path.stem) as scratch:
-            graph, made = scratch / "graph.onnx", scratch / path.name
-            write_onnx(subject, graph, tolerance)
-            try:
-                model = openvino.Core().read_model(graph)  # not convert_model, which reports its use
-            except Exception as error:  # whatever its frontend raises
-                raise CannotExport(f"OpenVINO cannot read {subject.named.name}: {first_line(error)}") from error
-            for key, value in subject.facts_as_text().items():
-                model.set_rt_info(value, [FACTS, key])
-            openvino.save_model(model, made, compress_to_fp16=False)
-            found = require_same(subject, openvino_runner(made), tolerance, "OpenVINO")
-            weights_path(made).replace(weights_path(path))
-            made.replace(path)  # last: who finds the .xml finds its .bin
-    except OSError as error:
-        reason = why_not_written(error)
-        if reason is None:
-            raise
-        raise CannotWrite(f"Cannot write {path}: {reason}. Choose another folder, or make room") from error
+    with writing(path), scratch_folder(path.parent, path.stem) as scratch:
+        graph, made = scratch / "graph.onnx", scratch / path.name
+        write_onnx(subject, graph, tolerance)
+        try:
+            model = openvino.Core().read_model(graph)  # not convert_model, which reports its use
+        except Exception as error:  # whatever its frontend raises
+            raise CannotExport(f"OpenVINO cannot read {subject.named.name}: {first_line(error)}") from error
+        for key, value in subject.facts_as_text().items():
+            model.set_rt_info(value, [FACTS, key])
+        openvino.save_model(model, made, compress_to_fp16=False)
+        found = require_same(subject, openvino_runner(made), tolerance, "OpenVINO")
+        weights_path(made).replace(weights_path(path))
+        made.replace(path)  # last: who finds the .xml finds its .bin
     return found
 
 
@@ -92,27 +86,21 @@ def write_openvino_int8(subject: Subject, full: Path, path: Path, calibration: I
     """
     nncf, openvino = require_nncf(), require_openvino()
     images = [image[None].contiguous().numpy() for batch in calibration for image in batch]
-    try:
-        with scratch_folder(path.parent, path.stem) as scratch:
-            made = scratch / path.name
-            try:
-                with quiet():
-                    model = nncf.quantize(
-                        openvino.Core().read_model(full),
-                        nncf.Dataset(images),
-                        preset=nncf.QuantizationPreset.MIXED,
-                        subset_size=len(images),
-                    )
-                    openvino.save_model(model, made, compress_to_fp16=False)
-            except OSError:
-                raise
-            except Exception as error:  # what it raises for a graph that it does not know is nearly anything
-                raise CannotExport(f"{subject.named.name} cannot become int8: {first_line(error)}") from error
-            check_runs(subject, openvino_runner(made))
-            weights_path(made).replace(weights_path(path))
-            made.replace(path)
-    except OSError as error:
-        reason = why_not_written(error)
-        if reason is None:
+    with writing(path), scratch_folder(path.parent, path.stem) as scratch:
+        made = scratch / path.name
+        try:
+            with quiet():
+                model = nncf.quantize(
+                    openvino.Core().read_model(full),
+                    nncf.Dataset(images),
+                    preset=nncf.QuantizationPreset.MIXED,
+                    subset_size=len(images),
+                )
+                openvino.save_model(model, made, compress_to_fp16=False)
+        except OSError:
             raise
-        raise CannotWrite(f"Cannot write {path}: {reason}. Choose another folder, or make room") from error
+        except Exception as error:  # what it raises for a graph that it does not know is nearly anything
+            raise CannotExport(f"{subject.named.name} cannot become int8: {first_line(error)}") from error
+        check_runs(subject, openvino_runner(made))
+        weights_path(made).replace(weights_path(path))
+        made.replace(path)

@@ -20,8 +20,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from disco_zoo.core.console import quiet, quiet_process
-from disco_zoo.core.files import scratch_folder, why_not_written
-from disco_zoo.errors import BadData, CannotExport, CannotWrite, DiscoZooError, MissingExtra, first_line, require
+from disco_zoo.core.files import scratch_folder, writing
+from disco_zoo.errors import BadData, CannotExport, DiscoZooError, MissingExtra, first_line, require
 from disco_zoo.exporting.subject import Runner, Subject, require_same
 
 
@@ -115,22 +115,16 @@ def write_timmx(subject: Subject, kind: str, path: Path, tolerance: float) -> fl
     timmx, chosen = require_timmx(kind), FORMATS[kind]
     if subject.takes_pixels:
         raise BadData(f"--normalise-inside is for onnx, torch and openvino, not for {kind}")
-    try:
-        with scratch_folder(path.parent, path.stem) as scratch:
-            made = scratch / path.name
-            source = _timm_folder(subject, scratch / "timm")
-            _convert(timmx, subject, kind, source, made)
-            found = None if chosen.runner is None else require_same(subject, _runner(chosen, made), tolerance, kind)
-            with suppress(FileNotFoundError):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
-            facts = subject.facts() | {"batch": 1}
-            facts_path(path).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            made.replace(path)
-    except OSError as error:
-        reason = why_not_written(error)
-        if reason is None:
-            raise
-        raise CannotWrite(f"Cannot write {path}: {reason}. Choose another folder, or make room") from error
+    with writing(path), scratch_folder(path.parent, path.stem) as scratch:
+        made = scratch / path.name
+        source = _timm_folder(subject, scratch / "timm")
+        _convert(timmx, subject, kind, source, made)
+        found = None if chosen.runner is None else require_same(subject, _runner(chosen, made), tolerance, kind)
+        with suppress(FileNotFoundError):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        facts = subject.facts() | {"batch": 1}
+        facts_path(path).write_text(json.dumps(facts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        made.replace(path)
     return found
 
 
