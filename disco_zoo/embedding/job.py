@@ -125,7 +125,10 @@ class EmbedJob:
             raise BadRunFolder(f"{self.out} is there already. Choose another --out, or add --yes to write over it")
         there = EmbeddingFile(self.out)
         if there.facts.key() != self.facts.key():
-            raise BadRunFolder(f"{self.out} is an embedding by another model or of other images. Choose another --out")
+            raise BadRunFolder(
+                f"{self.out} is an embedding by another model, of other images or with other settings "
+                f"(decode: {there.facts.decode}). Choose another --out"
+            )
         return Embedded(self.out, there.facts, len(there), len(self.source), 0.0, None)
 
     def _images_of(self, number: int) -> range:

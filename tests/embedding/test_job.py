@@ -283,6 +283,15 @@ def test_what_is_there_is_not_written_over(tmp_path):
     assert EmbeddingFile(out).facts.weights_sha256 == tiny_facts(tiny_named(3), TinySource()).weights_sha256
 
 
+def test_a_finished_file_of_other_settings_is_refused_and_kept(tmp_path):
+    out = tmp_path / "e.parquet"
+    tiny_job(out).run()
+    before = out.read_bytes()
+    with pytest.raises(BadRunFolder, match=r"with other settings \(decode: reduced\)"):
+        tiny_job(out, facts={"full_decode": True}).run(resume=True)
+    assert out.read_bytes() == before
+
+
 def test_parts_of_something_else_are_refused(tmp_path):
     out = tmp_path / "e.parquet"
     with pytest.raises(BadRunFolder, match="nothing to resume"):
@@ -295,6 +304,7 @@ def test_parts_of_something_else_are_refused(tmp_path):
         tiny_job(out, named=tiny_named(1)),
         tiny_job(out, TinySource(13)),
         tiny_job(out, facts={"image_size": 12}),
+        tiny_job(out, facts={"full_decode": True}),
         tiny_job(out, batch_size=2),
     ):
         with pytest.raises(BadRunFolder, match="begun by another model"):
