@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -71,15 +72,20 @@ def embedded_batches(
         collate=unchanged,
     )
     forward = forward or Forward(named.backbone, facts.image_size)
-    with frozen(named.backbone, device):
+
+    def read() -> Iterator[tuple[Tensor | None, list[_Item]]]:
         for items in loader:
             images = [image for image, _, _ in items if image is not None]
-            rows = torch.empty(0, 0)
+            views = None
             if images:
                 views = normalize(torch.stack(images).to(device), facts.mean, facts.std, layout=forward.layout)
-                rows = _finish(forward(views), facts)
+            yield views, items
+
+    with frozen(named.backbone, device), contextlib.closing(forward.stream(read())) as computed:
+        for rows, items in computed:
             indices = [index for image, index, _ in items if image is not None]
-            yield Batch(rows, indices, {index: message for image, index, message in items if image is None})
+            messages = {index: message for image, index, message in items if image is None}
+            yield Batch(torch.empty(0, 0) if rows is None else _finish(rows, facts), indices, messages)
 
 
 def _finish(rows: Tensor, facts: EmbeddingFacts) -> Tensor:

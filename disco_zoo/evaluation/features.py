@@ -6,7 +6,8 @@ of training does not change the training.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -137,13 +138,19 @@ def extract_features(
     kept: list[int] = []
     tally = UnreadableTally(unreadable_limit(len(chosen)))
     forward = forward_by(backbone, image_size, engine=engine, num_images=len(chosen), device=device)
-    with frozen(backbone, device):
+
+    def read() -> Iterator[tuple[Tensor | None, tuple[list[int], dict[int, str]]]]:
         for images, image_indices, messages in loader:
+            if images is not None:
+                images = normalize(images.to(device), mean, std, layout=forward.layout)
+            yield images, (image_indices, messages)
+
+    with frozen(backbone, device), contextlib.closing(forward.stream(read())) as computed:
+        for features, (image_indices, messages) in computed:
             for index, message in messages.items():
                 tally.add(index, message)
             tally.check()
-            if images is not None:
-                features = forward(normalize(images.to(device), mean, std, layout=forward.layout))
+            if features is not None:
                 rows = torch.empty(len(chosen), features.shape[1]) if rows is None else rows
                 rows[len(kept) : len(kept) + len(features)] = features
                 kept += image_indices

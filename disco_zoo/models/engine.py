@@ -4,17 +4,19 @@ ONNX Runtime and OpenVINO run one graph of the network (`graph_cache.py`). Whate
 are computed by PyTorch, too; an engine whose features differ is dropped, and PyTorch computes all.
 
 A few images at a time are one thread's, and as many such chunks are computed at once as PyTorch has threads: features
-do not depend on the number of threads, and threads wait neither for each other nor for processes that decode.
+do not depend on the number of threads, and threads wait neither for each other, layer by layer, nor for what decodes.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib.util
+import threading
 import time
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -29,12 +31,15 @@ from disco_zoo.models.onnx_network import openvino_runner, runner
 EngineName = Literal["auto", "torch", "onnxruntime", "openvino"]
 ENGINES: tuple[EngineName, ...] = ("auto", "torch", "onnxruntime", "openvino")
 Run = Callable[[Tensor], Tensor]
+T = TypeVar("T")
 
 SMALLEST_COSINE = 0.9999  # between an engine's features and PyTorch's, of the first images
 LARGEST_DIFFERENCE = 1e-3  # as a share of the largest feature; ONNX Runtime's is about 1e-6
 WORTH_PIXELS = 200 * 224 * 224  # of input: for fewer, writing the graph and looking at it takes longer than it saves
 # Few images at a time keep activations in the processor's caches (benchmarks/embed_speed.py).
 CHUNK_PIXELS = 4 * 224 * 224
+LARGEST_CHUNK = 32  # images, however small
+CHUNKS_AHEAD = 2  # a thread, so that none waits while the next batch is read
 CALIBRATION_ROUNDS = 3
 _PACKAGES = {"onnxruntime": "export", "openvino": "openvino"}
 _RUNNERS: dict[str, Callable[[bytes], Run]] = {
@@ -46,7 +51,7 @@ _RUNNERS: dict[str, Callable[[bytes], Run]] = {
 class Forward:
     """Features float32 (B, D) of normalised images (B, 3, S, S), by an engine or by PyTorch.
 
-    Call it inside of `frozen` of the same backbone.
+    Call it inside of `frozen` of the same backbone. On a CPU, several threads call the backbone at once.
 
     Attributes:
         engine: what computes them, with its version: "torch", "onnxruntime 1.32.0". It becomes "torch" where the
@@ -56,8 +61,9 @@ class Forward:
     def __init__(self, backbone: nn.Module, image_size: int, engine: str = "torch", run: Run | None = None) -> None:
         self.backbone, self.engine, self._run = backbone, engine, run
         self._chunk = _chunk_of(image_size)
-        self._compared = False
-        self._threads = ThreadPoolExecutor(torch.get_num_threads())  # they start when they are needed
+        self._begun = False
+        self._count = torch.get_num_threads()
+        self._threads: ThreadPoolExecutor | None = None  # they start when they are needed
 
     @property
     def layout(self) -> torch.memory_format | None:
@@ -70,21 +76,95 @@ class Forward:
         Raises:
             DiscoZooError: the output is not (B, D), or not finite.
         """
-        if self._run is not None and not self._compared:
+        parts = self._begin(images)
+        wait(parts)
+        return torch.cat([part.result() for part in parts])
+
+    def stream(self, batches: Iterable[tuple[Tensor | None, T]]) -> Generator[tuple[Tensor | None, T], None, None]:
+        """Features of batch after batch, on the CPU, with what comes beside it; None where there are no images.
+
+        On a CPU the next batches are read while threads compute. Close it (`contextlib.closing`) where it may not
+        be read to its end, so that no thread is at work any more when the backbone changes.
+
+        Raises:
+            DiscoZooError: the output is not (B, D), or not finite.
+        """
+        enough = CHUNKS_AHEAD * self._count
+        waiting: deque[tuple[list[Future[Tensor]], T]] = deque()
+        try:
+            for images, beside in batches:
+                waiting.append(([] if images is None else self._begin(images), beside))
+                while waiting and (_is_computed(waiting[0][0]) or _at_work(parts for parts, _ in waiting) >= enough):
+                    yield _joined(waiting[0][0]), waiting[0][1]
+                    waiting.popleft()
+            while waiting:
+                yield _joined(waiting[0][0]), waiting[0][1]
+                waiting.popleft()
+        finally:
+            left = [part for parts, _ in waiting for part in parts]
+            for part in left:
+                part.cancel()
+            wait(left)
+
+    def _begin(self, images: Tensor) -> list[Future[Tensor]]:
+        """The rows of each chunk of a batch, to be waited for."""
+        if not self._begun and self._run is not None:
             self._compare(images[: self._chunk])
+        parts = images.split(self._chunk) if images.device.type == "cpu" else (images,)
+        first = [] if self._begun else [self._submitted(parts[0])]
+        wait(first)  # some networks fill caches of their own in their first forward
+        self._begun = True
+        return first + [self._submitted(part) for part in parts[len(first) :]]
+
+    def _submitted(self, images: Tensor) -> Future[Tensor]:
+        if self._count > 1 and images.device.type == "cpu":
+            if self._threads is None:
+                self._threads = _threads_of_one(self._count)
+            return self._threads.submit(self._rows, images)
+        here: Future[Tensor] = Future()
+        here.set_result(self._rows(images))
+        return here
+
+    @torch.no_grad()  # each thread has its own mode
+    def _rows(self, images: Tensor) -> Tensor:
         if self._run is None:
             return pooled(self.backbone, images).cpu()
-        rows = torch.cat(list(self._threads.map(self._run, images.split(self._chunk))))
+        rows = self._run(images)
         if not torch.isfinite(rows).all():
             raise DiscoZooError("The backbone's features are not finite: its weights are damaged or have diverged.")
         return rows
 
     def _compare(self, images: Tensor) -> None:
-        self._compared = True
         assert self._run is not None
         if (fault := difference(self._run, images, pooled(self.backbone, images).cpu())) is not None:
             console.print(f"features by PyTorch: {self.engine} {fault}", soft_wrap=True)
             self.engine, self._run = "torch", None
+
+
+def _threads_of_one(count: int) -> ThreadPoolExecutor:
+    """Threads that compute by themselves; the number that others compute with stays."""
+
+    def start() -> None:
+        torch.set_num_threads(1)
+        torch.get_num_threads()  # a thread that has not asked takes the number that the process has then
+
+    pool = ThreadPoolExecutor(count, initializer=start)
+    all_there = threading.Barrier(count)
+    list(pool.map(lambda _: all_there.wait(), range(count)))
+    torch.set_num_threads(count)
+    return pool
+
+
+def _is_computed(parts: list[Future[Tensor]]) -> bool:
+    return all(part.done() for part in parts)
+
+
+def _at_work(batches: Iterable[list[Future[Tensor]]]) -> int:
+    return sum(not part.done() for parts in batches for part in parts)
+
+
+def _joined(parts: list[Future[Tensor]]) -> Tensor | None:
+    return torch.cat([part.result() for part in parts]) if parts else None
 
 
 def difference(run: Run, images: Tensor, expected: Tensor) -> str | None:
@@ -152,7 +232,8 @@ def _version_of(engine: str) -> str:
 
 
 def _chunk_of(image_size: int) -> int:
-    return max(1, CHUNK_PIXELS // image_size**2)
+    """Images of a chunk: a power of two, so that batches split evenly."""
+    return min(LARGEST_CHUNK, 1 << max(1, CHUNK_PIXELS // image_size**2).bit_length() - 1)
 
 
 def _noise(number: int, image_size: int) -> Tensor:
@@ -213,7 +294,7 @@ def _calibrated(backbone: nn.Module, image_size: int, runs: dict[str, Run]) -> s
     seconds: dict[str, float] = {}
     with frozen(backbone, "cpu"):
         plain = noise.contiguous(memory_format=torch.channels_last)
-        turns: dict[str, Callable[[], Tensor]] = {"torch": functools.partial(backbone, plain)}
+        turns: dict[str, Callable[[], Tensor]] = {"torch": functools.partial(Forward(backbone, image_size), plain)}
         turns |= {
             name: functools.partial(Forward(backbone, image_size, name, run), noise) for name, run in runs.items()
         }

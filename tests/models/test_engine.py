@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import json
 import sys
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +22,7 @@ from disco_zoo.errors import CannotExport, DiscoZooError, MissingExtra
 from disco_zoo.models import engine as engine_module
 from disco_zoo.models import graph_cache
 from disco_zoo.models.encoder import backbone_fingerprint, frozen, pooled
-from disco_zoo.models.engine import Forward, difference, forward_by, installed_engines
+from disco_zoo.models.engine import CHUNKS_AHEAD, Forward, difference, forward_by, installed_engines
 
 pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -240,12 +244,99 @@ def test_the_oldest_graphs_go(caches: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert len(list(caches.iterdir())) == 2
 
 
-@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("engine", ["torch", "onnxruntime", "openvino"])
 def test_features_do_not_depend_on_the_number_of_threads(caches: Path, engine: Any) -> None:
     pytest.importorskip(engine)
     found = []
     for threads in (1, 2):
-        torch.set_num_threads(threads)
-        found.append(rows_by(forward_by(network(), 64, engine=engine), images(120)))
-    torch.set_num_threads(1)
+        with threads_set_to(threads):
+            found.append(rows_by(forward_by(network(), 64, engine=engine), images(120)))
     assert torch.equal(found[0], found[1])
+
+
+@contextlib.contextmanager
+def threads_set_to(number: int) -> Iterator[None]:
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(1)
+
+
+class Observed(nn.Module):
+    """The mean color, slowly; says who computes it, with how many threads, and how many images."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[tuple[int, int, int]] = []
+        self.at_work = 0
+
+    def forward(self, views: Tensor) -> Tensor:
+        self.at_work += 1
+        assert not torch.is_grad_enabled()
+        self.seen.append((threading.get_ident(), torch.get_num_threads(), len(views)))
+        time.sleep(0.02)
+        self.at_work -= 1
+        return views.mean(dim=(2, 3))
+
+
+def test_each_thread_computes_by_itself_and_the_number_of_threads_stays() -> None:
+    backbone = Observed()
+    with threads_set_to(3):
+        rows = rows_by(Forward(backbone, 64), images(32 * 6 + 1))
+        assert torch.get_num_threads() == 3
+        started = []
+        other = threading.Thread(target=lambda: started.append(torch.get_num_threads()))
+        other.start()
+        other.join()
+        assert started == [3]
+    assert torch.equal(rows, images(32 * 6 + 1).mean(dim=(2, 3)))
+    assert {threads for _, threads, _ in backbone.seen} == {1}
+    assert sorted(number for _, _, number in backbone.seen) == [1, *[32] * 6]
+    assert len({thread for thread, _, _ in backbone.seen} - {threading.get_ident()}) == 3
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_stream_gives_each_batch_in_order_with_what_comes_beside_it(threads: int) -> None:
+    batches = [images(number) for number in (70, 1, 33)]
+    given = [(batches[0], "a"), (None, "no image"), (batches[1], "b"), (batches[2], "c")]
+    with threads_set_to(threads), frozen(Observed(), "cpu"):
+        found = list(Forward(Observed(), 64).stream(given))
+    assert [beside for _, beside in found] == ["a", "no image", "b", "c"]
+    assert found[1][0] is None
+    for (rows, _), batch in zip([found[0], *found[2:]], batches, strict=True):
+        assert rows is not None
+        assert torch.equal(rows, batch.mean(dim=(2, 3)))
+
+
+def test_the_next_batches_are_read_while_threads_compute_and_not_all_of_them() -> None:
+    read = []
+
+    def batches() -> Iterator[tuple[Tensor, int]]:
+        for number in range(40):
+            read.append(number)
+            yield images(8), number
+
+    with threads_set_to(2), contextlib.closing(Forward(Observed(), 64).stream(batches())) as computed:
+        next(computed), next(computed), next(computed)
+        assert 4 <= len(read) <= 4 + CHUNKS_AHEAD * 2
+
+
+def test_nothing_is_at_work_after_a_stream_was_left() -> None:
+    backbone = Observed()
+    with threads_set_to(2):
+        computed = Forward(backbone, 64).stream((images(32), number) for number in range(40))
+        next(computed)
+        computed.close()
+        assert backbone.at_work == 0
+        seen = len(backbone.seen)
+        time.sleep(0.1)
+    assert len(backbone.seen) == seen
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_fault_of_one_chunk_is_the_streams(threads: int) -> None:
+    batch = images(70)
+    batch[40] = torch.nan
+    with threads_set_to(threads), pytest.raises(DiscoZooError, match="not finite"):
+        list(Forward(Observed(), 64).stream([(images(70), 0), (batch, 1)]))
