@@ -110,14 +110,19 @@ class Forward:
         """The rows of each chunk of a batch, to be waited for."""
         if not self._begun and self._run is not None:
             self._compare(images[: self._chunk])
-        parts = images.split(self._chunk) if images.device.type == "cpu" else (images,)
+        parts = images.split(self._chunk) if self._is_split(images) else (images,)
         first = [] if self._begun else [self._submitted(parts[0])]
         wait(first)  # some networks fill caches of their own in their first forward
         self._begun = True
         return first + [self._submitted(part) for part in parts[len(first) :]]
 
+    def _is_split(self, images: Tensor) -> bool:
+        """Compiled networks and accelerators compute a batch at once."""
+        compiled = self._run is None and getattr(self.backbone, "_compiled_call_impl", None) is not None
+        return images.device.type == "cpu" and not compiled
+
     def _submitted(self, images: Tensor) -> Future[Tensor]:
-        if self._count > 1 and images.device.type == "cpu":
+        if self._count > 1 and self._is_split(images):
             if self._threads is None:
                 self._threads = _threads_of_one(self._count)
             return self._threads.submit(self._rows, images)

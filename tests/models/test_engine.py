@@ -296,6 +296,14 @@ def test_each_thread_computes_by_itself_and_the_number_of_threads_stays() -> Non
     assert len({thread for thread, _, _ in backbone.seen} - {threading.get_ident()}) == 3
 
 
+def test_compiled_networks_compute_a_batch_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    backbone = Observed()
+    monkeypatch.setattr(backbone, "_compiled_call_impl", backbone.forward)
+    with threads_set_to(2):
+        rows_by(Forward(backbone, 64), images(70))
+    assert backbone.seen == [(threading.get_ident(), 2, 70)]
+
+
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_stream_gives_each_batch_in_order_with_what_comes_beside_it(threads: int) -> None:
     batches = [images(number) for number in (70, 1, 33)]
