@@ -3,7 +3,8 @@
     git worktree add ../old e08c1a9
     python benchmarks/first_line.py --old ../old --json benchmarks/first_line.json
 
-The refusals need no torch. The last loads a model: its first line is the progress of the work itself.
+The refusals need no torch. The others load a model. The older build's first line is the progress of the work itself,
+the newer one's says what data it found; so a look at 512 images is measured to its end, too.
 """
 
 from __future__ import annotations
@@ -24,11 +25,12 @@ COMMANDS = {
     "finetune into a run": "finetune disco_effb0 --data sample --out run",
     "evaluate of missing data": "evaluate knn disco_effb0 --data nowhere",
     "evaluate knn, its first line": "evaluate knn disco_effb0 --data sample --image-size 32 --workers 0",
+    "evaluate knn, a look, whole": "evaluate knn disco_effb0 --data sample --image-size 32 --workers 0 --steps 1",
 }
 
 
-def first_line_seconds(build: Path, words: list[str], folder: Path) -> float:
-    """From the start of the process to the first byte on either stream; the process is then ended."""
+def first_line_seconds(build: Path, words: list[str], folder: Path, whole: bool) -> float:
+    """From the start of the process to the first byte on either stream, with which it is ended, or to its own end."""
     environment = os.environ | {"PYTHONPATH": str(build)}
     began = time.perf_counter()
     with subprocess.Popen(
@@ -40,7 +42,7 @@ def first_line_seconds(build: Path, words: list[str], folder: Path) -> float:
         bufsize=0,
     ) as process:
         assert process.stdout is not None
-        process.stdout.read(1)
+        process.stdout.read(-1 if whole else 1)
         spent = time.perf_counter() - began
         process.kill()
     return spent
@@ -65,7 +67,7 @@ def main() -> None:
                 taken = found.setdefault(title, {"old": [], "new": []})
                 for which in ("old", "new") if turn % 2 else ("new", "old"):
                     build = given.old.resolve() if which == "old" else new
-                    spent = first_line_seconds(build, command.split(), folder)
+                    spent = first_line_seconds(build, command.split(), folder, title.endswith("whole"))
                     taken[which] += [spent] if turn else []
     print(f"{benchmark_line(1)}; {given.rounds} rounds\n")
     print("| | time, times the older build's | rounds |")

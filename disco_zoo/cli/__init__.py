@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import click
 
+from disco_zoo.cli.without_compiler import spare_compiler
 from disco_zoo.core.files import says_no_room, why_not_written
 from disco_zoo.core.interrupts import launchers_signals_as_interrupts
 from disco_zoo.core.launcher import give_way_to_first_process, num_launched
@@ -109,6 +110,8 @@ def main(args: Sequence[str] | None = None) -> int:
 
     An error the user can mend ends as one line on stderr and exit code 2, without a traceback.
     """
+    if args is None:  # the process is this command's
+        spare_compiler()
     # Of several processes the launcher ends those that wait for one that failed.
     signals = launchers_signals_as_interrupts() if num_launched() == 1 else contextlib.nullcontext()
     try:

@@ -10,11 +10,11 @@ import yaml
 _EXPONENT_NUMBER = re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$")
 
 
-class _Loader(yaml.SafeLoader):
+class _NotesDuplicates(yaml.constructor.SafeConstructor):
     """Notes keys that appear twice, of which YAML would silently keep the last."""
 
     def __init__(self, text: str) -> None:
-        super().__init__(text)
+        super().__init__(text)  # type: ignore[call-arg]
         self.duplicates: list[str] = []
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -27,11 +27,20 @@ class _Loader(yaml.SafeLoader):
         return {str(key): value for key, value in super().construct_mapping(node, deep=deep).items()}
 
 
+class _Loader(_NotesDuplicates, yaml.SafeLoader):
+    pass
+
+
+# Libyaml's parser, where PyYAML was built with it, is ten times as fast: 0.3 s of each command that reads the catalog.
+class _FastLoader(_NotesDuplicates, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[misc]
+    pass
+
+
 class _Dumper(yaml.SafeDumper):
     """Puts quotes around text that `_Loader` would read as a number."""
 
 
-for _class in (_Loader, _Dumper):
+for _class in (_Loader, _FastLoader, _Dumper):
     _class.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT_NUMBER, list("-+0123456789"))
 
 
@@ -41,7 +50,13 @@ def read_yaml(text: str) -> tuple[Any, list[str]]:
     Raises:
         yaml.YAMLError: the text is no YAML.
     """
-    loader = _Loader(text)
+    try:
+        return _read(_FastLoader(text))
+    except (yaml.YAMLError, UnicodeError):
+        return _read(_Loader(text))  # says what is wrong in its own words, whichever parsers there are
+
+
+def _read(loader: Any) -> tuple[Any, list[str]]:
     try:
         return loader.get_single_data(), loader.duplicates
     finally:

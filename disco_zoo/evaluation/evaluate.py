@@ -30,7 +30,7 @@ TASKS_OF_OPTION = {
     "mode": ("semi", "transfer"),
     "fraction": ("semi",),
     "ks": ("knn",),
-    **dict.fromkeys(("epochs", "lrs", "batch_size"), ("linear", "semi", "transfer")),
+    **dict.fromkeys(("epochs", "lrs", "batch_size", "crops"), ("linear", "semi", "transfer")),
 }
 DEFAULT_FRACTION, DEFAULT_BATCH_SIZE = 0.01, 256
 
@@ -48,6 +48,7 @@ def evaluate(
     epochs: int | None = None,
     lrs: Sequence[float] = (),
     batch_size: int | None = None,
+    crops: int | None = None,
     image_size: int | None = None,
     resize_size: int | None = None,
     seed: int = 0,
@@ -67,6 +68,7 @@ def evaluate(
         ks: of knn: numbers of neighbors; () for the protocol's.
         epochs, lrs: of probes, instead of the protocol's; several rates are a sweep.
         batch_size: of probes; None for 256.
+        crops: of probes by SGD on a frozen backbone: views of each image; None for new ones in each epoch.
         image_size, resize_size: crop and shorter side before it, in pixels; None for the model's.
         engine: of knn and fast: what computes the features: "torch", "onnxruntime", "openvino", or "auto".
 
@@ -79,10 +81,11 @@ def evaluate(
     if task not in TASKS:
         raise UnknownName(f"No such task: '{task}'.{did_you_mean(task, TASKS)} Known: {', '.join(TASKS)}.")
     given = {"mode": mode, "fraction": fraction, "ks": ks, "epochs": epochs, "lrs": lrs, "batch_size": batch_size}
+    given |= {"crops": crops}
     _require_fitting(task, given)
     fraction = DEFAULT_FRACTION if fraction is None else fraction
     batch_size = DEFAULT_BATCH_SIZE if batch_size is None else batch_size
-    options = ProbeOptions(epochs, tuple(dict.fromkeys(lrs)), batch_size, seed)
+    options = ProbeOptions(epochs, tuple(dict.fromkeys(lrs)), batch_size, seed, crops=crops)
     nearest = knn_protocol(protocol or "default", ks=tuple(ks), temperature=None) if task == "knn" else None
     probe = choose_protocol(task, protocol, mode) if task in ("semi", "transfer") else None
     if task == "linear" and protocol not in (None, "bingo"):

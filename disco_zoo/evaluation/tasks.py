@@ -57,6 +57,7 @@ class ProbeOptions:
     Attributes:
         epochs, lrs, batch_size: instead of the protocol's; of several rates the best is reported.
         checkpoint: where a long probe keeps its state.
+        crops: of SGD on a frozen backbone: views of each image, whose features are kept; None for new ones each epoch.
     """
 
     epochs: int | None = None
@@ -64,6 +65,7 @@ class ProbeOptions:
     batch_size: int = 256
     seed: int = 0
     checkpoint: ProbeCheckpoint | None = None
+    crops: int | None = None
 
 
 def choose_protocol(task: str, name: str | None, mode: Mode | None) -> Protocol:
@@ -221,8 +223,10 @@ def check_options(protocol: Protocol, options: ProbeOptions, share: float = 1.0)
         DiscoZooError: see `check_probe_options` and `check_finetuning`; or several rates for fine-tuning.
     """
     if isinstance(protocol, LinearProtocol):
-        check_probe_options(protocol, options.epochs, options.lrs)
+        check_probe_options(protocol, options.epochs, options.lrs, options.crops)
         return
+    if options.crops is not None:
+        raise DiscoZooError("Fine-tuning changes the backbone, so no features can be kept. Leave --crops out.")
     if len(options.lrs) > 1:
         raise DiscoZooError("Fine-tuning runs with one --lr at a time. Repeat the command for the others.")
     check_finetuning(protocol, share, next(iter(options.lrs), None), options.epochs)
@@ -247,7 +251,8 @@ def _probe(
     }
     parts = (subject.backbone, subject.feature_dim, bench.train, bench.test)
     if isinstance(protocol, LinearProtocol):
-        return linear_probe(*parts, protocol=protocol, base_lrs=options.lrs, engine=subject.engine, **common)
+        common |= {"engine": subject.engine, "crops": options.crops}
+        return linear_probe(*parts, protocol=protocol, base_lrs=options.lrs, **common)
     return finetune_probe(*parts, protocol=protocol, share=share, lr=next(iter(options.lrs), None), **common)
 
 

@@ -27,6 +27,7 @@ from timm.models import (
 from timm.models.resnet import Bottleneck, ResNet
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 
 from disco_zoo.errors import WrongNetwork, shown
 
@@ -177,10 +178,20 @@ class WideResNet50(ResNet):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
 
+class _NothingDrawn(TorchFunctionMode):
+    """Leaves tensors as they are where `torch.nn.init` would draw: without memory that loads torch's compiler."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
+
+
 @functools.cache
 def backbone_shapes(network: str) -> Mapping[str, tuple[int, ...]]:
     """Names and shapes of the tensors of a headless network, by its timm name; nothing is allocated."""
-    with torch.device("meta"):
+    with torch.device("meta"), _NothingDrawn():
         model = timm.create_model(network, num_classes=0)
     return {key: tuple(value.shape) for key, value in model.state_dict().items()}
 

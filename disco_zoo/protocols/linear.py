@@ -87,14 +87,23 @@ class LinearProtocol:
             return scale * (self.min_lr + (self.base_lr - self.min_lr) * cosine)
         return scale * self.base_lr
 
-    def label(self, epochs: int | None = None, lr: float | None = None, sweep: Sequence[float] = ()) -> str:
-        """The name to report, with what is not the paper's: `disco`, `disco@10ep`, `disco@lr30`.
+    def label(
+        self,
+        epochs: int | None = None,
+        lr: float | None = None,
+        sweep: Sequence[float] = (),
+        crops: int | None = None,
+    ) -> str:
+        """The name to report, with what is not the paper's: `disco`, `disco@10ep`, `disco@8crops`, `disco@lr30`.
 
         Args:
+            crops: views of each image, where epochs share them.
             lr: base rate of the figure.
             sweep: all rates that were tried; with several the figure is that of the best on the test images.
         """
         name = self.name if epochs in (None, self.epochs) else f"{self.name}@{epochs}ep"
+        if crops is not None and crops < (epochs or self.epochs):
+            name += f"@{crops}crops"
         if len(sweep) > 1:
             return f"{name}@lr{lr:g} (best of {', '.join(f'{rate:g}' for rate in sweep)} on test images)"
         return name if lr in (None, self.base_lr) else f"{name}@lr{lr:g}"

@@ -16,6 +16,7 @@ VALUES: dict[str, Any] = {
     "epochs": 2,
     "lrs": (0.1,),
     "batch_size": 64,
+    "crops": 2,
 }
 
 

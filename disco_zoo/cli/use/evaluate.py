@@ -64,6 +64,11 @@ _PROBE = [
         help="For a batch of 256. Repeatable: a sweep in one run.  [default: the protocol's]",
     ),
     click.option("--batch-size", type=click.IntRange(min=2), default=256, show_default=True, help="Images a step."),
+    click.option(
+        "--crops",
+        type=click.IntRange(min=1),
+        help="SGD on a frozen backbone: draw so many views of each image, and show their features again in all epochs.",
+    ),
     click.option("--resume", is_flag=True, help="Go on with the probe beside --out, after its last whole epoch."),
 ]
 _MODE = click.option("--mode", type=click.Choice(["frozen", "finetune"]), help="[default: what the protocol does]")
@@ -209,6 +214,7 @@ def _run(
     epochs: int | None = None,
     lrs: tuple[float, ...] = (),
     batch_size: int = 256,
+    crops: int | None = None,
     resume: bool = False,
     **subject: Any,
 ) -> None:
@@ -222,7 +228,7 @@ def _run(
 
     if seed >= 2**63:
         raise click.UsageError("--seed must be below 2**63")
-    options = ProbeOptions(epochs, tuple(dict.fromkeys(lrs)), batch_size, seed, _checkpoint(out, resume))
+    options = ProbeOptions(epochs, tuple(dict.fromkeys(lrs)), batch_size, seed, _checkpoint(out, resume), crops)
     if preset is not None:
         check_options(preset, options)
     if out is not None:

@@ -39,22 +39,26 @@ class ProbeBatches:
         self._settings, self._size = settings, len(source)
         self._tally = UnreadableTally(unreadable_limit(len(source)))
 
+    @property
+    def batch_size(self) -> int:
+        return self._settings.batch_size
+
+    def order(self, epoch: int) -> Tensor:
+        """The images of an epoch one after another, int64 (N,)."""
+        return torch.randperm(self._size, generator=stream_generator("linear_order", self._settings.seed, epoch))
+
     def epoch(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         """The epoch's batches in an order fixed by (seed, epoch): uint8 (B, 3, S, S) and labels int64 (B,).
 
         Raises:
             BadData: too many images cannot be read.
         """
-        settings = self._settings
-        generator = stream_generator("linear_order", settings.seed, epoch)
-        order = torch.randperm(self._size, generator=generator).tolist()
         loader = BoundedLoader(
             self._dataset,
-            batch_size=settings.batch_size,
-            sampler=[(epoch, index) for index in order],
-            workers=settings.workers,
+            batch_size=self.batch_size,
+            sampler=[(epoch, index) for index in self.order(epoch).tolist()],
+            workers=self._settings.workers,
             collate=_collate,
-            generator=generator,
         )
         for images, labels, errors in loader:
             for error in errors:

@@ -19,6 +19,7 @@ from disco_zoo.errors import BadData, DiscoZooError
 from disco_zoo.evaluation.features import Features, Progress
 from disco_zoo.evaluation.metrics import top1_top5
 from disco_zoo.evaluation.probes.checkpoint import ProbeCheckpoint
+from disco_zoo.evaluation.probes.crop_features import require_room
 from disco_zoo.evaluation.probes.linear_sgd import FeatureTransform, train_linear_layers
 from disco_zoo.evaluation.probes.logistic import L2_GRID, choose_l2, fit_logistic_regression, logits, standardization
 from disco_zoo.evaluation.probes.settings import LinearResult, ProbeSettings, from_epochs, probe_settings
@@ -34,6 +35,7 @@ def linear_probe_on_features(
     seed: int = 0,
     l2: float | None = None,
     grid: Sequence[float] = L2_GRID,
+    in_place: bool = False,
 ) -> LinearResult:
     """The `fast` protocol: standardise, choose the L2 penalty on held-out training images, fit.
 
@@ -45,6 +47,7 @@ def linear_probe_on_features(
         seed: of the split that chooses the penalty.
         l2: the penalty itself; no choice is made then.
         grid: penalties to choose from.
+        in_place: standardise the features where they are, for which nobody has a use then: half the memory.
 
     Raises:
         BadData: no labels, a single class, or a class that the training images lack.
@@ -53,13 +56,15 @@ def linear_probe_on_features(
         raise BadData("A linear probe needs labels for both the training and the test images.")
     num_classes = check_classes(train.labels, test.labels)
     mean, std = standardization(train.features)
-    standardized = (train.features - mean) / std
+    standardized, tested = (
+        (part.features.sub_(mean) if in_place else part.features - mean).div_(std) for part in (train, test)
+    )
     start: Tensor | None = None
     tried: dict[float, float] = {}
     if l2 is None:
         l2, start, tried = choose_l2(standardized, train.labels, num_classes=num_classes, seed=seed, grid=grid)
     classifier = fit_logistic_regression(standardized, train.labels, num_classes=num_classes, l2=l2, start=start)
-    top1, top5 = top1_top5(logits((test.features - mean) / std, classifier), test.labels)
+    top1, top5 = top1_top5(logits(tested, classifier), test.labels)
     settings = {
         "solver": "lbfgs",
         "feature_normalisation": "standardise",
@@ -92,6 +97,7 @@ def linear_probe(
     progress: Progress | None = None,
     checkpoint: ProbeCheckpoint | None = None,
     engine: EngineName = "torch",
+    crops: int | None = None,
 ) -> LinearResult:
     """Train one linear layer on the frozen backbone by a protocol.
 
@@ -106,6 +112,7 @@ def linear_probe(
         progress: called with (images done, images in total), over all epochs.
         checkpoint: keeps the state after each epoch of SGD.
         engine: what computes the features of `fast`, see `forward_by`; SGD sees new crops, by PyTorch.
+        crops: K views of each image, whose features are kept and shown again; None for new ones in each epoch.
 
     Raises:
         BadData: no labels, a single class, or a class that the training images lack.
@@ -114,12 +121,13 @@ def linear_probe(
         DiscoZooError: the backbone changed during the probe, so its figure would mean nothing.
     """
     preset = linear_protocol(protocol) if isinstance(protocol, str) else protocol
-    check_probe_options(preset, epochs, base_lrs)
+    check_probe_options(preset, epochs, base_lrs, crops)
     for source in (train_source, test_source):
         require_index(source, "a linear probe")
     require_same_classes(train_source, test_source)
     labels = [require_labels(source, "a linear probe") for source in (train_source, test_source)]
     check_classes(torch.tensor(labels[0]), torch.tensor(labels[1]), train_source.class_names)
+    require_room(crops, len(train_source), feature_dim)
     settings = probe_settings(
         preset,
         image_size=image_size,
@@ -132,6 +140,7 @@ def linear_probe(
         device=device,
         workers=workers,
         engine=engine if preset.solver == "lbfgs" else "torch",
+        crops=crops,
     )
     before = backbone_fingerprint(backbone)
     probe = _Probe(backbone, feature_dim, train_source, test_source, preset, settings, progress)
@@ -144,12 +153,16 @@ def linear_probe(
     return result
 
 
-def check_probe_options(protocol: LinearProtocol, epochs: int | None, base_lrs: Sequence[float]) -> None:
+def check_probe_options(
+    protocol: LinearProtocol, epochs: int | None, base_lrs: Sequence[float], crops: int | None = None
+) -> None:
     """Refuse what a protocol cannot do.
 
     Raises:
-        DiscoZooError: epochs or rates for a protocol that has none, or no positive ones.
+        DiscoZooError: epochs, rates or crops for a protocol that has none, or no positive ones.
     """
+    if crops is not None and (protocol.solver == "lbfgs" or crops < 1):
+        raise DiscoZooError(f"The protocol {protocol.name} cannot use {crops} crops an image. Leave --crops out.")
     if epochs is not None and (protocol.solver == "lbfgs" or epochs < 1):
         raise DiscoZooError(f"The protocol {protocol.name} cannot run {epochs} epochs. Leave epochs out.")
     if base_lrs and (protocol.solver == "lbfgs" or min(base_lrs) <= 0):
@@ -195,7 +208,7 @@ class _Probe:
         total = len(self.train) + len(self.test)
         train = self._features(self.train, 0, total)
         test = self._features(self.test, len(self.train), total)
-        result = linear_probe_on_features(train, test, seed=self.settings.seed)
+        result = linear_probe_on_features(train, test, seed=self.settings.seed, in_place=True)
         return replace(result, settings=self._record() | result.settings | {"engine": train.engine})
 
     def run_sgd(
@@ -226,7 +239,7 @@ class _Probe:
         )
         whole = [number for number, scores in enumerate(by_lr) if len(scores) == self.settings.epochs]
         best = max(whole, key=lambda number: max(top1 for top1, _ in by_lr[number]))
-        label = self.protocol.label(self.settings.epochs, base_lrs[best], base_lrs)
+        label = self.protocol.label(self.settings.epochs, base_lrs[best], base_lrs, self.settings.crops)
         sweep = {f"{lr:g}": tuple(top1 for top1, _ in scores) for lr, scores in zip(base_lrs, by_lr, strict=True)}
         return from_epochs(
             label,
@@ -254,7 +267,8 @@ class _Probe:
 
     def _key(self, record: Mapping[str, Any], fingerprint: str) -> dict[str, Any]:
         """Values that must be equal for a probe to resume; workers and device may differ."""
-        key = {name: value for name, value in record.items() if name not in ("workers", "device", "engine")}
+        apart = ("workers", "device", "engine") if self.settings.crops else ("workers", "device", "engine", "crops")
+        key = {name: value for name, value in record.items() if name not in apart}
         data = {"train_fingerprint": self.train.fingerprint(), "test_fingerprint": self.test.fingerprint()}
         return key | data | {"backbone": fingerprint}
 

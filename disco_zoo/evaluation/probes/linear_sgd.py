@@ -16,6 +16,7 @@ from disco_zoo.evaluation.features import Features
 from disco_zoo.evaluation.metrics import class_weight, top1_top5
 from disco_zoo.evaluation.probes.batches import ProbeBatches
 from disco_zoo.evaluation.probes.checkpoint import ProbeCheckpoint
+from disco_zoo.evaluation.probes.crop_features import CropFeatures
 from disco_zoo.evaluation.probes.settings import ProbeSettings, Score
 from disco_zoo.models.encoder import frozen, pooled
 from disco_zoo.protocols.linear import LinearProtocol
@@ -60,17 +61,19 @@ def train_linear_layers(
     test_features, test_labels = transform(test.features.to(device)), test.labels.to(device)
     layers = [_Layer(num_classes, test_features.shape[1], lr, protocol, settings) for lr in base_lrs]
     first = _restore(layers, checkpoint)
-    batches = ProbeBatches(train_source, train_labels, settings)
+
+    def compute(images: Tensor) -> Tensor:
+        return pooled(backbone, normalize(images.to(device), settings.mean, settings.std))
+
+    crops = CropFeatures(ProbeBatches(train_source, train_labels, settings), compute, settings.crops)
     with frozen(backbone, device):
         for epoch in range(first, settings.epochs):
             done = epoch * len(train_source)
             for layer in layers:
                 layer.begin(epoch)
-            for images, labels in batches.epoch(epoch):
-                normalised = normalize(images.to(device), settings.mean, settings.std)
-                features = transform(pooled(backbone, normalised))
-                _step_all(layers, features, labels.to(device), epoch)
-                done += len(images)
+            for features, labels in crops.epoch(epoch):
+                _step_all(layers, transform(features.to(device)), labels.to(device), epoch)
+                done += len(labels)
                 progress(done)
             for layer in layers:
                 layer.score(test_features, test_labels)

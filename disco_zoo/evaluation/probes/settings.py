@@ -31,6 +31,7 @@ class ProbeSettings:
         crop_scale: smallest and largest share of the area that a training crop has.
         interpolation: of training and test images.
         engine: what computes EVAL features, see `forward_by`.
+        crops: views of each training image, whose features are kept; None for new ones in each epoch.
     """
 
     image_size: int
@@ -45,6 +46,7 @@ class ProbeSettings:
     crop_scale: tuple[float, float] = (0.08, 1.0)
     interpolation: Interpolation = "bilinear"
     engine: EngineName = "torch"
+    crops: int | None = None
 
     def features(
         self, backbone: nn.Module, source: ImageSource, progress: Progress | None, first: int, total: int
@@ -79,6 +81,7 @@ def probe_settings(
     device: torch.device | str,
     workers: int,
     engine: EngineName = "torch",
+    crops: int | None = None,
 ) -> ProbeSettings:
     """The settings of a probe, with what its protocol says of views and of ImageNet's std (SwAV writes .228)."""
     return ProbeSettings(
@@ -94,6 +97,7 @@ def probe_settings(
         crop_scale=protocol.crop_scale,
         interpolation=protocol.interpolation,
         engine=engine,
+        crops=crops,
     )
 
 
