@@ -39,7 +39,8 @@ from disco_zoo.data.source_image import SourceImage
 from disco_zoo.embedding.batches import embedded_batches
 from disco_zoo.embedding.facts import facts_of
 from disco_zoo.models.encoder import frozen
-from disco_zoo.models.engine import Forward, forward_by, installed_engines
+from disco_zoo.models.engine import forward_by, installed_engines
+from disco_zoo.models.forward import Forward
 from disco_zoo.models.load import NamedModel, load_model
 from disco_zoo.transforms.eval import embed_transform, normalize
 

@@ -17,7 +17,7 @@ from disco_zoo.data.source_image import SourceImage
 from disco_zoo.embedding.facts import EmbeddingFacts
 from disco_zoo.errors import DiscoZooError, UnreadableImage
 from disco_zoo.models.encoder import frozen
-from disco_zoo.models.engine import Forward
+from disco_zoo.models.forward import Forward
 from disco_zoo.models.load import NamedModel
 from disco_zoo.transforms.eval import embed_transform, normalize
 

@@ -21,7 +21,8 @@ from disco_zoo.embedding.embedding_file import EmbeddingFile, Piece, check_suffi
 from disco_zoo.embedding.facts import EmbeddingFacts
 from disco_zoo.embedding.parts import Parts
 from disco_zoo.errors import BadData, BadRunFolder, CannotWrite, Interrupted, counted
-from disco_zoo.models.engine import EngineName, Forward, forward_by
+from disco_zoo.models.engine import EngineName, forward_by
+from disco_zoo.models.forward import Forward
 from disco_zoo.models.load import NamedModel
 
 PART_IMAGES = 2048  # an interruption loses at most so many

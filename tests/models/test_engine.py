@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import builtins
-import contextlib
 import json
 import sys
-import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +18,8 @@ from disco_zoo.errors import CannotExport, DiscoZooError, MissingExtra
 from disco_zoo.models import engine as engine_module
 from disco_zoo.models import graph_cache
 from disco_zoo.models.encoder import backbone_fingerprint, frozen, pooled
-from disco_zoo.models.engine import CHUNKS_AHEAD, Forward, difference, forward_by, installed_engines
+from disco_zoo.models.engine import forward_by, installed_engines
+from disco_zoo.models.forward import Forward
 
 pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -177,21 +174,6 @@ def test_an_engine_that_differs_on_the_first_images_is_dropped(capsys: pytest.Ca
     assert torch.equal(rows_by(forward, images()), expected)
 
 
-@pytest.mark.parametrize(
-    ("rows", "words"),
-    [
-        (torch.full((2, 4), torch.nan), "differs"),
-        (torch.ones(2, 3), "gives"),
-        (torch.zeros(2, 4), "differs"),
-        (2 * torch.ones(2, 4), "differs"),  # cosine 1, and another length
-    ],
-)
-def test_what_counts_as_different(rows: Tensor, words: str) -> None:
-    assert words in str(difference(lambda _: rows, torch.zeros(2), torch.ones(2, 4)))
-    assert difference(lambda _: torch.ones(2, 4), torch.zeros(2), torch.ones(2, 4)) is None
-    assert difference(lambda _: torch.zeros(2, 4), torch.zeros(2), torch.zeros(2, 4)) is None
-
-
 def test_values_that_are_not_finite_are_an_error() -> None:
     backbone = network()
     with frozen(backbone, "cpu"):
@@ -249,102 +231,7 @@ def test_features_do_not_depend_on_the_number_of_threads(caches: Path, engine: A
     pytest.importorskip(engine)
     found = []
     for threads in (1, 2):
-        with threads_set_to(threads):
-            found.append(rows_by(forward_by(network(), 64, engine=engine), images(120)))
+        torch.set_num_threads(threads)
+        found.append(rows_by(forward_by(network(), 64, engine=engine), images(120)))
+    torch.set_num_threads(1)
     assert torch.equal(found[0], found[1])
-
-
-@contextlib.contextmanager
-def threads_set_to(number: int) -> Iterator[None]:
-    torch.set_num_threads(number)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(1)
-
-
-class Observed(nn.Module):
-    """The mean color, slowly; says who computes it, with how many threads, and how many images."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.seen: list[tuple[int, int, int]] = []
-        self.at_work = 0
-
-    def forward(self, views: Tensor) -> Tensor:
-        self.at_work += 1
-        assert not torch.is_grad_enabled()
-        self.seen.append((threading.get_ident(), torch.get_num_threads(), len(views)))
-        time.sleep(0.02)
-        self.at_work -= 1
-        return views.mean(dim=(2, 3))
-
-
-def test_each_thread_computes_by_itself_and_the_number_of_threads_stays() -> None:
-    backbone = Observed()
-    with threads_set_to(3):
-        rows = rows_by(Forward(backbone, 64), images(32 * 6 + 1))
-        assert torch.get_num_threads() == 3
-        started = []
-        other = threading.Thread(target=lambda: started.append(torch.get_num_threads()))
-        other.start()
-        other.join()
-        assert started == [3]
-    assert torch.equal(rows, images(32 * 6 + 1).mean(dim=(2, 3)))
-    assert {threads for _, threads, _ in backbone.seen} == {1}
-    assert sorted(number for _, _, number in backbone.seen) == [1, *[32] * 6]
-    assert len({thread for thread, _, _ in backbone.seen} - {threading.get_ident()}) == 3
-
-
-def test_compiled_networks_compute_a_batch_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    backbone = Observed()
-    monkeypatch.setattr(backbone, "_compiled_call_impl", backbone.forward)
-    with threads_set_to(2):
-        rows_by(Forward(backbone, 64), images(70))
-    assert backbone.seen == [(threading.get_ident(), 2, 70)]
-
-
-@pytest.mark.parametrize("threads", [1, 3])
-def test_a_stream_gives_each_batch_in_order_with_what_comes_beside_it(threads: int) -> None:
-    batches = [images(number) for number in (70, 1, 33)]
-    given = [(batches[0], "a"), (None, "no image"), (batches[1], "b"), (batches[2], "c")]
-    with threads_set_to(threads), frozen(Observed(), "cpu"):
-        found = list(Forward(Observed(), 64).stream(given))
-    assert [beside for _, beside in found] == ["a", "no image", "b", "c"]
-    assert found[1][0] is None
-    for (rows, _), batch in zip([found[0], *found[2:]], batches, strict=True):
-        assert rows is not None
-        assert torch.equal(rows, batch.mean(dim=(2, 3)))
-
-
-def test_the_next_batches_are_read_while_threads_compute_and_not_all_of_them() -> None:
-    read = []
-
-    def batches() -> Iterator[tuple[Tensor, int]]:
-        for number in range(40):
-            read.append(number)
-            yield images(8), number
-
-    with threads_set_to(2), contextlib.closing(Forward(Observed(), 64).stream(batches())) as computed:
-        next(computed), next(computed), next(computed)
-        assert 4 <= len(read) <= 4 + CHUNKS_AHEAD * 2
-
-
-def test_nothing_is_at_work_after_a_stream_was_left() -> None:
-    backbone = Observed()
-    with threads_set_to(2):
-        computed = Forward(backbone, 64).stream((images(32), number) for number in range(40))
-        next(computed)
-        computed.close()
-        assert backbone.at_work == 0
-        seen = len(backbone.seen)
-        time.sleep(0.1)
-    assert len(backbone.seen) == seen
-
-
-@pytest.mark.parametrize("threads", [1, 2])
-def test_a_fault_of_one_chunk_is_the_streams(threads: int) -> None:
-    batch = images(70)
-    batch[40] = torch.nan
-    with threads_set_to(threads), pytest.raises(DiscoZooError, match="not finite"):
-        list(Forward(Observed(), 64).stream([(images(70), 0), (batch, 1)]))
