@@ -38,6 +38,7 @@ class SourceImage:
         encoded: as given.
         size: width and height in pixels when whole and upright.
         is_deep: whether it has more than 8 bits a channel.
+        was_reduced: whether it was decoded at reduced size, so far.
 
     Raises:
         Exception: what `explain` makes of bytes that are no image; later, of those that are no whole image.
@@ -50,7 +51,7 @@ class SourceImage:
         ranges: Ranges | None = None,
     ) -> None:
         self._explain, self._ranges = explain, ranges
-        self.encoded = encoded
+        self.encoded, self.was_reduced = encoded, False
         self._decoded: dict[int, NDArray[np.uint8]] = {}
         self._header: Image.Image | None = self._open()
         self._orientation = orientation_of(self._header)
@@ -113,6 +114,7 @@ class SourceImage:
         try:
             image, self._header = self._header or self._open(), None
             if factor > 1:
+                self.was_reduced = True
                 image.draft(None, (self._stored_size[0] // factor, self._stored_size[1] // factor))
             if self._is_jpeg and image.mode == "RGB":
                 image.load()

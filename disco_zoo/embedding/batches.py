@@ -21,16 +21,17 @@ from disco_zoo.models.forward import Forward
 from disco_zoo.models.load import NamedModel
 from disco_zoo.transforms.eval import embed_transform, normalize
 
-_Item = tuple[Tensor | None, int, str]
+_Item = tuple[Tensor | None, int, str, bool]
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Rows (b, D) of the images `indices`, and what was wrong with the others of the batch, by index."""
+    """Rows (b, D) of the images `indices`, of which `reduced` were decoded at reduced size; why others have none."""
 
     rows: Tensor
     indices: list[int]
     unreadable: dict[int, str]
+    reduced: int
 
 
 class _Images(Dataset[_Item]):
@@ -39,9 +40,10 @@ class _Images(Dataset[_Item]):
 
     def __getitem__(self, index: int) -> _Item:
         try:
-            return self.transform(self.source.opened(index)), index, ""
+            image = self.source.opened(index)
+            return self.transform(image), index, "", image.was_reduced
         except UnreadableImage as error:
-            return None, index, str(error)
+            return None, index, str(error), False
 
 
 def embedded_batches(
@@ -75,7 +77,7 @@ def embedded_batches(
 
     def read() -> Iterator[tuple[Tensor | None, list[_Item]]]:
         for items in loader:
-            images = [image for image, _, _ in items if image is not None]
+            images = [image for image, *_ in items if image is not None]
             views = None
             if images:
                 views = normalize(torch.stack(images).to(device), facts.mean, facts.std, layout=forward.layout)
@@ -83,9 +85,10 @@ def embedded_batches(
 
     with frozen(named.backbone, device), contextlib.closing(forward.stream(read())) as computed:
         for rows, items in computed:
-            indices = [index for image, index, _ in items if image is not None]
-            messages = {index: message for image, index, message in items if image is None}
-            yield Batch(torch.empty(0, 0) if rows is None else _finish(rows, facts), indices, messages)
+            indices = [index for image, index, *_ in items if image is not None]
+            messages = {index: message for image, index, message, _ in items if image is None}
+            finished = torch.empty(0, 0) if rows is None else _finish(rows, facts)
+            yield Batch(finished, indices, messages, sum(reduced for *_, reduced in items))
 
 
 def _finish(rows: Tensor, facts: EmbeddingFacts) -> Tensor:

@@ -35,6 +35,7 @@ class EmbeddingFacts:
         unreadable: what was wrong with the images that have no row, by their number.
         engine: what computed the rows, with its version, or "torch".
         decode: "reduced" where large JPEGs may have been decoded at reduced size, else "full".
+        num_reduced: images that were; None where nobody counted.
     """
 
     model: str
@@ -55,20 +56,23 @@ class EmbeddingFacts:
     unreadable: Mapping[str, str] | None = None
     engine: str = "torch"
     decode: str = "full"
+    num_reduced: int | None = None
 
     def key(self) -> dict[str, Any]:
         """Plain values that determine the rows; names of model and images and results are not among them."""
         values = _plain(asdict(self))
-        for name in ("model", "network", "data", "dims", "unreadable", "engine"):
+        for name in ("model", "network", "data", "dims", "unreadable", "engine", "num_reduced"):
             del values[name]
         if self.decode == "full":  # files and parts of before know no other
             del values["decode"]
         return values
 
-    def finished(self, dims: int, unreadable: Mapping[int, str], engine: str = "torch") -> EmbeddingFacts:
+    def finished(
+        self, dims: int, unreadable: Mapping[int, str], engine: str = "torch", num_reduced: int | None = None
+    ) -> EmbeddingFacts:
         """With the facts known once the rows are computed."""
         messages = {str(index): unreadable[index] for index in sorted(unreadable)}
-        return replace(self, dims=dims, unreadable=messages, engine=engine)
+        return replace(self, dims=dims, unreadable=messages, engine=engine, num_reduced=num_reduced)
 
     def as_json(self) -> str:
         return json.dumps({"format": FORMAT, **asdict(self)}, ensure_ascii=False)
@@ -122,6 +126,7 @@ def facts_from_json(text: str | bytes, title: str) -> EmbeddingFacts:
             raise BadData(f"{title} has format {version} and this disco-zoo reads {FORMAT}. Update disco-zoo")
         values.setdefault("engine", "torch")  # of files made before there were others
         values.setdefault("decode", "full")
+        values.setdefault("num_reduced", None)
         known = {field.name for field in fields(EmbeddingFacts)}
         facts = EmbeddingFacts(**{name: _tupled(values[name]) for name in known})
     except (ValueError, LookupError, TypeError, AttributeError) as error:

@@ -208,32 +208,37 @@ class EmbedJob:
         rows: list[np.ndarray] = []
         kept: list[int] = []
         unreadable: dict[int, str] = {}
-        total = len(self._images_of(number))
+        reduced, total = 0, len(self._images_of(number))
         while len(kept) + len(unreadable) < total:
             batch = next(batches)
             if batch.indices:
                 rows.append(batch.rows.numpy())
                 kept += batch.indices
             unreadable |= batch.unreadable
+            reduced += batch.reduced
         empty = np.empty((0, 0), self.facts.number_type)
-        parts.keep(number, np.concatenate(rows) if rows else empty, kept, unreadable, forward.engine)
+        parts.keep(number, np.concatenate(rows) if rows else empty, kept, unreadable, forward.engine, reduced)
 
     def _joined(self, parts: Parts) -> Embedded:
         """Write the file from the parts, one in memory at a time, and remove them."""
         dims, num_rows, unreadable, engines = 0, 0, dict[int, str](), dict[str, None]()
+        reduced: list[int | None] = []
         for number in range(parts.count):
             part = parts.get(number)
             assert part is not None  # made above, or resumed
             dims, num_rows = max(dims, part.array.shape[1]), num_rows + len(part.array)
             unreadable |= {int(index): message for index, message in part.facts["unreadable"].items()}
             engines[part.facts.get("engine", "torch")] = None
+            reduced.append(part.facts.get("reduced"))  # None in parts of before this was counted
         if not num_rows:
             parts.remove()  # they hold nothing that another try could use
             first = next(iter(unreadable.values()))
             raise BadData(
                 f"None of the {counted(len(self.source), 'image')} of {self.source.name} can be read. First: {first}"
             )
-        facts = self.facts.finished(dims, unreadable, ", ".join(engines))
+        counted_all = [number for number in reduced if number is not None]
+        num_reduced = sum(counted_all) if len(counted_all) == len(reduced) else None
+        facts = self.facts.finished(dims, unreadable, ", ".join(engines), num_reduced)
         write_embedding(self.out, facts, num_rows, self._pieces(parts))
         parts.remove()
         return Embedded(self.out, facts, num_rows, 0, 0.0, None)

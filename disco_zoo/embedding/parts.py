@@ -131,15 +131,21 @@ class Parts:
         return self.folder / "engine.json"
 
     def keep(
-        self, number: int, rows: np.ndarray, kept: list[int], unreadable: Mapping[int, str], engine: str = "torch"
+        self,
+        number: int,
+        rows: np.ndarray,
+        kept: list[int],
+        unreadable: Mapping[int, str],
+        engine: str = "torch",
+        reduced: int = 0,
     ) -> None:
-        """Store rows (n, D) of the images `kept`, computed by `engine`."""
+        """Store rows (n, D) of the images `kept`, computed by `engine`; `reduced` were decoded at reduced size."""
 
         def write(partial: Path) -> dict[str, Any]:
             with partial.open("wb") as file:
                 np.save(file, rows, allow_pickle=False)
             messages = {str(index): text for index, text in unreadable.items()}
-            return {"kept": kept, "unreadable": messages, "engine": engine}
+            return {"kept": kept, "unreadable": messages, "engine": engine, "reduced": reduced}
 
         keep_array(self._path(number), self._key(number), write)
 

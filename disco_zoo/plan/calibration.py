@@ -10,11 +10,13 @@ from pathlib import Path
 import torch
 
 from disco_zoo.config.recipe import Recipe
-from disco_zoo.core.console import StepProgress
-from disco_zoo.errors import BadRecipe
+from disco_zoo.core.console import StepProgress, console, duration
+from disco_zoo.errors import BadRecipe, counted
 from disco_zoo.methods.base import Batch, batch_on
 from disco_zoo.plan import words
 from disco_zoo.plan.data_facts import DataFacts
+from disco_zoo.plan.device_speeds import DEFAULT_UTILIZATION
+from disco_zoo.plan.hours import Work, speed_of_device
 from disco_zoo.plan.stand_ins import NoiseSource, build_weightless
 from disco_zoo.plan.step_cost import autocast
 from disco_zoo.training.build import Parts
@@ -24,6 +26,7 @@ from disco_zoo.training.step_settings import apply_step_settings, recipes_by_siz
 from disco_zoo.transforms.view_dataset import ViewDataset, collate_views, view_plan
 
 WARM_UP_STEPS = 3
+_PROBE_SIDE, _PROBE_PRODUCTS = 1024, 8
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,31 @@ def time_steps(recipe: Recipe, facts: DataFacts, *, steps: int, devices: int, de
     plain = sum(share * seconds["plain"] for seconds, share in timed)
     replayed = [share * seconds["replayed"] for seconds, share in timed if "replayed" in seconds]
     return StepSeconds(steps, plain, sum(replayed) if replayed else None)
+
+
+def probe_tflops(device: str) -> float:
+    """TFLOP/s of a few products of float32 matrices here: a fraction of a second, for a rough idea of a step's time."""
+    square = torch.randn(_PROBE_SIDE, _PROBE_SIDE, device=device)
+    _ = square @ square
+    begun = _clock(device)
+    for _ in range(_PROBE_PRODUCTS):
+        _ = square @ square
+    return _PROBE_PRODUCTS * 2 * _PROBE_SIDE**3 / (_clock(device) - begun) / 1e12
+
+
+def announce(recipe: Recipe, work: Work, *, steps: int, device: str) -> None:
+    """Say on stderr what `time_steps` is about to do and, from the FLOPs of a step, very roughly how long it takes."""
+    speed = speed_of_device(work, probe_tflops(device), DEFAULT_UTILIZATION)
+    sizes, seconds, kinds = len(recipes_by_size(recipe, work.images)), speed.step_seconds, ""
+    if recipe.teacher is not None:
+        seconds += speed.cached_step_seconds or 0.0
+        kinds = ", each with the teacher's forward and without it,"
+    console.print(
+        f"Calibration on {device}: {counted(steps, 'step')} of {counted(work.batch_size // work.devices, 'image')} and "
+        f"{WARM_UP_STEPS} to warm up{f' at each of {sizes} image sizes' if sizes > 1 else ''}{kinds} from random "
+        f"weights; very roughly {duration(sizes * (steps + WARM_UP_STEPS) * seconds)}, by FLOPs",
+        soft_wrap=True,
+    )
 
 
 def _time_at_size(recipe: Recipe, facts: DataFacts, steps: int, devices: int, device: str) -> dict[str, float]:

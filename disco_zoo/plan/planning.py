@@ -9,7 +9,7 @@ from disco_zoo.config.optim import require_batches
 from disco_zoo.config.recipe import Recipe
 from disco_zoo.methods import METHODS
 from disco_zoo.plan import words
-from disco_zoo.plan.calibration import WARM_UP_STEPS, require_memory, time_steps
+from disco_zoo.plan.calibration import WARM_UP_STEPS, announce, require_memory, time_steps
 from disco_zoo.plan.data_facts import DataFacts, data_facts, packed_bytes_per_image, time_views
 from disco_zoo.plan.device_speeds import DEPTHWISE_SLOWDOWN, device_speed
 from disco_zoo.plan.hours import (
@@ -68,6 +68,7 @@ def _with_hours(plan: Plan, bare: Recipe, tflops: float | None) -> Plan:
     if options.calibrate_steps:
         memory = plan.memory.tensors_bytes if options.device == "cuda" else plan.memory.resident_bytes
         require_memory(bare, memory, options.devices, options.device)
+        announce(bare, plan.work, steps=options.calibrate_steps, device=options.device)
         calibration = time_steps(
             bare, plan.facts, steps=options.calibrate_steps, devices=options.devices, device=options.device
         )

@@ -104,7 +104,7 @@ def card(row: Checkpoint, catalog: Catalog) -> str:
         _facts("Model", {key: text for key, text in (training | model).items() if key != "Again"}),
         _measured(row, catalog),
         _reported(row),
-        _facts("Licences", facts.licence_facts(row)),
+        _facts("Licences", facts.licence_facts(row, catalog)),
         _list("Limits", facts.limits(row, catalog)),
         _list("Papers", [paper.reference for paper in facts.citations(row, catalog)]),
         "</article>",

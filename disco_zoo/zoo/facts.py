@@ -19,6 +19,7 @@ STARTS = {
     "shape match, the rest fresh, BatchNorm statistics recalibrated; the paper starts from random weights",
     "checkpoint": "another checkpoint of the zoo, named above; the terms of its data hold as well",
 }
+INHERITED = "lite0"  # the teacher whose tensors an inherited start has
 SUBJECTS = {
     "student": "this model",
     "baseline": "baseline (MoCo-v2, same start, same steps)",
@@ -203,13 +204,29 @@ def limits(row: Checkpoint, catalog: Catalog, weights_file: str | None = None) -
     return found
 
 
-def licence_facts(row: Checkpoint | Teacher) -> dict[str, str]:
-    """Licences of all that a row is made of, as stated, and their SPDX identifiers."""
+def licence_facts(row: Checkpoint | Teacher, catalog: Catalog) -> dict[str, str]:
+    """Licences of all that a row is made of, its start among them, as stated, and their SPDX identifiers."""
     if isinstance(row, Teacher):
         return {"Weights": row.licence, "SPDX": spdx_of(row)["weights"]}
     licence = row.licence
     stated = {"Code": licence.code, "Weights": licence.weights, "Teacher": licence.teacher, "Data": licence.data}
+    if start := _start_licence(row, catalog):
+        stated["Start"] = start
     return stated | {"SPDX": ", ".join(f"{part} {identifier}" for part, identifier in spdx_of(row).items())}
+
+
+def _start_licence(row: Checkpoint, catalog: Catalog) -> str:
+    """Terms of the weights that training began with, and of the images behind them; "" for random weights."""
+    if row.start == "checkpoint" and row.start_from:
+        begun = catalog.checkpoints[row.start_from]
+        before = _start_licence(begun, catalog)
+        text = f"{begun.name}, weights {begun.licence.weights}, data {begun.licence.data}"
+        return f"{text}; begun itself from {before}" if before else text
+    teacher = catalog.teachers.get(INHERITED) if row.start == "inherit" else None
+    if teacher is None:
+        return ""
+    data = f", data {catalog.datasets[teacher.data].licence}" if teacher.data else ""
+    return f"{teacher.title}, weights {teacher.licence}{data}"
 
 
 def citations(row: Checkpoint | Teacher, catalog: Catalog) -> list[Paper]:

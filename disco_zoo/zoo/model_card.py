@@ -73,7 +73,7 @@ def render_card(checkpoint: Checkpoint, catalog: Catalog, weights_file: str | No
         ("Measured", measured_section(checkpoint, catalog)),
         ("Reported, not measured here", _reported(checkpoint)),
         ("Limits", _bullets(model_facts.limits(checkpoint, catalog, weights_file))),
-        ("Licences", _facts(model_facts.licence_facts(checkpoint))),
+        ("Licences", _facts(model_facts.licence_facts(checkpoint, catalog))),
         ("Provenance", _provenance(checkpoint, catalog)),
         ("Citation", _citation(checkpoint, catalog)),
     )

@@ -249,9 +249,10 @@ class Measured(StrictRow):
 class Checkpoint(StrictRow):
     """One row of the zoo.
 
-    `recipe` is a path under recipes/ without .yaml. `start` is how the student was initialised. `variant` is the
-    timm name of the network that the weights need where it is not the architecture's own `native`, and
-    `variant_reason` says why: in another network they would load and compute something else.
+    `recipe` is a path under recipes/ without .yaml. `start` is how the student was initialised, and `start_from` the
+    row whose weights it began with, for `checkpoint`. `variant` is the timm name of the network that the weights need
+    where it is not the architecture's own `native`, and `variant_reason` says why: in another network they would load
+    and compute something else.
     """
 
     name: str
@@ -265,6 +266,7 @@ class Checkpoint(StrictRow):
     input: Input
     weights: Weights
     start: Literal["random", "inherit", "checkpoint"] | None = None
+    start_from: Text | None = None
     variant: Text | None = None
     variant_reason: Text | None = None
     note: Text | None = None

@@ -103,11 +103,13 @@ def _row_faults(name: str, row: dict[str, Any], sections: dict[str, dict[str, An
     if architecture not in sections["architectures"]:
         hint = did_you_mean(architecture, sections["architectures"])
         yield f": unknown architecture '{architecture}'.{hint}"
-    for key, section in (("data", "datasets"), ("teacher", "teachers")):
+    for key, section in (("data", "datasets"), ("teacher", "teachers"), ("start_from", "checkpoints")):
         value = row.get(key)
         if isinstance(value, str) and value not in sections[section]:
             yield f".{key}: '{value}' is not in {section}.{did_you_mean(value, sections[section])}"
     yield from _weights_faults(row.get("weights"))
+    if (row.get("start") == "checkpoint") != (row.get("start_from") is not None):
+        yield ".start_from: stands where start is checkpoint, and nowhere else"
     if (row.get("variant") is None) != (row.get("variant_reason") is None):
         yield ".variant_reason: a variant and its reason stand together, or neither"
     measured = row.get("measured")

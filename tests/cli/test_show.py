@@ -149,6 +149,19 @@ def test_hub_weights_load_with_and_without_this_package() -> None:
     assert "How to load without this package" not in titles(describe.describe("disco_mobv3.seed_mocov2_r50_in1k", own))
 
 
+def test_the_terms_of_a_start_are_named_to_its_beginning() -> None:
+    def start(name: str) -> str | None:
+        return dict(section(describe.describe(name, load_catalog()), "Licences").lines).get("Start")
+
+    terms = "ImageNet terms (non-commercial research)"
+    inherited = f"EfficientNet-Lite0, trained with ImageNet labels, weights Apache-2.0, data {terms}"
+    assert start("disco_effb0.feature_lite2_photos") == inherited
+    assert start("disco_effb0.feature_lite2_photos224") == (
+        f"disco_effb0.feature_lite2_photos, weights Apache-2.0, data {terms}; begun itself from {inherited}"
+    )
+    assert start("disco_mobv3.seed_mocov2_r50_in1k") is None  # random weights
+
+
 def test_a_teacher() -> None:
     sheet = describe.describe("mocov2_r50", load_catalog())
     model, weights = dict(section(sheet, "Model").lines), dict(section(sheet, "Weights").lines)

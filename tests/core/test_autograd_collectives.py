@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 import torch.distributed as dist
+from forked import run_pair
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -78,7 +79,7 @@ def one_of_two(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tensor], ...]:
     folder: Path = tmp_path_factory.mktemp("two")
-    torch.multiprocessing.spawn(one_of_two, args=(str(folder),), nprocs=2)
+    run_pair(one_of_two, folder)
     pair = [torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1)]
     return (*pair, work_on(*joint_batch()))
 

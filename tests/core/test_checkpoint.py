@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import timm
 import torch
+from forked import run
 from safetensors import safe_open
 from torch import nn
 
@@ -128,8 +128,7 @@ except BadRunFolder as error:
 
 def test_safetensors_own_error_on_a_failed_write_is_understood(old: Path) -> None:
     command = [sys.executable, "-c", LIMITED_EXPORT, str(old)]
-    root = Path(__file__).parents[2]
-    found = subprocess.run(command, capture_output=True, text=True, cwd=root, check=True)
+    found = run(command)
     assert found.stdout.startswith(f"cannot write {old}: File too large. Make room or fix it")
     assert_old_file_is_kept(old)
 

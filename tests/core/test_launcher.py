@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from process_groups import finish, free_port
+from process_groups import finish, start_ranks
 from safetensors.torch import load_file
 from slow_params import slow_but
 from tiny_runs import checkpoint_of, command, differences, subprocess_environment, toy_parquet, toy_recipe_file
@@ -67,21 +67,8 @@ def typed(work: Path, out: Path) -> list[str]:
 
 @pytest.mark.parametrize("how", slow_but(["fail", "fail early", "kill"], ["kill"]))
 def test_the_other_process_says_so_and_does_not_wait(how: str, work: Path, tmp_path: Path) -> None:
-    common = {"WORLD_SIZE": "2", "LOCAL_WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
     begun = time.monotonic()
-    results = finish(
-        [
-            subprocess.Popen(
-                [sys.executable, "-c", VICTIM, how, *typed(work, tmp_path / "run")],
-                cwd=work,
-                text=True,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env={**subprocess_environment(), **common, "RANK": str(n), "LOCAL_RANK": str(n)},
-            )
-            for n in range(2)
-        ]
-    )
+    results = finish(start_ranks(2, [sys.executable, "-c", VICTIM, how, *typed(work, tmp_path / "run")], cwd=work))
     assert time.monotonic() - begun < SECONDS_TO_NOTICE
     (first, _, first_err), (second, _, second_err) = results
     assert first == 2, first_err
@@ -113,16 +100,12 @@ def torchrun(work: Path, how: str, out: Path) -> subprocess.CompletedProcess[str
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mistake", "words"),
     [
         pytest.param(["no_such_recipe"], "no_such_recipe", id="before they meet"),
-        pytest.param(
-            ["toy_disco.yaml", "--set", "student.model=resnet18"],
-            "3 processes",
-            id="after they met",
-            marks=pytest.mark.slow,
-        ),
+        pytest.param(["toy_disco.yaml", "--set", "student.model=resnet18"], "3 processes", id="after they met"),
     ],
 )
 def test_a_mistake_that_all_processes_make_is_reported_once(mistake: list[str], words: str, work: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked import run_pair
 from preparations import preparation
 from tiny import tiny_teacher
 
@@ -66,7 +67,7 @@ def one_of_two(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def pair(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     folder = tmp_path_factory.mktemp("pair")
-    torch.multiprocessing.spawn(one_of_two, args=(str(folder),), nprocs=2)
+    run_pair(one_of_two, folder)
     return [torch.load(folder / f"rank{rank}.pt") for rank in range(2)]
 
 

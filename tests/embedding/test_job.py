@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -11,12 +12,15 @@ import pytest
 import torch
 from embed_makers import tiny_facts, tiny_job, tiny_named
 from filelock import FileLock
+from photo_makers import jpeg, photo
 from PIL import Image
 from tiny import MEAN, STD, TinyNet, TinySource
 from torch import Tensor, nn
 
+from disco_zoo.data.image_list import open_images
 from disco_zoo.data.source_image import SourceImage
 from disco_zoo.embedding.embedding_file import EmbeddingFile
+from disco_zoo.embedding.facts import facts_from_json
 from disco_zoo.embedding.parts import Parts
 from disco_zoo.errors import BadData, BadRunFolder, CannotWrite, DiscoZooError, Interrupted
 
@@ -252,6 +256,22 @@ def test_a_whole_part_may_be_unreadable_but_not_all(tmp_path):
         tiny_job(tmp_path / "f.npy", TinySource(unreadable=tuple(range(12))), limit=12).run()
     assert not (tmp_path / "f.npy.parts").exists()
     tiny_job(tmp_path / "f.npy").run()
+
+
+def test_images_decoded_at_reduced_size_are_counted(tmp_path):
+    """For a resize to 18 pixels those of 98 and more, where they are JPEGs."""
+    (tmp_path / "photos").mkdir()
+    for number, size in enumerate([(300, 220), (60, 50), (120, 98), (120, 97)]):
+        (tmp_path / "photos" / f"{number}.jpg").write_bytes(jpeg(photo(number, *size)))
+    photo(9, 300, 220).save(tmp_path / "photos" / "whole.png")
+    source, out = open_images([str(tmp_path / "photos")]), tmp_path / "e.npy"
+    assert tiny_job(out, source, workers=1).run().facts.num_reduced == 2  # in two parts
+    facts = EmbeddingFile(out).facts
+    assert facts.num_reduced == 2
+    assert "num_reduced" not in facts.key()
+    assert tiny_job(tmp_path / "full.npy", source, facts={"full_decode": True}).run().facts.num_reduced == 0
+    of_before = {key: value for key, value in json.loads(facts.as_json()).items() if key != "num_reduced"}
+    assert facts_from_json(json.dumps(of_before), "file").num_reduced is None
 
 
 def test_normalised_and_half(tmp_path):

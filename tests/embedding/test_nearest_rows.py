@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from data_makers import encode
 from embed_makers import written
+from photo_makers import jpeg, photo
 from PIL import Image
 from tiny import make_run_folder
 
@@ -127,6 +128,17 @@ def test_a_picture_finds_itself_first_and_a_name_finds_the_rest(run):
     assert [hit["rank"] for hit in second["hits"]] == [1, 2, 3]
     code, out, _ = run("search", "photos/red/2.png", "--in", "e.parquet", "-k", "1")
     assert out.split() == ["2.png", "1", "1.0000", "red", "red/2.png"]
+
+
+def test_the_last_line_counts_images_decoded_at_reduced_size(run, tmp_path):
+    (tmp_path / "large").mkdir()
+    for number, size in enumerate([(400, 300), (60, 50)]):
+        (tmp_path / "large" / f"{number}.jpg").write_bytes(jpeg(photo(number, *size)))
+    typed = ("embed", str(tmp_path / "large"), "--model", "model", "--workers", "0", "--out")
+    _, out, _ = run(*typed, str(tmp_path / "r.npy"))
+    assert "2 images × 512 numbers by model, 1 decoded at reduced size (--full-decode decodes them whole); " in out
+    _, out, _ = run(*typed, str(tmp_path / "f.npy"), "--full-decode", "--json")
+    assert json.loads(out)["decoded_reduced"] == 0
 
 
 def test_all_images_of_an_embedding_as_queries(run):

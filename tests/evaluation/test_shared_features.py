@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from forked import run_pair
 from tiny import MEAN, STD, TinyNet, TinySource
 
 from disco_zoo.evaluation.features import Features, extract_features
@@ -35,7 +36,7 @@ def one_of_two(rank: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pair")
-    torch.multiprocessing.spawn(one_of_two, args=(str(folder),), nprocs=2)
+    run_pair(one_of_two, folder)
     return folder
 
 

@@ -43,14 +43,20 @@ def subject(folder: Path) -> Subject:
     return load_subject(str(folder))
 
 
-def test_the_file_gives_the_scores_and_says_which_class_each_is(folder: Path, subject: Subject, tmp_path: Path) -> None:
-    write_onnx(subject, tmp_path / "m.onnx", 1e-4)
+@pytest.fixture(scope="module")
+def file(subject: Subject, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("file") / "m.onnx"
+    write_onnx(subject, path, 1e-4)
+    return path
+
+
+def test_the_file_gives_the_scores_and_says_which_class_each_is(folder: Path, subject: Subject, file: Path) -> None:
     images = subject.example(4)
     with torch.no_grad():
         expected = read_classifier(folder).network.eval()(images)
-    torch.testing.assert_close(runner(tmp_path / "m.onnx")(images), expected, atol=1e-4, rtol=1e-4)
-    assert session(tmp_path / "m.onnx").get_outputs()[0].name == "scores"
-    facts = metadata(tmp_path / "m.onnx")
+    torch.testing.assert_close(runner(file)(images), expected, atol=1e-4, rtol=1e-4)
+    assert session(file).get_outputs()[0].name == "scores"
+    facts = metadata(file)
     assert json.loads(facts["label_names"]) == list(NAMES)
     assert facts["output"].startswith(f"scores (batch, {len(NAMES)})")
 
@@ -67,12 +73,11 @@ def test_features_are_those_that_other_commands_use(folder: Path, tmp_path: Path
     assert facts["weights_sha256"] == backbone_fingerprint(named.backbone)
 
 
-def test_the_loss_is_the_classifiers_own_accuracy(subject: Subject, tmp_path: Path) -> None:
-    write_onnx(subject, tmp_path / "m.onnx", 1e-4)
+def test_the_loss_is_the_classifiers_own_accuracy(subject: Subject, file: Path) -> None:
     source = TinySource(30)
     source.class_names, source.split = [NAMES[2], NAMES[0], NAMES[1]], "test"
-    found = int8_loss(subject, tmp_path / "m.onnx", source, range(30))
-    network = FileNetwork(tmp_path / "m.onnx", subject.takes_pixels)
+    found = int8_loss(subject, file, source, range(30))
+    network = FileNetwork(file, subject.takes_pixels)
     from disco_zoo.evaluation.features import extract_features
 
     scores = extract_features(
@@ -89,7 +94,7 @@ def test_the_loss_is_the_classifiers_own_accuracy(subject: Subject, tmp_path: Pa
     assert 0 < right < 100
     assert (found.same_class, found.k) == (100.0, None)
     source.split = "train"  # what it may have learned from says nothing
-    assert int8_loss(subject, tmp_path / "m.onnx", source, range(30)).top1 is None
+    assert int8_loss(subject, file, source, range(30)).top1 is None
 
 
 def test_classes_are_matched_by_name(subject: Subject) -> None:
@@ -103,6 +108,14 @@ def test_classes_are_matched_by_name(subject: Subject) -> None:
         classes_of(subject, source)
 
 
+def test_data_of_other_classes_is_refused_before_a_file_is_written(folder: Path, tmp_path: Path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert main(["export", str(folder), "--out", "x.onnx", "--int8", "static", "--data", "sample"]) == 2
+    assert "does not know these classes of sample" in capsys.readouterr().err
+    assert not Path("x.onnx").exists()
+
+
+@pytest.mark.slow
 def test_the_command(folder: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     monkeypatch.chdir(tmp_path)
     data = str(toy_parquet(tmp_path / "data"))
@@ -115,6 +128,3 @@ def test_the_command(folder: Path, tmp_path: Path, monkeypatch, capsys) -> None:
     found = json.loads(capsys.readouterr().out)
     assert "label_names" not in found
     assert set(found["int8"]) >= {"float32_knn_top1", "int8_knn_top1"}
-    assert main(["export", str(folder), "--out", "x.onnx", "--int8", "static", "--data", "sample"]) == 2
-    assert "does not know these classes of sample" in capsys.readouterr().err
-    assert not Path("x.onnx").exists()

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from embed_makers import tiny_named
+from slow_params import slow_but
 from tiny import TinySource, make_run_folder
 from tiny_runs import toy_parquet
 
@@ -37,23 +38,33 @@ def subject():
     return subject_of(tiny_named())
 
 
-@pytest.mark.parametrize(("kind", "inside"), [("dynamic", True), ("static", False), ("static", True)])
-def test_int8_is_close_and_keeps_the_facts(tmp_path, kind, inside):
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """The tiny network's files, of which each takes seconds to write, by whether they normalise inside."""
+    folder = tmp_path_factory.mktemp("files")
+    for inside in (False, True):
+        write_onnx(subject_of(tiny_named(), normalise_inside=inside), folder / f"{inside}.onnx", 1e-4)
+    return {inside: folder / f"{inside}.onnx" for inside in (False, True)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "inside"),
+    slow_but([("dynamic", True), ("static", False), ("static", True)], [("dynamic", True), ("static", False)]),
+)
+def test_int8_is_close_and_keeps_the_facts(tmp_path, files, kind, inside):
     subject = subject_of(tiny_named(), normalise_inside=inside)
-    write_onnx(subject, tmp_path / "m.onnx", 1e-4)
     source = TinySource(40)
     batches = calibration_batches(subject, source, range(16))
-    write_int8(subject, tmp_path / "m.onnx", tmp_path / "s.onnx", kind, batches)
-    assert metadata(tmp_path / "s.onnx")["weights_sha256"] == metadata(tmp_path / "m.onnx")["weights_sha256"]
+    write_int8(subject, files[inside], tmp_path / "s.onnx", kind, batches)
+    assert metadata(tmp_path / "s.onnx")["weights_sha256"] == metadata(files[inside])["weights_sha256"]
     found = int8_loss(subject, tmp_path / "s.onnx", source, range(16, 40))
     assert 0.99 < found.lowest_cosine <= found.mean_cosine < 1
     assert (found.top1, found.num_test) == (None, 24)
 
 
-def test_the_loss_is_the_difference_of_two_knn(tmp_path):
+def test_the_loss_is_the_difference_of_two_knn(tmp_path, files):
     subject = subject_of(tiny_named(), normalise_inside=True)
-    write_onnx(subject, tmp_path / "m.onnx", 1e-4)
-    write_int8(subject, tmp_path / "m.onnx", tmp_path / "s.onnx", "dynamic")
+    write_int8(subject, files[True], tmp_path / "s.onnx", "dynamic")
     train, test = TinySource(30), TinySource(21)
     found = int8_loss(subject, tmp_path / "s.onnx", test, range(21), train, range(30), k=3)
     expected = []
@@ -70,25 +81,23 @@ def test_the_loss_is_the_difference_of_two_knn(tmp_path):
     assert (found.num_train, found.num_test, found.k) == (30, 21, 3)
 
 
-def test_a_file_that_is_the_network_loses_nothing(tmp_path, subject):
-    write_onnx(subject, tmp_path / "m.onnx", 1e-4)
-    found = int8_loss(subject, tmp_path / "m.onnx", TinySource(20), range(20), TinySource(30), range(30), k=3)
+def test_a_file_that_is_the_network_loses_nothing(files, subject):
+    found = int8_loss(subject, files[False], TinySource(20), range(20), TinySource(30), range(30), k=3)
     assert found.lowest_cosine == pytest.approx(1, abs=1e-6)
     assert found.top1[0] == found.top1[1]
 
 
-def test_wrong_weights_are_seen_in_the_figures(tmp_path, subject):
-    other = subject_of(tiny_named(5), normalise_inside=subject.takes_pixels)
-    write_onnx(other, tmp_path / "m.onnx", 1e-4)
-    assert int8_loss(subject, tmp_path / "m.onnx", TinySource(20), range(20)).mean_cosine < 0.98
+def test_wrong_weights_are_seen_in_the_figures(files):
+    other = subject_of(tiny_named(5))
+    assert int8_loss(other, files[False], TinySource(20), range(20)).mean_cosine < 0.98
 
 
-def test_a_graph_without_data_to_calibrate_is_one_line(tmp_path, subject):
-    write_onnx(subject, tmp_path / "m.onnx", 1e-4)
+def test_a_graph_without_data_to_calibrate_is_one_line(tmp_path, files, subject):
     with pytest.raises(CannotExport, match="cannot become int8") as caught:
-        write_int8(subject, tmp_path / "m.onnx", tmp_path / "s.onnx", "static", iter(()))
+        write_int8(subject, files[False], tmp_path / "s.onnx", "static", iter(()))
     assert "\n" not in str(caught.value)
-    assert [path.name for path in tmp_path.iterdir()] == ["m.onnx"]
+    assert [*tmp_path.iterdir()] == []
+    assert sorted(path.name for path in files[False].parent.iterdir()) == ["False.onnx", "True.onnx"]
 
 
 def test_activations_without_a_spread_have_a_way_out(tmp_path, subject):
@@ -197,7 +206,7 @@ def test_ctrl_c_leaves_the_rows_of_the_table_that_are_done(monkeypatch, capsys):
 
     def once(subject, rounds, threads):
         monkeypatch.setattr(latency, "_row", interrupted)
-        return real(subject, rounds, threads)
+        return real(subject_of(tiny_named()), rounds, threads)
 
     def interrupted(*arguments):
         raise KeyboardInterrupt
@@ -205,5 +214,5 @@ def test_ctrl_c_leaves_the_rows_of_the_table_that_are_done(monkeypatch, capsys):
     monkeypatch.setattr(latency, "_row", once)
     assert main(["export", "--table", "test_resnet", "test_vit", "--rounds", "4", "--image-size", "64"]) == 130
     printed = capsys.readouterr()
-    assert "| test_resnet |" in printed.out
+    assert "| tiny |" in printed.out
     assert "1 of 2 networks are measured" in printed.err

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from embed_makers import tiny_named
-from tiny import TinySource
+from tiny import TinySource, make_run_folder
 
 from disco_zoo.cli import main
 from disco_zoo.errors import CannotExport, MissingExtra
@@ -58,7 +58,8 @@ def test_a_file_that_differs_is_not_kept(tmp_path: Path, monkeypatch: pytest.Mon
 def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("openvino", reason="the extra openvino is not installed")
     monkeypatch.chdir(tmp_path)
-    arguments = ["export", "disco_effb0.disco_lite0_cifar10", "--out", "m.xml", "--json"]
+    make_run_folder(tmp_path / "model")
+    arguments = ["export", "model", "--out", "m.xml", "--json"]
     assert main(arguments) == 0
     facts = json.loads(capsys.readouterr().out)
     assert facts["largest_difference"] < 1e-5

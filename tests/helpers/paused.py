@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import itertools
 import os
-import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from forked import Forked
 from tiny_runs import subprocess_environment
 
 _PAUSED = "paused\n"
@@ -48,18 +48,10 @@ def torn(write: Callable[[Path], object]) -> Callable[[Path], None]:
 
 def start_until(
     number: int, script: str, *arguments: object, folder: Path, environment: Mapping[str, str] | None = None
-) -> subprocess.Popen[str]:
+) -> Forked:
     """Run a script until it pauses at point `number`; a line on its standard input lets it go on."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", script, *map(str, arguments)],
-        cwd=folder,
-        text=True,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**(environment or subprocess_environment()), "PAUSE_AT": str(number)},
-    )
-    assert process.stdout is not None
+    environment = {**(environment or subprocess_environment()), "PAUSE_AT": str(number)}
+    process = Forked([sys.executable, "-c", script, *map(str, arguments)], cwd=folder, env=environment)
     while line := process.stdout.readline():
         if line == _PAUSED:
             return process

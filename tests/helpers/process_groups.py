@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import socket
-import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from forked import Forked
 from tiny_runs import command, subprocess_environment
 
 # LayerNorm alone: with BatchNorm each process normalises over its own half, so weights would differ in earnest.
@@ -25,28 +26,22 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def start_pair(*arguments: object, folder: Path) -> list[subprocess.Popen[str]]:
-    """Start one command as ranks 0 and 1, as `accelerate launch` or `torchrun` do."""
-    return start_group(2, *arguments, folder=folder)
-
-
-def start_group(size: int, *arguments: object, folder: Path) -> list[subprocess.Popen[str]]:
+def start_ranks(size: int, command: list[str], *, cwd: Path, env: Mapping[str, str] | None = None) -> list[Forked]:
+    """Start one command as ranks 0 to `size` - 1, as `accelerate launch` or `torchrun` do."""
     common = {"WORLD_SIZE": str(size), "LOCAL_WORLD_SIZE": str(size)}
     common |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    shared = {**(env or subprocess_environment()), **common}
     return [
-        subprocess.Popen(
-            command("train", *arguments, "--device", "cpu", "--workers", 0, "--json"),
-            cwd=folder,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**subprocess_environment(), **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(size)
+        Forked(command, cwd=cwd, env={**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(size)
     ]
 
 
-def finish(processes: list[subprocess.Popen[str]]) -> list[tuple[int, str, str]]:
+def start_training(size: int, *arguments: object, cwd: Path, env: Mapping[str, str] | None = None) -> list[Forked]:
+    typed = command("train", *arguments, "--device", "cpu", "--workers", 0, "--json")
+    return start_ranks(size, typed, cwd=cwd, env=env)
+
+
+def finish(processes: list[Forked]) -> list[tuple[int | None, str, str]]:
     try:
         outputs = [process.communicate(timeout=270) for process in processes]
     finally:

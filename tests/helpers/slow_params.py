@@ -9,7 +9,7 @@ import pytest
 
 
 def slow_but(values: Iterable[Any], fast: Collection[Any]) -> list[Any]:
-    """`values` as parameters; those that are not in `fast` are slow.
+    """`values`, tuples where there are several parameters, of which those that are not in `fast` are slow.
 
     Raises:
         ValueError: something in `fast` is no value.
@@ -17,4 +17,8 @@ def slow_but(values: Iterable[Any], fast: Collection[Any]) -> list[Any]:
     values = list(values)
     if unknown := [value for value in fast if value not in values]:
         raise ValueError(f"no such parameter: {unknown}")
-    return [value if value in fast else pytest.param(value, marks=pytest.mark.slow) for value in values]
+    return [value if value in fast else pytest.param(*_several(value), marks=pytest.mark.slow) for value in values]
+
+
+def _several(value: Any) -> tuple[Any, ...]:
+    return value if isinstance(value, tuple) else (value,)

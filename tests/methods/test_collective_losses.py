@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from forked import run_pair
 from plain_sinkhorn import scores_of
 from reference_swav import SMALL, SWAV_OPTIONS, multi_crop_batches
 from tiny import EMBED_DIM, tiny_encoder, tiny_teacher
@@ -86,7 +87,7 @@ def one_of_two(number: int, folder: str) -> None:
 @pytest.fixture(scope="module")
 def two_and_one(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dict, dict]:
     folder: Path = tmp_path_factory.mktemp("collective_losses")
-    torch.multiprocessing.spawn(one_of_two, args=(str(folder),), nprocs=2)
+    run_pair(one_of_two, folder)
     first, second = (torch.load(folder / f"rank{number}.pt", weights_only=True) for number in (0, 1))
     return first, second, work()
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forked import Forked
 from method_runs import OPTIONS, method_recipe
-from process_groups import finish, free_port
-from tiny_runs import STEPS_PER_EPOCH, checkpoint_of, differences, subprocess_environment, toy_parquet, train
+from process_groups import finish, start_ranks
+from tiny_runs import STEPS_PER_EPOCH, checkpoint_of, differences, toy_parquet, train
 
 from disco_zoo.methods import METHODS
 from disco_zoo.training.pretraining import Pretraining
@@ -87,24 +87,12 @@ if dist.is_initialized():
 """
 
 
-def start(data: Path, folder: Path, methods: list[str], **environment: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", WORKER, str(data), str(folder), *methods],
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        env={**subprocess_environment(), **environment},
-    )
-
-
 @pytest.fixture(scope="module")
 def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every method by one process and by one pair of processes, with a student that has no BatchNorm."""
     folder = tmp_path_factory.mktemp("runs")
-    methods = [*METHODS]
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    pair = [start(data, folder / "two", methods, RANK=str(r), LOCAL_RANK=str(r), **common) for r in range(2)]
-    results = finish([*pair, start(data, folder / "one", methods)])
+    one, two = ([sys.executable, "-c", WORKER, str(data), str(folder / name), *METHODS] for name in ("one", "two"))
+    results = finish([*start_ranks(2, two, cwd=folder), Forked(one, cwd=folder)])
     assert [code for code, _, _ in results] == [0, 0, 0], results
     return folder
 

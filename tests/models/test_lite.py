@@ -184,6 +184,7 @@ def seen(files: list[Path], size: int) -> Tensor:
     return torch.stack([eval_transform(size)(Image.open(file).convert("RGB")) for file in files])
 
 
+@pytest.mark.slow
 @needs_photos
 def test_photos_are_recognised_so_the_class_order_and_normalisation_are_right(
     chosen: Lite, network: torch.nn.Module

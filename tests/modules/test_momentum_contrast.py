@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from forked import run_pair
 from tiny import TinyNet
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -233,12 +234,11 @@ def two_processes(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict, dict,
     folder: Path = tmp_path_factory.mktemp("two_processes")
     joint = torch.randn(5, 6, 4, generator=torch.Generator().manual_seed(1))
     torch.save(joint, folder / "joint.pt")
-    torch.multiprocessing.spawn(one_of_two, args=(str(folder),), nprocs=2)
+    run_pair(one_of_two, folder)
     first, second = (torch.load(folder / f"rank{rank}.pt", weights_only=True) for rank in (0, 1))
     return first, second, work_on(joint, 5)
 
 
-@pytest.mark.slow
 def test_two_processes_fill_the_queue_as_one_does(two_processes: tuple[dict, dict, dict]) -> None:
     first, second, one = two_processes
     assert torch.allclose(first["queue"], one["queue"], atol=1e-6)

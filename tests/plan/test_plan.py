@@ -20,11 +20,14 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from disco_zoo.cli import main
+from disco_zoo.config.recipe import Recipe
+from disco_zoo.core.console import duration
 from disco_zoo.core.yaml_io import dump_yaml
 from disco_zoo.errors import DiscoZooError
 from disco_zoo.methods import METHODS
 from disco_zoo.methods.base import Batch
-from disco_zoo.plan import types, words
+from disco_zoo.plan import calibration, planning, types, words
+from disco_zoo.plan.calibration import StepSeconds
 from disco_zoo.plan.counters import CORRECTIONS, Flops
 from disco_zoo.plan.device_speeds import DEPTHWISE_SLOWDOWN, DEVICE_SPEEDS, device_speed
 from disco_zoo.plan.hours import (
@@ -64,8 +67,17 @@ def timed_shortly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def planned(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
-    """Plan a toy recipe of a method; return stdout."""
+    """Plan a toy recipe of a method; return stdout. A plan that is shown in two ways is made once."""
     monkeypatch.chdir(tmp_path)
+    plans: dict[str, Any] = {}
+
+    def once(recipe: Recipe, options: PlanOptions) -> Any:
+        key = f"{recipe.as_dict()} {options}"
+        if key not in plans:
+            plans[key] = plan_recipe(recipe, options)
+        return plans[key]
+
+    monkeypatch.setattr(planning, "plan_recipe", once)
 
     def run(method: str, *arguments: object, **changes: Any) -> str:
         path = tmp_path / f"{method}.yaml"
@@ -94,16 +106,16 @@ def test_every_method_costs_what_its_real_step_costs(method: str) -> None:
         parts.method(batch)["loss"].backward()
     assert plan.flops.total == counter.get_total_flops()
 
-    flops, calibration = plan.flops, plan.calibration
+    flops, timed = plan.flops, plan.calibration
     assert (flops.teacher > 0) == needs_teacher == (plan.work.teacher_views > 0) == (plan.cache is not None)
     assert flops.student_backward > flops.student_forward > 0
     assert (flops.twin > 0) == (plan.parameters.twin > 0)
     assert plan.hours is not None
-    assert calibration is not None
-    assert plan.hours.step_seconds == plan.hours.network_seconds == calibration.plain > 0
+    assert timed is not None
+    assert plan.hours.step_seconds == plan.hours.network_seconds == timed.plain > 0
     if needs_teacher:
         assert plan.cached_hours is not None
-        assert plan.cached_hours.step_seconds == calibration.replayed
+        assert plan.cached_hours.step_seconds == timed.replayed
 
 
 def test_json_holds_what_the_tables_show(planned: Callable[..., str]) -> None:
@@ -339,6 +351,33 @@ def test_bad_input_is_one_line(
     assert expected in errors[0]
     assert printed.out == ""
     assert os.listdir() == ["toy.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("method", "changes", "words"),
+    [
+        ("disco", {}, "2 steps of 8 images and 3 to warm up, each with the teacher's forward and without it,"),
+        ("moco_v2", {"student__image_sizes": {"0": 16, "1": 32}}, "3 to warm up at each of 2 image sizes from random"),
+    ],
+)
+def test_a_calibration_says_what_it_does_and_how_long_before_it_starts(
+    method: str, changes: Any, words: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = []
+
+    def starts(*_: Any, **__: Any) -> StepSeconds:
+        said.append(capsys.readouterr().err)
+        return StepSeconds(2, 1.0, 0.5)
+
+    monkeypatch.setattr(planning, "time_steps", starts)
+    monkeypatch.setattr(calibration, "probe_tflops", lambda device: 1e-6)
+    plan = plan_recipe(method_recipe(method, **changes), PlanOptions(images=40, calibrate_steps=2))
+    (text,) = said
+    assert text.startswith("Calibration on cpu: 2 steps of 8 images and 3 to warm up")
+    assert words in text
+    speed = speed_of_device(plan.work, 1e-6, 0.4)
+    seconds = 5 * (speed.step_seconds + (speed.cached_step_seconds if method == "disco" else speed.step_seconds))
+    assert text.endswith(f"very roughly {duration(seconds)}, by FLOPs\n")
 
 
 def test_a_calibration_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked import Forked
 from method_runs import method_recipe, method_values
-from tiny_runs import checkpoint_of, differences, subprocess_environment, toy_parquet, train
+from tiny_runs import checkpoint_of, differences, toy_parquet, train
 
 from disco_zoo.core.yaml_io import dump_yaml
 from disco_zoo.errors import Interrupted
@@ -56,15 +56,8 @@ sys.exit(main(sys.argv[1:]))
 """
 
 
-def stop_while_extracting(arguments: list[object], folder: Path, kind: signal.Signals) -> tuple[int, str, str]:
-    process = subprocess.Popen(
-        [sys.executable, "-c", SLOW_TEACHER, *map(str, arguments)],
-        env=subprocess_environment(),
-        text=True,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        start_new_session=True,
-    )
+def stop_while_extracting(arguments: list[object], folder: Path, kind: signal.Signals) -> tuple[int | None, str, str]:
+    process = Forked([sys.executable, "-c", SLOW_TEACHER, *map(str, arguments)], start_new_session=True)
     deadline = time.monotonic() + 60
     while not [*(folder / FOLDER).glob("*/done-0.jsonl")] and time.monotonic() < deadline:
         assert process.poll() is None, process.communicate()

@@ -11,6 +11,7 @@ import pytest
 import torch
 from cache_runs import NUM_IMAGES, VIEWS, build, cache_of, cached_recipe, content
 from method_runs import method_recipe, method_values
+from slow_params import slow_but
 from tiny_runs import STEPS_PER_EPOCH, differences, toy_images, toy_parquet, toy_recipe, train
 
 from disco_zoo.config.recipe import parse_recipe
@@ -89,7 +90,7 @@ def test_cache_of_as_many_views_as_epochs_changes_a_one_view_method_by_rounding_
     assert moved > 10 * (plain["method"]["centre.mean"] - cached["method"]["centre.mean"]).abs().max()
 
 
-@pytest.mark.parametrize("method", ["bingo", "disco", "seed"])
+@pytest.mark.parametrize("method", slow_but(["bingo", "disco", "seed"], ["disco", "seed"]))
 def test_resume_of_a_cached_run_to_the_bit(method: str, few: Path, tmp_path: Path) -> None:
     views = METHODS[method].num_views
     recipe = method_recipe(method, student__model="dropping_student", optim__epochs=3, teacher__cache_views=2 * views)

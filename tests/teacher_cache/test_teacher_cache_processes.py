@@ -6,7 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from typing import Any
 import pytest
 import torch
 from cache_runs import NUM_IMAGES, content
+from forked import Forked, run
 from paused import killed_at, start_until
-from process_groups import finish, free_port
+from process_groups import finish, start_ranks, start_training
 from safetensors.torch import load_file
 from tiny_runs import (
     checkpoint_of,
@@ -42,8 +42,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def environment(caches: Path, **more: str) -> dict[str, str]:
-    return {**subprocess_environment(), "DISCO_ZOO_CACHE": str(caches), **more}
+def environment(caches: Path) -> dict[str, str]:
+    return {**subprocess_environment(), "DISCO_ZOO_CACHE": str(caches)}
 
 
 def build_command(work: Path, views: int = VIEWS) -> list[str]:
@@ -53,18 +53,9 @@ def build_command(work: Path, views: int = VIEWS) -> list[str]:
 
 def build(work: Path, caches: Path, processes: int = 1) -> CacheFolder:
     """Build to the end."""
-    common = {"WORLD_SIZE": str(processes), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    started = [
-        subprocess.Popen(
-            build_command(work),
-            cwd=work,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(caches, **(common | {"RANK": str(n), "LOCAL_RANK": str(n)} if processes > 1 else {})),
-        )
-        for n in range(processes)
-    ]
+    typed, where = build_command(work), environment(caches)
+    alone = processes == 1
+    started = [Forked(typed, cwd=work, env=where)] if alone else start_ranks(processes, typed, cwd=work, env=where)
     results = finish(started)
     assert [code for code, _, _ in results] == [0] * processes, results
     return only_cache(caches)
@@ -104,6 +95,7 @@ def test_a_build_goes_on_with_another_number_of_processes(work: Path, whole: Any
 PAUSING_BUILD = """
 import io, sys
 from pathlib import Path
+from forked import Forked, run
 from paused import by_halves, point
 from disco_zoo.cli import main
 from disco_zoo.teacher_cache import builder as build, cache_dir as cache_folder, journal
@@ -193,14 +185,7 @@ sys.exit(main(sys.argv[2:]))
 @pytest.mark.parametrize("when", ["start", "middle"])
 def test_no_room_is_one_line_and_nothing_is_lost(when: str, work: Path, whole: Any) -> None:
     caches = work / f"no_room_{when}"
-    found = subprocess.run(
-        [sys.executable, "-c", LIMITED, when, *build_command(work)[3:]],
-        cwd=work,
-        env=environment(caches),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    found = run([sys.executable, "-c", LIMITED, when, *build_command(work)[3:]], cwd=work, env=environment(caches))
     assert found.returncode == 2, found.stderr
     (line,) = [line for line in found.stderr.splitlines() if "teacher's views" not in line]
     assert line.startswith("Error: cannot write the teacher cache in ")
@@ -227,18 +212,8 @@ entry_point(sys.argv[1:])
 
 @pytest.mark.slow
 def test_a_process_that_fails_ends_all_with_its_message(work: Path) -> None:
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    started = [
-        subprocess.Popen(
-            [sys.executable, "-c", FAILING, *build_command(work)[3:]],
-            cwd=work,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(work / "failing", **common, RANK=str(n), LOCAL_RANK=str(n)),
-        )
-        for n in range(2)
-    ]
+    command = [sys.executable, "-c", FAILING, *build_command(work)[3:]]
+    started = start_ranks(2, command, cwd=work, env=environment(work / "failing"))
     (first, _, first_err), (second, _, second_err) = finish(started)
     assert (first, second) == (2, 2)
     assert first_err.splitlines()[-1] == "Error: process 1 stopped: no room at the second process"
@@ -248,15 +223,7 @@ def test_a_process_that_fails_ends_all_with_its_message(work: Path) -> None:
 def test_a_second_build_waits_for_the_first(work: Path, whole: Any) -> None:
     first = CacheFolder(work / "shared" / "teacher_views" / whole[0])
     with first.claimed():
-        second = subprocess.Popen(
-            build_command(work),
-            cwd=work,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env=environment(work / "shared"),
-        )
-        assert second.stderr is not None
+        second = Forked(build_command(work), cwd=work, env=environment(work / "shared"))
         line = second.stderr.readline()
     assert line == f"teacher cache {whole[0]}: another process is building it; waiting\n"
     finish([second])
@@ -270,21 +237,9 @@ def test_two_processes_train_from_a_cache_as_one_does(
     values = {"student__model": "test_convnext", "teacher__source": "test_convnext", "optim__base_lr": 0.3}
     recipe = toy_recipe_file(tmp_path, "disco", optim__epochs=3, teacher__cache_views=2, **values)
     one = train(load_recipe(str(recipe)), work / "toy_train.parquet", tmp_path / "one", steps=4)
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    arguments = ("train", recipe, "--data", work / "toy_train.parquet", "--steps", 4, "--out", tmp_path / "two")
-    results = finish(
-        [
-            subprocess.Popen(
-                command(*arguments, "--device", "cpu", "--workers", 0),
-                cwd=tmp_path,
-                text=True,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                env=environment(tmp_path / "caches2", **common, RANK=str(n), LOCAL_RANK=str(n), LOCAL_WORLD_SIZE="2"),
-            )
-            for n in range(2)
-        ]
-    )
+    arguments = (recipe, "--data", work / "toy_train.parquet", "--steps", 4, "--out", tmp_path / "two")
+    caches = environment(tmp_path / "caches2")
+    results = finish(start_training(2, *arguments, cwd=tmp_path, env=caches))
     assert [code for code, _, _ in results] == [0, 0], results
     two = torch.load(tmp_path / "two" / "checkpoint.pt", weights_only=True)
     for key, value in one["method"].items():
@@ -297,6 +252,7 @@ def test_two_processes_train_from_a_cache_as_one_does(
 # Points: each step's start, and the middle and the end of each checkpoint's file before it has its name.
 PAUSING_RUN = """
 import sys, tiny_runs
+from forked import Forked, run
 from paused import point, torn
 from disco_zoo.core import checkpoint
 from disco_zoo.cli import main
@@ -334,20 +290,9 @@ def test_cached_runs_killed_at_random_moments_end_as_an_undisturbed_one(work: Pa
         resumed_from += [checkpoint_of(killed)["position"]["step"]] if begun else []
     assert len(set(resumed_from)) >= 5, "too few kills met a run that goes on"
     assert max(resumed_from) < all_steps
-    last = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            "import sys, tiny_runs; from disco_zoo.cli import main; sys.exit(main(sys.argv[1:]))",
-            *map(str, arguments),
-            "--resume",
-        ],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        env=environment(tmp_path / "caches"),
-    )
+    script = "import sys, tiny_runs; from disco_zoo.cli import main; sys.exit(main(sys.argv[1:]))"
+    typed = [sys.executable, "-c", script, *map(str, arguments), "--resume"]
+    last = run(typed, cwd=tmp_path, env=environment(tmp_path / "caches"))
     assert last.returncode == 0, last.stderr
     assert differences(checkpoint_of(straight), checkpoint_of(killed)) == []
     students = [load_file(out / "student.safetensors") for out in (straight, killed)]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,8 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from process_groups import NORM_FREE, finish, free_port, start_group, start_pair
-from tiny_runs import checkpoint_of, command, differences, subprocess_environment, toy_parquet, toy_recipe_file
+from forked import run
+from process_groups import NORM_FREE, finish, start_ranks, start_training
+from tiny_runs import checkpoint_of, command, differences, toy_parquet, toy_recipe_file
 
 from disco_zoo.cli import main
 from disco_zoo.training.metrics import read_metrics
@@ -34,16 +34,9 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def pair(base: Path) -> list[tuple[int, str, str]]:
     arguments = (base / "toy_disco.yaml", "--data", base / "toy_train.parquet", "--steps", 3)
-    results = finish(start_pair(*arguments, "--out", base / "two", folder=base))
+    results = finish(start_training(2, *arguments, "--out", base / "two", cwd=base))
     assert [code for code, _, _ in results] == [0, 0], results
-    single = subprocess.run(
-        command("train", *arguments, "--device", "cpu", "--workers", 0, "--out", base / "one"),
-        env=subprocess_environment(),
-        cwd=base,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    single = run(command("train", *arguments, "--device", "cpu", "--workers", 0, "--out", base / "one"), cwd=base)
     assert single.returncode == 0, single.stderr
     return results
 
@@ -114,18 +107,8 @@ finally:
 
 def test_both_processes_hold_the_same_queue_and_weights(base: Path, tmp_path: Path) -> None:
     """With BatchNorm and dropout, so that nothing but communication can make them equal."""
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-c", WORKER, str(base / "toy_train.parquet"), str(tmp_path / "run"), str(tmp_path)],
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            env={**subprocess_environment(), **common, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-        )
-        for rank in range(2)
-    ]
-    results = finish(processes)
+    arguments = map(str, (base / "toy_train.parquet", tmp_path / "run", tmp_path))
+    results = finish(start_ranks(2, [sys.executable, "-c", WORKER, *arguments], cwd=tmp_path))
     assert [code for code, _, _ in results] == [0, 0], results
     seen = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
     first, second = (found["state"] for found in seen)
@@ -146,7 +129,7 @@ def test_both_processes_hold_the_same_queue_and_weights(base: Path, tmp_path: Pa
 def test_ctrl_c_seen_by_one_process_stops_both_after_the_same_step(base: Path, tmp_path: Path) -> None:
     recipe = toy_recipe_file(tmp_path, "disco", **{**NORM_FREE, "log__knn_every_epochs": 0, "optim__epochs": 400})
     arguments = (recipe, "--data", base / "toy_train.parquet", "--out", tmp_path / "run")
-    processes = start_pair(*arguments, folder=tmp_path)
+    processes = start_training(2, *arguments, cwd=tmp_path)
     metrics, deadline = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 120
     while not (metrics.is_file() and metrics.stat().st_size) and time.monotonic() < deadline:
         assert all(process.poll() is None for process in processes)
@@ -156,7 +139,7 @@ def test_ctrl_c_seen_by_one_process_stops_both_after_the_same_step(base: Path, t
     assert [code for code, _, _ in results] == [130, 130], results
     step = checkpoint_of(tmp_path / "run")["position"]["step"]
     assert f"stopped at step {step} of 1200" in results[0][2]
-    results = finish(start_pair(*arguments, "--resume", "--steps", step + 2, folder=tmp_path))
+    results = finish(start_training(2, *arguments, "--resume", "--steps", step + 2, cwd=tmp_path))
     assert [code for code, _, _ in results] == [0, 0], results
     assert checkpoint_of(tmp_path / "run")["position"]["step"] == step + 2
 
@@ -168,7 +151,7 @@ def test_another_number_of_processes_goes_on_with_the_run(
     folder = tmp_path / "run"
     shutil.copytree(base / {1: "one", 2: "two"}[first], folder)
     arguments = [base / "toy_disco.yaml", "--data", base / "toy_train.parquet", "--steps", 5, "--resume"]
-    results = finish(start_group(then, *arguments, "--out", folder, folder=tmp_path))
+    results = finish(start_training(then, *arguments, "--out", folder, cwd=tmp_path))
     assert [code for code, _, _ in results] == [0] * then, results
     plural = {1: "1 process", 2: "2 processes"}
     assert results[0][2].count(f"This run had {plural[first]}, now it has {then}. Nothing is lost") == 1
@@ -176,7 +159,7 @@ def test_another_number_of_processes_goes_on_with_the_run(
         assert printed == ""
     straight = tmp_path / "straight"
     shutil.copytree(base / "one", straight)
-    (alone,) = finish(start_group(1, *arguments, "--out", straight, folder=tmp_path))
+    (alone,) = finish(start_training(1, *arguments, "--out", straight, cwd=tmp_path))
     assert alone[0] == 0, alone
     assert "This run had" not in alone[2]
     found, expected = checkpoint_of(folder), checkpoint_of(straight)

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from cache_runs import build, cache_of, cached_recipe
+from slow_params import slow_but
 from tiny_runs import (
     STEPS_PER_EPOCH,
     checkpoint_of,
-    command,
     differences,
-    subprocess_environment,
     toy_parquet,
     toy_recipe,
     toy_recipe_file,
@@ -23,6 +21,7 @@ from tiny_runs import (
 )
 from torch import nn
 
+from disco_zoo.cli import main
 from disco_zoo.config.recipe import load_recipe, parse_recipe
 from disco_zoo.errors import BadRecipe
 from disco_zoo.models.encoder import Encoder, resized
@@ -45,6 +44,15 @@ def sized_recipe(method: str = "disco", **changes: Any) -> Any:
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return toy_parquet(tmp_path_factory.mktemp("data"))
+
+
+@pytest.fixture(scope="module")
+def straight(one_thread: None, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Undisturbed runs: `sized` by the schedule, and `plain`."""
+    folder = tmp_path_factory.mktemp("straight")
+    train(sized_recipe(), data, folder / "sized")
+    train(toy_recipe(), data, folder / "plain")
+    return folder
 
 
 def test_steps_take_the_sizes_of_their_phase_in_turn() -> None:
@@ -98,17 +106,16 @@ def test_a_smaller_size_is_the_reduced_view(data: Path) -> None:
     torch.testing.assert_close(got[0], resized(views, 16) / 255)
 
 
-@pytest.mark.parametrize("stop", [2, 3, 4, 5], ids=lambda step: f"at_step_{step}")
-def test_a_resumed_run_equals_a_straight_one(stop: int, data: Path, tmp_path: Path) -> None:
-    train(sized_recipe(), data, tmp_path / "straight")
+@pytest.mark.parametrize("stop", slow_but([2, 3, 4, 5], [4]), ids=lambda step: f"at_step_{step}")
+def test_a_resumed_run_equals_a_straight_one(stop: int, data: Path, straight: Path, tmp_path: Path) -> None:
     train(sized_recipe(), data, tmp_path / "run", steps=stop)
     resumed = train(sized_recipe(), data, tmp_path / "run", resume=True)
-    assert differences(resumed, checkpoint_of(tmp_path / "straight")) == []
+    assert differences(resumed, checkpoint_of(straight / "sized")) == []
 
 
-def test_the_schedule_changes_what_is_learned(data: Path, tmp_path: Path) -> None:
-    one, other = train(sized_recipe(), data, tmp_path / "a"), train(toy_recipe(), data, tmp_path / "b")
-    assert differences(one["method"], other["method"])
+def test_the_schedule_changes_what_is_learned(straight: Path) -> None:
+    sized, plain = (checkpoint_of(straight / name)["method"] for name in ("sized", "plain"))
+    assert differences(sized, plain)
 
 
 def test_views_and_teacher_cache_do_not_depend_on_the_schedule(data: Path) -> None:
@@ -117,12 +124,10 @@ def test_views_and_teacher_cache_do_not_depend_on_the_schedule(data: Path) -> No
     assert cache_of(build(plain, data)).path == cache_of(build(sized, data)).path
 
 
-def test_a_record_says_at_which_size_it_trained(data: Path, tmp_path: Path) -> None:
-    train(sized_recipe(), data, tmp_path / "run")
-    train(toy_recipe(), data, tmp_path / "plain")
-    sizes = [row.get("image_size") for row in read_metrics(tmp_path / "run") if "loss" in row]
+def test_a_record_says_at_which_size_it_trained(straight: Path) -> None:
+    sizes = [row.get("image_size") for row in read_metrics(straight / "sized") if "loss" in row]
     assert sizes == [16, 16, 16, 32, 16, 32]
-    assert all("image_size" not in row for row in read_metrics(tmp_path / "plain"))
+    assert all("image_size" not in row for row in read_metrics(straight / "plain"))
 
 
 def test_a_plan_counts_each_size_by_its_share() -> None:
@@ -180,25 +185,10 @@ def test_too_few_steps_for_a_size_are_said_before_the_first_step(data: Path, tmp
         train(recipe, data, tmp_path / "run")
 
 
-@pytest.mark.slow
 def test_the_schedule_may_be_typed_on_the_command_line(data: Path, tmp_path: Path) -> None:
     recipe = toy_recipe_file(tmp_path, "moco_v2")
-    typed = command(
-        "train",
-        recipe,
-        "--data",
-        data,
-        "--out",
-        tmp_path / "run",
-        "--device",
-        "cpu",
-        "--workers",
-        0,
-        "--set",
-        "student.image_sizes={0: 16, 1.5: [16, 32]}",
-    )
-    result = subprocess.run(typed, env=subprocess_environment(), capture_output=True, text=True, check=False)
-    assert result.returncode == 0, result.stderr
+    typed = ["train", str(recipe), "--data", str(data), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    assert main([*typed, "--workers", "0", "--set", "student.image_sizes={0: 16, 1.5: [16, 32]}"]) == 0
     written = load_recipe(str(tmp_path / "run" / "recipe.yaml"))
     assert written.student.image_sizes == {0.0: [16], 1.5: [16, 32]}
 

@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from forked import Forked
 from safetensors.torch import load_file
+from slow_params import slow_but
 from tiny_runs import (
     STEPS_PER_EPOCH,
     checkpoint_of,
     command,
     differences,
-    subprocess_environment,
     toy_parquet,
     toy_recipe,
     toy_recipe_file,
@@ -57,9 +58,12 @@ def losses(folder: Path) -> list[tuple[int, float, float]]:
     return [(row["step"], row["loss"], row["lr"]) for row in read_metrics(folder) if "loss" in row]
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize("stop", [AT_EPOCHS_END, MID_EPOCH], ids=["at_epochs_end", "mid_epoch"])
-@pytest.mark.parametrize("method", ["disco", "moco_v2"])
+STOPS = itertools.product(("disco", "moco_v2"), (AT_EPOCHS_END, MID_EPOCH), (0, 1))
+
+
+@pytest.mark.parametrize(
+    ("method", "stop", "workers"), slow_but(STOPS, [("disco", MID_EPOCH, 1), ("moco_v2", AT_EPOCHS_END, 0)])
+)
 def test_resumed_run_equals_straight_run_bit_by_bit(
     method: str, stop: int, workers: int, data: Path, straight: dict[str, Path], tmp_path: Path
 ) -> None:
@@ -91,7 +95,7 @@ def test_dropout_matters_in_these_runs(data: Path, straight: dict[str, Path], tm
     [
         {"optim__optimizer": "adamw", "optim__base_lr": 0.1, "optim__warmup_epochs": 0.5},
         {"optim__accumulation_steps": 2, "optim__schedule": "cosine_epoch"},
-        {"optim__precision": "bf16"},
+        pytest.param({"optim__precision": "bf16"}, marks=pytest.mark.slow),
     ],
     ids=["adamw_warmup", "accumulation", "bf16"],
 )
@@ -152,7 +156,7 @@ def test_run_killed_after_a_checkpoint_repeats_the_lost_steps_without_duplicate_
     assert losses(tmp_path) == losses(straight["moco_v2"])
 
 
-@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM], ids=["ctrl_c", "sigterm"])
+@pytest.mark.parametrize("kind", slow_but([signal.SIGINT, signal.SIGTERM], [signal.SIGINT]))
 def test_signal_finishes_the_step_saves_and_says_how_to_go_on(
     kind: signal.Signals, data: Path, straight: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,15 +184,7 @@ def test_ctrl_c_of_the_command_exits_130_and_resume_reaches_the_same_bits(
     """SIGINT to the whole process group, workers included, as a terminal sends it."""
     recipe = toy_recipe_file(tmp_path, "moco_v2", optim__epochs=400)
     arguments = ["train", recipe, "--data", data, "--device", "cpu", "--out", tmp_path / "run"]
-    process = subprocess.Popen(
-        command(*arguments, "--workers", 1),
-        env=subprocess_environment(),
-        cwd=tmp_path,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    process = Forked(command(*arguments, "--workers", 1), cwd=tmp_path, start_new_session=True)
     metrics = tmp_path / "run" / "metrics.jsonl"
     deadline = time.monotonic() + 120
     while not (metrics.is_file() and metrics.stat().st_size) and time.monotonic() < deadline:

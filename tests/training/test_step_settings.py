@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import timm
 import torch
+from slow_params import slow_but
 from tiny_runs import differences, toy_parquet, toy_recipe, train
 from torch import nn
 
@@ -40,7 +41,13 @@ def saved_numbers(network: nn.Module) -> int:
     return sum(kept.values())
 
 
-@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "mobilenetv3_large_100", "xcit_nano_12_p16_224"])
+@pytest.mark.parametrize(
+    "name",
+    slow_but(
+        ["resnet18", "efficientnet_b0", "mobilenetv3_large_100", "xcit_nano_12_p16_224"],
+        ["resnet18", "mobilenetv3_large_100"],
+    ),
+)
 def test_checkpointed_networks_take_the_same_steps_to_the_bit(name: str) -> None:
     """Gradients, parameters and BatchNorm's buffers over three steps; stochastic depth draws the same masks."""
     torch.manual_seed(0)

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 import torch
+from slow_params import slow_but
 from tiny_runs import checkpoint_of, differences, toy_parquet, toy_recipe, train
 
+from disco_zoo.config.recipe import Recipe
 from disco_zoo.core.interrupts import InterruptFlag
 from disco_zoo.data import passing_errors
 from disco_zoo.data.formats.parquet import ParquetSource
@@ -30,6 +32,16 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return toy_parquet(tmp_path_factory.mktemp("data"))
 
 
+def quiet_recipe() -> Recipe:
+    return toy_recipe(log__log_every_steps=1000, log__checkpoint_every_steps=1000)
+
+
+@pytest.fixture(scope="module")
+def whole(one_thread: None, data: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What an undisturbed run ends in."""
+    return train(quiet_recipe(), data, tmp_path_factory.mktemp("whole"))
+
+
 @pytest.fixture
 def heard_hangup() -> Iterator[None]:
     """Also where the tests themselves run under nohup."""
@@ -39,12 +51,13 @@ def heard_hangup() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("heard_hangup")
-@pytest.mark.parametrize("kind", ["SIGTERM", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGHUP", "SIGINT"])
+@pytest.mark.parametrize(
+    "kind", slow_but(["SIGTERM", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGHUP", "SIGINT"], ["SIGTERM", "SIGHUP"])
+)
 def test_a_signal_stops_after_its_step_whatever_the_interval_of_records(
-    kind: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: str, data: Path, whole: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = toy_recipe(log__log_every_steps=1000, log__checkpoint_every_steps=1000)
-    whole = train(recipe, data, tmp_path / "whole")
+    recipe = quiet_recipe()
     former = Trainer._micro_step
 
     def step(trainer: Trainer, batch: Any) -> Any:
@@ -71,10 +84,9 @@ def test_a_closed_terminal_that_nohup_has_ignored_stops_nothing() -> None:
 
 
 def test_a_disk_that_fails_stops_the_run_with_a_checkpoint(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, whole: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = toy_recipe(log__log_every_steps=1000, log__checkpoint_every_steps=1000)
-    whole = train(recipe, data, tmp_path / "whole")
+    recipe = quiet_recipe()
     monkeypatch.setattr(passing_errors, "WAITS_SECONDS", (0.0,))
     monkeypatch.setattr(ParquetSource, "survey", Survey())  # a look reads images, too
     former, reads = ParquetSource.encoded, iter(range(10**6))
@@ -96,10 +108,9 @@ def test_a_disk_that_fails_stops_the_run_with_a_checkpoint(
 
 
 def test_a_killed_worker_stops_the_run_with_a_checkpoint(
-    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    data: Path, whole: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    recipe = toy_recipe(log__log_every_steps=1000, log__checkpoint_every_steps=1000)
-    whole = train(recipe, data, tmp_path / "whole")
+    recipe = quiet_recipe()
     former, begun = ParquetSource.encoded, os.getpid()
 
     def encoded(source: ParquetSource, index: int) -> bytes:

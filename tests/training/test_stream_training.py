@@ -16,8 +16,9 @@ import torch
 from data_makers import encode
 from method_runs import method_recipe
 from PIL import Image
-from process_groups import NORM_FREE, finish, start_pair
+from process_groups import NORM_FREE, finish, start_training
 from shard_makers import make_shards
+from slow_params import slow_but
 from tiny_runs import checkpoint_of, differences, toy_images, toy_recipe, toy_recipe_file, train
 
 from disco_zoo.cli import main
@@ -73,8 +74,9 @@ def stream_recipe(**changes: Any) -> Recipe:
     return toy_recipe("disco", **changes)
 
 
-@pytest.mark.parametrize("kind", ["wds", "hfids"])
-@pytest.mark.parametrize("workers", [0, 2])
+@pytest.mark.parametrize(
+    ("kind", "workers"), slow_but(itertools.product(["wds", "hfids"], [0, 2]), [("wds", 2), ("hfids", 0)])
+)
 def test_a_run_resumed_in_mid_epoch_ends_in_the_same_bits(
     kind: str, workers: int, shards: Path, hub: Path, tmp_path: Path
 ) -> None:
@@ -133,7 +135,7 @@ def test_two_processes_train_the_student_of_one(shards: Path, tmp_path: Path) ->
     pytest.importorskip("webdataset")
     recipe = toy_recipe_file(tmp_path, "disco", **{**NORM_FREE, **STREAMS, "data__stream_images": 26})
     arguments = (recipe, "--data", f"wds/{shards}", "--steps", 2)
-    results = finish(start_pair(*arguments, "--out", tmp_path / "two", folder=tmp_path))
+    results = finish(start_training(2, *arguments, "--out", tmp_path / "two", cwd=tmp_path))
     assert [code for code, _, _ in results] == [0, 0], results
     assert (
         main(["train", *map(str, arguments), "--workers", "0", "--device", "cpu", "--out", str(tmp_path / "one")]) == 0

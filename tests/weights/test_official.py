@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import multiprocessing
@@ -39,10 +40,15 @@ from disco_zoo.zoo.catalog import load_catalog
 NAME = "disco_r18.seed_mocov2_r50_in1k"
 
 
-def seed_state(seed: int = 5) -> dict[str, Tensor]:
-    """SEED's layout: student and teacher, heads fc.0 and fc.2, queue."""
+def seed_state() -> dict[str, Tensor]:
+    """SEED's layout: student and teacher, heads fc.0 and fc.2, queue. A copy, to be changed."""
+    return {key: value.clone() for key, value in drawn_seed_state().items()}
+
+
+@functools.cache
+def drawn_seed_state() -> dict[str, Tensor]:
     moco = moco_state()
-    torch.manual_seed(seed)
+    torch.manual_seed(5)
     student = {f"module.student.{k}": v for k, v in calibrated_resnet18().items()}
     student |= {k.replace("encoder_q", "student"): v for k, v in moco.items() if "encoder_q.fc." in k}
     teacher = {k.replace("encoder_k", "teacher"): v for k, v in moco.items() if "encoder_k" in k}
@@ -65,13 +71,19 @@ def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "home"
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_moco_checkpoint(tmp_path_factory.mktemp("seed") / "seed.pth.tar", drawn_seed_state())
+
+
 @pytest.fixture
-def seed_file(tmp_path: Path) -> Path:
-    return write_moco_checkpoint(tmp_path / "downloaded.pth.tar", seed_state())
+def seed_file(written: Path, tmp_path: Path) -> Path:
+    os.link(written, tmp_path / "downloaded.pth.tar")
+    return tmp_path / "downloaded.pth.tar"
 
 
-def tensors_match(model: nn.Module, state: dict[str, Tensor]) -> bool:
-    return all(torch.equal(v, state[f"module.student.{k}"]) for k, v in model.state_dict().items())
+def is_seeds_student(model: nn.Module) -> bool:
+    return all(torch.equal(v, drawn_seed_state()[f"module.student.{k}"]) for k, v in model.state_dict().items())
 
 
 # --- convert -------------------------------------------------------------------------------------------------------
@@ -81,7 +93,7 @@ def test_an_installed_conversion_loads_in_timm_and_verifies(seed_file: Path) -> 
     done = convert_checkpoint(seed_file, NAME, install=True)
     assert (done.name, done.source.layout, done.source.network) == (NAME, "seed", "resnet18")
     model = timm.create_model(NAME, pretrained=True)
-    assert tensors_match(model, seed_state())
+    assert is_seeds_student(model)
     assert set(load_file(done.path)) == set(model.state_dict())
     verified = verify_weights(NAME)
     assert verified.ok
@@ -206,13 +218,13 @@ def linked(site: str, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 
 
 def test_a_link_is_fetched_converted_and_installed_in_one_go(
-    tmp_path: Path, linked: Callable[..., None], own_home: Path, capsys: pytest.CaptureFixture[str]
+    seed_file: Path, tmp_path: Path, linked: Callable[..., None], own_home: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    original = write_moco_checkpoint(tmp_path / "site" / "seed.pth.tar", seed_state())
+    original = seed_file.rename(tmp_path / "site" / "seed.pth.tar")
     linked(NAME, "seed.pth.tar")
     assert main(["download", NAME, "--dir", "copies"]) == 0
     assert capsys.readouterr().out.strip() == f"copies/{NAME}.safetensors"
-    assert tensors_match(timm.create_model(NAME, pretrained=True), seed_state())
+    assert is_seeds_student(timm.create_model(NAME, pretrained=True))
     installed = store.installed(NAME)
     assert installed is not None
     assert installed.facts["source_url"].endswith("/seed.pth.tar")
@@ -226,10 +238,12 @@ def test_a_link_is_fetched_converted_and_installed_in_one_go(
     assert len(QuietHandler.served) > asked
 
 
-def test_a_link_to_another_network_says_so(tmp_path: Path, linked: Callable[..., None], own_home: Path) -> None:
+def test_a_link_to_another_network_says_so(
+    seed_file: Path, tmp_path: Path, linked: Callable[..., None], own_home: Path
+) -> None:
     """SEED's EfficientNet-B1 link leads to the ResNet-18 file (spec Q27)."""
     name = "disco_effb1.seed_swav_r152_in1k"
-    write_moco_checkpoint(tmp_path / "site" / "b1.pth.tar", seed_state())
+    seed_file.rename(tmp_path / "site" / "b1.pth.tar")
     linked(name, "b1.pth.tar")
     for _ in range(2):
         with pytest.raises(WrongNetwork, match=r"AMP_200.* holds weights of resnet18.*disco_effb1_pad2.*\(from http"):
@@ -291,8 +305,10 @@ def download_in_another_process(url: str, home: str, start: Any, results: Any) -
     results.put(weights.sha256_of(download_weights(NAME)))
 
 
-def test_three_processes_download_one_official_file_once(tmp_path: Path, site: str, own_home: Path) -> None:
-    write_moco_checkpoint(tmp_path / "site" / "seed.pth.tar", seed_state())
+def test_three_processes_download_one_official_file_once(
+    seed_file: Path, tmp_path: Path, site: str, own_home: Path
+) -> None:
+    seed_file.rename(tmp_path / "site" / "seed.pth.tar")
     context = multiprocessing.get_context("fork")
     start, results = context.Barrier(3), context.Queue()
     arguments = (f"{site}/seed.pth.tar", str(own_home), start, results)

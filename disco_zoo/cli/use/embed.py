@@ -93,6 +93,7 @@ def command(images: tuple[str, ...], as_json: bool, **given: Any) -> None:
                     "model": facts.model,
                     "weights_sha256": facts.weights_sha256,
                     "unreadable": list((facts.unreadable or {}).values()),
+                    "decoded_reduced": facts.num_reduced,
                     "seconds": round(made.seconds, 3),
                     "images_per_s": made.images_per_s,
                     "engine": facts.engine,
@@ -108,6 +109,8 @@ def command(images: tuple[str, ...], as_json: bool, **given: Any) -> None:
         click.echo(f"{made.path}: {parts} still missing; the last shard to end makes the file. {speed}")
         return
     lost = f", {len(facts.unreadable)} unreadable" if facts.unreadable else ""
+    if facts.num_reduced:
+        lost += f", {facts.num_reduced} decoded at reduced size (--full-decode decodes them whole)"
     click.echo(
         f"{made.path}: {made.num_rows} images × {facts.dims} numbers by {facts.model}{lost}; "
         f"{speed}, {duration(made.seconds)}"

@@ -11,6 +11,7 @@ import pytest
 import torch
 from method_runs import method_recipe
 from PIL import Image
+from slow_params import slow_but
 from tiny_runs import STEPS_PER_EPOCH, checkpoint_of, differences, toy_images, toy_parquet, toy_recipe, train
 from torch import Tensor
 from torchvision.transforms import v2
@@ -153,7 +154,7 @@ def test_the_teacher_sees_the_images_once(data: Path, monkeypatch: pytest.Monkey
     assert (sum(seen), len(seen)) == (1, 3)
 
 
-@pytest.mark.parametrize("method", ["disco", "moco_v2", "feature"])
+@pytest.mark.parametrize("method", slow_but(["disco", "moco_v2", "feature"], ["disco"]))
 def test_watching_does_not_change_training(method: str, data: Path, tmp_path: Path, monkeypatch: Any) -> None:
     """With dropout and BatchNorm, and a look after every step."""
     monkeypatch.setattr("disco_zoo.training.monitoring.online_health.EARLY_STEPS", range(100))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sqlite3
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import Any
 
 import accelerate.tracking
 import pytest
+from forked import run
 from tiny_runs import command, subprocess_environment, toy_parquet, toy_recipe_file
 
 from disco_zoo.cli import main
@@ -140,13 +140,7 @@ def test_the_real_package_records_a_training_without_a_network(name: str, tmp_pa
         "HOME": str(tmp_path),
     }
     words = ["train", recipe, "--data", data, "--workers", 0, "--device", "cpu", "--out", tmp_path / "run"]
-    done = subprocess.run(
-        command(*words, "--tracker", name),
-        env={**subprocess_environment(), **offline},
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    done = run(command(*words, "--tracker", name), env={**subprocess_environment(), **offline}, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "stops here" not in done.stderr
     losses = [row["loss"] for row in read_metrics(tmp_path / "run") if "loss" in row]

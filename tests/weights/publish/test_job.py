@@ -143,13 +143,20 @@ def test_again_it_is_the_same_commit(
     assert online.count("POST", "/commit/") == 1
 
 
-def test_others_load_it_without_disco_zoo_and_we_by_name(
-    online: TestHub, built: Publication, catalog_file: Path, tmp_path: Path, hub_environment: dict[str, str]
+def test_others_load_it_without_disco_zoo(
+    online: TestHub, built: Publication, tmp_path: Path, hub_environment: dict[str, str]
 ) -> None:
     send(built)
     found = run_python(LOAD_FROM_THE_HUB, tmp_path, hub_environment, REPO)
     assert found["difference"] <= 1e-5
     assert (found["size"], found["ours"]) == ([3, 64, 64], False)
+
+
+@pytest.mark.slow
+def test_we_load_it_by_name_in_another_process(
+    online: TestHub, built: Publication, catalog_file: Path, tmp_path: Path, hub_environment: dict[str, str]
+) -> None:
+    send(built)
     ours = hub_environment | {"DISCO_ZOO_CATALOG": str(catalog_file)}
     assert run_python(LOAD_BY_NAME, tmp_path, ours, NAME, str(built.folder))["difference"] <= 1e-5
 
