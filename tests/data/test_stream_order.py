@@ -12,6 +12,7 @@ import pytest
 import torch
 from data_makers import encode
 from PIL import Image
+from slow_params import slow_but
 
 from disco_zoo.data.stream_order import LogicalStream, shards_of_stream
 from disco_zoo.data.stream_source import POSITIONS, StreamedImage, StreamShards
@@ -107,7 +108,7 @@ def test_batches_do_not_depend_on_processes(processes: int) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")  # more workers than cores, which is the point
-@pytest.mark.parametrize("workers", [1, 2, 3, 4, 9])
+@pytest.mark.parametrize("workers", slow_but([1, 2, 3, 4, 9], [2, 3]))
 def test_batches_do_not_depend_on_workers(workers: int) -> None:
     shards = CountedShards([5] * 16, broken=(3, 40))
     plain, shared = batches(shards), batches(shards, workers)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 
 import onnx
 import pytest
 import torch
 from embed_makers import tiny_named
+from slow_params import slow_but
 from tiny import TinyNet
 from torch import Tensor
 
@@ -46,7 +48,7 @@ class LikesPairs(TinyNet):
         return super().forward(images).reshape(2, 8)
 
 
-@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("inside", slow_but([False, True], [True]))
 def test_onnx_gives_pytorchs_features_for_batches_that_it_was_not_made_with(tmp_path, inside):
     named = tiny_named()
     subject = subject_of(named, normalise_inside=inside)
@@ -115,8 +117,10 @@ def test_nan_and_other_shapes_are_differences(other):
             largest_difference(subject, run)
 
 
-@pytest.mark.parametrize("write", [write_onnx, write_torch])
-@pytest.mark.parametrize("network", [Branching, LikesPairs])
+UNFOLLOWED = [*itertools.product([Branching, LikesPairs], [write_onnx, write_torch])]
+
+
+@pytest.mark.parametrize(("network", "write"), slow_but(UNFOLLOWED, UNFOLLOWED[:2]))
 def test_networks_that_cannot_be_followed_are_one_line(tmp_path, network, write, capfd):
     named = tiny_named(backbone=network())
     with pytest.raises(CannotExport) as caught:

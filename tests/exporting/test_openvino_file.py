@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 from embed_makers import tiny_named
+from slow_params import slow_but
 from tiny import TinySource, make_run_folder
 
 from disco_zoo.cli import main
@@ -29,7 +30,7 @@ def openvino_facts(path: Path) -> dict[str, str]:
     return {key: str(value) for key, value in found.value.items()}
 
 
-@pytest.mark.parametrize("inside", [False, True])
+@pytest.mark.parametrize("inside", slow_but([False, True], [True]))
 def test_it_gives_pytorchs_features_for_batches_that_it_was_not_made_with(tmp_path: Path, inside: bool) -> None:
     pytest.importorskip("openvino", reason="the extra openvino is not installed")
     named = tiny_named()

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torchvision
 from safetensors.torch import load_file
+from slow_params import slow_but
 from torch import nn
 
 from disco_zoo.cli import main
@@ -32,7 +33,10 @@ def calibrated(name: str) -> Subject:
     return subject_of(named, image_size=64)
 
 
-@pytest.mark.parametrize("name", ["resnet18", "efficientnet_b0", "mobilenetv2_100", "mobilenetv3_large_100"])
+NAMES = ["resnet18", "efficientnet_b0", "mobilenetv2_100", "mobilenetv3_large_100"]
+
+
+@pytest.mark.parametrize("name", slow_but(NAMES, NAMES[:2]))
 def test_torchvisions_network_gives_our_features(name: str, tmp_path: Path) -> None:
     subject, path = calibrated(name), tmp_path / "w.pth"
     assert write_torchvision(subject, name, path, 1e-4) < 1e-5

@@ -67,7 +67,8 @@ class Forked:
         assert command[0] == sys.executable
         stdin, stdout, stderr = (_context().Pipe(duplex=False) for _ in range(3))
         theirs = (stdin[0], stdout[1], stderr[1])
-        settings = (str(cwd or Path.cwd()), dict(env or subprocess_environment()), start_new_session)
+        environment = dict(env or subprocess_environment())
+        settings = (str(cwd or Path.cwd()), environment, start_new_session, multiprocessing.get_start_method())
         self._process = _context().Process(target=_become, args=(command[1:], *settings, *theirs))
         self._process.start()
         self.pid: int = self._process.pid
@@ -129,7 +130,14 @@ def _opened(end: Connection, mode: str) -> IO[str]:
         return open(os.dup(end.fileno()), mode, encoding="utf-8")
 
 
-def _become(command: list[str], folder: str, environment: dict[str, str], session: bool, *streams: Connection) -> None:
+def _become(
+    command: list[str],
+    folder: str,
+    environment: dict[str, str],
+    session: bool,
+    start_method: str,
+    *streams: Connection,
+) -> None:
     """In the fork: what `python COMMAND` does."""
     for number, stream in enumerate(streams):
         with stream:
@@ -140,6 +148,7 @@ def _become(command: list[str], folder: str, environment: dict[str, str], sessio
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    multiprocessing.set_start_method(start_method, force=True)  # for workers; a fork of this server has the server's
     how, what, *rest = command
     sys.argv = [how, *rest]
     if how == "-m":

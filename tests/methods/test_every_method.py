@@ -11,6 +11,7 @@ import torch
 from forked import Forked
 from method_runs import OPTIONS, method_recipe
 from process_groups import finish, start_ranks
+from slow_params import slow_but
 from tiny_runs import STEPS_PER_EPOCH, checkpoint_of, differences, toy_parquet, train
 
 from disco_zoo.methods import METHODS
@@ -31,7 +32,10 @@ def test_every_method_has_a_toy_run() -> None:
     assert set(OPTIONS) == set(METHODS)
 
 
-@each_method
+# One of each kind of state; of disco and moco_v2 tests/training/test_resume.py proves it.
+@pytest.mark.parametrize(
+    "method", slow_but(METHODS, ["bingo", "compress_2q_momentum", "coss", "crd", "disco_swav", "feature", "seed"])
+)
 def test_resume_to_the_bit_with_an_untouched_teacher(
     method: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -202,6 +202,7 @@ def test_photos_are_recognised_so_the_class_order_and_normalisation_are_right(
     assert imagenets < own
 
 
+@pytest.mark.slow
 @needs_photos
 def test_how_far_features_at_another_size_are_from_those_of_upstreams_padding(
     chosen: Lite, upstream: dict[str, Tensor], network: torch.nn.Module

@@ -10,6 +10,7 @@ import timm
 import torch
 from official_nets import containers
 from safetensors.torch import save_file
+from slow_params import slow_but
 from tiny import Probe, make_run_folder, moco_state, tiny_teacher, write_moco_checkpoint
 from torch import nn
 
@@ -124,7 +125,7 @@ def test_lite_is_named_supervised_everywhere(name: str) -> None:
     assert (loaded.embed_dim, loaded.sha256, loaded.mean, loaded.std) == (1280, sha256, (0.5,) * 3, (0.5,) * 3)
 
 
-@pytest.mark.parametrize("name", ["lite0", "lite1", "lite2"])
+@pytest.mark.parametrize("name", slow_but(["lite0", "lite1", "lite2"], ["lite0"]))
 def test_lite_features_are_those_of_timms_network_on_the_normalised_view(name: str) -> None:
     chosen = LITES[name]
     model = timm.create_model(chosen.timm_name, num_classes=0)

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 from method_runs import method_recipe
+from slow_params import slow_but
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -27,11 +28,14 @@ def flops_of(network: nn.Module, *inputs: torch.Tensor) -> tuple[int, int]:
     return forward, counter.get_total_flops() - forward
 
 
+# Multiply-adds of one forward at 224 pixels, from the papers: He et al. 2016 with the stride of torchvision's network,
+# Tan and Le 2019, Touvron et al. 2021 (DeiT-B, the same network).
+PUBLISHED = [("resnet50", 4.1), ("efficientnet_b0", 0.39), ("vit_base_patch16_224", 17.6)]
+
+
 @pytest.mark.parametrize(
     ("teacher", "published_gmacs"),
-    # Multiply-adds of one forward at 224 pixels, from the papers: He et al. 2016 with the stride of torchvision's
-    # network, Tan and Le 2019, Touvron et al. 2021 (DeiT-B, the same network).
-    [("resnet50", 4.1), ("efficientnet_b0", 0.39), ("vit_base_patch16_224", 17.6)],
+    slow_but(PUBLISHED, PUBLISHED[1:2]),
 )
 def test_published_multiply_adds(teacher: str, published_gmacs: float) -> None:
     recipe = method_recipe("kd_mse", teacher__source=teacher, teacher__image_size=224)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from measure_training_memory import measured_recipe, peak_of_training
 from method_runs import method_recipe
+from slow_params import slow_but
 from torch import nn
 
 from disco_zoo.plan.counters import GRADIENTS, SAVED, TEMPORARY, LiveMemory
@@ -51,7 +52,7 @@ def test_views_of_a_storage_count_once() -> None:
     assert memory.live.total() == 0
 
 
-@pytest.mark.parametrize(("optimizer", "copies"), [("sgd", 1), ("adamw", 2)])
+@pytest.mark.parametrize(("optimizer", "copies"), slow_but([("sgd", 1), ("adamw", 2)], [("adamw", 2)]))
 def test_what_stays_is_what_the_networks_have(optimizer: str, copies: int) -> None:
     recipe = without_weights(method_recipe("disco", optim__optimizer=optimizer))
     cost = step_cost(recipe, NoiseSource(26), 8)
@@ -77,6 +78,7 @@ def test_activations_grow_with_the_batch_and_shrink_with_precision() -> None:
     assert 0.45 < saved(8, optim__precision="bf16") / small < 0.8  # BatchNorm and the loss stay in fp32
 
 
+@pytest.mark.slow
 def test_accumulated_gradients_are_there_while_the_next_forward_saves() -> None:
     plain, accumulated = (
         step_cost(without_weights(method_recipe("moco_v2", optim__accumulation_steps=steps)), NoiseSource(64), 4)

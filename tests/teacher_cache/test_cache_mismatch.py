@@ -11,6 +11,7 @@ import pytest
 from cache_runs import build, cache_of, cached_recipe, content
 from filelock import FileLock
 from method_runs import method_recipe
+from slow_params import slow_but
 from tiny_runs import toy_images, train
 
 from disco_zoo.core.console import console
@@ -166,7 +167,10 @@ def test_where_all_views_changed_the_cache_is_of_no_use(photos: Path, tmp_path: 
     assert not cache.missing(VIEWS).any()
 
 
-@pytest.mark.parametrize("values", [b"\x55", np.full(96, np.nan, "<f2").tobytes()], ids=["a byte", "no numbers"])
+DAMAGES = [b"\x55", np.full(96, np.nan, "<f2").tobytes()]
+
+
+@pytest.mark.parametrize("values", slow_but(DAMAGES, DAMAGES[:1]), ids=["a byte", "no numbers"])
 def test_a_damaged_row_is_never_learned_from(values: bytes, photos: Path, tmp_path: Path, asked: list[int]) -> None:
     cache = cache_of(build(RECIPE, photos))
     whole = content(cache)

@@ -56,7 +56,8 @@ def test_replayed_views_are_the_first_ones_and_targets_the_teachers_rows(many: P
             assert [torch.equal(target, torch.from_numpy(np.array(rows[slot, 70]))) for slot in slots] == [True]
 
 
-@pytest.mark.parametrize("method", TEACHING)
+# Bags, small crops, memories and a momentum encoder; the other methods ask in the same ways.
+@pytest.mark.parametrize("method", slow_but(TEACHING, ["bingo", "compress_2q", "disco", "disco_swav"]))
 def test_every_method_trains_without_asking_the_teacher(
     method: str, few: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -90,7 +91,7 @@ def test_cache_of_as_many_views_as_epochs_changes_a_one_view_method_by_rounding_
     assert moved > 10 * (plain["method"]["centre.mean"] - cached["method"]["centre.mean"]).abs().max()
 
 
-@pytest.mark.parametrize("method", slow_but(["bingo", "disco", "seed"], ["disco", "seed"]))
+@pytest.mark.parametrize("method", slow_but(["bingo", "disco", "seed"], ["seed"]))
 def test_resume_of_a_cached_run_to_the_bit(method: str, few: Path, tmp_path: Path) -> None:
     views = METHODS[method].num_views
     recipe = method_recipe(method, student__model="dropping_student", optim__epochs=3, teacher__cache_views=2 * views)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from slow_params import slow_but
 from tiny_runs import toy_parquet, toy_recipe
 from torch import Tensor
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -56,13 +57,10 @@ def test_batch_norm_settles_by_its_momentum() -> None:
     assert settled(layers[0], 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "options"),
-    [
-        ("test_efficientnet", {"bn_momentum": 0.01}),
-        pytest.param("test_efficientnet", {}, marks=pytest.mark.slow),
-        pytest.param("test_vit", {}, marks=pytest.mark.slow),
-    ],
+    [("test_efficientnet", {"bn_momentum": 0.01}), ("test_efficientnet", {}), ("test_vit", {})],
 )
 def test_a_run_that_has_not_begun_to_learn_has_not_collapsed(
     model: str, options: dict[str, Any], long_data: Path, tmp_path: Path
@@ -97,7 +95,10 @@ def long_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return toy_parquet(tmp_path_factory.mktemp("long"), num_train=816, num_test=64)
 
 
-@pytest.mark.parametrize(("kind", "fallen"), [(Shrinking, "embedding_rank"), (Dying, "student_rank")])
+COLLAPSES = [(Shrinking, "embedding_rank"), (Dying, "student_rank")]
+
+
+@pytest.mark.parametrize(("kind", "fallen"), slow_but(COLLAPSES, COLLAPSES[1:]))
 def test_a_collapse_is_said_once_within_a_hundred_steps(
     kind: type[MoCoV2],
     fallen: str,

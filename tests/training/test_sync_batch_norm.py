@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from method_runs import method_values
+from slow_params import slow_but
 from timm.layers import convert_sync_batchnorm
 from tiny_runs import BATCH_SIZE, differences, toy_parquet
 from torch import Tensor, nn
@@ -72,7 +73,7 @@ def norms(module: nn.Module) -> dict[str, nn.Module]:
     return {name: part for name, part in module.named_modules() if isinstance(part, _BatchNorm)}
 
 
-@each_method
+@pytest.mark.parametrize("method", slow_but(METHODS, ["bingo", "crd", "disco", "disco_swav"]))
 def test_converted_method_trains_as_the_plain_one_on_one_process(method: str, source: Any, tmp_path: Path) -> None:
     runs = []
     for sync in (False, True):

@@ -83,6 +83,7 @@ def test_eight_processes_make_one_download(hub: TestHub, hub_environment: dict[s
     assert hub.count("GET") == 1
 
 
+@pytest.mark.slow
 def test_eight_processes_heal_a_damaged_cache_by_one_download(hub: TestHub, hub_environment: dict[str, str]) -> None:
     published = publish(hub, size=1_000_000)
     published.fetch()

@@ -15,6 +15,7 @@ from hub_server import TestHub
 from hub_store import HubStore
 from huggingface_hub import constants
 from safetensors.torch import load_file, save_file
+from slow_params import slow_but
 
 from disco_zoo.errors import (
     AccessDenied,
@@ -134,7 +135,10 @@ def test_the_token_does_not_follow_a_redirect(
     assert [request.has_authorization for request in hub.file_requests] == [False]
 
 
-@pytest.mark.parametrize("options", [{}, {"num_classes": 10}, {"features_only": True}])
+OPTIONS = [{}, {"num_classes": 10}, {"features_only": True}]
+
+
+@pytest.mark.parametrize("options", slow_but(OPTIONS, OPTIONS[:1]))
 def test_one_flipped_bit_never_loads(options: dict[str, object], hub: TestHub, published: Published) -> None:
     hub.fail(corrupt(at=-1000), method="GET")  # safetensors itself takes these bytes without a word
     with pytest.raises(Damaged, match="another sha256"):

@@ -35,7 +35,8 @@ def measured(tmp_path: Path, rows: int, batches: int) -> dict[str, float]:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-@pytest.mark.parametrize("rows", [10**6, pytest.param(10**7, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("rows", [10**6, 10**7])
 def test_memory_by_the_row(rows: int, tmp_path: Path) -> None:
     found = measured(tmp_path, rows, batches=200)
     shown = f"opened and hashed in {found['seconds']:.1f} s with {found['opening']:.0f} MiB"

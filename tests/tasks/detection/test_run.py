@@ -10,6 +10,7 @@ import pytest
 import torch
 from PIL import Image
 from shape_images import make_coco, make_voc
+from slow_params import slow_but
 from tiny_detection import TINY
 
 from disco_zoo.cli import main
@@ -60,7 +61,7 @@ def test_a_run_leaves_detector_figures_pictures_and_report(
             assert len(picture.convert("L").getcolors(256) or []) > 10
 
 
-@pytest.mark.parametrize("neck", ["fpn", "c4"])
+@pytest.mark.parametrize("neck", slow_but(["fpn", "c4"], ["fpn"]))
 def test_steps_then_resume_is_the_whole_run(neck: str, coco: Path, tmp_path: Path) -> None:
     changes = (
         "--neck",
@@ -85,6 +86,7 @@ def test_steps_then_resume_is_the_whole_run(neck: str, coco: Path, tmp_path: Pat
     assert facts[0]["detector"]["sha256"] == facts[1]["detector"]["sha256"]
 
 
+@pytest.mark.slow
 def test_a_seed_fixes_random_starts_and_new_layers_are_those_of_our_weights(coco: Path, tmp_path: Path) -> None:
     """Whatever the process drew before; and the new layers do not depend on where the backbone started."""
 

@@ -19,7 +19,9 @@ from disco_zoo.tasks.segmentation.run import load_segmenter
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-@pytest.mark.parametrize("start", [("--untrained", "--seed", "3"), ()])
+@pytest.mark.parametrize(
+    "start", [pytest.param(("--untrained", "--seed", "3")), pytest.param((), marks=pytest.mark.slow)]
+)
 def test_a_head_loads_with_its_backbone_and_predicts_again(start: tuple[str, ...], tmp_path: Path) -> None:
     data, out = make_mask_folder(tmp_path / "data", {"train": 12, "val": 4}, 64), tmp_path / "run"
     model = "test_resnet" if start else "disco_effb0"

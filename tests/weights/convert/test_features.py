@@ -145,8 +145,10 @@ AMBIGUOUS = [
 ]
 
 
-@pytest.mark.parametrize(("subject", "native", "variant"), AMBIGUOUS)
-@pytest.mark.parametrize("kind", ["pickle", "safetensors"])
+PLAIN = [(*ambiguous, kind) for ambiguous in AMBIGUOUS for kind in ("pickle", "safetensors")]
+
+
+@pytest.mark.parametrize(("subject", "native", "variant", "kind"), slow_but(PLAIN, [PLAIN[0], PLAIN[3], PLAIN[5]]))
 def test_a_plain_file_of_two_possible_networks_must_be_named(
     subject: str, native: str, variant: str, kind: str, folder: Path
 ) -> None:

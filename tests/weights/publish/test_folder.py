@@ -122,6 +122,7 @@ def test_the_card_speaks_of_the_repository(folder: Path, variant_folder: Path) -
     assert "There are no weights" not in variant
 
 
+@pytest.mark.slow
 def test_timm_alone_loads_it_and_computes_the_golden_features(
     folder: Path, variant_folder: Path, tmp_path: Path
 ) -> None:
