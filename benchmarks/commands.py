@@ -77,14 +77,16 @@ def _children(task: Path) -> list[str]:
     return (task / "children").read_text().split()
 
 
-def contest(record: Path, commands: Mapping[str, Command], rounds: int, setting: str, threads: int) -> dict[str, Any]:
+def contest(
+    record: Path, commands: Mapping[str, Command], rounds: int, setting: str, threads: int, *, warm_up: bool = True
+) -> dict[str, Any]:
     """Add rounds to the record and return it; a first run of each, which fills the disk's cache, is not in it."""
     found: dict[str, Any] = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
     if found.get("setting", setting) != setting:
         raise SystemExit(f"{record} is of another setting: {found['setting']}. Give another --json")
     runs: dict[str, list[dict[str, Any]]] = found.setdefault("runs", {name: [] for name in commands})
     names = list(commands)
-    if not found.get("setting"):
+    if warm_up and not found.get("setting"):
         for name in names:
             measured(commands[name])
     found |= {"hardware": benchmark_line(threads), "setting": setting}

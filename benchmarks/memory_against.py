@@ -31,17 +31,17 @@ def words_of(folder: Path, photos: str, train: str, test: str) -> dict[str, str]
         to.mkdir()
         for number, file in enumerate(files * copies):
             shutil.copy(file, to / f"{number:05d}{file.suffix}")
-        every(train, 50 // copies, folder / f"train{copies}.parquet")
-        every(test, 50 // copies, folder / f"test{copies}.parquet")
+        every(train, 100 // copies, folder / f"train{copies}.parquet")
+        every(test, 100 // copies, folder / f"test{copies}.parquet")
     found = {}
     for copies in (1, 10):
         data = f"disco_effb0 --data {folder}/train{copies}.parquet --eval-data {folder}/test{copies}.parquet"
         found |= {
             f"embed, {112 * copies} photos at 224 px": f"embed {folder}/photos{copies} --model disco_effb0 --out e.npy"
             " --image-size 224",
-            f"evaluate knn, {1200 * copies} images at 64 px": f"evaluate knn {data} --image-size 64",
-            f"evaluate linear, {1200 * copies} images at 64 px": f"evaluate linear {data} --image-size 64",
-            f"finetune, {1000 * copies} images at 64 px": f"finetune {data} --image-size 64 --epochs 1 --out run",
+            f"evaluate knn, {600 * copies} images at 64 px": f"evaluate knn {data} --image-size 64",
+            f"evaluate linear, {600 * copies} images at 64 px": f"evaluate linear {data} --image-size 64",
+            f"finetune, {500 * copies} images at 64 px": f"finetune {data} --image-size 64 --epochs 1 --out run",
         }
     return found
 
@@ -67,7 +67,7 @@ def main() -> None:
             for which, build in builds.items()
             if given.only in title
         }
-        found = contest(given.json, made, given.rounds, "workers 1", torch.get_num_threads())
+        found = contest(given.json, made, given.rounds, "workers 1", torch.get_num_threads(), warm_up=False)
     print(f"{found['hardware']}\n\n| | old, MiB | new, MiB | new / old |\n|---|---:|---:|---:|")
     runs = found["runs"]
     for title in dict.fromkeys(name.rpartition(": ")[0] for name in runs):
