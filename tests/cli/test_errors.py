@@ -218,7 +218,8 @@ def test_missing_teacher_wheel_names_the_extra(fails: Fails, monkeypatch: pytest
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (("reproduce", "efb0"), "there is no model 'efb0'"),
+        (("show", "efb0"), "there is no model 'efb0'"),
+        pytest.param(("reproduce", "efb0"), "there is no model 'efb0'", marks=pytest.mark.slow),
         pytest.param(("train", "pocket/x"), "unknown recipe 'pocket/x'", marks=pytest.mark.slow),
     ],
 )

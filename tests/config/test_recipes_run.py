@@ -112,6 +112,7 @@ def test_recipe_takes_two_steps(name: str, data: Path, tmp_path: Path) -> None:
     assert facts["student"]["inherited_tensors"] == ({"copied": 294, "total": 358} if inherits else None)
 
 
+@pytest.mark.slow  # what it asserts of the queue, tests/training/test_official_presets.py does of a small network
 def test_official_preset_of_the_paper_takes_two_steps(
     data: Path, moco_file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -20,7 +20,9 @@ from disco_zoo.zoo.papers import METHOD_PAPERS, METHOD_TITLES, PAPERS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS = STEPS_PER_EPOCH + 1  # in the middle of the second epoch
-each_method = pytest.mark.parametrize("method", METHODS)
+# One of each kind of communication: queues, a memory of all images, bags, statistics, relations, assignments, pairs.
+COMMUNICATING = ["bingo", "compress_2q_momentum", "coss", "crd", "disco", "disco_swav", "rkd", "simclr"]
+by_processes = pytest.mark.parametrize("method", slow_but(METHODS, COMMUNICATING))
 
 
 @pytest.fixture(scope="module")
@@ -92,16 +94,18 @@ if dist.is_initialized():
 
 
 @pytest.fixture(scope="module")
-def runs(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Every method by one process and by one pair of processes, with a student that has no BatchNorm."""
+def runs(data: Path, tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Path:
+    """Every method that is tested, by one process and by one pair of processes; the student has no BatchNorm."""
+    tested = [item for item in request.session.items if "runs" in getattr(item, "fixturenames", ())]
+    methods = sorted({item.callspec.params["method"] for item in tested})  # type: ignore[attr-defined]
     folder = tmp_path_factory.mktemp("runs")
-    one, two = ([sys.executable, "-c", WORKER, str(data), str(folder / name), *METHODS] for name in ("one", "two"))
+    one, two = ([sys.executable, "-c", WORKER, str(data), str(folder / name), *methods] for name in ("one", "two"))
     results = finish([*start_ranks(2, two, cwd=folder), Forked(one, cwd=folder)])
     assert [code for code, _, _ in results] == [0, 0, 0], results
     return folder
 
 
-@each_method
+@by_processes
 def test_two_processes_train_what_one_trains_on_the_joint_batch(method: str, runs: Path) -> None:
     one, two = (checkpoint_of(runs / name / method)["method"] for name in ("one", "two"))
     assert one.keys() == two.keys()
@@ -110,7 +114,7 @@ def test_two_processes_train_what_one_trains_on_the_joint_batch(method: str, run
         torch.testing.assert_close(two[key], value, atol=1e-4, rtol=1e-4, msg=lambda text, key=key: f"{key}: {text}")
 
 
-@each_method
+@by_processes
 def test_both_processes_hold_the_same_state_though_only_batch_norms_is_broadcast(method: str, runs: Path) -> None:
     first, second = (torch.load(runs / "two" / method / f"rank{rank}.pt", weights_only=True) for rank in range(2))
     assert differences(first, second) == []

@@ -67,6 +67,7 @@ def test_what_stays_is_what_the_networks_have(optimizer: str, copies: int) -> No
     assert cost.parameters.teacher == count_parameters(parts.teacher.encoder)
 
 
+@pytest.mark.slow
 def test_activations_grow_with_the_batch_and_shrink_with_precision() -> None:
     def saved(images: int, **changes: object) -> int:
         recipe = without_weights(method_recipe("moco_v2", **changes))

@@ -229,6 +229,7 @@ def test_views_are_distributed_as_plain_ones(both: tuple[Tensor, Tensor], name: 
     assert kolmogorov_smirnov(ours, plain) < critical(len(ours))
 
 
+@pytest.mark.slow
 def test_grey_and_areas_are_distributed_as_plain_ones(both: tuple[Tensor, Tensor]) -> None:
     gray = [(views.std(dim=1).amax(dim=(1, 2)) == 0).float().mean().item() for views in both]
     assert abs(gray[0] - gray[1]) < 4 * (0.2 * 0.8 * 2 / len(both[0])) ** 0.5
