@@ -34,7 +34,7 @@ def copy_photos(photos: Path, copies: int, to: Path) -> None:
 
 def lines(folder: Path, given: argparse.Namespace) -> dict[str, str]:
     """Command lines by what they are called; their data are made when they are asked for."""
-    found = {}
+    found: dict[str, str] = {}
     for copies in (1, 10):
         data = f"--data {folder}/train{copies}.parquet --eval-data {folder}/test{copies}.parquet --image-size 64"
         photos = f"{folder}/photos{copies} --model disco_effb0 --out e.npy --image-size 224"
