@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tiny_runs import subprocess_environment
 
-ENTERED_FILES = 103
+ENTERED_FILES = 104
 
 COUNT = """
 import inspect, json, sys
@@ -36,6 +36,7 @@ print(json.dumps([code, sorted(entered)]))
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)  # each call goes through the hook
 def test_reproduce_enters_few_files(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", COUNT, str(tmp_path / "run")],
