@@ -59,9 +59,7 @@ class Forward:
         Raises:
             DiscoZooError: the output is not (B, D), or not finite.
         """
-        parts = self._begin(images)
-        wait(parts)
-        return torch.cat([part.result() for part in parts])
+        return _joined(self._begin(images))
 
     def stream(self, batches: Iterable[tuple[Tensor | None, T]]) -> Generator[tuple[Tensor | None, T], None, None]:
         """Features of batch after batch, on the CPU, with what comes beside it; None where there are no images.
@@ -74,15 +72,20 @@ class Forward:
         """
         enough = CHUNKS_AHEAD * self._count
         waiting: deque[tuple[list[Future[Tensor]], T]] = deque()
+
+        def first() -> tuple[Tensor | None, T]:
+            parts, beside = waiting[0]
+            rows = _joined(parts) if parts else None
+            waiting.popleft()  # only now: who is interrupted above waits for them below
+            return rows, beside
+
         try:
             for images, beside in batches:
                 waiting.append(([] if images is None else self._begin(images), beside))
                 while waiting and (_is_computed(waiting[0][0]) or _at_work(parts for parts, _ in waiting) >= enough):
-                    yield _joined(waiting[0][0]), waiting[0][1]
-                    waiting.popleft()
+                    yield first()
             while waiting:
-                yield _joined(waiting[0][0]), waiting[0][1]
-                waiting.popleft()
+                yield first()
         finally:
             left = [part for parts, _ in waiting for part in parts]
             for part in left:
@@ -151,8 +154,9 @@ def _at_work(batches: Iterable[list[Future[Tensor]]]) -> int:
     return sum(not part.done() for parts in batches for part in parts)
 
 
-def _joined(parts: list[Future[Tensor]]) -> Tensor | None:
-    return torch.cat([part.result() for part in parts]) if parts else None
+def _joined(parts: list[Future[Tensor]]) -> Tensor:
+    wait(parts)  # all of them, also where one fails
+    return torch.cat([part.result() for part in parts])
 
 
 def chunk_of(image_size: int) -> int:
