@@ -80,12 +80,17 @@ def _children(task: Path) -> list[str]:
 def contest(
     record: Path, commands: Mapping[str, Command], rounds: int, setting: str, threads: int, *, warm_up: bool = True
 ) -> dict[str, Any]:
-    """Add rounds to the record and return it; a first run of each, which fills the disk's cache, is not in it."""
+    """Add rounds to the record and return it; a first run of each, which fills the disk's cache, is not in it.
+
+    Commands that the record has not seen are added to it.
+    """
     found: dict[str, Any] = json.loads(record.read_text(encoding="utf-8")) if record.is_file() else {}
     if found.get("setting", setting) != setting:
         raise SystemExit(f"{record} is of another setting: {found['setting']}. Give another --json")
-    runs: dict[str, list[dict[str, Any]]] = found.setdefault("runs", {name: [] for name in commands})
+    runs: dict[str, list[dict[str, Any]]] = found.setdefault("runs", {})
     names = list(commands)
+    for name in names:
+        runs.setdefault(name, [])
     if warm_up and not found.get("setting"):
         for name in names:
             measured(commands[name])

@@ -4,6 +4,8 @@
     python benchmarks/older_build.py --old ../old --photos FOLDER --train cifar10_train.parquet \\
       --test cifar10_test.parquet --json benchmarks/older_build.json [--only reproduce]
 
+The record grows: parts that --only chose are measured one after another.
+
 `embed`, `evaluate` and `finetune` with few and with ten times as many images, to see whether memory grows with them.
 Pages that processes share count once; memory is looked at five times a second.
 """
@@ -79,7 +81,7 @@ def main() -> None:
             for title, line in chosen.items()
             for which, build in builds.items()
         }
-        found = contest(given.json, made, given.rounds, given.only, torch.get_num_threads(), warm_up=False)
+        found = contest(given.json, made, given.rounds, "in turns", torch.get_num_threads(), warm_up=False)
     print(f"{found['hardware']}\n\n| | old, MiB | new, MiB | memory, new / old | time, new / old | rounds |")
     print("|---|---:|---:|---:|---:|---:|")
     runs = found["runs"]
