@@ -249,10 +249,9 @@ class Measured(StrictRow):
 class Checkpoint(StrictRow):
     """One row of the zoo.
 
-    `recipe` is a path under recipes/ without .yaml. `start` is how the student was initialised, and `start_from` the
-    row whose weights it began with, for `checkpoint`. `variant` is the timm name of the network that the weights need
-    where it is not the architecture's own `native`, and `variant_reason` says why: in another network they would load
-    and compute something else.
+    `recipe` is a path under recipes/ without .yaml. `start` is how the student was initialised, `start_from` the row
+    that a `checkpoint` start is. `variant` is the timm name of the network that the weights need where it is not the
+    architecture's own `native`, and `variant_reason` says why: in another they would load and compute something else.
     """
 
     name: str
