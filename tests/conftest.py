@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 # Read when huggingface_hub is imported, hence before anything that imports timm.
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -15,6 +16,11 @@ import pytest
 import torch
 
 torch.set_num_threads(1)  # the networks of tests are tiny: threads would only wait for each other
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Files of slow tests alone are not even imported where no slow test is wanted: each process would pay for it."""
+    return True if collection_path.name == "slow" and config.getoption("markexpr") == "not slow" else None
 
 
 @pytest.fixture(autouse=True, scope="session")

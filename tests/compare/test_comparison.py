@@ -8,12 +8,16 @@ import signal
 import subprocess
 import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import IO, Any
 
 import pytest
+from forked import Forked
 from safetensors.torch import load_file
 from tiny_runs import command, differences, subprocess_environment, toy_parquet, toy_recipe, toy_recipe_file
 
 from disco_zoo.cli import main
+from disco_zoo.compare import runs
 from disco_zoo.compare.budget import fitting_overrides, label_of, load_compared, require_same_start
 from disco_zoo.compare.comparison import what_is_compared
 from disco_zoo.config.recipe import load_recipe
@@ -125,10 +129,24 @@ def test_two_methods_end_to_end(
     assert {path: path.stat().st_mtime_ns for path in out.rglob("student.safetensors")} == before
 
 
+class RunInFork(Forked):
+    """Instead of the new process of a run: a fork, whose words go to the log as well."""
+
+    def __init__(self, command: list[str], *, stdout: IO[bytes], env: dict[str, str], **_: Any) -> None:
+        super().__init__(command, env=env, start_new_session=True)
+        self.log = Path(stdout.name)
+
+    def poll(self) -> int | None:
+        if self.returncode is not None and not self.stdin.closed:
+            self.log.write_text("".join(self.communicate()))
+        return self.returncode
+
+
 def test_a_run_that_fails_is_named_with_its_reason_and_the_other_is_kept(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "environ", subprocess_environment())
+    monkeypatch.setattr(runs, "subprocess", SimpleNamespace(**{**vars(subprocess), "Popen": RunInFork}))
     data = toy_parquet(tmp_path, num_train=210, num_test=30)
     pair = toy_pair(tmp_path)
     # Only the process of the run finds this fault: its folder is in the way.

@@ -17,6 +17,7 @@ import torch
 from tiny_runs import subprocess_environment
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import _utils as torchs_loader
 
 from disco_zoo.core import loader as loader_module
 from disco_zoo.core.interrupts import InterruptFlag
@@ -40,6 +41,13 @@ class Rows(Dataset[Tensor]):
 
 def loaded(act: Callable[[int], Any], number: int = 8, workers: int = 2) -> BoundedLoader:
     return BoundedLoader(Rows(number, act), batch_size=2, collate=torch.stack, workers=workers)
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look every second; and torch waits five seconds for each worker that does not end by itself, then ends it."""
+    monkeypatch.setattr(loader_module, "LOOK_EVERY_SECONDS", 1)
+    monkeypatch.setattr(torchs_loader, "MP_STATUS_CHECK_INTERVAL", 0.2)
 
 
 def nothing(_: int) -> None:
@@ -96,7 +104,6 @@ def test_what_a_worker_says_comes_without_its_traceback() -> None:
 
 
 def test_workers_that_do_nothing_are_waited_for_so_long_and_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loader_module, "LOOK_EVERY_SECONDS", 1)
     monkeypatch.setattr(loader_module, "PATIENCE_SECONDS", 1.5)
     with pytest.raises(CannotRead, match="in which the 2 processes that read them did nothing"):
         next(iter(loaded(sleep_long)))
@@ -104,12 +111,11 @@ def test_workers_that_do_nothing_are_waited_for_so_long_and_no_longer(monkeypatc
 
 def compute_for_a_while(_: int) -> None:
     begun = time.process_time()
-    while time.process_time() - begun < 2.0:
+    while time.process_time() - begun < 1.2:
         pass
 
 
 def test_workers_that_compute_are_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loader_module, "LOOK_EVERY_SECONDS", 1)
     monkeypatch.setattr(loader_module, "PATIENCE_SECONDS", 1.9)
     assert len(next(iter(loaded(compute_for_a_while, number=2, workers=1)))) == 2
 
@@ -117,8 +123,7 @@ def test_workers_that_compute_are_waited_for(monkeypatch: pytest.MonkeyPatch) ->
 @pytest.mark.parametrize(
     "kind", ["SIGTERM", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("SIGINT", "SIGUSR1"))]
 )
-def test_a_signal_is_heard_while_no_batch_comes(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loader_module, "LOOK_EVERY_SECONDS", 1)
+def test_a_signal_is_heard_while_no_batch_comes(kind: str) -> None:
     with InterruptFlag():
         batches = iter(loaded(sleep_long))
         threading.Timer(0.2, os.kill, (os.getpid(), getattr(signal, kind))).start()
@@ -130,9 +135,10 @@ def test_a_signal_is_heard_while_no_batch_comes(kind: str, monkeypatch: pytest.M
 
 SMALL_MEMORY = """
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, _utils
 from disco_zoo.core.loader import BoundedLoader
 from disco_zoo.errors import CannotRead
+_utils.MP_STATUS_CHECK_INTERVAL = 0.2
 class Large(Dataset):
     def __len__(self): return 8
     def __getitem__(self, index): return torch.ones(3, 224, 224)

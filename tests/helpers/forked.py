@@ -1,13 +1,15 @@
 """Processes for tests that need several: forks of a server that has imported torch and this package once.
 
 A new interpreter computes for seconds before a toy run begins, several times as long as the run. Tests of what happens
-at import, and of the installed command, still start new ones with `subprocess`.
+at import, and of the installed command, still start new ones with `subprocess`. Curves of a toy run take twice as long
+as its steps: the figure is made here as everywhere, but its PNG is one pixel. Tests in one process draw the real ones.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import importlib
 import multiprocessing
 import os
 import runpy
@@ -23,16 +25,24 @@ from typing import IO, Any
 from unittest import mock
 
 import torch
+from PIL import Image
 from tiny_runs import subprocess_environment
 
 # What toy runs import while they run, too.
 PRELOADED = [
     "tiny_runs",
     "method_runs",
-    "disco_zoo.cli",
+    "disco_zoo.cli.training.train",
+    "disco_zoo.cli.training.cache",
+    "disco_zoo.data.formats.parquet",
+    "disco_zoo.training.monitoring",
     "accelerate",
     "sklearn.linear_model",
-    "disco_zoo.training.monitoring",
+    "matplotlib.figure",
+    "matplotlib.backends.backend_agg",
+    "PIL.JpegImagePlugin",
+    "pyarrow.pandas_compat",
+    "pytest",
 ]
 
 
@@ -149,6 +159,7 @@ def _become(
     os.environ.clear()
     os.environ.update(environment)
     multiprocessing.set_start_method(start_method, force=True)  # for workers; a fork of this server has the server's
+    importlib.import_module("matplotlib.backends.backend_agg").FigureCanvasAgg.print_figure = _one_pixel
     how, what, *rest = command
     sys.argv = [how, *rest]
     if how == "-m":
@@ -156,3 +167,7 @@ def _become(
     else:
         main = sys.modules["__main__"] = types.ModuleType("__main__")
         exec(what, vars(main))
+
+
+def _one_pixel(canvas: object, path: str, **_: object) -> None:
+    Image.new("L", (1, 1)).save(path, format="png")

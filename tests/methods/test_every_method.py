@@ -20,8 +20,9 @@ from disco_zoo.zoo.papers import METHOD_PAPERS, METHOD_TITLES, PAPERS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS = STEPS_PER_EPOCH + 1  # in the middle of the second epoch
-# One of each kind of communication: queues, a memory of all images, bags, statistics, relations, assignments, pairs.
-COMMUNICATING = ["bingo", "compress_2q_momentum", "coss", "crd", "disco", "disco_swav", "rkd", "simclr"]
+# One of each kind of communication: queues, a memory of all images, bags, statistics, relations, assignments, pairs;
+# disco's two processes are those of tests/training/test_distributed_run.py.
+COMMUNICATING = ["bingo", "compress_2q_momentum", "coss", "crd", "disco_swav", "rkd", "simclr"]
 by_processes = pytest.mark.parametrize("method", slow_but(METHODS, COMMUNICATING))
 
 
