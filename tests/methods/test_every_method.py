@@ -20,9 +20,9 @@ from disco_zoo.zoo.papers import METHOD_PAPERS, METHOD_TITLES, PAPERS
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 STEPS = STEPS_PER_EPOCH + 1  # in the middle of the second epoch
-# One of each kind of communication: queues, a memory of all images, bags, statistics, relations, assignments, pairs;
-# disco's two processes are those of tests/training/test_distributed_run.py.
-COMMUNICATING = ["bingo", "compress_2q_momentum", "coss", "crd", "disco_swav", "rkd", "simclr"]
+# One of each kind of communication: bags, queues, a memory of all images, assignments, pairs. Two processes of disco
+# are in tests/training/test_distributed_run.py, statistics and relations in tests/core/test_autograd_collectives.py.
+COMMUNICATING = ["bingo", "compress_2q_momentum", "crd", "disco_swav", "simclr"]
 by_processes = pytest.mark.parametrize("method", slow_but(METHODS, COMMUNICATING))
 
 
@@ -37,7 +37,7 @@ def test_every_method_has_a_toy_run() -> None:
 
 # One of each kind of state; of disco and moco_v2 tests/training/test_resume.py proves it.
 @pytest.mark.parametrize(
-    "method", slow_but(METHODS, ["bingo", "compress_2q_momentum", "coss", "crd", "disco_swav", "feature", "seed"])
+    "method", slow_but(METHODS, ["bingo", "compress_2q_momentum", "coss", "crd", "disco_swav", "seed"])
 )
 def test_resume_to_the_bit_with_an_untouched_teacher(
     method: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

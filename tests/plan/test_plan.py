@@ -102,7 +102,7 @@ def planned(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pyt
     return run
 
 
-@pytest.mark.parametrize("method", slow_but(METHODS, ["moco_v2", "disco", "crd"]))
+@pytest.mark.parametrize("method", slow_but(METHODS, ["disco", "crd"]))
 def test_every_method_costs_what_its_real_step_costs(method: str) -> None:
     recipe, needs_teacher = method_recipe(method), METHODS[method].needs_teacher
     plan = plan_recipe(recipe, PlanOptions(images=40, calibrate_steps=1))
