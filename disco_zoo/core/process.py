@@ -1,4 +1,4 @@
-"""Peak memory of this process, and its number of threads for many short operations."""
+"""Memory of this process and what is left for it, and its number of threads for many short operations."""
 
 from __future__ import annotations
 
@@ -30,6 +30,21 @@ def peak_memory_mib(device: torch.device | str = "cpu") -> float | None:
         return None
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / MIB if sys.platform == "darwin" else peak / 1024
+
+
+def available_bytes() -> int | None:
+    """Memory that this process may still take: the machine's, or its container's limit; None where it is unknown."""
+    try:
+        lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
+        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
+    except (OSError, StopIteration):
+        return None
+    try:
+        group = Path("/sys/fs/cgroup")
+        limit, used = ((group / name).read_text("utf-8").strip() for name in ("memory.max", "memory.current"))
+        return min(free, max(0, int(limit) - int(used)))
+    except (OSError, ValueError):  # no such limit
+        return free
 
 
 @contextlib.contextmanager

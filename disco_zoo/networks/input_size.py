@@ -8,7 +8,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import timm
@@ -16,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from disco_zoo.core.console import say_once
+from disco_zoo.core.process import available_bytes
 from disco_zoo.errors import BadRecipe, BadTeacher, DiscoZooError
 
 USUAL_PIXELS = 512  # up to this side nobody needs an estimate
@@ -75,21 +75,6 @@ def activation_bytes(network: nn.Module, size: int) -> int | None:
     except Exception:  # it cannot look at this size, which the caller finds out, or asks for values
         return None
     return most[0] or None
-
-
-def available_bytes() -> int | None:
-    """Memory that this process may still take: the machine's, or its container's limit; None where it is unknown."""
-    try:
-        lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
-        free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:"))
-    except (OSError, StopIteration):
-        return None
-    try:
-        group = Path("/sys/fs/cgroup")
-        limit, used = ((group / name).read_text("utf-8").strip() for name in ("memory.max", "memory.current"))
-        return min(free, max(0, int(limit) - int(used)))
-    except (OSError, ValueError):  # no such limit
-        return free
 
 
 @dataclass(frozen=True)

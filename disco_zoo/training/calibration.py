@@ -18,6 +18,7 @@ from disco_zoo.training.step_settings import apply_step_settings, recipes_by_siz
 from disco_zoo.transforms.view_dataset import ViewDataset, collate_views, view_plan
 
 TIMED_STEPS = 2
+RECALIBRATION_IMAGES = 8  # of an inherited start: what BatchNorm's statistics are costs a step nothing
 
 
 def seconds_per_step(
@@ -39,6 +40,8 @@ def seconds_per_step(
 def _seconds_at_size(
     recipe: Recipe, source: ImageSource, device: torch.device | str, timed_steps: int, teacher: Teacher | None
 ) -> float:
+    student = recipe.student.model_copy(update={"recalibration_images": RECALIBRATION_IMAGES})
+    recipe = recipe.model_copy(update={"student": student})
     parts = build_parts(recipe, source, device, at_hand=teacher)
     apply_step_settings(recipe, parts)
     method = parts.method

@@ -13,6 +13,7 @@ from disco_zoo.core.claimed_dir import ClaimedFolder
 from disco_zoo.core.console import StepProgress
 from disco_zoo.core.distributed import gather_objects, num_processes, rank
 from disco_zoo.core.interrupts import InterruptFlag
+from disco_zoo.core.kept_memory import KeptMemory
 from disco_zoo.data.unreadable import UnreadableList
 from disco_zoo.errors import BadRunFolder, CannotRead, DiscoZooError, Interrupted, TrainingDiverged
 from disco_zoo.training.metrics import MetricLogger
@@ -94,20 +95,22 @@ class Trainer:
         if task.finished or position.step >= last_step:
             return
         self._clock = time.monotonic()
-        for loader in task.loaders(position.step, last_step):
-            for batch in self.wait.over(loader):
-                losses = self._micro_step(batch)
-                if not task.step_is_complete:
-                    continue
-                self._end_step(losses, last_step)
-                if self.stops(position.step):
-                    raise Interrupted("stopped")
-                ends = task.finished or position.step >= last_step
-                if ends or task.save_is_due(position.step):
-                    self._save()
-                if ends:
-                    return
-                self._clock = time.monotonic()
+        with KeptMemory(task.device) as memory:
+            for loader in task.loaders(position.step, last_step):
+                for batch in self.wait.over(loader):
+                    losses = self._micro_step(batch)
+                    if not task.step_is_complete:
+                        continue
+                    self._end_step(losses, last_step)
+                    memory.after_step()
+                    if self.stops(position.step):
+                        raise Interrupted("stopped")
+                    ends = task.finished or position.step >= last_step
+                    if ends or task.save_is_due(position.step):
+                        self._save()
+                    if ends:
+                        return
+                    self._clock = time.monotonic()
 
     def _micro_step(self, batch: Any) -> dict[str, Tensor]:
         """Forward and backward on one batch; the optimizer steps when the gradients of its step are complete."""

@@ -7,9 +7,10 @@ import timm
 import torch
 from torch import nn
 
+from disco_zoo.core.process import available_bytes
 from disco_zoo.errors import DiscoZooError
 from disco_zoo.networks import input_size
-from disco_zoo.networks.input_size import GIB, activation_bytes, available_bytes, fit_input_size, require_memory
+from disco_zoo.networks.input_size import GIB, activation_bytes, fit_input_size, require_memory
 
 
 def test_the_layer_with_most_at_once_counts() -> None:

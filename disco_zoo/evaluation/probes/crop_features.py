@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator
 import torch
 from torch import Tensor
 
+from disco_zoo.core.process import available_bytes
 from disco_zoo.errors import DiscoZooError
 from disco_zoo.evaluation.probes.batches import ProbeBatches
-from disco_zoo.networks.input_size import GIB, available_bytes
+from disco_zoo.networks.input_size import GIB
 
 Batch = tuple[Tensor, Tensor]
 

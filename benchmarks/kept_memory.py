@@ -1,0 +1,85 @@
+"""What it gains and costs that training steps on a CPU keep their memory (`disco_zoo.core.kept_memory`).
+
+    python benchmarks/kept_memory.py [--networks efficientnet_b0 mobilenetv3_large_100 resnet18] [--image-size 224]
+
+The same steps on noise with and without, in processes of their own that take turns: forward, backward and AdamW.
+Seconds are the processor's, user's and kernel's, which other programs disturb least; memory is the process's peak.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+
+import timm
+import torch
+
+from disco_zoo.core.environment import benchmark_line
+from disco_zoo.core.kept_memory import KeptMemory
+from disco_zoo.core.process import peak_memory_mib
+
+
+def steps(network: str, image_size: int, batch_size: int, count: int, keep: bool) -> dict[str, float]:
+    """CPU seconds, the kernel's among them, page faults and peak MiB of `count` steps after three others."""
+    torch.set_num_threads(1)
+    model = timm.create_model(network, num_classes=10).to(memory_format=torch.channels_last)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-3, fused=True)
+    with KeptMemory("cpu") as memory:
+        for step in range(3 + count):
+            if step == 3:
+                began, before = time.process_time(), resource.getrusage(resource.RUSAGE_SELF)
+            images = torch.randn(batch_size, 3, image_size, image_size).to(memory_format=torch.channels_last)
+            model(images).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+            if keep:
+                memory.after_step()
+        after = resource.getrusage(resource.RUSAGE_SELF)
+        return {
+            "seconds": time.process_time() - began,
+            "kernel_seconds": after.ru_stime - before.ru_stime,
+            "faults": after.ru_minflt - before.ru_minflt,
+            "peak_mib": peak_memory_mib() or 0.0,
+        }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--networks", nargs="+", default=["efficientnet_b0", "mobilenetv3_large_100", "resnet18"])
+    parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--batch-size", type=int, default=40)
+    parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--keep", type=int, choices=(0, 1), help="run one side here and print it")
+    given = parser.parse_args()
+    if given.keep is not None:
+        print(json.dumps(steps(given.networks[0], given.image_size, given.batch_size, given.steps, bool(given.keep))))
+        return
+    print(f"{benchmark_line(1)}; {given.image_size} px, batch {given.batch_size}, {given.rounds} rounds\n")
+    print(
+        "| network | kernel's share | with memory kept | times faster | times the memory |\n|---|---:|---:|---:|---:|"
+    )
+    shared = ["--image-size", given.image_size, "--batch-size", given.batch_size, "--steps", given.steps]
+    for network in given.networks:
+        rounds = []
+        for number in range(given.rounds):
+            found = {}
+            for keep in ((0, 1), (1, 0))[number % 2]:
+                words = [sys.executable, __file__, "--networks", network, "--keep", keep, *shared]
+                done = subprocess.run([*map(str, words)], check=True, capture_output=True, text=True)
+                found[keep] = json.loads(done.stdout)
+            rounds.append(found)
+        share = [statistics.median(one[k]["kernel_seconds"] / one[k]["seconds"] for one in rounds) for k in (0, 1)]
+        faster = [one[0]["seconds"] / one[1]["seconds"] for one in rounds]
+        memory = statistics.median(one[1]["peak_mib"] / one[0]["peak_mib"] for one in rounds)
+        spread = f"{statistics.median(faster):.2f} ({min(faster):.2f} to {max(faster):.2f})"
+        print(f"| {network} | {share[0]:.0%} | {share[1]:.0%} | {spread} | {memory:.2f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,87 @@
+"""Memory that training steps keep: fewer page faults while they last, all of it given back after them."""
+
+from __future__ import annotations
+
+import platform
+import resource
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from disco_zoo.core import kept_memory
+from disco_zoo.core.kept_memory import USERS_OWN, KeptMemory
+
+glibc_alone = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="there is no glibc here")
+
+
+@pytest.fixture(autouse=True)
+def _as_glibc_does_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in USERS_OWN:
+        monkeypatch.delenv(name, raising=False)
+
+
+class Steps:
+    """Training steps with activations of 64 MiB, which glibc's heap does not take by itself."""
+
+    def __init__(self) -> None:
+        self.network = nn.Sequential(nn.Conv2d(3, 16, 1), nn.ReLU(), nn.Conv2d(16, 16, 1), nn.ReLU())
+        self.images = torch.rand(16, 3, 256, 256)
+
+    def faults(self, steps: int) -> int:
+        """Page faults of so many steps."""
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        for _ in range(steps):
+            self.network(self.images).mean().backward()
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+
+def resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+
+@glibc_alone
+def test_pages_of_a_step_serve_the_next_ones_and_go_back_at_the_end() -> None:
+    steps = Steps()
+    with KeptMemory("cpu") as memory:
+        steps.faults(2)
+        plain = steps.faults(4)
+        memory.after_step()
+        assert memory.is_kept
+        steps.faults(4)
+        kept = steps.faults(4)
+        held = resident_bytes()
+    assert held - resident_bytes() > 64 * 2**20
+    assert kept < plain / 4
+    assert steps.faults(4) > 2 * kept
+
+
+@glibc_alone
+def test_it_ends_where_gaps_take_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    peaks = iter([100.0, 150.0, 151.0])
+    monkeypatch.setattr(kept_memory, "peak_memory_mib", lambda: next(peaks))
+    with KeptMemory("cpu") as memory:
+        found = []
+        for _ in range(4):  # the last asks no more
+            memory.after_step()
+            found.append(memory.is_kept)
+    assert found == [True, True, False, False]
+
+
+@glibc_alone
+def test_little_free_memory_an_accelerator_or_the_users_settings_leave_all_as_it_is(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def is_kept(device: str = "cpu") -> bool:
+        with KeptMemory(device) as memory:
+            memory.after_step()
+            return memory.is_kept
+
+    assert is_kept()
+    assert not is_kept("cuda")
+    with monkeypatch.context() as patch:
+        patch.setattr(kept_memory, "available_bytes", lambda: 2**20)
+        assert not is_kept()
+    monkeypatch.setenv("MALLOC_MMAP_MAX_", "65536")
+    assert not is_kept()
