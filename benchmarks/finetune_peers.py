@@ -73,7 +73,8 @@ def commands(given: argparse.Namespace, folder: Path) -> dict[str, Command]:
     timms += f" --opt adamw --lr {given.lr} --weight-decay 0.05 --layer-decay 0.75 --sched cosine --sched-on-updates"
     timms += f" --warmup-epochs 1 --warmup-lr 0 --min-lr 0 --val-interval {given.epochs} --validation-batch-size 128"
     timms += " --scale 0.35 1 --color-jitter 0 --interpolation bilinear --train-interpolation bilinear --smoothing 0.1"
-    timms += f" --channels-last --log-interval 1 --mean {' '.join(map(str, named.mean))} --std {' '.join(map(str, named.std))}"
+    timms += " --channels-last"
+    timms += f" --log-interval 1 --mean {' '.join(map(str, named.mean))} --std {' '.join(map(str, named.std))}"
     return {
         "disco-zoo finetune": Command([sys.executable, *own.split()], {"PYTHONPATH": str(ROOT)}, by_ours),
         "timm's train.py": Command([sys.executable, *timms.split()], {}, by_timm),
