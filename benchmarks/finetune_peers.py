@@ -2,7 +2,7 @@
 
     git clone https://github.com/huggingface/pytorch-image-models   # train.py is no part of the package
     python benchmarks/finetune_peers.py --train imagenette_train.parquet --test imagenette_test.parquet --images 200 \\
-      --epochs 5 --script pytorch-image-models/train.py --json benchmarks/finetune_200.json
+      --epochs 3 --script pytorch-image-models/train.py --json benchmarks/finetune_200.json
 
 Both begin with the same EfficientNet-B0, see the same photos (the first of each class) in batches of one size, crops
 and flips of one policy, and measure once, at the end, on the same test photos: AdamW, layer decay 0.75, weight decay

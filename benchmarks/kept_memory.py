@@ -1,4 +1,4 @@
-"""What it gains and costs that training steps on a CPU keep their memory (`disco_zoo.core.kept_memory`).
+"""What it gains and costs that training steps on a CPU keep their memory (`KeptMemory` of `disco_zoo.core.process`).
 
     python benchmarks/kept_memory.py [--networks efficientnet_b0 mobilenetv3_large_100 resnet18] [--image-size 224]
 
@@ -20,8 +20,7 @@ import timm
 import torch
 
 from disco_zoo.core.environment import benchmark_line
-from disco_zoo.core.kept_memory import KeptMemory
-from disco_zoo.core.process import peak_memory_mib
+from disco_zoo.core.process import KeptMemory, peak_memory_mib
 
 
 def steps(network: str, image_size: int, batch_size: int, count: int, keep: bool) -> dict[str, float]:

@@ -13,7 +13,7 @@ from disco_zoo.core.claimed_dir import ClaimedFolder
 from disco_zoo.core.console import StepProgress
 from disco_zoo.core.distributed import gather_objects, num_processes, rank
 from disco_zoo.core.interrupts import InterruptFlag
-from disco_zoo.core.kept_memory import KeptMemory
+from disco_zoo.core.process import KeptMemory
 from disco_zoo.data.unreadable import UnreadableList
 from disco_zoo.errors import BadRunFolder, CannotRead, DiscoZooError, Interrupted, TrainingDiverged
 from disco_zoo.training.metrics import MetricLogger

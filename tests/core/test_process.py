@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch import nn
 
-from disco_zoo.core import kept_memory
-from disco_zoo.core.kept_memory import USERS_OWN, KeptMemory
+from disco_zoo.core import process
+from disco_zoo.core.process import USERS_OWN, KeptMemory
 
 glibc_alone = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="there is no glibc here")
 
@@ -60,7 +60,7 @@ def test_pages_of_a_step_serve_the_next_ones_and_go_back_at_the_end() -> None:
 @glibc_alone
 def test_it_ends_where_gaps_take_much(monkeypatch: pytest.MonkeyPatch) -> None:
     peaks = iter([100.0, 150.0, 151.0])
-    monkeypatch.setattr(kept_memory, "peak_memory_mib", lambda: next(peaks))
+    monkeypatch.setattr(process, "peak_memory_mib", lambda: next(peaks))
     with KeptMemory("cpu") as memory:
         found = []
         for _ in range(4):  # the last asks no more
@@ -81,7 +81,7 @@ def test_little_free_memory_an_accelerator_or_the_users_settings_leave_all_as_it
     assert is_kept()
     assert not is_kept("cuda")
     with monkeypatch.context() as patch:
-        patch.setattr(kept_memory, "available_bytes", lambda: 2**20)
+        patch.setattr(process, "available_bytes", lambda: 2**20)
         assert not is_kept()
     monkeypatch.setenv("MALLOC_MMAP_MAX_", "65536")
     assert not is_kept()
