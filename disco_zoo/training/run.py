@@ -99,6 +99,8 @@ class Run:
         self.folder = RunFolder(folder, recipe_settings(recipe), resume=self.resume, writes=self.is_main_process)
         try:
             self.parts: Parts = build_parts(recipe, data.trained_on, accelerator.device, at_hand=teacher)
+            if self.parts.inheritance and self.is_main_process and not self.resume:
+                console.print(f"{recipe.student.model}: {self.parts.inheritance}", soft_wrap=True)
             health = OnlineHealth(recipe, data.trained_on, data.test) if recipe.log.health_images else None
             self.task = Pretraining(
                 recipe,

@@ -11,6 +11,7 @@ from disco_zoo.core.distributed import peers
 from disco_zoo.data.summary import lines_of
 from disco_zoo.errors import BadData
 from disco_zoo.evaluation.measure import Measurement, recipe_bench
+from disco_zoo.models.student import Inheritance
 from disco_zoo.plotting.embedding_map import plot_embedding_map
 from disco_zoo.plotting.style import plot_curves
 from disco_zoo.training.metrics import read_metrics
@@ -108,6 +109,8 @@ def fact_lines(facts: RunFacts) -> list[str]:
         lines.insert(1, f"- teacher: {teacher['title']}, sha256 `{teacher['sha256'] or 'not a file'}`")
         for cache in teacher.get("caches") or ():
             lines.insert(2, f"- its embeddings: of {cache['views']} fixed views an image, from cache {cache['id']}")
+    if student["inherited_tensors"]:
+        lines.insert(1, f"- start: {Inheritance(**student['inherited_tensors'])}")
     if facts["unreadable_images"]:
         lines.append(f"- {facts['unreadable_images']} images could not be read: unreadable_images.txt")
     return lines

@@ -95,6 +95,17 @@ def teacher_text(row: Checkpoint, catalog: Catalog) -> str:
     return f"{teacher.title} ({supervision})"
 
 
+def start_text(row: Checkpoint) -> str:
+    """How the student was initialised; "" where nobody said."""
+    if row.start == "inherit" and row.start_from:
+        return (
+            f"inherited from `{row.start_from}`: of each tensor of the same name the part that fits (evenly spaced "
+            "channels, the middle of the kernel), the rest fresh, BatchNorm statistics recalibrated; the terms of its "
+            "data hold as well"
+        )
+    return STARTS[row.start] if row.start else ""
+
+
 def training_facts(row: Checkpoint, catalog: Catalog) -> dict[str, str]:
     """Method, student, teacher, data, start and recipe, as far as they are known."""
     dataset = catalog.datasets[row.data]
@@ -103,7 +114,7 @@ def training_facts(row: Checkpoint, catalog: Catalog) -> dict[str, str]:
         "Student": student_text(row, catalog),
         "Teacher": teacher_text(row, catalog),
         "Data": f"{dataset.title}, {dataset.num_train:,} training images, labels unused",
-        "Start": STARTS[row.start] if row.start else "",
+        "Start": start_text(row),
         "Recipe": f"`recipes/{row.recipe}.yaml`" if row.recipe else "",
         "Again": f"`{row.reproduce_command}`" if row.recipe else "",
     }
@@ -217,7 +228,7 @@ def licence_facts(row: Checkpoint | Teacher, catalog: Catalog) -> dict[str, str]
 
 def _start_licence(row: Checkpoint, catalog: Catalog) -> str:
     """Terms of the weights that training began with, and of the images behind them; "" for random weights."""
-    if row.start == "checkpoint" and row.start_from:
+    if row.start_from:
         begun = catalog.checkpoints[row.start_from]
         before = _start_licence(begun, catalog)
         text = f"{begun.name}, weights {begun.licence.weights}, data {begun.licence.data}"

@@ -108,8 +108,10 @@ def _row_faults(name: str, row: dict[str, Any], sections: dict[str, dict[str, An
         if isinstance(value, str) and value not in sections[section]:
             yield f".{key}: '{value}' is not in {section}.{did_you_mean(value, sections[section])}"
     yield from _weights_faults(row.get("weights"))
-    if (row.get("start") == "checkpoint") != (row.get("start_from") is not None):
-        yield ".start_from: stands where start is checkpoint, and nowhere else"
+    if row.get("start") == "checkpoint" and row.get("start_from") is None:
+        yield ".start_from: missing, start is checkpoint"
+    if row.get("start") not in ("checkpoint", "inherit") and row.get("start_from") is not None:
+        yield ".start_from: stands where start is checkpoint or inherit, and nowhere else"
     if (row.get("variant") is None) != (row.get("variant_reason") is None):
         yield ".variant_reason: a variant and its reason stand together, or neither"
     measured = row.get("measured")

@@ -84,6 +84,42 @@ def test_a_gate_that_the_donor_has_is_inherited_and_not_opened() -> None:
     assert all(torch.equal(tensor, donor.state_dict()[key]) for key, tensor in student.state_dict().items())
 
 
+def test_of_a_larger_tensor_evenly_spaced_channels_and_the_middle_of_the_kernel_are_inherited() -> None:
+    student, donor = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 6, 5)
+    result = inherit_weights(student, donor)
+    assert result == Inheritance(copied=0, total=2, copied_in_part=2)
+    assert torch.equal(student.weight, donor.weight[[0, 1, 3, 4]][:, [0, 2], 1:4, 1:4])
+    assert torch.equal(student.bias, donor.bias[[0, 1, 3, 4]])
+
+
+def test_a_network_of_which_the_donor_is_a_wider_copy_computes_the_same_where_the_other_channels_are_silent() -> None:
+    torch.manual_seed(0)
+    narrow, wide = (nn.Sequential(nn.Conv2d(3, c, 3), nn.ReLU(), nn.Conv2d(c, 5, 1)) for c in (4, 8))
+    with torch.no_grad():
+        wide[2].weight[:, 1::2] = 0.0
+    inherit_weights(narrow, wide)
+    images = torch.randn(2, 3, 8, 8)
+    with torch.no_grad():
+        assert torch.allclose(narrow(images), wide(images), atol=1e-6)
+
+
+def test_a_larger_tensor_than_the_donors_keeps_its_start() -> None:
+    student, donor = nn.Conv2d(2, 4, 3), nn.Conv2d(2, 3, 3)
+    before = student.weight.clone()
+    with pytest.raises(BadRecipe, match="no tensor in common"):
+        inherit_weights(student, donor)
+    assert torch.equal(student.weight, before)
+
+
+def test_mobilenetv3_takes_parts_of_efficientnet_b0() -> None:
+    torch.manual_seed(0)
+    student, donor = (timm.create_model(name, num_classes=0) for name in ("mobilenetv3_large_100", "efficientnet_b0"))
+    assert inherit_weights(student, donor) == Inheritance(copied=124, total=310, copied_in_part=122)
+    own, theirs = student.state_dict(), donor.state_dict()
+    key = "blocks.4.1.conv_dw.weight"  # 3 x 3 of 5 x 5, as many channels
+    assert torch.equal(own[key], theirs[key][:, :, 1:4, 1:4])
+
+
 def test_inheriting_leaves_the_donor_alone_and_shares_no_memory() -> None:
     student, donor = TinyNet(), TinyNet()
     inherit_weights(student, donor)

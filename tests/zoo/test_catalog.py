@@ -104,7 +104,11 @@ def test_all_faults_are_reported_at_once() -> None:
             "measured.0.metric: String should match pattern",
         ),
         ({"variant": "tf_efficientnet_b0"}, "variant_reason: a variant and its reason stand together, or neither"),
-        ({"start": "checkpoint"}, "start_from: stands where start is checkpoint, and nowhere else"),
+        ({"start": "checkpoint"}, "start_from: missing, start is checkpoint"),
+        (
+            {"start": "random", "start_from": "x"},
+            "start_from: stands where start is checkpoint or inherit",
+        ),
         ({"weights": {"source": "official", "file": "f", "url": "ftp://x"}}, "weights.url: String should match"),
         ({"weights": {"source": "official", "file": "f", "md5_prefix": "59FD"}}, "weights.md5_prefix: String should"),
     ],
