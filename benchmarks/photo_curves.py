@@ -76,22 +76,13 @@ def figures_of(changes: Point, seed: int, given: argparse.Namespace) -> Point:
         SystemExit: training failed; its own message has been shown.
     """
     settings = [f"{key}={value}" for key, value in sorted(changes.items())]
-    folder = (
-        given.out / ("_".join(one.replace(".", "-").replace("=", "-") for one in settings) or "as_it_is") / str(seed)
-    )
+    name = "_".join(one.replace(".", "-").replace("=", "-") for one in settings) or "as_it_is"
+    folder = given.out / name / str(seed)
     facts = folder / "run.json"
     if not (facts.exists() and json.loads(facts.read_text()).get("figures")):
-        command = [
-            "train",
-            RECIPE,
-            "--data",
-            given.data,
-            "--eval-data",
-            fixed_bank(given.data, given.out),
-            "--seed",
-            seed,
-        ]
-        command += ["--workers", given.workers, "--out", folder, *(part for one in settings for part in ("--set", one))]
+        command = ["train", RECIPE, "--data", given.data, "--eval-data", fixed_bank(given.data, given.out)]
+        command += ["--seed", seed, "--workers", given.workers, "--out", folder]
+        command += [part for one in settings for part in ("--set", one)]
         command += ["--resume"] if (folder / "checkpoint.pt").exists() else []
         if subprocess.run([sys.executable, "-m", "disco_zoo", *map(str, command)], check=False).returncode:
             raise SystemExit(f"failed: {settings}")
