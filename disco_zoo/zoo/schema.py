@@ -249,10 +249,9 @@ class Measured(StrictRow):
 class Checkpoint(StrictRow):
     """One row of the zoo.
 
-    `recipe` is a path under recipes/ without .yaml. `start` is how the student was initialised, `start_from` the row
-    that a `checkpoint` start is, or an `inherit` start has tensors of (without it they are lite0's). `variant` is the
-    timm name of the network that the weights need where it is not the architecture's own `native`, and `variant_reason`
-    says why: in another they would load and compute something else.
+    `recipe` is a path under recipes/ without .yaml. `start` is how the student was initialised; `start_from` the row
+    that a `checkpoint` start is, or whose tensors an `inherit` start has (default: lite0's). `variant` is the timm name
+    of the network that the weights need where that is not `native`, as `variant_reason` says.
     """
 
     name: str
