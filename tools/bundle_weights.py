@@ -1,9 +1,10 @@
-"""Turn finished `disco-zoo reproduce` folders, one a seed, into a catalog row's `weights:` and `measured:` entries.
+"""Turn finished folders of `reproduce` or `train`, one a seed, into a catalog row's `weights:` and `measured:` entries.
 
     python tools/bundle_weights.py runs/seed0 runs/seed1 runs/seed2 [--copy]
 
 Prints YAML to paste into disco_zoo/zoo/catalog.yaml. With --copy the first folder's student goes into
-disco_zoo/assets/weights/ under the checkpoint's name; without it only the figures are printed.
+disco_zoo/assets/weights/ under the checkpoint's name; without it only the figures are printed. A folder of `train` has
+figures of the student alone, and does not say by which protocol.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ def measured_entries(folders: list[Path], command: str) -> list[dict[str, Any]]:
     Raises:
         SystemExit: the folders are not runs of one checkpoint by different seeds.
     """
-    results = [json.loads((folder / "results.json").read_text()) for folder in folders]
     facts = [json.loads((folder / "run.json").read_text()) for folder in folders]
+    results = [_results(folder, fact) for folder, fact in zip(folders, facts, strict=True)]
     seeds = [result["seed"] for result in results]
     if len({result["name"] for result in results}) > 1 or len(set(seeds)) < len(seeds):
         raise SystemExit("the folders must hold runs of one checkpoint, each by another seed")
@@ -43,13 +44,21 @@ def measured_entries(folders: list[Path], command: str) -> list[dict[str, Any]]:
             "values": [round(result["figures"][subject][metric], 2) for result in results],
             "seeds": seeds,
             "protocol": results[0]["protocol"],
-            "command": command or f"disco-zoo reproduce {results[0]['name']}",
+            "command": command or f"disco-zoo {results[0]['verb']} {results[0]['name']}",
             "hardware": f"{hardware['cpu_cores']} CPU cores ({hardware['cpu']})",
             "date": facts[0]["ended"][:10],
         }
         for subject, metrics in results[0]["figures"].items()
         for metric in metrics
     ]
+
+
+def _results(folder: Path, facts: dict[str, Any]) -> dict[str, Any]:
+    file = folder / "results.json"
+    if file.exists():
+        return {"verb": "reproduce", **json.loads(file.read_text())}
+    figures = {"student": facts["figures"]}
+    return {"verb": "train", "name": facts["name"], "seed": facts["seed"], "figures": figures, "protocol": ""}
 
 
 def copy_student(folder: Path) -> dict[str, Any]:

@@ -104,7 +104,8 @@ def test_filters_add_up() -> None:
     }
     assert names(architecture="r18") == names(architecture="disco_r18") == names(pattern="disco_r18.*")
     bundled = ("disco_lite0_cifar10", "feature_lite2_photos", "feature_lite2_photos224")
-    assert names(weights="bundled") == {*(f"disco_effb0.{tag}" for tag in bundled), "disco_r18.feature_lite2_photos"}
+    others = {f"disco_{short}.feature_lite2_photos" for short in ("mobv3", "r18")}
+    assert names(weights="bundled") == {f"disco_effb0.{tag}" for tag in bundled} | others
     assert len(names(weights="official")) == 35
     assert names(data="cifar10", pattern="effb0") == {
         "disco_effb0.disco_lite0_cifar10",
