@@ -77,6 +77,16 @@ def one_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+def give_back_free_memory() -> None:
+    """Have glibc's malloc return what is free inside its heaps; without glibc nothing happens. It takes some ms.
+
+    Blocks of one size, asked for by threads in turns, leave gaps that malloc does not use again: features of 5,000
+    images at 64 px, read by another process, took 265 MiB more than they hold, and 50,000 images three times that.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
+
+
 class KeptMemory(contextlib.AbstractContextManager["KeptMemory"]):
     """While it is entered, from the first `after_step` on, what a step frees stays with the process; then it goes back.
 
@@ -115,7 +125,7 @@ class KeptMemory(contextlib.AbstractContextManager["KeptMemory"]):
         if self.is_kept and self._mallopt is not None:
             for parameter, value in USUAL.items():
                 self._mallopt(parameter, value)
-            ctypes.CDLL(None).malloc_trim(0)
+            give_back_free_memory()
         self.is_kept, self._mallopt = False, None
 
 

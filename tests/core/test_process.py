@@ -1,4 +1,4 @@
-"""Memory that training steps keep: fewer page faults while they last, all of it given back after them."""
+"""Memory that training steps keep: fewer page faults while they last, all of it given back after them; and gaps."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from disco_zoo.core import process
-from disco_zoo.core.process import USERS_OWN, KeptMemory
+from disco_zoo.core.process import USERS_OWN, KeptMemory, give_back_free_memory
 
 glibc_alone = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="there is no glibc here")
 
@@ -85,3 +85,13 @@ def test_little_free_memory_an_accelerator_or_the_users_settings_leave_all_as_it
         assert not is_kept()
     monkeypatch.setenv("MALLOC_MMAP_MAX_", "65536")
     assert not is_kept()
+
+
+@glibc_alone
+def test_gaps_between_blocks_go_back() -> None:
+    blocks = [torch.ones(2**13) for _ in range(3000)]  # 32 KiB each: from the heap
+    held = resident_bytes()
+    blocks = blocks[::30]  # what stays keeps malloc from giving back what lies below it
+    give_back_free_memory()
+    assert held - resident_bytes() > 64 * 2**20
+    assert all(block.sum() == 2**13 for block in blocks)

@@ -12,17 +12,18 @@ import torch
 from torch import Tensor, nn
 
 from disco_zoo.errors import DiscoZooError
+from disco_zoo.models import forward
 from disco_zoo.models.encoder import frozen
-from disco_zoo.models.forward import CHUNKS_AHEAD, Forward, chunk_of, difference
+from disco_zoo.models.forward import BATCHES_BETWEEN_RETURNS, CHUNKS_AHEAD, Forward, chunk_of, difference
 
 
 def images(number: int) -> Tensor:
     return torch.randn(number, 3, 64, 64, generator=torch.Generator().manual_seed(7))
 
 
-def rows_by(forward: Forward, batch: Tensor) -> Tensor:
-    with frozen(forward.backbone, "cpu"):
-        return forward(batch)
+def rows_by(computed: Forward, batch: Tensor) -> Tensor:
+    with frozen(computed.backbone, "cpu"):
+        return computed(batch)
 
 
 @pytest.mark.parametrize(
@@ -114,6 +115,15 @@ def test_the_next_batches_are_read_while_threads_compute_and_not_all_of_them() -
     with threads_set_to(2), contextlib.closing(Forward(Observed(), 64).stream(batches())) as computed:
         next(computed), next(computed), next(computed)
         assert 4 <= len(read) <= 4 + CHUNKS_AHEAD * 2
+
+
+def test_free_memory_goes_back_every_few_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    returned = []
+    monkeypatch.setattr(forward, "give_back_free_memory", lambda: returned.append(1))
+    batches = [(images(1), number) for number in range(2 * BATCHES_BETWEEN_RETURNS + 1)]
+    with frozen(Observed(), "cpu"):
+        assert len(list(Forward(Observed(), 64).stream(batches))) == len(batches)
+    assert len(returned) == 2
 
 
 def test_nothing_is_at_work_after_a_stream_was_left() -> None:
