@@ -334,8 +334,8 @@ def test_verify_all_lists_what_is_here(seed_file: Path, capsys: pytest.CaptureFi
         ("disco_effb0.feature_lite2_photos", "bundled", True),
         ("disco_effb0.feature_lite2_photos224", "bundled", True),
         ("disco_effb0.disco_lite0_cifar10", "bundled", True),
-        ("disco_mobv3.feature_lite2_photos", "bundled", True),
         ("disco_r18.feature_lite2_photos", "bundled", True),
+        ("disco_mobv3.feature_lite2_photos", "bundled", True),
         (NAME, "installed", True),
     ]
 
