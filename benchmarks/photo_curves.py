@@ -58,15 +58,16 @@ CURVES: dict[str, dict[str, dict[str, Any]]] = {
 Point = dict[str, Any]
 
 
-def fixed_bank(data: Path, out: Path) -> Path:
-    """`out`/bank_train.parquet, the last images of the training file, with its test split beside it."""
-    bank = out / "bank_train.parquet"
+def split_data(data: Path, out: Path) -> tuple[Path, Path]:
+    """The training images without labels, so that none of a point's are its bank; and the bank, with the test split."""
+    images, bank = out / "images.parquet", out / "bank_train.parquet"
     if not bank.exists():
         out.mkdir(parents=True, exist_ok=True)
         table = pq.read_table(data)
         shutil.copy(data.with_name(data.name.replace("train", "test")), out / "bank_test.parquet")
+        pq.write_table(table.select(["image"]).replace_schema_metadata(), images)
         pq.write_table(table.slice(table.num_rows - BANK_IMAGES), bank)
-    return bank
+    return images, bank
 
 
 def figures_of(changes: Point, seed: int, given: argparse.Namespace) -> Point:
@@ -80,7 +81,8 @@ def figures_of(changes: Point, seed: int, given: argparse.Namespace) -> Point:
     folder = given.out / name / str(seed)
     facts = folder / "run.json"
     if not (facts.exists() and json.loads(facts.read_text()).get("figures")):
-        command = ["train", RECIPE, "--data", given.data, "--eval-data", fixed_bank(given.data, given.out)]
+        images, bank = split_data(given.data, given.out)
+        command = ["train", RECIPE, "--data", images, "--eval-data", bank]
         command += ["--seed", seed, "--workers", given.workers, "--out", folder]
         command += [part for one in settings for part in ("--set", one)]
         command += ["--resume"] if (folder / "checkpoint.pt").exists() else []
