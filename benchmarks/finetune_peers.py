@@ -5,7 +5,8 @@
       --epochs 3 --script pytorch-image-models/train.py --json benchmarks/finetune_200.json
 
 Both begin with the same EfficientNet-B0, see the same photos (the first of each class) in batches of one size, crops
-and flips of one policy, and measure once, at the end, on the same test photos: AdamW, layer decay 0.75, weight decay
+and flips of one policy, and measure once, at the end, on the same test photos (--timm-epochs N gives train.py more
+epochs, to see how long it takes to the same accuracy): AdamW, layer decay 0.75, weight decay
 0.05, a cosine after an epoch of warm-up, label smoothing 0.1. `images_per_s` is each program's own: of its steps alone.
 """
 
@@ -64,14 +65,16 @@ def commands(given: argparse.Namespace, folder: Path) -> dict[str, Command]:
     named = load_model(given.model)
     weights = folder / "weights.safetensors"
     save_file(named.backbone.state_dict(), weights)
-    batch = f"--epochs {given.epochs} --batch-size {given.batch_size} --workers {given.workers}"
+    batch = f"--batch-size {given.batch_size} --workers {given.workers}"
     own = f"-m disco_zoo finetune {given.model} --data {folder}/train --eval-data {folder}/validation --out run {batch}"
+    own += f" --epochs {given.epochs}"
     own += f" --image-size 224 --val-fraction 0 --lr {given.lr} --layer-decay 0.75"
     own += f" --set warmup={min(0.5, 1 / given.epochs)}"
     timms = f"{given.script} --data-dir {folder} --output run --experiment timm --device cpu {batch} --num-classes 10"
+    timms += f" --epochs {given.timm_epochs or given.epochs}"
     timms += f" --model efficientnet_b0 --pretrained --pretrained-path {weights} --img-size 224 --crop-pct 0.875"
     timms += f" --opt adamw --lr {given.lr} --weight-decay 0.05 --layer-decay 0.75 --sched cosine --sched-on-updates"
-    timms += f" --warmup-epochs 1 --warmup-lr 0 --min-lr 0 --val-interval {given.epochs} --validation-batch-size 128"
+    timms += f" --warmup-epochs 1 --warmup-lr 0 --min-lr 0 --val-interval {given.timm_epochs or given.epochs} --validation-batch-size 128"
     timms += " --scale 0.35 1 --color-jitter 0 --interpolation bilinear --train-interpolation bilinear --smoothing 0.1"
     timms += " --channels-last"
     timms += f" --log-interval 1 --mean {' '.join(map(str, named.mean))} --std {' '.join(map(str, named.std))}"
@@ -89,6 +92,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=200, help="to train on")
     parser.add_argument("--test-images", type=int, default=200)
     parser.add_argument("--epochs", type=int, default=5)
+    parser.add_argument("--timm-epochs", type=int, help="of train.py, where they are to be others; one run, no warm-up")
     parser.add_argument("--batch-size", type=int, default=40)
     parser.add_argument("--lr", type=float, default=1e-3)
     parser.add_argument("--model", default="disco_effb0", help="an EfficientNet-B0")
@@ -104,7 +108,9 @@ def main() -> None:
         made = commands(given, folder)
         setting = f"{given.images} photos, {given.epochs} epochs, measured on {given.test_images}, 224 px"
         setting += f", batch {given.batch_size}, lr {given.lr}, workers {given.workers}, {given.model}"
-        found = contest(given.json, made, given.rounds, setting, torch.get_num_threads())
+        setting += f", {given.timm_epochs} epochs of train.py" if given.timm_epochs else ""
+        warm_up = given.timm_epochs is None
+        found = contest(given.json, made, given.rounds, setting, torch.get_num_threads(), warm_up=warm_up)
     ours = "disco-zoo finetune"
     print(table(found, ours))
     for title, runs in found["runs"].items():
