@@ -71,10 +71,11 @@ def commands(given: argparse.Namespace, folder: Path) -> dict[str, Command]:
     own += f" --image-size 224 --val-fraction 0 --lr {given.lr} --layer-decay 0.75"
     own += f" --set warmup={min(0.5, 1 / given.epochs)}"
     timms = f"{given.script} --data-dir {folder} --output run --experiment timm --device cpu {batch} --num-classes 10"
-    timms += f" --epochs {given.timm_epochs or given.epochs}"
+    timm_epochs = given.timm_epochs or given.epochs
+    timms += f" --epochs {timm_epochs}"
     timms += f" --model efficientnet_b0 --pretrained --pretrained-path {weights} --img-size 224 --crop-pct 0.875"
     timms += f" --opt adamw --lr {given.lr} --weight-decay 0.05 --layer-decay 0.75 --sched cosine --sched-on-updates"
-    timms += f" --warmup-epochs 1 --warmup-lr 0 --min-lr 0 --val-interval {given.timm_epochs or given.epochs} --validation-batch-size 128"
+    timms += f" --warmup-epochs 1 --warmup-lr 0 --min-lr 0 --val-interval {timm_epochs} --validation-batch-size 128"
     timms += " --scale 0.35 1 --color-jitter 0 --interpolation bilinear --train-interpolation bilinear --smoothing 0.1"
     timms += " --channels-last"
     timms += f" --log-interval 1 --mean {' '.join(map(str, named.mean))} --std {' '.join(map(str, named.std))}"
