@@ -80,8 +80,8 @@ def one_thread() -> Iterator[None]:
 def give_back_free_memory() -> None:
     """Have glibc's malloc return what is free inside its heaps; without glibc nothing happens. It takes some ms.
 
-    Blocks of one size, asked for by threads in turns, leave gaps that malloc does not use again: features of 5,000
-    images at 64 px, read by another process, took 265 MiB more than they hold, and 50,000 images three times that.
+    Blocks that threads ask for and free in turns leave gaps that malloc does not use again: the more images, the more
+    memory their features took beside what they hold.
     """
     if platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
