@@ -1,4 +1,4 @@
-"""What it gains and costs that training steps on a CPU keep their memory (`KeptMemory` of `disco_zoo.core.process`).
+"""What it gains and costs that training steps on a CPU keep their memory, and in huge pages: `core.process.KeptMemory`.
 
     python benchmarks/kept_memory.py [--networks efficientnet_b0 mobilenetv3_large_100 resnet18] [--image-size 224]
 

@@ -14,6 +14,7 @@ from types import TracebackType
 
 import torch
 
+from disco_zoo.core.huge_pages import collapse_memory
 from disco_zoo.errors import require
 
 MIB = 2**20
@@ -22,6 +23,7 @@ TRIM_THRESHOLD, MMAP_MAX = -1, -4
 NEVER = 2**31 - 1
 USUAL = {MMAP_MAX: 65_536, TRIM_THRESHOLD: 64 * MIB}  # the second is what glibc arrives at by itself, with such blocks
 USERS_OWN = ("GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_")
+STEPS_TO_FULL_SIZE = 3  # of a heap that is kept: then it is worth large pages
 MOST_MORE = 0.5  # of the peak so far: a heap that is kept has gaps, which took 2 to 15 % more
 
 
@@ -93,7 +95,7 @@ class KeptMemory(contextlib.AbstractContextManager["KeptMemory"]):
     A training step on a CPU frees its activations and asks for as many again. glibc's malloc takes each block above
     32 MiB from the kernel, and gives it back when it is freed, so that all its pages are mapped and zeroed again in
     every step: a third of the processor's time of an EfficientNet-B0 at 224 px, in a batch of 32
-    (`benchmarks/kept_memory.py`).
+    (`benchmarks/kept_memory.py`). Once the heap has its size it gets huge pages.
 
     Nothing changes on an accelerator, without glibc, where an environment variable says how malloc is to work, or
     where half as much memory as the first step took is not free. Where the gaps come to take as much, it ends.
@@ -103,6 +105,7 @@ class KeptMemory(contextlib.AbstractContextManager["KeptMemory"]):
         self.is_kept = False
         self._mallopt = _mallopt() if torch.device(device).type == "cpu" else None
         self._most_mib = 0.0
+        self._kept_steps = 0
 
     def after_step(self) -> None:
         if self._mallopt is None:
@@ -114,6 +117,10 @@ class KeptMemory(contextlib.AbstractContextManager["KeptMemory"]):
                 self.is_kept = bool(self._mallopt(MMAP_MAX, 0) and self._mallopt(TRIM_THRESHOLD, NEVER))
         if peak > self._most_mib or not self.is_kept:
             self._end()
+            return
+        self._kept_steps += 1
+        if self._kept_steps == STEPS_TO_FULL_SIZE:
+            collapse_memory()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -95,3 +95,16 @@ def test_gaps_between_blocks_go_back() -> None:
     give_back_free_memory()
     assert held - resident_bytes() > 64 * 2**20
     assert all(block.sum() == 2**13 for block in blocks)
+
+
+@glibc_alone
+def test_a_heap_of_full_size_is_collapsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+    monkeypatch.setattr(process, "collapse_memory", lambda: calls.append(len(after)))
+    after: list[bool] = []
+    with KeptMemory("cpu") as memory:
+        for _ in range(6):
+            memory.after_step()
+            after.append(memory.is_kept)
+    assert after == [True] * 6
+    assert calls == [process.STEPS_TO_FULL_SIZE - 1]
