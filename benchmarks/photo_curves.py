@@ -74,7 +74,7 @@ def figures_of(changes: Point, seed: int, given: argparse.Namespace) -> Point:
     """Train one student, or find it trained; its figures.
 
     Raises:
-        SystemExit: training failed; its own message has been shown.
+        SystemExit: training failed, its own message has been shown; or its student was not measured.
     """
     settings = [f"{key}={value}" for key, value in sorted(changes.items())]
     name = "_".join(one.replace(".", "-").replace("=", "-") for one in settings) or "as_it_is"
@@ -89,6 +89,8 @@ def figures_of(changes: Point, seed: int, given: argparse.Namespace) -> Point:
         if subprocess.run([sys.executable, "-m", "disco_zoo", *map(str, command)], check=False).returncode:
             raise SystemExit(f"failed: {settings}")
     run = json.loads(facts.read_text())
+    if not run.get("figures"):
+        raise SystemExit(f"{folder} was not measured; its report.md says why")
     return {"steps": run["steps"], **run["figures"]}
 
 

@@ -83,7 +83,8 @@ class Inheritance:
     copied_in_part: int = 0
 
     def __str__(self) -> str:
-        return f"{self.copied} of {self.total} tensors inherited whole, {self.copied_in_part} in part"
+        in_part = f" whole, {self.copied_in_part} in part" if self.copied_in_part else ""
+        return f"{self.copied} of {self.total} tensors inherited{in_part}"
 
 
 def create_backbone(

@@ -132,7 +132,7 @@ def _load_installed(name: str) -> LoadedTeacher:
 def _load_file(path: Path) -> LoadedTeacher:
     """An authors' file, fed as ImageNet's networks are; its head's embeddings are the targets where it has one."""
     if not path.exists():
-        raise BadTeacher(f"{path} does not exist. Give the teacher's file with --set teacher.source=PATH")
+        raise BadTeacher(f"{path} does not exist")
     converted = _read(path)
     backbone, head, embed_dim = _networks(converted)
     mean, std = ((0.0,) * 3, (1.0,) * 3) if converted.layout in _UNNORMALIZED else (IMAGENET_MEAN, IMAGENET_STD)
@@ -187,10 +187,9 @@ def _networks(converted: convert.Converted) -> tuple[nn.Module, nn.Module, int]:
 
 
 def _load_timm(name: str, pretrained: bool) -> LoadedTeacher:
-
     if not name.startswith("hf-hub:") and not timm.is_model(name):
         hint = did_you_mean(name.split(".")[0], [*load_catalog().teachers, *timm.list_models()])
-        raise UnknownName(f"teacher.source '{name}' is no file, run folder or timm model.{hint}")
+        raise UnknownName(f"'{name}' is no file, run folder or timm model.{hint}")
     model = _create(name, pretrained=pretrained)
     cfg = model.pretrained_cfg
     weights = "pretrained" if pretrained else "random weights"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -16,6 +17,7 @@ from disco_zoo.core.random_streams import stream_generator, stream_seed
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.stream_source import StreamSource
 from disco_zoo.data.unreadable import load_or_replace
+from disco_zoo.errors import BadTeacher, UnknownName
 from disco_zoo.methods import METHODS, Method
 from disco_zoo.methods.base import SmallViews
 from disco_zoo.models.encoder import Encoder, choose_memory_format, feature_dim_of
@@ -129,7 +131,8 @@ def seeded_teacher(recipe: Recipe, device: torch.device | str, loaded: LoadedTea
 def build_teacher(
     image_size: int, section: TeacherSection, device: torch.device | str, loaded: LoadedTeacher | None = None
 ) -> Teacher:
-    loaded = loaded or load_teacher_source(section.source, pretrained=section.pretrained)
+    with _named("teacher.source"):
+        loaded = loaded or load_teacher_source(section.source, pretrained=section.pretrained)
     return Teacher(
         # Without a source it is no other recipe's teacher.
         loaded if section.std is None else replace(loaded, std=section.std, source=""),
@@ -176,11 +179,21 @@ def _build_student(
     return student, inheritance
 
 
+@contextlib.contextmanager
+def _named(key: str) -> Iterator[None]:
+    """What is wrong with the network that a recipe's key names."""
+    try:
+        yield
+    except (BadTeacher, UnknownName) as error:
+        raise type(error)(f"{key}: {error}") from error
+
+
 def _donor(recipe: Recipe, teacher: Teacher | None) -> LoadedTeacher | Teacher:
     """The network whose tensors the student inherits: `student.init_from`, or the loaded teacher."""
     wanted = recipe.student.init_from
     if wanted and (teacher is None or teacher.loaded.source != wanted):
-        return load_teacher_source(wanted)
+        with _named("student.init_from"):
+            return load_teacher_source(wanted)
     assert teacher is not None  # the recipe's check demands one of the two
     return teacher
 

@@ -52,6 +52,7 @@ def build(head: str, hidden: int | None = 20, embed_dim: int = 5, **changes: Any
 
 def test_inheriting_copies_294_of_b0s_358_tensors(inherited: tuple) -> None:
     assert inherited[2] == Inheritance(copied=294, total=358)
+    assert str(inherited[2]) == "294 of 358 tensors inherited"
 
 
 def test_inheriting_copies_exactly_the_tensors_of_equal_name_and_shape(inherited: tuple, lite0: nn.Module) -> None:
@@ -88,6 +89,7 @@ def test_of_a_larger_tensor_evenly_spaced_channels_and_the_middle_of_the_kernel_
     student, donor = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 6, 5)
     result = inherit_weights(student, donor)
     assert result == Inheritance(copied=0, total=2, copied_in_part=2)
+    assert str(result) == "0 of 2 tensors inherited whole, 2 in part"
     assert torch.equal(student.weight, donor.weight[[0, 1, 3, 4]][:, [0, 2], 1:4, 1:4])
     assert torch.equal(student.bias, donor.bias[[0, 1, 3, 4]])
 

@@ -254,7 +254,7 @@ def test_a_missing_checkpoint_file_is_no_timm_name(tmp_path: Path) -> None:
     ("name", "nearest"), [("resnet81", "resnet18"), ("lite-0", "lite0"), ("disco_efb0", "disco_effb0")]
 )
 def test_an_unknown_source_suggests_the_nearest(name: str, nearest: str) -> None:
-    with pytest.raises(UnknownName, match=f"teacher.source '{name}' is no file, run folder or timm model"):
+    with pytest.raises(UnknownName, match=f"^'{name}' is no file, run folder or timm model"):
         load_teacher_source(name)
     with pytest.raises(UnknownName, match=f"Did you mean '{nearest}'"):
         load_teacher_source(name)

@@ -11,6 +11,7 @@ from tiny_runs import toy_parquet, toy_recipe
 
 from disco_zoo.config.recipe import Recipe
 from disco_zoo.data.open_source import open_source
+from disco_zoo.errors import UnknownName
 from disco_zoo.models.teacher_source import load_teacher_source
 from disco_zoo.training import build
 from disco_zoo.training.build import build_parts, seeded_teacher
@@ -67,3 +68,16 @@ def test_a_teacher_that_is_not_the_recipes_is_not_taken(tmp_path: Path, changes:
     source = open_source(toy_parquet(tmp_path))
     teacher = seeded_teacher(distilled(), "cpu")
     assert build_parts(distilled(**changes), source, at_hand=teacher).teacher is not teacher
+
+
+@pytest.mark.parametrize(
+    ("key", "changes"),
+    [
+        ("student.init_from", {"student__init_from": "lite-0"}),
+        ("teacher.source", {"teacher": {"source": "lite-0", "image_size": 32}}),
+    ],
+)
+def test_a_misspelt_name_is_said_with_its_key(key: str, changes: dict[str, Any], tmp_path: Path) -> None:
+    source = open_source(toy_parquet(tmp_path))
+    with pytest.raises(UnknownName, match=rf"^{key}: 'lite-0' is no file.* Did you mean 'lite0'"):
+        build_parts(distilled(**changes), source)
