@@ -20,6 +20,7 @@ from typing import Any
 
 import matplotlib.pyplot as plt
 import pyarrow.parquet as pq
+import torch
 
 from disco_zoo.core.environment import benchmark_line
 
@@ -129,7 +130,7 @@ def main() -> None:
         for label, changes in CURVES[curve].items():
             for seed in given.seeds.split(","):
                 found = json.loads(record.read_text()) if record.exists() else {"points": {}}
-                found["machine"] = benchmark_line(1)
+                found["machine"] = benchmark_line(torch.get_num_threads())
                 point = figures_of(changes, int(seed), given)
                 found["points"].setdefault(curve, {}).setdefault(label, {})[seed] = point
                 record.write_text(json.dumps(found, indent=1, sort_keys=False) + "\n")

@@ -23,7 +23,7 @@ TRIM_THRESHOLD, MMAP_MAX = -1, -4
 NEVER = 2**31 - 1
 USUAL = {MMAP_MAX: 65_536, TRIM_THRESHOLD: 64 * MIB}  # the second is what glibc arrives at by itself, with such blocks
 USERS_OWN = ("GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_")
-STEPS_TO_FULL_SIZE = 3  # of a heap that is kept: then it is worth large pages
+STEPS_TO_COLLAPSE = 16  # which takes as long as 4 to 6 steps of EfficientNet-B0 and pays after some 10 more
 MOST_MORE = 0.5  # of the peak so far: a heap that is kept has gaps, which took 2 to 15 % more
 
 
@@ -95,14 +95,18 @@ class KeptMemory(contextlib.AbstractContextManager["KeptMemory"]):
     A training step on a CPU frees its activations and asks for as many again. glibc's malloc takes each block above
     32 MiB from the kernel, and gives it back when it is freed, so that all its pages are mapped and zeroed again in
     every step: a third of the processor's time of an EfficientNet-B0 at 224 px, in a batch of 32
-    (`benchmarks/kept_memory.py`). Once the heap has its size it gets huge pages.
+    (`benchmarks/kept_memory.py`). In a run that is not short the heap, which has its size by then, gets huge pages.
 
     Nothing changes on an accelerator, without glibc, where an environment variable says how malloc is to work, or
     where half as much memory as the first step took is not free. Where the gaps come to take as much, it ends.
+
+    Args:
+        device: where steps are computed.
+        steps_to_collapse: after so many steps the memory goes into huge pages.
     """
 
-    def __init__(self, device: torch.device | str) -> None:
-        self.is_kept = False
+    def __init__(self, device: torch.device | str, steps_to_collapse: int = STEPS_TO_COLLAPSE) -> None:
+        self.is_kept, self.steps_to_collapse = False, steps_to_collapse
         self._mallopt = _mallopt() if torch.device(device).type == "cpu" else None
         self._most_mib = 0.0
         self._kept_steps = 0
@@ -119,7 +123,7 @@ class KeptMemory(contextlib.AbstractContextManager["KeptMemory"]):
             self._end()
             return
         self._kept_steps += 1
-        if self._kept_steps == STEPS_TO_FULL_SIZE:
+        if self._kept_steps == self.steps_to_collapse:
             collapse_memory()
 
     def __exit__(

@@ -102,9 +102,9 @@ def test_a_heap_of_full_size_is_collapsed_once(monkeypatch: pytest.MonkeyPatch) 
     calls = []
     monkeypatch.setattr(process, "collapse_memory", lambda: calls.append(len(after)))
     after: list[bool] = []
-    with KeptMemory("cpu") as memory:
+    with KeptMemory("cpu", steps_to_collapse=3) as memory:
         for _ in range(6):
             memory.after_step()
             after.append(memory.is_kept)
     assert after == [True] * 6
-    assert calls == [process.STEPS_TO_FULL_SIZE - 1]
+    assert calls == [2]
