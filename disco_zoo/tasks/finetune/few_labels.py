@@ -247,6 +247,18 @@ def _differences(cells: Sequence[Cell]) -> dict[int | None, tuple[float, float |
     }
 
 
+BOTH_STARTS = (
+    "; both starts train on the same images for as many steps, and with the same augmentation. The pretrained start "
+    "lowers the rate layer by layer, the random start does not"
+)
+
+
+def _of_seeds(seeds: Sequence[int]) -> str:
+    if len(seeds) == 1:
+        return f"Seed {seeds[0]}"
+    return f"Mean ± standard deviation over seeds {', '.join(map(str, seeds))}"
+
+
 def _report(cells: Sequence[Cell], facts: dict[str, Any], seeds: Sequence[int]) -> str:
     lines = [
         f"# {title_of(facts)}",
@@ -259,10 +271,8 @@ def _report(cells: Sequence[Cell], facts: dict[str, Any], seeds: Sequence[int]) 
         "",
         *[f"- {line}" for line in difference_lines(cells)],
         "",
-        f"Mean ± standard deviation over seeds {', '.join(map(str, seeds))} on {facts['measured_on']} images. A seed "
-        "draws the images, the head and their order; both starts train on the same images for as many steps, and with "
-        "the same augmentation. The pretrained start lowers the rate layer by layer, the random start does not. "
-        f"Hardware: {hardware_line()}.",
+        f"{_of_seeds(seeds)} on {facts['measured_on']} images. A seed draws the images, the head and their order"
+        f"{BOTH_STARTS if _differences(cells) else ''}. Hardware: {hardware_line()}.",
         "",
         "![top-1 over images a class](figures/few_labels.png)",
         "",

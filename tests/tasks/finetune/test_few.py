@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +172,16 @@ def test_comparison_leaves_json_report_and_picture(data: LabeledData, tmp_path: 
     assert facts["differences"] == [{"few": 2, "mean": 25.0, "sd": pytest.approx(13.2288, abs=1e-3)}]
     report = (tmp_path / "report.md").read_text()
     assert "| 2 | pretrained | 70.00 ± 10.00 | 2 s |" in report
+    assert "Mean ± standard deviation over seeds 0, 1, 2 on test images" in report
+    assert "both starts train on the same images" in report
     assert (tmp_path / "figures/few_labels.png").stat().st_size > 5000
+
+
+def test_a_report_of_one_seed_and_one_start_speaks_of_no_other(data: LabeledData, tmp_path: Path) -> None:
+    plan = make_plan(toy_settings(untrained=False), [2], [0], False)
+    write_comparison([replace(CELLS[0], seeds=(0,), top1=(70.0,), seconds=(2.0,))], plan, data, tmp_path, "cmd")
+    report = (tmp_path / "report.md").read_text()
+    assert "Seed 0 on test images. A seed draws the images, the head and their order. Hardware" in report
 
 
 def test_picture_depends_on_the_figures(tmp_path: Path) -> None:
