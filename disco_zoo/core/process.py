@@ -23,7 +23,7 @@ TRIM_THRESHOLD, MMAP_MAX = -1, -4
 NEVER = 2**31 - 1
 USUAL = {MMAP_MAX: 65_536, TRIM_THRESHOLD: 64 * MIB}  # the second is what glibc arrives at by itself, with such blocks
 USERS_OWN = ("GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_")
-STEPS_TO_COLLAPSE = 16  # which takes as long as 4 to 6 steps of EfficientNet-B0 and pays after some 10 more
+STEPS_TO_COLLAPSE = 16  # of a run: the move takes as long as one to six, so that a short run would not gain by it
 MOST_MORE = 0.5  # of the peak so far: a heap that is kept has gaps, which took 2 to 15 % more
 
 

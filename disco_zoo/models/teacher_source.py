@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,15 @@ class LoadedTeacher:
     image_size: int | None = None
     resize_size: int | None = None
     source: str = ""
+
+
+@contextlib.contextmanager
+def named_by(key: str) -> Iterator[None]:
+    """Errors about a network say which key of the recipe names it."""
+    try:
+        yield
+    except (BadTeacher, UnknownName) as error:
+        raise type(error)(f"{key}: {error}") from error
 
 
 def load_teacher_source(source: str, *, pretrained: bool = True) -> LoadedTeacher:

@@ -20,7 +20,7 @@ from disco_zoo.config.recipe import Recipe
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.errors import BadTeacher
 from disco_zoo.models.encoder import feature_dim_of
-from disco_zoo.models.teacher_source import LoadedTeacher, load_teacher_source
+from disco_zoo.models.teacher_source import LoadedTeacher, load_teacher_source, named_by
 from disco_zoo.modules.momentum_contrast import projection_head
 from disco_zoo.networks.input_size import create_for_any_size
 from disco_zoo.training.build import Parts, build_parts
@@ -47,7 +47,8 @@ def build_weightless(recipe: Recipe, source: ImageSource, device: torch.device |
         BadTeacher: nobody knows the teacher's network without its file.
     """
     with torch.device(device):
-        loaded = weightless_teacher(recipe.teacher.source) if recipe.teacher else None
+        with named_by("teacher.source"):
+            loaded = weightless_teacher(recipe.teacher.source) if recipe.teacher else None
         return build_parts(recipe, source, device, loaded=loaded)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -17,7 +16,6 @@ from disco_zoo.core.random_streams import stream_generator, stream_seed
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.stream_source import StreamSource
 from disco_zoo.data.unreadable import load_or_replace
-from disco_zoo.errors import BadTeacher, UnknownName
 from disco_zoo.methods import METHODS, Method
 from disco_zoo.methods.base import SmallViews
 from disco_zoo.models.encoder import Encoder, choose_memory_format, feature_dim_of
@@ -30,7 +28,7 @@ from disco_zoo.models.student import (
     recalibrate_batch_norm,
 )
 from disco_zoo.models.teacher import Teacher
-from disco_zoo.models.teacher_source import LoadedTeacher, load_teacher_source
+from disco_zoo.models.teacher_source import LoadedTeacher, load_teacher_source, named_by
 from disco_zoo.networks.input_size import SizedNetwork, require_input_size, require_small_size
 from disco_zoo.training.run_data import shuffled_images
 from disco_zoo.transforms.eval import eval_transform
@@ -131,7 +129,7 @@ def seeded_teacher(recipe: Recipe, device: torch.device | str, loaded: LoadedTea
 def build_teacher(
     image_size: int, section: TeacherSection, device: torch.device | str, loaded: LoadedTeacher | None = None
 ) -> Teacher:
-    with _named("teacher.source"):
+    with named_by("teacher.source"):
         loaded = loaded or load_teacher_source(section.source, pretrained=section.pretrained)
     return Teacher(
         # Without a source it is no other recipe's teacher.
@@ -179,20 +177,11 @@ def _build_student(
     return student, inheritance
 
 
-@contextlib.contextmanager
-def _named(key: str) -> Iterator[None]:
-    """What is wrong with the network that a recipe's key names."""
-    try:
-        yield
-    except (BadTeacher, UnknownName) as error:
-        raise type(error)(f"{key}: {error}") from error
-
-
 def _donor(recipe: Recipe, teacher: Teacher | None) -> LoadedTeacher | Teacher:
     """The network whose tensors the student inherits: `student.init_from`, or the loaded teacher."""
     wanted = recipe.student.init_from
     if wanted and (teacher is None or teacher.loaded.source != wanted):
-        with _named("student.init_from"):
+        with named_by("student.init_from"):
             return load_teacher_source(wanted)
     assert teacher is not None  # the recipe's check demands one of the two
     return teacher

@@ -11,8 +11,9 @@ from slow_params import slow_but
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from disco_zoo.errors import UnknownName
 from disco_zoo.plan.counters import CORRECTIONS, Flops
-from disco_zoo.plan.stand_ins import NoiseSource, shapes_only, weightless_teacher, without_weights
+from disco_zoo.plan.stand_ins import NoiseSource, build_weightless, shapes_only, weightless_teacher, without_weights
 from disco_zoo.plan.step_cost import step_cost
 from disco_zoo.zoo.catalog import load_catalog
 
@@ -95,6 +96,14 @@ def test_every_teacher_of_the_catalog_can_be_planned_without_its_weights() -> No
             teacher = weightless_teacher(name)
             assert teacher.embed_dim == (row.embed_dim or teacher.embed_dim) > 0
             assert {p.device.type for p in teacher.backbone.parameters()} == {"meta"}
+
+
+def test_a_misspelt_teacher_is_said_with_its_key() -> None:
+    recipe = method_recipe("disco")
+    assert recipe.teacher is not None
+    recipe = recipe.model_copy(update={"teacher": recipe.teacher.model_copy(update={"source": "lite-0"})})
+    with pytest.raises(UnknownName, match=r"^teacher.source: 'lite-0' is no file.* Did you mean 'lite0'"):
+        build_weightless(recipe, NoiseSource(64, 32), "meta")
 
 
 def test_flops_add_up() -> None:

@@ -85,8 +85,8 @@ class OnlineHealth:
             `student_rank`, of the backbone's features, and `embedding_rank`, of what its head makes of them. With a
             teacher its `teacher_rank`, of the rows it teaches, `cka` of the student's features with these, all of rows
             of length 1, and where the method compares rows (`Method.compared`) their `cosine`. Of each rank the
-            `_bound`. Whether BatchNorm is
-            `settled`. Nothing on all processes but the first, and for features that are not finite, which is said.
+            `_bound`. Whether BatchNorm is `settled`. Nothing on all processes but the first, and for features that are
+            not finite, which is said.
         """
         copy_buffers_from_first(method.student, device)
         with frozen(method, device):
@@ -176,8 +176,8 @@ def settled(student: nn.Module, step: int) -> bool:
 def _figures(rows: Mapping[str, Tensor]) -> dict[str, float]:
     """Ranks and CKA are of rows of length 1, as kNN and search see them.
 
-    Early in a training a few images may have features 60 times as long as the median. As they are, those few rows would
-    make the CKA: 0.02 in place of 0.41, for EfficientNet-B0 25 steps after its start from EfficientNet-Lite0's tensors.
+    Early in a training the features of a few images may be many times as long as the others'. As they are, those few
+    rows would decide the CKA, and weigh most in the rank.
     """
     figures: dict[str, float] = {}
     unit = {name: F.normalize(rows[name], dim=1) for name in ("student", "embedding", "teacher") if name in rows}

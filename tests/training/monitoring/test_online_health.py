@@ -72,7 +72,7 @@ def test_figures_are_of_the_test_images_under_eval(data: Path) -> None:
 
 
 def test_a_few_long_rows_change_neither_rank_nor_cka() -> None:
-    """As EfficientNet-B0 had them 25 steps after its start, 60 times as long as the median."""
+    """EfficientNet-B0 has such rows soon after a start from inherited tensors."""
     rows = torch.randn(64, 16, generator=torch.Generator().manual_seed(0))
     lengths = torch.ones(64, 1)
     lengths[:3] = 60
