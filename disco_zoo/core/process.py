@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
+from typing import ClassVar
 
 import torch
 
@@ -83,9 +84,11 @@ def give_back_free_memory() -> None:
     """Have glibc's malloc return what is free inside its heaps; without glibc nothing happens. It takes some ms.
 
     Blocks that threads ask for and free in turns leave gaps that malloc does not use again: the more images, the more
-    memory their features took beside what they hold.
+    memory their features took beside what they hold. Within a training that keeps its memory nothing happens either:
+    what goes back comes again in small pages, and the steps after an evaluation took 1.5 times as long
+    (`benchmarks/kept_memory.py --evaluate`).
     """
-    if platform.libc_ver()[0] == "glibc":
+    if not KeptMemory.in_use and platform.libc_ver()[0] == "glibc":
         ctypes.CDLL(None).malloc_trim(0)
 
 
@@ -103,7 +106,12 @@ class KeptMemory(contextlib.AbstractContextManager["KeptMemory"]):
     Args:
         device: where steps are computed.
         steps_to_collapse: after so many steps the memory goes into huge pages.
+
+    Attributes:
+        in_use: whether any keeps memory.
     """
+
+    in_use: ClassVar[bool] = False
 
     def __init__(self, device: torch.device | str, steps_to_collapse: int = STEPS_TO_COLLAPSE) -> None:
         self.is_kept, self.steps_to_collapse = False, steps_to_collapse
@@ -119,6 +127,7 @@ class KeptMemory(contextlib.AbstractContextManager["KeptMemory"]):
             self._most_mib = (1 + MOST_MORE) * peak
             if (available_bytes() or 0) >= MOST_MORE * peak * MIB:
                 self.is_kept = bool(self._mallopt(MMAP_MAX, 0) and self._mallopt(TRIM_THRESHOLD, NEVER))
+                KeptMemory.in_use = self.is_kept
         if peak > self._most_mib or not self.is_kept:
             self._end()
             return
@@ -136,6 +145,7 @@ class KeptMemory(contextlib.AbstractContextManager["KeptMemory"]):
         if self.is_kept and self._mallopt is not None:
             for parameter, value in USUAL.items():
                 self._mallopt(parameter, value)
+            KeptMemory.in_use = False
             give_back_free_memory()
         self.is_kept, self._mallopt = False, None
 

@@ -98,6 +98,20 @@ def test_gaps_between_blocks_go_back() -> None:
 
 
 @glibc_alone
+def test_an_evaluation_leaves_the_memory_that_steps_keep() -> None:
+    """Else the huge pages of a training go back with the first kNN."""
+    with KeptMemory("cpu") as memory:
+        memory.after_step()
+        blocks = [torch.ones(2**13) for _ in range(3000)]
+        held = resident_bytes()
+        blocks = blocks[::30]
+        give_back_free_memory()
+        assert held - resident_bytes() < 16 * 2**20
+    assert held - resident_bytes() > 64 * 2**20
+    assert all(block.sum() == 2**13 for block in blocks)
+
+
+@glibc_alone
 def test_a_heap_of_full_size_is_collapsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     monkeypatch.setattr(process, "collapse_memory", lambda: calls.append(len(after)))
