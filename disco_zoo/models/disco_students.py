@@ -24,7 +24,7 @@ from timm.models import (
 from torch import nn
 
 import disco_zoo.networks.variants  # noqa: F401  registers the variants
-from disco_zoo.weights.resolve import bundled_path, fetch_weights
+from disco_zoo.weights.bundled import bundled_path
 from disco_zoo.zoo.catalog import Catalog, Checkpoint, load_catalog
 
 __all__: list[str] = []  # timm appends the names; it must be a list
@@ -79,6 +79,9 @@ def _register_student(arch: str, native: str, variants: Mapping[str, str]) -> Ca
         network = variants.get(cfg.tag, native)
         cfg = replace(cfg, architecture=network)  # an export then names what computes the same
         if pretrained:
+            # Not above: this module may run while one that that module needs is half imported, at its import of timm.
+            from disco_zoo.weights.resolve import fetch_weights
+
             cfg = fetch_weights(cfg, arch, cache_dir)
         return model_entrypoint(network)(pretrained=pretrained, pretrained_cfg=cfg, cache_dir=cache_dir, **kwargs)
 

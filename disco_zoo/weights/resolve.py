@@ -13,14 +13,14 @@ from typing import Any, Literal
 from safetensors import SafetensorError, safe_open
 from timm.models import PretrainedCfg, get_arch_pretrained_cfgs
 
-from disco_zoo.core.files import PACKAGE_DIR, sha256_of
+from disco_zoo.core.files import sha256_of
 from disco_zoo.errors import BadCheckpoint, Damaged, NotPublished, WeightsError
 from disco_zoo.networks.variants import FORMER_NETWORKS, check_backbone
 from disco_zoo.weights import store
+from disco_zoo.weights.bundled import bundled_path
 from disco_zoo.zoo.catalog import Catalog, Checkpoint, Teacher, load_catalog
 from disco_zoo.zoo.lite_wheels import LITES
 
-BUNDLED_FOLDER = PACKAGE_DIR / "assets" / "weights"
 SOURCE_FIELDS = ("state_dict", "file", "url", "hf_hub_id", "hf_hub_filename", "source")
 # A teacher's file also holds its self-supervised head, under this prefix, and the queue of MoCo and DisCo.
 HEAD_PREFIX = "projection_head."
@@ -51,11 +51,6 @@ class LocalWeights:
         if self.source == "hub":
             return self.path.with_name(HUB_GOLDEN)
         return self.path.with_name(self.path.stem + store.GOLDEN_SUFFIX)
-
-
-def bundled_path(file: str) -> Path:
-    """Where the wheel keeps the weights file `file`."""
-    return BUNDLED_FOLDER / file
 
 
 def local_weights(

@@ -29,7 +29,7 @@ from disco_zoo.core.checkpoint import stated_network
 from disco_zoo.errors import BadCheckpoint, Damaged, NotPublished, UnknownName, WrongNetwork
 from disco_zoo.models import teacher_source as teachers
 from disco_zoo.models.teacher_source import load_teacher_source
-from disco_zoo.weights import official, store, verify
+from disco_zoo.weights import bundled, official, store, verify
 from disco_zoo.weights import resolve as weights
 from disco_zoo.weights.golden import write_golden
 from disco_zoo.weights.official import convert_checkpoint, download_weights
@@ -427,9 +427,9 @@ def test_golden_features_that_are_gone_or_changed_fail(
     fault: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = load_catalog().resolve("effb0")
-    source = weights.bundled_path(row.weights.file or "")
+    source = bundled.bundled_path(row.weights.file or "")
     shutil.copyfile(source, tmp_path / source.name)
-    monkeypatch.setattr(weights, "BUNDLED_FOLDER", tmp_path)
+    monkeypatch.setattr(bundled, "BUNDLED_FOLDER", tmp_path)
     if fault == "changed":
         model = timm.create_model("efficientnet_b0", num_classes=0)
         write_golden(tmp_path / f"{row.name}.golden.safetensors", model, 64)

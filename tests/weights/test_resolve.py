@@ -16,6 +16,7 @@ from safetensors.torch import save_file
 from disco_zoo.errors import Damaged, NotPublished, WeightsError, WrongNetwork
 from disco_zoo.weights import resolve as weights
 from disco_zoo.weights import store
+from disco_zoo.weights.bundled import bundled_path
 from disco_zoo.weights.resolve import local_weights
 from disco_zoo.zoo.catalog import Weights, load_catalog
 
@@ -47,7 +48,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., 
         changed = catalog.model_copy(update={"checkpoints": catalog.checkpoints | {name: row}})
         monkeypatch.setattr(weights, "load_catalog", lambda: changed)
 
-    monkeypatch.setattr(weights, "BUNDLED_FOLDER", tmp_path)
+    monkeypatch.setattr("disco_zoo.weights.bundled.BUNDLED_FOLDER", tmp_path)
     return publish
 
 
@@ -123,7 +124,7 @@ def test_an_overlay_of_other_fields_is_still_verified(bundled: tuple[Path, Any])
 
 
 def test_bundled_path_is_inside_the_package() -> None:
-    assert weights.bundled_path("x.safetensors").parts[-4:] == (
+    assert bundled_path("x.safetensors").parts[-4:] == (
         "disco_zoo",
         "assets",
         "weights",
@@ -134,7 +135,7 @@ def test_bundled_path_is_inside_the_package() -> None:
 def test_every_bundled_file_of_the_catalog_is_there_and_right() -> None:
     rows = [row for row in load_catalog().checkpoints.values() if row.weights.source == "bundled"]
     for row in rows:
-        path = weights.bundled_path(row.weights.file or "")
+        path = bundled_path(row.weights.file or "")
         assert weights.sha256_of(path) == row.weights.sha256
         assert row.weights.size_bytes in (None, path.stat().st_size)
 

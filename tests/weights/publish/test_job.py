@@ -136,7 +136,7 @@ def test_again_it_is_the_same_commit(
     assert publish_weights(NAME, "org", out=tmp_path / "folder").revision == first.revision
     again = publish_weights(NAME, "org", out=tmp_path / "again", weights=built.folder)
     assert (again.revision, again.files) == (first.revision, first.files)
-    monkeypatch.setattr("disco_zoo.weights.resolve.BUNDLED_FOLDER", tmp_path)
+    monkeypatch.setattr("disco_zoo.weights.bundled.BUNDLED_FOLDER", tmp_path)
     with pytest.raises(PublishError, match=f"published already, as {REPO}. .*hf download {REPO} --local-dir FOLDER"):
         publish_weights(NAME, "org", out=tmp_path / "elsewhere")
     assert online.count("PUT") == uploads
@@ -440,7 +440,7 @@ def test_what_is_published_downloads_and_verifies_down_to_its_features(
 ) -> None:
     send(built)
     monkeypatch.setattr(
-        "disco_zoo.weights.resolve.BUNDLED_FOLDER", Path("nowhere")
+        "disco_zoo.weights.bundled.BUNDLED_FOLDER", Path("nowhere")
     )  # as after an upgrade to a lighter wheel
     # Nothing of it is here yet, and nothing is fetched to verify.
     assert NAME not in {found.name for found in verify_all()}
