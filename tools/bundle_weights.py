@@ -19,9 +19,9 @@ import yaml
 from safetensors.torch import load_file
 
 from disco_zoo.core.files import sha256_of
+from disco_zoo.weights.bundled import bundled_path
 from disco_zoo.weights.golden import write_golden
 from disco_zoo.weights.official import load_network
-from disco_zoo.weights.bundled import bundled_path
 from disco_zoo.weights.store import GOLDEN_SUFFIX
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from disco_zoo.config.recipe import Recipe, bundled_recipes, load_recipe
 from disco_zoo.core.console import StepProgress
+from disco_zoo.core.yaml_io import as_text
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.errors import BadRecipe, UnknownName, did_you_mean
 from disco_zoo.models.encoder import backbone_fingerprint
@@ -106,9 +107,10 @@ def _require_one_budget(recipes: dict[str, Recipe]) -> None:
             for key in keys if values[section] is not None else ():
                 other, value = seen.setdefault(f"{section}.{key}", (name, values[section][key]))
                 if value != values[section][key]:
+                    first, here = as_text(value), as_text(values[section][key])
                     raise BadRecipe(
-                        f"{section}.{key} is {value} in {other} and {values[section][key]} in {name}: not one budget. "
-                        f"Type: --set {section}.{key}={value}"
+                        f"{section}.{key} is {first} in {other} and {here} in {name}: not one budget. "
+                        f"Type: --set {section}.{key}={first}"
                     )
 
 

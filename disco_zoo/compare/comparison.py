@@ -22,6 +22,7 @@ from disco_zoo.compare.runs import PlannedRun, train_all
 from disco_zoo.config.recipe import Recipe, load_recipe
 from disco_zoo.core.environment import hardware, now, versions
 from disco_zoo.core.files import require_folder
+from disco_zoo.data.subsets import JoinedSource
 from disco_zoo.evaluation.measure import recipe_bench
 from disco_zoo.methods import METHODS
 from disco_zoo.training.run_data import Data, open_data
@@ -102,7 +103,7 @@ class CompareOptions:
         train_options: of `disco-zoo train`, the same for all runs.
         jobs: trainings at a time.
         timing_rounds: 0 times nothing.
-        max_steps: of each run, for a look; figures are then of part of the images.
+        max_steps: of each run, for a look.
         same_head: give every head with a hidden layer the width of the widest.
     """
 
@@ -153,7 +154,7 @@ def compare(
     runs = _plan(recipes, sources, own, options)
     train_all(runs, options.train_options, jobs=options.jobs, resume=options.resume)
     figures = measure_runs(runs, bench)
-    beside = measure_beside(recipes, options.seeds, bench)
+    beside = measure_beside(recipes, options.seeds, bench, sources.trained_on)
     timed = options.timing_rounds > 0
     speeds = measure_speeds(recipes, sources.trained_on, options.device, options.timing_rounds) if timed else {}
     return Comparison(
@@ -193,13 +194,15 @@ def _plan(
 ) -> list[PlannedRun]:
     """Seed by seed, so that an interrupted comparison holds whole seeds."""
     runs = []
+    extra = sources.extra.extra.fingerprint() if isinstance(sources.extra, JoinedSource) else None
+    images = (sources.train.fingerprint(), extra)
     for seed in options.seeds:
         for name, recipe in recipes.items():
             steps = total_steps(recipe, len(sources.trained_on))
             seeded = recipe.model_copy(update={"seed": seed})
             folder = options.out / recipe.name / f"seed{seed}"
             steps = min(steps, options.max_steps or steps)
-            runs.append(PlannedRun(name, label_of(recipe), seeded, folder, steps, overrides[name]))
+            runs.append(PlannedRun(name, label_of(recipe), seeded, folder, steps, images, overrides[name]))
     return runs
 
 

@@ -11,6 +11,7 @@ import torch
 from disco_zoo.compare.runs import PlannedRun
 from disco_zoo.config.recipe import Recipe
 from disco_zoo.core.files import write_whole
+from disco_zoo.data.dataset import ImageSource
 from disco_zoo.evaluation.measure import Bench
 from disco_zoo.models.encoder import feature_dim_of
 from disco_zoo.models.student import create_backbone, load_backbone
@@ -52,12 +53,18 @@ def measure_runs(runs: Sequence[PlannedRun], bench: Bench) -> list[dict[str, flo
     return [_measure_run(run, bench, key, f"measuring {run.title}") for run in runs]
 
 
-def measure_beside(recipes: Mapping[str, Recipe], seeds: Sequence[int], bench: Bench) -> dict[str, dict[str, float]]:
-    """Figures of start (mean over seeds), the sample's pixels, and each teacher at its own and the student's size."""
+def measure_beside(
+    recipes: Mapping[str, Recipe], seeds: Sequence[int], bench: Bench, trained_on: ImageSource
+) -> dict[str, dict[str, float]]:
+    """Figures of start (mean over seeds), the sample's pixels, and each teacher at its own and the student's size.
+
+    Args:
+        trained_on: the images of the runs, from which a start may be calibrated.
+    """
     first = next(iter(recipes.values()))
     starts = []
     for seed in seeds:
-        parts = build_parts(first.model_copy(update={"seed": seed}), bench.train)
+        parts = build_parts(first.model_copy(update={"seed": seed}), trained_on)
         starts.append(bench.measure_student(parts.student, f"measuring start, seed {seed}").figures)
     figures = {"untrained start": {metric: sum(s[metric] for s in starts) / len(starts) for metric in starts[0]}}
     if bench.train.name == "sample":
@@ -85,7 +92,6 @@ def bench_key(bench: Bench) -> dict[str, Any]:
         "protocol": bench.protocol,
         "image_size": bench.image_size,
         "resize_size": bench.resize_size,
-        "max_images": bench.max_images,
         "train": bench.train.fingerprint(),
         "test": bench.test.fingerprint(),
     }

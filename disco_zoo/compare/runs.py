@@ -30,6 +30,7 @@ class PlannedRun:
         name: of the recipe, as `train` takes it.
         recipe: with overrides and seed.
         steps: student steps it will take.
+        images: fingerprints of its training images and of extra ones, None where there are none.
         overrides: `key=value`, what `train` is to lay over the recipe.
     """
 
@@ -38,6 +39,7 @@ class PlannedRun:
     recipe: Recipe
     folder: Path
     steps: int
+    images: tuple[str, str | None]
     overrides: Sequence[str] = ()
 
     @property
@@ -49,12 +51,20 @@ class PlannedRun:
         return self.folder.with_suffix(".log")
 
     def finished(self) -> bool:
-        """Whether its folder holds this very run to its end."""
+        """Whether its folder holds this very run to its end.
+
+        Raises:
+            BadRunFolder: it holds the run on other images.
+        """
         run, stored = self.folder / "run.json", self.folder / "recipe.yaml"
         if not run.is_file() or not stored.is_file():
             return False
-        same = load_recipe(str(stored)).digest() == self.recipe.digest()
-        return same and json.loads(run.read_text(encoding="utf-8"))["steps"] == self.steps
+        facts = json.loads(run.read_text(encoding="utf-8"))
+        if load_recipe(str(stored)).digest() != self.recipe.digest() or facts["steps"] != self.steps:
+            return False
+        if (facts["data"]["fingerprint"], (facts.get("extra_data") or {}).get("fingerprint")) != self.images:
+            raise BadRunFolder(f"{self.folder} holds this run on other images. Choose another --out")
+        return True
 
     def steps_done(self) -> int:
         metrics = read_metrics(self.folder)

@@ -26,6 +26,7 @@ from disco_zoo.core.files import PACKAGE_DIR
 from disco_zoo.core.schema import Section, explain
 from disco_zoo.core.yaml_io import dump_yaml, read_value
 from disco_zoo.errors import BadRecipe, UnknownName, did_you_mean, one_line
+from disco_zoo.protocols.linear import IMAGENET_STD
 
 _SILENT_SECTIONS = {"log", "target", "cost", "reference"}
 _SILENT_KEYS = (("student", "gradient_checkpointing"), ("optim", "compile"))
@@ -292,5 +293,13 @@ def _apply_preset(merged: MergedRecipe) -> None:
         return
     for path, value in METHODS[name].OFFICIAL.items():
         section, key = path.split(".")
-        if path not in merged.explicit and isinstance(values.get(section), dict):
+        if path not in merged.explicit and isinstance(values.get(section), dict) and _is_a_quirk_of(path, values):
             values[section][key] = value
+
+
+def _is_a_quirk_of(path: str, values: Mapping[str, Any]) -> bool:
+    """Q24 rounds ImageNet's standard deviation: a teacher of the catalog that has another one keeps it."""
+    from disco_zoo.zoo.catalog import load_catalog
+
+    row = load_catalog().teachers.get(str(values["teacher"].get("source"))) if path == "teacher.std" else None
+    return row is None or tuple(row.input.std) == IMAGENET_STD

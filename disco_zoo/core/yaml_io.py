@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any
 
@@ -75,3 +76,8 @@ def dump_yaml(values: dict[str, Any], *, a_line_each: bool = False) -> str:
     """Text that `read_yaml` reads as exactly `values`, in order; innermost sections in braces, or a line a key."""
     flow = False if a_line_each else None
     return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=flow, width=110)
+
+
+def as_text(value: Any) -> str:
+    """A value as `read_value` reads it, without spaces that a shell would split: `null`, `[0.229,0.224,0.225]`."""
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))

@@ -21,7 +21,7 @@ from disco_zoo.evaluation.tasks import (
 )
 from disco_zoo.models.engine import EngineName
 from disco_zoo.protocols.knn import knn_protocol
-from disco_zoo.protocols.linear import linear_protocol
+from disco_zoo.protocols.linear import DEFAULT_BATCH_SIZE, linear_protocol
 
 Task = Literal["knn", "linear", "semi", "transfer"]
 TASKS = ("knn", "linear", "semi", "transfer")
@@ -32,7 +32,7 @@ TASKS_OF_OPTION = {
     "ks": ("knn",),
     **dict.fromkeys(("epochs", "lrs", "batch_size", "crops"), ("linear", "semi", "transfer")),
 }
-DEFAULT_FRACTION, DEFAULT_BATCH_SIZE = 0.01, 256
+DEFAULT_FRACTION = 0.01
 
 
 def evaluate(

@@ -131,7 +131,9 @@ def check_neighbors(ks: Sequence[int], num_train: int) -> None:
         BadData: a k is not in 1..num_train.
     """
     for k in sorted(ks, reverse=True):
-        if not 1 <= k <= num_train:
+        if k < 1:
+            raise BadData(f"kNN takes one neighbour and more, not k={k}. Type: --k 1")
+        if k > num_train:
             raise BadData(
                 f"kNN with k={k} needs at least {k} training images, there are {num_train}. Use a smaller k: --k 1"
             )

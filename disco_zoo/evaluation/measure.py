@@ -19,6 +19,7 @@ from disco_zoo.core.distributed import copy_buffers_from_first, gather_on_first,
 from disco_zoo.core.random_streams import stream_generator
 from disco_zoo.data.dataset import ImageSource, require_labels, require_same_classes
 from disco_zoo.data.pairing import say_missing_classes
+from disco_zoo.data.subsets import SubsetSource
 from disco_zoo.errors import BadData
 from disco_zoo.evaluation.features import Features, LabeledImages, extract_features
 from disco_zoo.evaluation.knn import knn_top1
@@ -126,7 +127,9 @@ class Bench:
         check_classes(labels[0], labels[1], self.train.class_names)
         say_missing_classes(self.train, self.test)
         if ks and len(self.train) < max(ks):
-            raise BadData(f"kNN with k={max(ks)} needs more than the {len(self.train)} images of {self.train.name}.")
+            raise BadData(
+                f"kNN with k={max(ks)} needs more than the {len(self.train)} images of {self.train.name}. Give more."
+            )
 
     def measure(
         self,
@@ -167,9 +170,9 @@ class Bench:
             linear = linear_probe(
                 backbone,
                 train.features.shape[1],
-                self.train,
-                self.test,
+                *self._probed(chosen),
                 protocol=self.linear,
+                epochs=None if self.max_images is None else 1,
                 image_size=image_size or self.image_size,
                 resize_size=image_size or self.resize_size,
                 mean=mean,
@@ -219,6 +222,14 @@ class Bench:
             )
             seconds = time.monotonic() - begun
         return seconds / len(few) * sum(len(self._chosen(source)) for source in (self.train, self.test))
+
+    def _probed(self, chosen: Sequence[Sequence[int]]) -> tuple[ImageSource, ImageSource]:
+        """Training and test images of a linear probe; of part of the images no class that only the tests have."""
+        if self.max_images is None:
+            return self.train, self.test
+        train = SubsetSource(self.train, chosen[0])
+        labels, known = require_labels(self.test, "evaluation"), {*require_labels(train, "evaluation")}
+        return train, SubsetSource(self.test, [index for index in chosen[1] if labels[index] in known])
 
     def _chosen(self, source: ImageSource) -> Sequence[int]:
         order = torch.randperm(len(source), generator=stream_generator("bench", 0))

@@ -112,7 +112,9 @@ def as_markdown(tables: Sequence[ResultTable]) -> str:
 def _group_of(result: dict[str, Any]) -> tuple[Any, ...]:
     data = result["data"]
     images = (data["test_fingerprint"], data["num_test"], result["look"])
-    return (result["task"], _mode_of(result), *images, data["num_train"] if result["task"] != "semi" else None)
+    # A share of the labels is drawn by the seed: other training images are one measurement there.
+    bank = (data.get("train_fingerprint"), data["num_train"]) if result["task"] != "semi" else ()
+    return (result["task"], _mode_of(result), *images, *bank)
 
 
 def _mode_of(result: dict[str, Any]) -> str:

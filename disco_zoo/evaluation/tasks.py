@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from disco_zoo.core.console import StepProgress
-from disco_zoo.errors import DiscoZooError, UnknownName, did_you_mean
+from disco_zoo.errors import BadRunFolder, DiscoZooError, UnknownName, did_you_mean
 from disco_zoo.evaluation.evaluation import Evaluation
 from disco_zoo.evaluation.few_labels import few_labels, listed
 from disco_zoo.evaluation.knn import knn_accuracies
@@ -27,6 +27,7 @@ from disco_zoo.protocols.finetune import (
 )
 from disco_zoo.protocols.knn import KnnProtocol
 from disco_zoo.protocols.linear import (
+    DEFAULT_BATCH_SIZE,
     LINEAR_PROTOCOLS,
     SEMI_PROTOCOLS,
     TRANSFER_PROTOCOLS,
@@ -62,7 +63,7 @@ class ProbeOptions:
 
     epochs: int | None = None
     lrs: tuple[float, ...] = ()
-    batch_size: int = 256
+    batch_size: int = DEFAULT_BATCH_SIZE
     seed: int = 0
     checkpoint: ProbeCheckpoint | None = None
     crops: int | None = None
@@ -187,7 +188,7 @@ def _measure(
         task,
         result.protocol,
         f"{title}: {result.protocol}, {_sizes(subject)}",
-        subject,
+        replace(subject, std=tuple(result.settings["std"])),  # SwAV's protocol rounds ImageNet's
         _figures(result, metric),
         num_scored,
         options.seed,
@@ -222,7 +223,14 @@ def check_options(protocol: Protocol, options: ProbeOptions, share: float = 1.0)
     Raises:
         DiscoZooError: see `check_probe_options` and `check_finetuning`; or several rates for fine-tuning.
     """
+    if options.batch_size < 2:
+        raise DiscoZooError(f"A step needs two images, not {options.batch_size}. Leave the batch size out for 256.")
     if isinstance(protocol, LinearProtocol):
+        if protocol.solver == "lbfgs" and options.checkpoint is not None and options.checkpoint.resume:
+            raise BadRunFolder(
+                f"{options.checkpoint.path} is of a probe that was stopped, and the protocol {protocol.name} goes on "
+                "with none. Choose another --out, or name that probe's --protocol"
+            )
         check_probe_options(protocol, options.epochs, options.lrs, options.crops)
         return
     if options.crops is not None:

@@ -23,6 +23,7 @@ from disco_zoo.core.schema import Probability, section_of
 from disco_zoo.errors import BadRecipe
 from disco_zoo.methods.base import Batch, Method
 from disco_zoo.methods.bingo_bags import BagCompanions, bags_from_file, teacher_bags
+from disco_zoo.methods.teacher_targets import require_width
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.modules.momentum_contrast import FeatureQueue
@@ -163,7 +164,7 @@ class BINGO(Method):
         cutmix_box: Literal["batch", "process"] = "batch",
     ) -> None:
         super().__init__(student, teacher, embed_dim, num_images)
-        _require_width(self.require_teacher(), embed_dim)
+        require_width(self.require_teacher(), embed_dim)
         if 0 < num_images <= bag_size:
             raise BadRecipe(
                 f"method.bag_size {bag_size} needs more than {bag_size} images, there are {num_images}. "
@@ -227,11 +228,3 @@ class BINGO(Method):
             return F.normalize(at_least_float32(batch.teacher_embeddings(teacher, [number])), dim=1)
         share, permutation = shuffle_rows(batch.views[number])
         return unshuffle_rows(F.normalize(at_least_float32(teacher(share)), dim=1), permutation)
-
-
-def _require_width(teacher: Teacher, embed_dim: int) -> None:
-    if teacher.embed_dim != embed_dim:
-        raise BadRecipe(
-            f"BINGO compares student and teacher directly: student.embed_dim {embed_dim} must be the teacher's "
-            f"{teacher.embed_dim}. Type: --set student.embed_dim=null"
-        )

@@ -6,7 +6,7 @@ spec 2.10, with the decision it recommends (quirk Q7). The SwAV part is
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from disco_zoo.core.schema import EmaMomentum
 from disco_zoo.methods.base import Batch, Method
-from disco_zoo.methods.teacher_targets import require_width
+from disco_zoo.methods.teacher_targets import official_weight_faults, require_width
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.modules.momentum_contrast import RunningCenter
@@ -57,7 +57,7 @@ class DisCoSwAV(Method):
     needs_teacher: ClassVar[bool] = True
     PARTS = (SwappedPrediction,)
     # Q7: the teacher's embeddings as they are, the mean over all numbers, halved with SwAV's sum over two views.
-    # Q24: the red channel's standard deviation is .228, for both networks.
+    # Q24: the red channel's standard deviation is .228, for both networks; of a teacher with ImageNet's alone.
     OFFICIAL: ClassVar[dict[str, Any]] = {
         "method.normalise_teacher": False,
         "method.distill_reduction": "mean_elements",
@@ -96,6 +96,11 @@ class DisCoSwAV(Method):
         distill = view_consistency_loss(embeddings, targets, self.distill_reduction)
         loss = swapped + self.distill_weight * distill
         return {"loss": loss, "swapped": swapped.detach(), "distill": distill.detach()}
+
+    @classmethod
+    def faults(cls, values: Mapping[str, Any]) -> list[str]:
+        """The weight that stands for 32 images a process, with the mean over all numbers."""
+        return official_weight_faults(values, "mean_elements", "averages over all numbers", 0.5, also=(0,))
 
     def start_epoch(self, epoch: int) -> None:
         self.swapped.start_epoch(epoch)

@@ -16,10 +16,16 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from disco_zoo.core.distributed import gather_rows, gather_rows_with_grad, rank
-from disco_zoo.core.schema import EmaMomentum, section_of
+from disco_zoo.core.schema import EmaMomentum
 from disco_zoo.methods.base import Batch, Method
 from disco_zoo.methods.disco import joint_consistency_loss
-from disco_zoo.methods.teacher_targets import QueueInit, contrast_beside, require_two_images, unit_teacher_rows
+from disco_zoo.methods.teacher_targets import (
+    QueueInit,
+    contrast_beside,
+    official_weight_faults,
+    require_two_images,
+    unit_teacher_rows,
+)
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.modules.momentum_contrast import MomentumContrast, RunningCenter
@@ -194,14 +200,7 @@ class RKD(Method):
     @classmethod
     def faults(cls, values: Mapping[str, Any]) -> list[str]:
         """The weight that stands for 32 images a process, on top of the sum over them."""
-        method = section_of(values, "method")
-        weight = method.get("distill_weight", 0)
-        if values.get("preset") != "official" or method.get("distill_reduction") != "sum" or weight in (0, 1):
-            return []
-        return [
-            f"method.distill_weight: the official preset sums over a process's images at a weight of 1, not {weight}. "
-            "Type: --set method.distill_weight=1, or to keep the weight --set method.distill_reduction=mean"
-        ]
+        return official_weight_faults(values, "sum", "sums over a process's images", 1, also=(0,))
 
     def after_step(self) -> None:
         self.contrast.update_ema(self.student)

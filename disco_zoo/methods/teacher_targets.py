@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from disco_zoo.core.console import say_once
+from disco_zoo.core.schema import section_of
 from disco_zoo.errors import BadRecipe
 from disco_zoo.methods.base import Batch
 from disco_zoo.models.encoder import Encoder
@@ -32,6 +33,27 @@ def require_width(teacher: Teacher, embed_dim: int) -> Teacher:
             f"Type: --set student.embed_dim={teacher.embed_dim}"
         )
     return teacher
+
+
+def official_weight_faults(
+    values: Mapping[str, Any], reduction: str, what_it_does: str, weight: float, also: Sequence[float] = ()
+) -> list[str]:
+    """The official preset's reduction, at a weight that a recipe chose for another one: see `Method.faults`.
+
+    Args:
+        weight: the official one.
+        also: others that mean the same under both reductions.
+    """
+    method = section_of(values, "method")
+    found = method.get("distill_weight", weight)
+    if values.get("preset") != "official" or method.get("distill_reduction") != reduction:
+        return []
+    if found in (weight, *also):
+        return []
+    return [
+        f"method.distill_weight: the official preset {what_it_does} at a weight of {weight:g}, not {found}. "
+        f"Type: --set method.distill_weight={weight:g}, or to keep the weight --set method.distill_reduction=mean"
+    ]
 
 
 def require_two_images(num_images: int) -> None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 from disco_zoo.core.schema import Interpolation
 from disco_zoo.errors import DiscoZooError, UnknownName, did_you_mean
-from disco_zoo.protocols.linear import IMAGENET_STD
+from disco_zoo.protocols.linear import DEFAULT_BATCH_SIZE, IMAGENET_STD
 
 FEW_LABELS = 0.05  # SwAV has one pair of rates for 1 % of the labels and one for 10 %; this lies between
 
@@ -65,10 +65,17 @@ class FinetuneProtocol:
             raise DiscoZooError(f"The code of {self.name} states no rate for fine-tuning. Give one, e.g. --lr 0.01")
         return rates
 
+    def label(self, epochs: int, lr: float | None = None, batch_size: int = DEFAULT_BATCH_SIZE) -> str:
+        """The name to report, with what is not the usual: `swav@10ep@batch64@lr0.1`."""
+        name = self.name if epochs == self.epochs else f"{self.name}@{epochs}ep"
+        if batch_size != DEFAULT_BATCH_SIZE:
+            name += f"@batch{batch_size}"
+        return name if lr is None else f"{name}@lr{lr:g}"
+
     def decay(self, epoch: int, epochs: int) -> float:
         """Factor of the learning rates in `epoch` (from 0) of `epochs`; milestones move in proportion."""
-        stretch = epochs / self.epochs
-        return self.gamma ** bisect_right([milestone * stretch for milestone in self.milestones], epoch)
+        passed = bisect_right([milestone * epochs for milestone in self.milestones], epoch * self.epochs)
+        return self.gamma**passed
 
 
 SEMI_FINETUNE_PROTOCOLS = {

@@ -72,5 +72,6 @@ def knn_protocol(name: str, *, ks: tuple[int, ...] = (), temperature: float | No
             raise DiscoZooError(f"The kNN protocol {name} counts a majority, without weights. Leave out --temperature.")
         if temperature <= 0:
             raise DiscoZooError(f"A temperature of {temperature:g} gives no weights. Type: --temperature 0.07")
-        preset = replace(preset, temperature=temperature)
+        if temperature != preset.temperature:
+            preset = replace(preset, name=f"{preset.name}@T{temperature:g}", temperature=temperature)
     return replace(preset, ks=tuple(sorted(set(ks))), best_of_ks=False) if ks else preset

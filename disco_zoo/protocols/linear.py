@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # recipes are checked without torch
     from disco_zoo.core.schema import Interpolation
 
 IMAGENET_STD = (0.229, 0.224, 0.225)
+DEFAULT_BATCH_SIZE = 256
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,9 @@ class LinearProtocol:
         if epoch < self.warmup_epochs * stretch:
             return self.base_lr * (1 + (scale - 1) * epoch / (self.warmup_epochs * stretch))
         if self.schedule == "step":
-            passed = bisect_right([milestone * stretch for milestone in self.milestones], epoch)
+            # In whole numbers: 25 · (28 / 100) is a little more than 7.
+            length = self.epochs if epochs is None else epochs
+            passed = bisect_right([milestone * length for milestone in self.milestones], epoch * self.epochs)
             return scale * self.base_lr * self.gamma**passed
         if self.schedule == "cosine":
             cosine = 0.5 * (1 + math.cos(math.pi * epoch / (self.epochs * stretch)))
@@ -93,8 +96,9 @@ class LinearProtocol:
         lr: float | None = None,
         sweep: Sequence[float] = (),
         crops: int | None = None,
+        batch_size: int = DEFAULT_BATCH_SIZE,
     ) -> str:
-        """The name to report, with what is not the paper's: `disco`, `disco@10ep`, `disco@8crops`, `disco@lr30`.
+        """The name to report, with what is not the usual: `disco`, `disco@10ep`, `disco@8crops`, `disco@batch64@lr30`.
 
         Args:
             crops: views of each image, where epochs share them.
@@ -104,6 +108,8 @@ class LinearProtocol:
         name = self.name if epochs in (None, self.epochs) else f"{self.name}@{epochs}ep"
         if crops is not None and crops < (epochs or self.epochs):
             name += f"@{crops}crops"
+        if batch_size != DEFAULT_BATCH_SIZE and self.epochs:
+            name += f"@batch{batch_size}"
         if len(sweep) > 1:
             return f"{name}@lr{lr:g} (best of {', '.join(f'{rate:g}' for rate in sweep)} on test images)"
         return name if lr in (None, self.base_lr) else f"{name}@lr{lr:g}"

@@ -35,6 +35,7 @@ def result(
             "test": "x.parquet",
             "num_train": 50_000,
             "num_test": 10_000,
+            "train_fingerprint": "t",
             "test_fingerprint": "f",
         },
         "figures": {f"{task}_top1": top1},
@@ -160,3 +161,11 @@ def test_the_command_prints_and_writes(tmp_path: Path, capsys: pytest.CaptureFix
 )
 def test_metrics_have_titles(metric: str, title: str) -> None:
     assert metric_title(metric) == title
+
+
+def test_other_training_images_of_the_same_number_are_another_measurement(tmp_path: Path) -> None:
+    paths = write(tmp_path, result(), result(data__train_fingerprint="u"))
+    assert len(result_tables(read_results(paths))) == 2
+    paths = write(tmp_path, result(task="semi"), result(task="semi", data__train_fingerprint="u"))
+    with pytest.raises(BadData, match="same measurement"):
+        read_results(paths)

@@ -21,6 +21,7 @@ from disco_zoo.compare import runs
 from disco_zoo.compare.budget import fitting_overrides, label_of, load_compared, require_same_start
 from disco_zoo.compare.comparison import what_is_compared
 from disco_zoo.config.recipe import load_recipe
+from disco_zoo.core.yaml_io import as_text, read_value
 from disco_zoo.data.open_source import open_source
 from disco_zoo.errors import BadRecipe, UnknownName
 from disco_zoo.methods import METHODS
@@ -59,6 +60,15 @@ def test_a_scale_is_all_its_recipes_of_one_student() -> None:
 def test_what_is_no_comparison_is_refused(names: list[str], student: str, overrides: list[str], words: str) -> None:
     with pytest.raises((BadRecipe, UnknownName), match=words):
         load_compared(names, student, overrides)
+
+
+def test_a_budget_that_differs_is_told_as_it_is_typed(tmp_path: Path) -> None:
+    whole = toy_recipe_file(tmp_path, "moco_v2", name="toy.mocov2_toy", eval__resize_size=None)
+    part = toy_recipe_file(tmp_path, "disco", name="toy.disco_toy", eval__resize_size=40)
+    with pytest.raises(BadRecipe, match=r"is null in .* and 40 in .* Type: --set eval\.resize_size=null$"):
+        load_compared([str(whole), str(part)], "", [])
+    assert read_value(as_text([0.229, 0.224, 0.225])) == [0.229, 0.224, 0.225]
+    assert (as_text(None), as_text(True), as_text("a/b")) == ("null", "true", "a/b")
 
 
 def test_an_override_makes_budgets_equal_and_the_teachers_go_where_there_is_one() -> None:
@@ -127,6 +137,12 @@ def test_two_methods_end_to_end(
     again = json.loads(capsys.readouterr().out)
     assert [row["figures"] for row in again["rows"]] == [row["figures"] for row in found["rows"]]
     assert {path: path.stat().st_mtime_ns for path in out.rglob("student.safetensors")} == before
+
+    # Nor are the networks of these images told as trained on others.
+    (tmp_path / "other").mkdir()
+    others = toy_parquet(tmp_path / "other", num_train=212, num_test=30)
+    assert main([*(str(others) if word == data else str(word) for word in arguments), "--resume"]) == 2
+    assert "on other images. Choose another --out" in capsys.readouterr().err
 
 
 class RunInFork(Forked):

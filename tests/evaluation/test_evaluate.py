@@ -29,3 +29,16 @@ def test_an_option_of_another_task_is_refused(task: Any, option: str) -> None:
     ) as found:
         evaluate("disco_effb0", "sample", task, **{option: VALUES[option]})
     assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize("options", [{"batch_size": 1}, {"batch_size": 0}, {"lrs": (float("nan"),)}])
+@pytest.mark.parametrize("mode", ["frozen", "finetune"])
+def test_a_probe_that_could_take_no_step_is_refused(options: dict[str, Any], mode: Any) -> None:
+    protocol = "disco" if mode == "frozen" else "swav"
+    with pytest.raises(DiscoZooError, match=r"Leave|positive --lr"):
+        evaluate("disco_effb0", "sample", "semi", mode=mode, protocol=protocol, fraction=0.5, **options)
+
+
+def test_no_neighbour_is_refused() -> None:
+    with pytest.raises(DiscoZooError, match=r"one neighbour and more, not k=0\. Type: --k 1"):
+        evaluate("disco_effb0", "sample", "knn", ks=(0,))

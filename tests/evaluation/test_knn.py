@@ -253,6 +253,8 @@ def test_presets_of_the_papers():
     }
     assert KNN_PROTOCOLS["dino"].ks == (10, 20, 100, 200)
     assert "optimistic" in KNN_PROTOCOLS["ssl_small"].label()
+    assert knn_protocol("dino", temperature=0.07).name == "dino"
+    assert knn_protocol("dino", temperature=0.5).name == "dino@T0.5"
     chosen = knn_protocol("ssl_small", ks=(5, 3, 5))
     assert (chosen.ks, chosen.best_of_ks) == ((3, 5), False)
     assert "optimistic" not in chosen.label()

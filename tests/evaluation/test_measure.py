@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,8 +18,10 @@ from sklearn.linear_model import LogisticRegression
 from tiny_runs import toy_parquet
 from torch import nn
 
+from disco_zoo.data.dataset import ImageSource, require_labels
 from disco_zoo.data.open_source import open_source
 from disco_zoo.errors import BadData
+from disco_zoo.evaluation import measure
 from disco_zoo.evaluation.measure import Bench
 from disco_zoo.models.encoder import backbone_fingerprint
 
@@ -128,3 +133,18 @@ def test_bench_is_checked_before_the_long_work(tmp_path: Path) -> None:
     small = toy_parquet(tmp_path, num_train=150)
     with pytest.raises(BadData, match="k=200 needs more than the 150 images"):
         Bench(open_source(str(small), "train"), open_source(str(small), "test"), SIZE, SIZE).check()
+
+
+def test_a_look_probes_its_own_part_of_the_images_for_one_epoch(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    given: dict[str, Any] = {}
+
+    def note(backbone: nn.Module, dim: int, train: ImageSource, test: ImageSource, **options: Any) -> Any:
+        given.update(train=train, test=test, **options)
+        return SimpleNamespace(top1=1.0)
+
+    monkeypatch.setattr(measure, "linear_probe", note)
+    replace(bench, linear="disco", max_images=200).measure(Mixer(), mean=MEAN, std=STD, label="look")
+    assert (len(given["train"]), given["epochs"]) == (200, 1)
+    assert {*require_labels(given["test"], "")} <= {*require_labels(given["train"], "")}
+    replace(bench, linear="disco").measure(Mixer(), mean=MEAN, std=STD, label="whole")
+    assert (given["train"], given["test"], given["epochs"]) == (bench.train, bench.test, None)

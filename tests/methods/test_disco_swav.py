@@ -11,6 +11,7 @@ from reference_swav import SMALL, SWAV_OPTIONS, multi_crop_batches, reference_sw
 from tiny import EMBED_DIM, tiny_encoder, tiny_teacher
 from torch.nn import functional as F
 
+from disco_zoo.config.recipe import load_recipe
 from disco_zoo.errors import BadRecipe
 from disco_zoo.methods.base import Batch
 from disco_zoo.methods.disco_swav import DisCoSwAV, view_consistency_loss
@@ -119,3 +120,19 @@ def test_a_missing_teacher_and_one_of_another_width_are_refused() -> None:
     with pytest.raises(BadRecipe, match=rf"student\.embed_dim={EMBED_DIM}") as error:
         DisCoSwAV(tiny_encoder(embed_dim=4), tiny_teacher(), 4)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name", ["pocket/disco_r18.disco_swav_lite0_fmnist", "cifar10/disco_r18.disco_swav_lite0_cifar10"]
+)
+def test_the_official_preset_goes_with_its_own_weight_and_the_teachers_own_deviation(name: str) -> None:
+    """Q24 rounds ImageNet's .229; EfficientNet-Lite0 was trained with .5."""
+    with pytest.raises(BadRecipe, match=r"at a weight of 0\.5, not 32\.0\. Type: --set method\.distill_weight=0\.5"):
+        load_recipe(name, ["preset=official"])
+    recipe = load_recipe(name, ["preset=official", "method.distill_weight=0.5"])
+    assert recipe.teacher is not None
+    assert (recipe.teacher.source, recipe.teacher.std) == ("lite0", None)
+    assert recipe.student.std == (0.5, 0.5, 0.5)  # the recipe says so
+    other = load_recipe(name, ["preset=official", "method.distill_weight=0.5", "teacher.source=swav.pth"])
+    assert other.teacher is not None
+    assert other.teacher.std == (0.228, 0.224, 0.225)

@@ -18,7 +18,7 @@ CASES = {
     "after a search for timm":  # as libraries ask whether timm is installed
     f"import disco_zoo, importlib.util; importlib.util.find_spec('timm'); import timm; {LISTED}",
     "in a program of any name": f"import sys; sys.argv[0] = 'disco-zoo'; import disco_zoo, timm; {LISTED}",
-    # `disco-zoo verify` and `show` begin with these: each imports timm for the first time when it is half imported itself.
+    # Each imports timm for the first time when it is half imported itself; `disco-zoo verify` begins so.
     "by the networks": f"import disco_zoo.networks.variants, timm; {LISTED}",
     "by the weights": f"import disco_zoo.weights.resolve, timm; {LISTED}",
     "by a public name": f"import disco_zoo; disco_zoo.verify_weights; import timm; {LISTED}",

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 
 import disco_zoo  # noqa: F401  registers the students
 from disco_zoo.core.files import sha256_of
-from disco_zoo.weights.golden import compare_with_golden, golden_input
 from disco_zoo.weights.bundled import BUNDLED_FOLDER, bundled_path
+from disco_zoo.weights.golden import compare_with_golden, golden_input
 from disco_zoo.zoo.catalog import Checkpoint, load_catalog
 
 BUNDLED = [row for row in load_catalog().checkpoints.values() if row.weights.source == "bundled"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -93,8 +94,7 @@ def finetune_probe(
         key |= {"backbone": backbone_fingerprint(backbone)}
         tuning.load(checkpoint.load(key))
     scores, unreadable = tuning.run(train, labels[0], test, progress, checkpoint, key)
-    label = protocol.name if settings.epochs == protocol.epochs else f"{protocol.name}@{settings.epochs}ep"
-    label += "" if lr is None else f"@lr{lr:g}"
+    label = protocol.label(settings.epochs, lr, settings.batch_size)
     return from_epochs(label, scores, record, unreadable=unreadable)
 
 
@@ -106,7 +106,7 @@ def check_finetuning(
     Raises:
         DiscoZooError: no rate, or one that is not positive, or no epoch.
     """
-    if (lr is not None and lr <= 0) or (epochs is not None and epochs < 1):
+    if (lr is not None and not 0 < lr < math.inf) or (epochs is not None and epochs < 1):
         raise DiscoZooError("Fine-tuning needs a positive --lr and at least one epoch.")
     return protocol.start_rates(share, lr)
 

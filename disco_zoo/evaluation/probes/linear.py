@@ -6,6 +6,7 @@ on a backbone and proves that the backbone did not change.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any
@@ -165,8 +166,9 @@ def check_probe_options(
         raise DiscoZooError(f"The protocol {protocol.name} cannot use {crops} crops an image. Leave --crops out.")
     if epochs is not None and (protocol.solver == "lbfgs" or epochs < 1):
         raise DiscoZooError(f"The protocol {protocol.name} cannot run {epochs} epochs. Leave epochs out.")
-    if base_lrs and (protocol.solver == "lbfgs" or min(base_lrs) <= 0):
-        raise DiscoZooError(f"The protocol {protocol.name} cannot use lr {min(base_lrs):g}. Leave --lr out.")
+    for rate in base_lrs:
+        if protocol.solver == "lbfgs" or not 0 < rate < math.inf:
+            raise DiscoZooError(f"The protocol {protocol.name} cannot use lr {rate:g}. Leave --lr out.")
 
 
 def check_classes(train_labels: Tensor, test_labels: Tensor, class_names: Sequence[str] | None = None) -> int:
@@ -181,7 +183,10 @@ def check_classes(train_labels: Tensor, test_labels: Tensor, class_names: Sequen
         return ", ".join(class_names[label] if class_names else str(label) for label in sorted(labels)[:5])
 
     if len(train) < 2:
-        raise BadData(f"A linear probe needs two classes, the training images have {len(train)}: {named(train)}.")
+        raise BadData(
+            f"A linear probe needs two classes, the training images have {len(train)}: {named(train)}. "
+            "Give images of another class too."
+        )
     if test - train:
         raise BadData(f"Classes without training images: {named(test - train)}. Give some, or drop the test images.")
     return max(train) + 1
@@ -239,7 +244,9 @@ class _Probe:
         )
         whole = [number for number, scores in enumerate(by_lr) if len(scores) == self.settings.epochs]
         best = max(whole, key=lambda number: max(top1 for top1, _ in by_lr[number]))
-        label = self.protocol.label(self.settings.epochs, base_lrs[best], base_lrs, self.settings.crops)
+        label = self.protocol.label(
+            self.settings.epochs, base_lrs[best], base_lrs, self.settings.crops, self.settings.batch_size
+        )
         sweep = {f"{lr:g}": tuple(top1 for top1, _ in scores) for lr, scores in zip(base_lrs, by_lr, strict=True)}
         return from_epochs(
             label,

@@ -139,7 +139,10 @@ def check_can_hold_out(labels: Sequence[int], class_names: Sequence[str] | None 
     for label, count in sorted(Counter(labels).items()):
         if count < 2:
             name = class_names[label] if class_names else label
-            raise BadData(f"Class {name} has one training image; the fast probe needs two of each class.")
+            raise BadData(
+                f"Class {name} has one training image; the fast probe needs two of each class. "
+                "Give more (of few labels, a larger --fraction), or choose a --protocol that takes steps, e.g. disco"
+            )
 
 
 def _stratified_split(labels: Tensor, seed: int) -> tuple[Tensor, Tensor]:

@@ -74,13 +74,13 @@ def test_the_backbone_sees_each_image_k_times() -> None:
     backbone = Counted()
     result = probe(backbone, protocol="disco", epochs=6, crops=2)
     assert backbone.seen == 2 * len(TRAIN) + len(TEST)
-    assert result.protocol == "disco@6ep@2crops"
+    assert result.protocol == "disco@6ep@2crops@batch8"
 
 
 def test_as_many_crops_as_epochs_are_new_crops_in_each_epoch() -> None:
     same, new = probe(protocol="disco", epochs=3, crops=3), probe(protocol="disco", epochs=3)
     assert same.top1_per_epoch == new.top1_per_epoch
-    assert same.protocol == new.protocol == "disco@3ep"
+    assert same.protocol == new.protocol == "disco@3ep@batch8"
 
 
 def test_a_probe_that_goes_on_ends_as_an_undisturbed_one(tmp_path: Path) -> None:

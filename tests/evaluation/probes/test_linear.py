@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -86,6 +87,19 @@ def test_a_shorter_probe_moves_the_milestones():
     assert LINEAR_PROTOCOLS["swav"].lr(5, epochs=10) == pytest.approx(0.15)
     assert preset.label(10) == "moco@10ep"
     assert preset.label(100) == preset.label() == "moco"
+    assert preset.label(10, batch_size=64) == "moco@10ep@batch64"
+    assert LINEAR_PROTOCOLS["fast"].label(batch_size=64) == "fast"  # it takes no steps
+
+
+def test_milestones_move_to_whole_epochs_without_rounding():
+    """25 of 100 epochs are 7 of 28, while 25 · 0.28 is a little more than 7."""
+    disco = LINEAR_PROTOCOLS["disco"]
+    for epochs in range(1, 301):
+        expected = [
+            3.0 * 0.5 ** sum(Fraction(milestone * epochs, 100) <= epoch for milestone in disco.milestones)
+            for epoch in range(epochs)
+        ]
+        assert [disco.lr(epoch, epochs=epochs) for epoch in range(epochs)] == expected
 
 
 # --- SGD on a frozen backbone ---
@@ -94,9 +108,9 @@ def test_a_shorter_probe_moves_the_milestones():
 @pytest.mark.parametrize(
     ("protocol", "epochs", "label"),
     [
-        ("disco", 4, "disco@4ep"),
-        ("compress", 40, "compress"),
-        ("swav", 4, "swav@4ep"),
+        ("disco", 4, "disco@4ep@batch8"),
+        ("compress", 40, "compress@batch8"),
+        ("swav", 4, "swav@4ep@batch8"),
         ("fast", None, "fast"),
     ],
 )

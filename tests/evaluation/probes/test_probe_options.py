@@ -38,8 +38,8 @@ def test_a_sweep_gives_what_each_rate_gives_alone():
     sweep = probe(train=noisy, protocol="disco", epochs=3, base_lrs=(0.001, 0.1, 3.0))
     assert sweep.top1_per_epoch_by_lr == {f"{lr:g}": result.top1_per_epoch for lr, result in alone.items()}
     assert sweep.top1 == max(result.top1 for result in alone.values())
-    assert alone[3.0].protocol == "disco@3ep"
-    assert alone[0.1].protocol == "disco@3ep@lr0.1"
+    assert alone[3.0].protocol == "disco@3ep@batch8"
+    assert alone[0.1].protocol == "disco@3ep@batch8@lr0.1"
     assert "best of 0.001, 0.1, 3 on test images" in sweep.protocol
     assert alone[0.1].top1_per_epoch_by_lr == {}
 

@@ -92,7 +92,7 @@ def test_the_network_learns_and_the_given_one_stays():
     backbone.conv.eval()
     before, modes = backbone_fingerprint(backbone), [module.training for module in backbone.modules()]
     result = tune(backbone, epochs=20)
-    assert result.protocol == "swav"
+    assert result.protocol == "swav@batch8"
     assert result.top1 == 100.0
     assert (len(result.top1_per_epoch), result.top1_per_epoch[result.best_epoch - 1]) == (20, result.top1)
     assert backbone_fingerprint(backbone) == before
@@ -115,7 +115,7 @@ def test_few_labels_have_rates_of_their_own():
     assert (small.epochs, small.crop_scale, small.image_size, small.unit_features) == (100, (0.2, 1.0), 224, True)
     with pytest.raises(DiscoZooError, match=r"states no rate for fine-tuning\. Give one, e\.g\. --lr 0\.01"):
         small.start_rates(1.0, None)
-    assert tune(epochs=1, lr=0.5).protocol == "swav@1ep@lr0.5"
+    assert tune(epochs=1, lr=0.5).protocol == "swav@1ep@batch8@lr0.5"
     with pytest.raises(UnknownName, match="Did you mean 'swav'"):
         finetune_protocol("swaw", SEMI_FINETUNE_PROTOCOLS)
 
