@@ -267,7 +267,7 @@ def test_official_teacher_drifts() -> None:
 def test_bad_input_is_refused_in_one_line() -> None:
     with pytest.raises(BadRecipe, match=r"learns from a teacher\. Type: --set teacher\.source=NAME"):
         BINGO(tiny_encoder(), None, EMBED_DIM)
-    with pytest.raises(BadRecipe, match=r"student\.embed_dim 7 must be the teacher's 6"):
+    with pytest.raises(BadRecipe, match=r"student\.embed_dim 7 must be the width of the teacher's embeddings, 6"):
         BINGO(tiny_encoder(embed_dim=7), tiny_teacher(), 7)
     with pytest.raises(BadRecipe, match=r"method\.bag_size 5 needs more than 5 images, there are 5"):
         BINGO(tiny_encoder(), tiny_teacher(), EMBED_DIM, 5)
