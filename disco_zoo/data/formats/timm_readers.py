@@ -16,7 +16,8 @@ from disco_zoo.core.console import say_once
 from disco_zoo.data import class_folders
 from disco_zoo.data.class_folders import FolderLabels, folders_beside, label_by_folder, names_beside, say_beside
 from disco_zoo.data.dataset import ImageSource, Origin, split_words
-from disco_zoo.data.image_files import IMAGE_SUFFIXES, LeftOut, TarImage, images_of_folder, images_of_tar
+from disco_zoo.data.file_tree import TarImage, images_of_folder, images_of_tar
+from disco_zoo.data.image_files import IMAGE_SUFFIXES, LeftOut
 from disco_zoo.data.split_files import (
     folder_of_splits,
     is_called,
