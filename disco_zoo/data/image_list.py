@@ -41,9 +41,10 @@ class FileListSource(ImageSource):
         return str(self.files[index])
 
     def _hash_content(self, digest: hashlib._Hash) -> None:
+        # Paths and sizes: a list may hold files of the same name from many folders, and an embedding calls its rows so.
         for file in self.files:
             size_bytes = file.stat().st_size if file.is_file() else -1
-            digest.update(f"{file.name}\0{size_bytes}\n".encode("utf-8", "surrogateescape"))
+            digest.update(f"{file}\0{size_bytes}\n".encode("utf-8", "surrogateescape"))
 
 
 def ranges_of_files(name: str, files: Sequence[Path]) -> ValueRanges:

@@ -75,3 +75,13 @@ def test_a_changed_file_is_another_source(tmp_path):
     before = open_images([str(tmp_path / "a.png")]).fingerprint()
     (tmp_path / "a.png").write_bytes(png(0) + b"more")
     assert open_images([str(tmp_path / "a.png")]).fingerprint() != before
+
+
+def test_lists_of_files_of_the_same_names_and_sizes_are_different_sources(tmp_path):
+    for camera in ("cam1", "cam2"):
+        (tmp_path / camera).mkdir()
+        (tmp_path / camera / "0.png").write_bytes(png(0))
+        (tmp_path / f"{camera}.txt").write_text(f"{camera}/0.png\n")
+    one, other = (open_images([str(tmp_path / f"{camera}.txt")]).fingerprint() for camera in ("cam1", "cam2"))
+    assert one != other
+    assert one == open_images([str(tmp_path / "cam1" / "0.png")]).fingerprint()
