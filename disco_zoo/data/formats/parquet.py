@@ -17,10 +17,12 @@ from disco_zoo.data.dataset import ImageSource, Origin
 from disco_zoo.data.formats.parquet_columns import (
     as_labels,
     called_as_labels,
-    features,
+    common_type,
+    declared_names,
     hash_cell,
     image_column,
     label_column,
+    require_alike,
     split_column,
 )
 from disco_zoo.data.passing_errors import is_passing
@@ -121,8 +123,7 @@ class ParquetSource(ImageSource):
         num_rows = 0
         for number in range(len(files)):
             part = self._opened(number)
-            if self._column not in part.schema_arrow.names:
-                raise BadData(f"{files[number].name} lacks the column '{self._column}' of {files[0].name}.")
+            require_alike(files[number], part.schema_arrow, files[0], schema)
             for group in range(part.metadata.num_row_groups):
                 meta = part.metadata.row_group(group)
                 self._starts.append(num_rows)
@@ -172,9 +173,8 @@ class ParquetSource(ImageSource):
             ]
         except (arrow.ArrowException, OSError) as error:
             raise _damaged(self._files[0], error) from error
-        kind = columns[0].type
-        values = arrow.chunked_array([chunk.cast(kind) for column in columns for chunk in column.chunks], kind)
-        return values.cast(kind.value_type) if arrow.types.is_dictionary(kind) else values
+        kind = common_type([column.type for column in columns])
+        return arrow.chunked_array([chunk.cast(kind) for column in columns for chunk in column.chunks], kind)
 
     def _select_rows(self, schema: Any, split: str, num_rows: int, whole: bool, name: str) -> range | NDArray[np.int64]:
         column = split_column(schema)
@@ -201,10 +201,7 @@ class ParquetSource(ImageSource):
             if called := column or called_as_labels(schema):
                 say_once(f"{name}: the column {called} holds no class of any image (whole numbers or words): no labels")
             return None, None
-        if class_names is None:
-            feature = features(schema).get(column)
-            class_names = feature.get("names") if isinstance(feature, dict) else None
-        class_names = class_names or self._names_from_paths(schema, labels)
+        class_names = class_names or declared_names(schema, column) or self._names_from_paths(schema, labels)
         return labels if isinstance(self._rows, range) else labels[self._rows], class_names
 
     def _names_from_paths(self, schema: Any, labels: NDArray[np.int64]) -> list[str] | None:

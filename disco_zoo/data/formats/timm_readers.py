@@ -82,6 +82,24 @@ def open_folder(name: str, folder: Path, split: str, dedicated: bool) -> ImageSo
     Raises:
         BadData: No images, or nothing for this split.
     """
+    folders, notes = folders_of_split(name, folder, split, dedicated)
+    sources: list[FolderSource] = []
+    for candidate in folders:
+        sources.append(FolderSource(name, split, candidate, notes))
+        if split == "train" and not dedicated:
+            refuse_test_inside(name, sources[-1].class_folders)
+        if sources[-1].labels is not None:  # else a secret test set; another word may have the labels
+            _say_which(sources)
+            return sources[-1]
+    return sources[0]
+
+
+def folders_of_split(name: str, folder: Path, split: str, dedicated: bool) -> tuple[list[Path], tuple[str, ...]]:
+    """The folders that may hold a split's images, most wanted first, and lines on what lies beside them.
+
+    Raises:
+        BadData: folders of the other split alone, or no test images.
+    """
     top = folder_of_splits(folder)
     candidates = split_folders(top, split)
     others = split_folders(top, "test" if split == "train" else "train")
@@ -93,15 +111,7 @@ def open_folder(name: str, folder: Path, split: str, dedicated: bool) -> ImageSo
         others_said = ", ".join(f"{one.name}/" for one in candidates[1:])
         say_once(f"{name}: trained on {candidates[0].name}/; {others_said} is called so, too, and is left out")
     notes = say_beside(name, *folders_beside(top)) if candidates else ()
-    sources: list[FolderSource] = []
-    for candidate in candidates or resolve_paths(top, split, dedicated):
-        sources.append(FolderSource(name, split, candidate, notes))
-        if split == "train" and not dedicated:
-            refuse_test_inside(name, sources[-1].class_folders)
-        if sources[-1].labels is not None:  # else a secret test set; another word may have the labels
-            _say_which(sources)
-            return sources[-1]
-    return sources[0]
+    return candidates or resolve_paths(top, split, dedicated), notes
 
 
 def _say_which(sources: list[FolderSource]) -> None:
