@@ -114,7 +114,10 @@ def _splits(names: Sequence[str]) -> list[str]:
 
 
 def _holds_an_image(folder: Path) -> bool:
-    return any(is_image_name(path) and not is_hidden(path) for path in files_below(folder))
+    try:
+        return any(is_image_name(path) and not is_hidden(path) for path in files_below(folder))
+    except BadData:  # nobody may look: named, as it is left out
+        return True
 
 
 ANNOTATIONS = "val_annotations.txt"

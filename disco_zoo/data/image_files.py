@@ -45,6 +45,7 @@ JUNK_FOLDERS = {
     "@Recycle",
     "$RECYCLE.BIN",
     "System Volume Information",
+    "lost+found",
     "__pycache__",
 }
 JUNK_FILES = {"thumbs.db", "desktop.ini"}
@@ -79,10 +80,12 @@ class LeftOut:
     Attributes:
         suffixes: how many of each suffix are no images that can be read here.
         hidden: how many images a tool has hidden.
+        links: how many images of a tar are links that cannot be followed in it.
     """
 
     suffixes: Counter[str] = field(default_factory=Counter)
     hidden: int = 0
+    links: int = 0
 
     def counts(self, path: str) -> bool:
         """Whether a file (its path with slashes) is left out; it is then counted."""
@@ -94,8 +97,9 @@ class LeftOut:
         return True
 
     def facts(self) -> dict[str, int]:
-        """Counts by suffix, and of hidden images as "hidden"."""
-        return {**dict(self.suffixes.most_common()), **({"hidden": self.hidden} if self.hidden else {})}
+        """Counts by suffix, of hidden images as "hidden", and of links as "links"."""
+        others = {"hidden": self.hidden, "links": self.links}
+        return {**dict(self.suffixes.most_common()), **{kind: count for kind, count in others.items() if count}}
 
     def say(self, name: str) -> None:
         """One line, where more is left out than what usually lies beside images."""
@@ -107,6 +111,8 @@ class LeftOut:
             parts.append(f"that are no images (Pillow): {listed}" + (f" and {rest} more kinds" if rest > 0 else ""))
         if self.hidden:
             parts.append(f"that are hidden: {self.hidden:,}")
+        if self.links:
+            parts.append(f"that are links to elsewhere: {self.links:,}")
         if parts:
             say_once(f"{name}: files left out {'; '.join(parts)}")
 

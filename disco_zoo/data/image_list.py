@@ -10,6 +10,7 @@ from pathlib import Path
 
 from disco_zoo.core.console import say_once
 from disco_zoo.data.dataset import ImageSource, require_index
+from disco_zoo.data.file_tree import size_of
 from disco_zoo.data.formats.timm_readers import FolderSource
 from disco_zoo.data.image_files import IMAGE_SUFFIXES, as_text, is_image_name, path_of_text
 from disco_zoo.data.open_source import open_source
@@ -43,8 +44,7 @@ class FileListSource(ImageSource):
     def _hash_content(self, digest: hashlib._Hash) -> None:
         # Paths and sizes: a list may hold files of the same name from many folders, and an embedding calls its rows so.
         for file in self.files:
-            size_bytes = file.stat().st_size if file.is_file() else -1
-            digest.update(f"{file}\0{size_bytes}\n".encode("utf-8", "surrogateescape"))
+            digest.update(f"{file}\0{size_of(file)}\n".encode("utf-8", "surrogateescape"))
 
 
 def ranges_of_files(name: str, files: Sequence[Path]) -> ValueRanges:

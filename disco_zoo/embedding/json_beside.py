@@ -24,7 +24,9 @@ def require_json_is_ours(out: Path) -> None:
     if out.suffix.lower() != ".npy" or not beside.exists():
         return
     if not beside.is_file() or not _begins_as_ours(beside):
-        raise BadRunFolder(f"{beside} is there and is no embedding's; {out.name} would replace it. Choose another --out")
+        raise BadRunFolder(
+            f"{beside} is there and is no embedding's; {out.name} would replace it. Choose another --out"
+        )
 
 
 def _begins_as_ours(path: Path) -> bool:

@@ -162,7 +162,7 @@ def _plain(kind: Any) -> Any:
 
 
 def common_type(kinds: Sequence[Any]) -> Any:
-    """One type for a column that files store in different ones: text, or float64 for numbers, of which some may be NaN."""
+    """One type for a column that files store in different ones: text, or float64 for numbers, some of them NaN."""
     arrow = require("pyarrow", "train")
     plain = [_plain(kind) for kind in kinds if not arrow.types.is_null(kind)] or [arrow.null()]
     if all(kind == plain[0] for kind in plain):

@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import importlib.util
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from disco_zoo.data.dataset import ImageSource
+from disco_zoo.data.file_tree import size_of
 from disco_zoo.data.formats.parquet import FINGERPRINT_BYTES
 from disco_zoo.data.formats.parquet_columns import as_labels, hash_cell, label_column
 from disco_zoo.data.formats.timm_readers import folders_of_split
@@ -231,7 +231,7 @@ class TorchvisionSource(ImageSource):
             digest.update(np.ascontiguousarray(pixels).data)
             return
         for file, _ in getattr(self._dataset, "imgs", None) or ():
-            digest.update(f"{Path(file).parent.name}/{Path(file).name}\0{os.path.getsize(file)}\n".encode())
+            digest.update(f"{Path(file).parent.name}/{Path(file).name}\0{size_of(Path(file))}\n".encode())
 
 
 class HfdsSource(ImageSource):

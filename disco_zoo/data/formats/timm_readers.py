@@ -16,7 +16,7 @@ from disco_zoo.core.console import say_once
 from disco_zoo.data import class_folders
 from disco_zoo.data.class_folders import FolderLabels, folders_beside, label_by_folder, names_beside, say_beside
 from disco_zoo.data.dataset import ImageSource, Origin, split_words
-from disco_zoo.data.file_tree import TarImage, images_of_folder, images_of_tar
+from disco_zoo.data.file_tree import TarImage, images_of_folder, images_of_tar, size_of
 from disco_zoo.data.image_files import IMAGE_SUFFIXES, LeftOut
 from disco_zoo.data.split_files import (
     folder_of_splits,
@@ -197,7 +197,7 @@ class FolderSource(ImageSource):
         # Names and sizes: reading ImageNet's 140 GB would take longer than many a run.
         for position in self._paths.sorted_positions():
             path = self._paths[position]
-            size_bytes = (self.folder / path).stat().st_size
+            size_bytes = size_of(self.folder / path)
             digest.update(f"{Path(path).as_posix()}\0{size_bytes}\n".encode("utf-8", "surrogateescape"))
 
 
