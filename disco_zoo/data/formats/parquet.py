@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from disco_zoo.core.console import say_once
-from disco_zoo.data.dataset import ImageSource, Origin
+from disco_zoo.data.dataset import ImageSource, Origin, first_labelled
 from disco_zoo.data.formats.parquet_columns import (
     as_labels,
     called_as_labels,
@@ -65,8 +65,9 @@ def open_parquet(name: str, path: Path, split: str, dedicated: bool) -> ImageSou
                 raise no_test_split(name)
             _refuse_test_shards(name, path, files)
         return ParquetSource(name, split, files, whole=dedicated)
-    sources = [ParquetSource(name, split, group) for group in groups.values()]
-    return next((source for source in sources if source.labels is not None), sources[0])
+    return first_labelled(
+        ParquetSource(name, split, group, part=f"files named {word}") for word, group in groups.items()
+    )
 
 
 def _require_whole_sets(name: str, files: list[Path]) -> None:
@@ -110,9 +111,13 @@ class ParquetSource(ImageSource):
 
     Only labels and positions are read when it is opened. Images are read by row group on demand, and a
     bounded number of row groups is kept; a pickled copy, as in a spawned worker, opens the files again.
+
+    Args:
+        whole: take all rows where none is of the split.
+        part: which part of what the user named these files are, see `Origin`.
     """
 
-    def __init__(self, name: str, split: str, files: list[Path], *, whole: bool = False) -> None:
+    def __init__(self, name: str, split: str, files: list[Path], *, whole: bool = False, part: str = "") -> None:
         self._files = [file.resolve() for file in files]
         self._reset()
         schema = self._opened(0).schema_arrow
@@ -122,10 +127,10 @@ class ParquetSource(ImageSource):
         self._group_bytes: list[int] = []
         num_rows = 0
         for number in range(len(files)):
-            part = self._opened(number)
-            require_alike(files[number], part.schema_arrow, files[0], schema)
-            for group in range(part.metadata.num_row_groups):
-                meta = part.metadata.row_group(group)
+            opened = self._opened(number)
+            require_alike(files[number], opened.schema_arrow, files[0], schema)
+            for group in range(opened.metadata.num_row_groups):
+                meta = opened.metadata.row_group(group)
                 self._starts.append(num_rows)
                 self._groups.append((number, group))
                 self._group_bytes.append(meta.total_byte_size)
@@ -133,7 +138,7 @@ class ParquetSource(ImageSource):
         self._rows = self._select_rows(schema, split, num_rows, whole, name)
         labels, class_names = self._read_labels(schema, name)
         super().__init__(name, split, labels, class_names)
-        part = "" if isinstance(self._rows, range) else "by the column split"
+        part = part if isinstance(self._rows, range) else "by the column split"
         column = label_column(schema)
         self.origin = Origin(part, f"the column {column}" if self.labels is not None else "")
         self._reset()

@@ -30,7 +30,7 @@ def test_parquet_test_split_is_the_sibling(tmp_path: Path, word: str) -> None:
 
 
 @pytest.mark.parametrize("layout", ["{}-{:05d}-of-{n:05d}.parquet", "data/{}-{:05d}.parquet", "{}/{:04d}.parquet"])
-def test_folder_of_shards(tmp_path: Path, layout: str) -> None:
+def test_folder_of_shards(tmp_path: Path, layout: str, capsys: pytest.CaptureFixture[str]) -> None:
     make_parquet(tmp_path / layout.format("train", 0, n=2))
     make_parquet(tmp_path / layout.format("train", 1, n=2), [2] * 6)
     make_parquet(tmp_path / layout.format("test", 0, n=1), [-1] * 6)  # a secret test set
@@ -38,7 +38,14 @@ def test_folder_of_shards(tmp_path: Path, layout: str) -> None:
     train = open_source(tmp_path, "train")
     assert train.labels == LABELS + [2] * 6
     assert train.image(10).tobytes() == PIXELS[4].tobytes()
-    assert open_source(tmp_path, "test").labels == [1] * 6
+    test = open_source(tmp_path, "test")
+    assert (test.labels, test.origin.split, train.origin.split) == (
+        [1] * 6,
+        "files named validation",
+        "files named train",
+    )
+    line = f"{tmp_path}: the 6 test images are those of files named validation; files named test have no labels\n"
+    assert line in capsys.readouterr().err
 
 
 def test_a_part_of_a_set_is_no_set(tmp_path: Path) -> None:
