@@ -71,7 +71,7 @@ class EmbeddingFacts:
         return values
 
     def gives_rows_of(self, other: EmbeddingFacts) -> bool:
-        """Whether both decide the same rows; where one has no sample, as files of before, the place must be the same."""
+        """Whether both decide the same rows; where one has no sample, as files of before, the place must agree."""
         if self.sample_sha256 is None or other.sample_sha256 is None:
             unsampled = (replace(facts, sample_sha256=None) for facts in (self, other))
             return len({json.dumps([facts.data, facts.key()]) for facts in unsampled}) == 1

@@ -225,8 +225,7 @@ def export_subject(
     small = int8_path(out)
     # Evenly spread: the numbers are sorted, and files often by class.
     chosen = int8.calibration_indices[:: -(-len(int8.calibration_indices) // calibration_size(subject.image_size))]
-    if kind == "onnx":
-        chosen = whole_batches(chosen)
+    chosen = whole_batches(chosen) if kind == "onnx" else chosen
     batches = calibration_batches(subject, int8.calibration, chosen)
     if int8.kind == "static":
         console.print(f"int8: calibrating with {counted(len(chosen), 'image')} ...", soft_wrap=True, markup=False)

@@ -107,7 +107,7 @@ def calibration_size(image_size: int) -> int:
     return max(FEWEST_IMAGES, min(MOST_IMAGES, round(MOST_IMAGES * (FULL_SIDE / image_size) ** 2)))
 
 
-def whole_batches(indices: Sequence[int]) -> Sequence[int]:
+def whole_batches(indices: list[int]) -> list[int]:
     """Those that fill batches of one size, as ONNX Runtime's histograms want them; all, if they do not fill one."""
     return indices[: len(indices) // CALIBRATION_BATCH * CALIBRATION_BATCH] or indices
 
