@@ -11,6 +11,7 @@ from disco_zoo.core.claimed_dir import holds_a_run
 from disco_zoo.core.launcher import is_first_process, was_restarted
 from disco_zoo.data.image_files import is_image_name
 from disco_zoo.data.open_source import require_there
+from disco_zoo.embedding.json_beside import require_json_is_ours
 from disco_zoo.errors import BadRunFolder
 
 
@@ -32,7 +33,7 @@ def require_free_folder(folder: Path | None, resume: bool) -> None:
 
 
 def require_free_file(out: Path, resume: bool, write_over: bool) -> None:
-    """Refuse the file of an embedding that is there, is being made, or was begun.
+    """Refuse the file of an embedding that is there, is being made, or was begun, or whose .json is somebody else's.
 
     Args:
         resume: `--resume`, or one of several shards.
@@ -43,6 +44,7 @@ def require_free_file(out: Path, resume: bool, write_over: bool) -> None:
     parts = out.with_name(f"{out.name}.parts")
     if is_locked(parts / ".lock"):
         raise BadRunFolder(f"another command is at {parts}. Wait, or choose another --out")
+    require_json_is_ours(out)
     if resume:
         return
     if out.is_file() and not write_over:

@@ -17,6 +17,7 @@ from typing import Any
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from disco_zoo.core.console import say_once
 from disco_zoo.data.image_files import as_text
 from disco_zoo.data.label_array import Labels
 from disco_zoo.data.passing_errors import cannot_read, is_passing, read_patiently
@@ -247,6 +248,21 @@ def require_same_classes(train: ImageSource, test: ImageSource) -> None:
         f"the classes of {train.name} (train) and {test.name} (test) differ: {', '.join(list(odd)[:5])}. "
         "Give both the same class folders or names."
     )
+
+
+def first_labelled(sources: Iterable[ImageSource]) -> ImageSource:
+    """The first source with labels, where a secret test set comes before it; it is said. Without labels the first."""
+    unlabelled: list[ImageSource] = []
+    for source in sources:
+        if source.labels is None:
+            unlabelled.append(source)
+            continue
+        if unlabelled:
+            images = f"{len(source):,} {split_words(source.split)}"
+            without = unlabelled[0].origin.split
+            say_once(f"{source.name}: the {images} are those of {source.origin.split}; {without} have no labels")
+        return source
+    return unlabelled[0]
 
 
 def split_words(split: str) -> str:

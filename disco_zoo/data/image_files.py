@@ -6,12 +6,9 @@ import functools
 import os
 import posixpath
 import re
-import tarfile
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
-from tarfile import TarInfo
 
 from disco_zoo.core.console import say_once
 
@@ -48,6 +45,7 @@ JUNK_FOLDERS = {
     "@Recycle",
     "$RECYCLE.BIN",
     "System Volume Information",
+    "lost+found",
     "__pycache__",
 }
 JUNK_FILES = {"thumbs.db", "desktop.ini"}
@@ -82,10 +80,12 @@ class LeftOut:
     Attributes:
         suffixes: how many of each suffix are no images that can be read here.
         hidden: how many images a tool has hidden.
+        links: how many images of a tar are links that cannot be followed in it.
     """
 
     suffixes: Counter[str] = field(default_factory=Counter)
     hidden: int = 0
+    links: int = 0
 
     def counts(self, path: str) -> bool:
         """Whether a file (its path with slashes) is left out; it is then counted."""
@@ -97,8 +97,9 @@ class LeftOut:
         return True
 
     def facts(self) -> dict[str, int]:
-        """Counts by suffix, and of hidden images as "hidden"."""
-        return {**dict(self.suffixes.most_common()), **({"hidden": self.hidden} if self.hidden else {})}
+        """Counts by suffix, of hidden images as "hidden", and of links as "links"."""
+        others = {"hidden": self.hidden, "links": self.links}
+        return {**dict(self.suffixes.most_common()), **{kind: count for kind, count in others.items() if count}}
 
     def say(self, name: str) -> None:
         """One line, where more is left out than what usually lies beside images."""
@@ -110,66 +111,10 @@ class LeftOut:
             parts.append(f"that are no images (Pillow): {listed}" + (f" and {rest} more kinds" if rest > 0 else ""))
         if self.hidden:
             parts.append(f"that are hidden: {self.hidden:,}")
+        if self.links:
+            parts.append(f"that are links to elsewhere: {self.links:,}")
         if parts:
             say_once(f"{name}: files left out {'; '.join(parts)}")
-
-
-def images_of_folder(folder: Path) -> tuple[list[str], LeftOut]:
-    """Paths below a folder, in timm's order, and what is left out; links to folders are followed."""
-    from timm.utils.misc import natural_key
-
-    found, left_out = [], LeftOut()
-    for root, _, files in os.walk(folder, followlinks=True):
-        for file in files:
-            path = os.path.join(root, file)
-            if not left_out.counts(os.path.relpath(path, folder).replace(os.sep, "/")):
-                found.append(path)
-    return [os.path.relpath(path, folder) for path in sorted(found, key=natural_key)], left_out
-
-
-@dataclass(frozen=True)
-class TarImage:
-    """An image in a .tar, or in a .tar inside it.
-
-    Attributes:
-        name: of the member; `inside` is the name of the inner .tar, "" for none.
-        offset, size: of its bytes in the outer file.
-    """
-
-    name: str
-    inside: str
-    offset: int
-    size: int
-
-
-def images_of_tar(path: Path) -> tuple[list[TarImage], LeftOut]:
-    """The images of a .tar, in timm's order (those of inner tars first among equals), and what is left out.
-
-    Raises:
-        tarfile.TarError, OSError, EOFError: it is damaged, or no plain .tar.
-    """
-    from timm.utils.misc import natural_key
-
-    left_out = LeftOut()
-    inner: list[TarImage] = []
-    outer: list[TarImage] = []
-    with tarfile.open(path, mode="r|") as tar:
-        for member in _files(tar):
-            if not member.name.lower().endswith(".tar"):
-                if not left_out.counts(member.name):
-                    outer.append(TarImage(member.name, "", member.offset_data, member.size))
-                continue
-            with tarfile.open(fileobj=tar.extractfile(member), mode="r|") as child:
-                inner += [
-                    TarImage(image.name, member.name, member.offset_data + image.offset_data, image.size)
-                    for image in _files(child)
-                    if not left_out.counts(image.name)
-                ]
-    return sorted([*inner, *outer], key=lambda image: natural_key(image.name)), left_out
-
-
-def _files(tar: tarfile.TarFile) -> Iterator[TarInfo]:
-    return (member for member in tar if member.isfile())
 
 
 _ESCAPED = re.compile(rb"\\x([89a-f][0-9a-f])")

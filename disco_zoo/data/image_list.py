@@ -10,12 +10,14 @@ from pathlib import Path
 
 from disco_zoo.core.console import say_once
 from disco_zoo.data.dataset import ImageSource, require_index
+from disco_zoo.data.file_tree import size_of
 from disco_zoo.data.formats.timm_readers import FolderSource
 from disco_zoo.data.image_files import IMAGE_SUFFIXES, as_text, is_image_name, path_of_text
 from disco_zoo.data.open_source import open_source
 from disco_zoo.data.pixels.bit_depth import ValueRanges
 from disco_zoo.data.split_files import TEST_ADVICE, find_parquet_files
 from disco_zoo.data.summary import change_line
+from disco_zoo.data.webdataset.index import find_index
 from disco_zoo.errors import BadData, did_you_mean, shown
 
 LIST_SUFFIX = ".txt"
@@ -41,9 +43,9 @@ class FileListSource(ImageSource):
         return str(self.files[index])
 
     def _hash_content(self, digest: hashlib._Hash) -> None:
+        # Paths and sizes: a list may hold files of the same name from many folders, and an embedding calls its rows so.
         for file in self.files:
-            size_bytes = file.stat().st_size if file.is_file() else -1
-            digest.update(f"{file.name}\0{size_bytes}\n".encode("utf-8", "surrogateescape"))
+            digest.update(f"{file}\0{size_of(file)}\n".encode("utf-8", "surrogateescape"))
 
 
 def ranges_of_files(name: str, files: Sequence[Path]) -> ValueRanges:
@@ -63,9 +65,10 @@ def open_images(given: Sequence[str], split: str | None = None) -> ImageSource:
     """Open the images that a user names, all in one source with an index.
 
     Args:
-        given: one folder (whole, with all its subfolders), image file, .txt with a path a line (relative to the
-            list), or other source; or several image files.
-        split: "train" or "test" of a source that has both; None takes a folder whole and, of others, "train".
+        given: one folder of image files (whole, with all its subfolders), image file, .txt with a path a line
+            (relative to the list), or other source; or several image files.
+        split: "train" or "test" of a source that has both; None takes a folder of image files whole and, of others,
+            also of shards, "train".
 
     Raises:
         BadData: nothing there, empty, a stream, or several names of which one is no image file.
@@ -75,7 +78,7 @@ def open_images(given: Sequence[str], split: str | None = None) -> ImageSource:
         return FileListSource(_title(given), [_image_file(name, path) for name, path in zip(given, paths, strict=True)])
     if paths[0].suffix.lower() == LIST_SUFFIX:
         return FileListSource(given[0], _listed_files(given[0], paths[0]))
-    if split is None and paths[0].is_dir() and not find_parquet_files(paths[0]):
+    if split is None and paths[0].is_dir() and find_index(paths[0]) is None and not find_parquet_files(paths[0]):
         return FolderSource(given[0], "train", paths[0])
     if paths[0].is_file() and paths[0].suffix.lower() not in (".parquet", ".tar"):
         known = ", ".join([*IMAGE_SUFFIXES[:6], "..."])

@@ -50,7 +50,7 @@ def _open(data: str | Path, split: str, dedicated: bool) -> ImageSource:
     if not path.exists() and prefix in TIMM_PREFIXES and "/" in name:
         from disco_zoo.data.formats.timm_prefixed import open_prefixed
 
-        return open_prefixed(name, split)
+        return open_prefixed(name, split, dedicated)
     if not path.exists():
         raise BadData(_nothing_there(name, path))
     from disco_zoo.data.split_files import find_parquet_files

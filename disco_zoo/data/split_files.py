@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import posixpath
 import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
+from disco_zoo.data.file_tree import is_folder, listed
 from disco_zoo.data.image_files import is_hidden
 from disco_zoo.errors import BadData, NoTestImages
 
@@ -82,7 +82,11 @@ def _siblings(path: Path) -> list[Path]:
         return []
     before, after = path.name[: place.start()].lower(), path.name[place.end() :].lower()
     found = []
-    for entry in path.parent.iterdir():
+    try:
+        entries = [path.parent / entry.name for entry in listed(path.parent)]
+    except BadData:  # who may not look beside it has to name the test images
+        return []
+    for entry in entries:
         name = entry.name.lower()
         word = name[len(before) : len(name) - len(after)]
         if name == f"{before}{word}{after}" and word in SYNONYMS["test"]:
@@ -91,16 +95,30 @@ def _siblings(path: Path) -> list[Path]:
 
 
 def find_parquet_files(folder: Path) -> list[Path]:
-    """Return the parquet files of a folder, of its data/ (Hugging Face layout) or its subfolders, sorted."""
-    for pattern in ("*.parquet", "data/*.parquet", "*/*.parquet"):
-        found = sorted(
-            path
-            for path in folder.glob(pattern)
-            if path.is_file() and not is_hidden(path.relative_to(folder).as_posix())
-        )
-        if found:
+    """Return the parquet files of a folder, of its data/ (Hugging Face layout) or its subfolders, sorted.
+
+    Raises:
+        BadData: a folder beside those of the files may not be read.
+    """
+    inner = subfolders(folder)
+    for place in (folder, *(folder / name for name in inner if name == "data")):
+        if found := _parquet_files(place):
             return found
-    return []
+    closed: BadData | None = None
+    found = []
+    for name in inner:
+        try:
+            found += _parquet_files(folder / name)
+        except BadData as error:  # of no matter where there are none: then it is no folder of shards
+            closed = error
+    if found and closed is not None:
+        raise closed
+    return sorted(found)
+
+
+def _parquet_files(folder: Path) -> list[Path]:
+    names = (entry.name for entry in listed(folder) if not is_folder(entry))
+    return [folder / name for name in names if name.endswith(".parquet") and not is_hidden(name)]
 
 
 def files_by_split(folder: Path, files: list[Path], split: str) -> dict[str, list[Path]]:
@@ -177,9 +195,12 @@ def folder_of_splits(folder: Path) -> Path:
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Names of the folders in one that no tool has hidden, sorted."""
-    with os.scandir(folder) as entries:
-        return sorted(entry.name for entry in entries if entry.is_dir() and not is_hidden(entry.name))
+    """Names of the folders in one that no tool has hidden, sorted.
+
+    Raises:
+        BadData, CannotRead: it cannot be listed.
+    """
+    return [entry.name for entry in listed(folder) if is_folder(entry) and not is_hidden(entry.name)]
 
 
 def paths_of_split(name: str, paths: Sequence[str], split: str, dedicated: bool) -> tuple[list[int], str]:

@@ -16,6 +16,7 @@ from disco_zoo.data.orientation import orientation_of
 from disco_zoo.data.passing_errors import read_patiently
 from disco_zoo.data.pixels.bit_depth import FULL, ValueRanges, deep_pixels, is_stated, kind_of, span, white_of
 from disco_zoo.data.pixels.color_profile import changes_colors
+from disco_zoo.data.source_image import apply_pixel_limit
 from disco_zoo.errors import BadData, CannotRead
 
 ALL_OF = 1024  # sources up to this size are looked at whole, larger ones in evenly spaced blocks
@@ -189,5 +190,6 @@ def _opened(found: bytes | Path | Image.Image) -> Iterator[Image.Image]:
     if isinstance(found, Image.Image):
         yield found
         return
+    apply_pixel_limit()
     with Image.open(found if isinstance(found, Path) else io.BytesIO(found)) as image:
         yield image

@@ -13,6 +13,7 @@ import numpy as np
 
 from disco_zoo.core.files import write_out
 from disco_zoo.embedding.facts import EmbeddingFacts, facts_from_json
+from disco_zoo.embedding.json_beside import json_beside
 from disco_zoo.errors import BadData, did_you_mean, require, shown
 
 SUFFIXES = (".parquet", ".npy")
@@ -51,10 +52,10 @@ def write_embedding(path: Path, facts: EmbeddingFacts, num_rows: int, pieces: It
         return
     beside: dict[str, Any] = {"names": [], "indices": [], "labels": []}
     # Without a whole .json of its own an array is trusted by nobody.
-    path.with_suffix(".json").unlink(missing_ok=True)
+    json_beside(path).unlink(missing_ok=True)
     write_out(path, lambda partial: _write_npy(partial, facts, num_rows, pieces, beside))
     text = json.dumps({"facts": json.loads(facts.as_json()), **beside}, ensure_ascii=False)
-    write_out(path.with_suffix(".json"), lambda partial: partial.write_text(text, encoding="utf-8"))
+    write_out(json_beside(path), lambda partial: partial.write_text(text, encoding="utf-8"))
 
 
 def _write_parquet(path: Path, facts: EmbeddingFacts, pieces: Iterable[Piece]) -> None:
@@ -185,7 +186,7 @@ class _NpyVectors:
             raise _damaged(path, error) from error
 
     def columns(self) -> _Columns:
-        beside = self.path.with_suffix(".json")
+        beside = json_beside(self.path)
         try:
             known = json.loads(beside.read_text(encoding="utf-8"))
             facts = facts_from_json(json.dumps(known["facts"]), str(beside))

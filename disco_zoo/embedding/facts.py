@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 from disco_zoo.data.dataset import ImageSource
+from disco_zoo.data.image_sample import sample_sha256
 from disco_zoo.errors import BadData
 from disco_zoo.models.encoder import backbone_fingerprint
 from disco_zoo.models.load import NamedModel
@@ -36,6 +37,7 @@ class EmbeddingFacts:
         engine: what computed the rows, with its version, or "torch".
         decode: "reduced" where large JPEGs may have been decoded at reduced size, else "full".
         num_reduced: images that were; None where nobody counted.
+        sample_sha256: of some images' bytes, see `sample_sha256`; None in files of before.
     """
 
     model: str
@@ -57,6 +59,7 @@ class EmbeddingFacts:
     engine: str = "torch"
     decode: str = "full"
     num_reduced: int | None = None
+    sample_sha256: str | None = None
 
     def key(self) -> dict[str, Any]:
         """Plain values that determine the rows; names of model and images and results are not among them."""
@@ -66,6 +69,13 @@ class EmbeddingFacts:
         if self.decode == "full":  # files and parts of before know no other
             del values["decode"]
         return values
+
+    def gives_rows_of(self, other: EmbeddingFacts) -> bool:
+        """Whether both decide the same rows; where one has no sample, as files of before, the place must agree."""
+        if self.sample_sha256 is None or other.sample_sha256 is None:
+            unsampled = (replace(facts, sample_sha256=None) for facts in (self, other))
+            return len({json.dumps([facts.data, facts.key()]) for facts in unsampled}) == 1
+        return self.key() == other.key()
 
     def finished(
         self, dims: int, unreadable: Mapping[int, str], engine: str = "torch", num_reduced: int | None = None
@@ -110,6 +120,7 @@ def facts_of(
         num_images=len(source),
         class_names=None if source.class_names is None else tuple(source.class_names),
         decode="full" if full_decode else "reduced",
+        sample_sha256=sample_sha256(source),
     )
 
 
@@ -127,6 +138,7 @@ def facts_from_json(text: str | bytes, title: str) -> EmbeddingFacts:
         values.setdefault("engine", "torch")  # of files made before there were others
         values.setdefault("decode", "full")
         values.setdefault("num_reduced", None)
+        values.setdefault("sample_sha256", None)
         known = {field.name for field in fields(EmbeddingFacts)}
         facts = EmbeddingFacts(**{name: _tupled(values[name]) for name in known})
     except (ValueError, LookupError, TypeError, AttributeError) as error:

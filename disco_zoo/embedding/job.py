@@ -19,6 +19,7 @@ from disco_zoo.data.unreadable import UnreadableTally, unreadable_limit
 from disco_zoo.embedding.batches import Batch, embedded_batches
 from disco_zoo.embedding.embedding_file import EmbeddingFile, Piece, check_suffix, write_embedding
 from disco_zoo.embedding.facts import EmbeddingFacts
+from disco_zoo.embedding.json_beside import require_json_is_ours
 from disco_zoo.embedding.parts import Parts
 from disco_zoo.errors import BadData, BadRunFolder, CannotWrite, Interrupted, counted
 from disco_zoo.models.engine import EngineName, forward_by
@@ -83,7 +84,8 @@ class EmbedJob:
 
         Raises:
             BadData: too many unreadable images.
-            BadRunFolder: something else is there already, another command is at it, or another engine began it.
+            BadRunFolder: something else is there already, also as the `.json` of a `.npy`, another command is at it, or
+                another engine began it.
             CannotWrite: no room, no permission, or a folder of this name.
             Interrupted: by Ctrl-C; the parts are kept.
         """
@@ -120,12 +122,13 @@ class EmbedJob:
         """The finished file of this very job, where --resume has nothing left to do."""
         if self.out.is_dir():
             raise CannotWrite(f"{self.out} is a folder. Choose another --out")
+        require_json_is_ours(self.out)
         if not self.out.exists() or replace:
             return None
         if not resume:
             raise BadRunFolder(f"{self.out} is there already. Choose another --out, or add --yes to write over it")
         there = EmbeddingFile(self.out)
-        if there.facts.key() != self.facts.key():
+        if not there.facts.gives_rows_of(self.facts):
             raise BadRunFolder(
                 f"{self.out} is an embedding by another model, of other images or with other settings "
                 f"(decode: {there.facts.decode}). Choose another --out"

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from disco_zoo.core.console import console
-from disco_zoo.data.dataset import ImageSource, require_index
+from disco_zoo.data.dataset import ImageSource, require_index, require_same_classes
 from disco_zoo.data.image_list import open_images
 from disco_zoo.data.open_source import open_source
 from disco_zoo.data.pairing import open_test_beside
@@ -22,6 +22,7 @@ from disco_zoo.exporting.onnx_file import (
     calibration_batches,
     calibration_size,
     require_onnx,
+    whole_batches,
     write_int8,
     write_onnx,
 )
@@ -207,13 +208,16 @@ def export_subject(
     """Write the file, and the int8 one beside it.
 
     Raises:
-        BadData: labelled images of classes that a classifier does not know.
+        BadData: labelled images of classes that a classifier does not know, or training and test images of different
+            classes where kNN is to compare them.
         CannotExport: unsupported operations, or a file that computes something else; it is not kept.
         CannotWrite: no room or no permission.
     """
     if int8 is not None and subject.label_names is not None:
         classes_of(subject, int8.test)
         int8 = replace(int8, train=None, train_indices=[])
+    elif int8 is not None and int8.train is not None:
+        require_same_classes(int8.train, int8.test)
     console.print(f"writing {out.name} and comparing it with PyTorch ...", soft_wrap=True, markup=False)
     difference = _write(subject, kind, out, tolerance)
     if int8 is None:
@@ -221,8 +225,10 @@ def export_subject(
     small = int8_path(out)
     # Evenly spread: the numbers are sorted, and files often by class.
     chosen = int8.calibration_indices[:: -(-len(int8.calibration_indices) // calibration_size(subject.image_size))]
+    chosen = whole_batches(chosen) if kind == "onnx" else chosen
     batches = calibration_batches(subject, int8.calibration, chosen)
-    console.print(f"int8: calibrating with {counted(len(chosen), 'image')} ...", soft_wrap=True, markup=False)
+    if int8.kind == "static":
+        console.print(f"int8: calibrating with {counted(len(chosen), 'image')} ...", soft_wrap=True, markup=False)
     if kind == "openvino":
         write_openvino_int8(subject, out, small, batches)
     else:

@@ -107,15 +107,16 @@ def calibration_size(image_size: int) -> int:
     return max(FEWEST_IMAGES, min(MOST_IMAGES, round(MOST_IMAGES * (FULL_SIDE / image_size) ** 2)))
 
 
-def calibration_batches(subject: Subject, source: ImageSource, indices: Sequence[int]) -> Iterator[Tensor]:
-    """Images as the network takes them, unreadable ones replaced by their neighbours.
+def whole_batches(indices: list[int]) -> list[int]:
+    """Those that fill batches of one size, as ONNX Runtime's histograms want them; all, if they do not fill one."""
+    return indices[: len(indices) // CALIBRATION_BATCH * CALIBRATION_BATCH] or indices
 
-    Batches are of one size, as ONNX Runtime's histograms want them; images beyond the last whole one are left out.
-    """
+
+def calibration_batches(subject: Subject, source: ImageSource, indices: Sequence[int]) -> Iterator[Tensor]:
+    """Images as the network takes them, unreadable ones replaced by their neighbours; the last batch may be smaller."""
     transform = eval_transform(subject.image_size, subject.resize_size)
-    size = min(CALIBRATION_BATCH, len(indices))
-    for first in range(0, len(indices) - size + 1, size):
-        numbers = indices[first : first + size]
+    for first in range(0, len(indices), CALIBRATION_BATCH):
+        numbers = indices[first : first + CALIBRATION_BATCH]
         pixels = torch.stack([transform(load_or_replace(source, index)[0]) for index in numbers])
         yield pixels if subject.takes_pixels else normalize(pixels, subject.named.mean, subject.named.std)
 

@@ -82,9 +82,15 @@ def write_torchvision(subject: Subject, native: str, path: Path, tolerance: floa
         The largest difference from timm's features, see `largest_difference`.
 
     Raises:
-        CannotExport: torchvision has no such network, or it computes something else.
+        CannotExport: torchvision has no such network, or it computes something else, as with a head or a normalisation.
         CannotWrite: no room or no permission.
     """
+    if subject.takes_pixels:
+        raise CannotExport("torchvision's networks take normalised images. Leave out --normalise-inside")
+    if subject.label_names is not None:
+        raise CannotExport(
+            f"{subject.named.name} is a classifier, and --keys torchvision is of features. Add --features"
+        )
     if native not in NETWORKS:
         known = ", ".join(sorted(NETWORKS))
         raise CannotExport(f"torchvision has no network like {native}; it has those of {known}. Type: --format onnx")

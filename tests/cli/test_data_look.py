@@ -34,3 +34,14 @@ def test_lines_facts_and_sheet(tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert (facts["train"]["images"], facts["test"]["images"]) == (7, 6)
     assert facts["train"]["left_out"] == {"hidden": 1}
     assert facts["train"]["white"] == {"I;16": 4095}
+
+
+def test_test_images_of_other_classes_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, classes in (("pets", ("cat", "dog", "owl")), ("craft", ("plane", "ship"))):
+        for one in classes:
+            (tmp_path / name / one).mkdir(parents=True)
+            Image.new("RGB", (8, 8)).save(tmp_path / name / one / "0.png")
+    assert main(["data", "look", str(tmp_path / "pets"), "--eval-data", str(tmp_path / "craft")]) == 2
+    said = capsys.readouterr()
+    assert "(test) differ: cat, dog, owl, plane, ship. Give both the same class folders or names." in said.err
+    assert said.out == ""

@@ -66,3 +66,11 @@ def test_an_embedding_that_was_begun_says_what_is_there(tmp_path: Path) -> None:
     with FileLock(parts / ".lock"), pytest.raises(BadRunFolder, match="another command is at"):
         require_free_file(out, resume=True, write_over=False)
     assert not is_locked(parts / ".lock")
+
+
+def test_a_json_of_somebody_else_is_not_replaced_by_that_of_an_array(tmp_path: Path) -> None:
+    (tmp_path / "photos.json").write_text("{}")
+    for resume, write_over in ((False, False), (False, True), (True, False)):
+        with pytest.raises(BadRunFolder, match=r"photos\.json is there and is no embedding's"):
+            require_free_file(tmp_path / "photos.npy", resume, write_over)
+    require_free_file(tmp_path / "photos.parquet", resume=False, write_over=False)

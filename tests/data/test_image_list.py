@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 from data_makers import make_class_tar, make_folder, make_parquet, png
+from shard_makers import make_shards
 
 from disco_zoo.data.image_list import FileListSource, data_of, name_of, open_images, reopen_images
+from disco_zoo.data.webdataset.index_build import build_index
 from disco_zoo.errors import BadData
 
 
@@ -75,3 +77,27 @@ def test_a_changed_file_is_another_source(tmp_path):
     before = open_images([str(tmp_path / "a.png")]).fingerprint()
     (tmp_path / "a.png").write_bytes(png(0) + b"more")
     assert open_images([str(tmp_path / "a.png")]).fingerprint() != before
+
+
+def test_lists_of_files_of_the_same_names_and_sizes_are_different_sources(tmp_path):
+    for camera in ("cam1", "cam2"):
+        (tmp_path / camera).mkdir()
+        (tmp_path / camera / "0.png").write_bytes(png(0))
+        (tmp_path / f"{camera}.txt").write_text(f"{camera}/0.png\n")
+    one, other = (open_images([str(tmp_path / f"{camera}.txt")]).fingerprint() for camera in ("cam1", "cam2"))
+    assert one != other
+    assert one == open_images([str(tmp_path / "cam1" / "0.png")]).fingerprint()
+
+
+def test_indexed_shards_give_their_training_images(tmp_path):
+    shards = tmp_path / "shards"
+    make_shards(shards, [4, 3], prefix="x_train")
+    make_shards(shards, [2], prefix="x_val")
+    build_index(shards, tmp_path / "index")
+    build_index(shards)
+    for given in ("shards", "index"):  # the folder, and an index that lies elsewhere
+        source = open_images([str(tmp_path / given)])
+        assert (len(source), source.labels) == (7, [0, 1, 2, 0, 1, 2, 0])
+        assert names(source)[4] == "00004.png in x_train-001.tar"
+        assert len(open_images([str(tmp_path / given)], "test")) == 2
+        assert reopen_images(data_of([str(tmp_path / given)], source), None, []).fingerprint() == source.fingerprint()

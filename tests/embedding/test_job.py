@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from PIL import Image
 from tiny import MEAN, STD, TinyNet, TinySource
 from torch import Tensor, nn
 
-from disco_zoo.data.image_list import open_images
+from disco_zoo.data.image_list import data_of, open_images
 from disco_zoo.data.source_image import SourceImage
 from disco_zoo.embedding.embedding_file import EmbeddingFile
 from disco_zoo.embedding.facts import facts_from_json
@@ -310,6 +311,70 @@ def test_a_finished_file_of_other_settings_is_refused_and_kept(tmp_path):
     with pytest.raises(BadRunFolder, match=r"with other settings \(decode: reduced\)"):
         tiny_job(out, facts={"full_decode": True}).run(resume=True)
     assert out.read_bytes() == before
+
+
+def cameras(folder: Path) -> list[Path]:
+    """Two folders of different pictures, of the same names and sizes."""
+    for camera in range(2):
+        (folder / f"cam{camera}").mkdir(parents=True)
+        for number in range(6):
+            pixels = np.random.default_rng((camera, number)).integers(0, 256, (20, 24, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / f"cam{camera}" / f"{number}.bmp")
+    return [folder / "cam0", folder / "cam1"]
+
+
+def place_job(out: Path, place: Path, **changes):
+    source = open_images([str(place)])
+    return tiny_job(out, source, facts={"data": data_of([str(place)], source)}, **changes)
+
+
+@pytest.mark.parametrize("begun", [False, True])
+def test_rows_of_other_images_of_the_same_names_and_sizes_are_not_taken_for_these(tmp_path, begun):
+    one, other = cameras(tmp_path)
+    out = tmp_path / "e.parquet"
+    if begun:
+        with pytest.raises(Interrupted):
+            place_job(out, one, named=interrupted_after(tiny_named(), 2)).run()
+    else:
+        place_job(out, one).run()
+    with pytest.raises(BadRunFolder, match="of other images"):
+        place_job(out, other).run(resume=True)
+    one.rename(tmp_path / "moved")
+    made = place_job(out, tmp_path / "moved").run(resume=True)
+    assert (made.num_rows, made.num_before) == (6, 4 if begun else 6)
+
+
+def test_rows_of_a_list_are_not_taken_for_those_of_another(tmp_path):
+    for folder in cameras(tmp_path):
+        (tmp_path / f"{folder.name}.txt").write_text("".join(f"{folder.name}/{number}.bmp\n" for number in range(6)))
+    out = tmp_path / "e.parquet"
+    place_job(out, tmp_path / "cam0.txt").run()
+    with pytest.raises(BadRunFolder, match="of other images"):
+        place_job(out, tmp_path / "cam1.txt").run(resume=True)
+    assert place_job(out, tmp_path / "cam0.txt").run(resume=True).num_before == 6
+
+
+def test_a_file_of_before_without_a_sample_is_known_by_its_place(tmp_path):
+    facts = [tiny_facts(tiny_named(), TinySource(), data=place) for place in ("/a", "/a", "/b")]
+    of_before = replace(facts[0], sample_sha256=None)
+    assert [of_before.gives_rows_of(one) for one in facts] == [True, True, False]
+    assert not of_before.gives_rows_of(replace(facts[0], image_size=12))
+    values = {key: value for key, value in json.loads(facts[0].as_json()).items() if key != "sample_sha256"}
+    assert facts_from_json(json.dumps(values), "file") == of_before
+
+
+@pytest.mark.parametrize("replace_old", [False, True])
+def test_a_json_of_somebody_else_is_not_replaced(tmp_path, replace_old):
+    (tmp_path / "e.json").write_text('{"captions": []}')
+    for resume in (False, True):
+        with pytest.raises(BadRunFolder, match=r"e\.json is there and is no embedding's; e\.npy would replace it"):
+            tiny_job(tmp_path / "e.npy").run(resume=resume, replace=replace_old)
+    assert (tmp_path / "e.json").read_text() == '{"captions": []}'
+    tiny_job(tmp_path / "e.parquet").run()  # which has none beside it
+    (tmp_path / "e.json").unlink()
+    tiny_job(tmp_path / "e.npy").run()
+    (tmp_path / "e.npy").unlink()
+    assert tiny_job(tmp_path / "e.npy").run().num_rows == 12  # ours alone is left over
 
 
 def test_parts_of_something_else_are_refused(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,10 +15,11 @@ from tiny_runs import toy_parquet
 
 from disco_zoo.cli import main
 from disco_zoo.data.image_list import open_images
-from disco_zoo.errors import CannotExport
+from disco_zoo.errors import BadData, CannotExport
 from disco_zoo.evaluation.features import extract_features
 from disco_zoo.evaluation.knn import knn_top1
-from disco_zoo.exporting.job import plan_int8
+from disco_zoo.exporting import job
+from disco_zoo.exporting.job import Int8Plan, export_subject, plan_int8
 from disco_zoo.exporting.latency import as_markdown, latency_rows, paired_timings
 from disco_zoo.exporting.loss import int8_loss, some_of
 from disco_zoo.exporting.onnx_file import (
@@ -115,11 +117,46 @@ def test_activations_without_a_spread_have_a_way_out(tmp_path, subject):
     assert int8_loss(subject, tmp_path / "s.onnx", TinySource(20), range(20)).mean_cosine > 0.999
 
 
-@pytest.mark.parametrize(("number", "sizes"), [(5, [5]), (16, [16]), (26, [16]), (33, [16, 16])])
-def test_calibration_batches_are_of_one_size(subject, number, sizes):
+@pytest.mark.parametrize(("number", "sizes"), [(5, [5]), (16, [16]), (26, [16, 10]), (33, [16, 16, 1])])
+def test_calibration_batches_hold_all_images(subject, number, sizes):
     batches = list(calibration_batches(subject, TinySource(40, unreadable=(1,)), range(number)))
     assert [len(batch) for batch in batches] == sizes
     torch.testing.assert_close(batches[0][1], batches[0][2])  # the unreadable one is replaced by the next
+
+
+@pytest.mark.parametrize(
+    ("engine", "kind", "used", "said"),
+    [("onnx", "static", 16, 16), ("openvino", "static", 31, 31), ("onnx", "dynamic", None, None)],
+)
+def test_the_number_of_calibration_images_is_the_one_that_is_used(
+    engine, kind, used, said, subject, tmp_path, monkeypatch, capsys
+):
+    """ONNX Runtime's histograms want batches of one size; NNCF takes images one by one."""
+    seen = []
+
+    def count(subject, full, path, *arguments):
+        batches = next((one for one in arguments if isinstance(one, Iterator)), None)
+        seen.append(None if batches is None else sum(map(len, batches)))
+
+    for name in ("write_int8", "write_openvino_int8"):
+        monkeypatch.setattr(job, name, count)
+    for name in ("_write", "_bytes_of", "int8_loss"):
+        monkeypatch.setattr(job, name, lambda *arguments, **settings: None)
+    source = TinySource(31)
+    plan = Int8Plan(kind, "minmax", source, [*range(31)], source, [*range(31)], None, [])
+    export_subject(subject, engine, tmp_path / "m.onnx", int8=plan)
+    assert seen == [used]
+    told = capsys.readouterr().err
+    assert f"calibrating with {said} images" in told if said else "calibrating" not in told
+
+
+def test_classes_that_knn_would_compare_by_number_must_agree(subject, tmp_path):
+    train, test = TinySource(30), TinySource(30)
+    test.set_labels([index % 2 for index in range(30)], ["plane", "ship"])
+    plan = Int8Plan("static", "minmax", train, [*range(30)], test, [*range(30)], train, [*range(30)])
+    with pytest.raises(BadData, match="differ: a, b, c, plane, ship"):
+        export_subject(subject, "onnx", tmp_path / "m.onnx", int8=plan)
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_images_are_chosen_once_and_apart_from_the_calibration():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,18 @@ def test_a_network_that_only_looks_alike_is_refused(tmp_path: Path) -> None:
     """The same tensors, another padding."""
     with pytest.raises(CannotExport, match="differs from PyTorch"):
         write_torchvision(calibrated("tf_efficientnet_b0"), "efficientnet_b0", tmp_path / "w.pth", 1e-4)
+    assert [*tmp_path.iterdir()] == []
+
+
+def test_what_torchvisions_networks_do_not_do_is_refused_with_what_to_type(tmp_path: Path) -> None:
+    subject = calibrated("resnet18")
+    for asked, words in (
+        (subject_of(subject.named, image_size=64, normalise_inside=True), "Leave out --normalise-inside"),
+        (replace(subject, label_names=("cat", "dog")), "Add --features"),
+    ):
+        with pytest.raises(CannotExport, match=words) as caught:
+            write_torchvision(asked, "resnet18", tmp_path / "w.pth", 1e-4)
+        assert "\n" not in str(caught.value)
     assert [*tmp_path.iterdir()] == []
 
 

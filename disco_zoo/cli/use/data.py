@@ -180,6 +180,7 @@ def look(
 
 def _plain(source: str, eval_data: str | None, quiet: bool) -> tuple[ImageSource, dict[str, Any]]:
     """The training images, whose facts go to standard output, and the facts of both splits."""
+    from disco_zoo.data.dataset import require_same_classes
     from disco_zoo.data.open_source import open_source
     from disco_zoo.data.pairing import open_test_beside, say_missing_classes
     from disco_zoo.data.summary import lines_of, look_facts, tell
@@ -189,6 +190,7 @@ def _plain(source: str, eval_data: str | None, quiet: bool) -> tuple[ImageSource
         tell(train)
     test = open_test_beside(train, eval_data)
     if test is not None:
+        require_same_classes(train, test)
         say_missing_classes(train, test)
     facts = {"train": look_facts(train), "test": None if test is None else look_facts(test)}
     if not quiet:

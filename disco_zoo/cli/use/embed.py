@@ -62,7 +62,7 @@ class ShardType(click.ParamType):
 @click.option("--workers", type=click.IntRange(min=0), help="Processes that read images.")
 @JSON
 def command(images: tuple[str, ...], as_json: bool, **given: Any) -> None:
-    """Embed IMAGES: a folder (whole), image files, a .txt with a path a line, a .parquet, a .tar, or 'sample'.
+    """Embed IMAGES: a folder (whole), image files, a .txt with a path a line, a .parquet, a .tar, shards, or 'sample'.
 
     \b
     Examples:

@@ -13,14 +13,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from disco_zoo.core.console import say_once
-from disco_zoo.data.dataset import ImageSource, Origin
+from disco_zoo.data.dataset import ImageSource, Origin, first_labelled
 from disco_zoo.data.formats.parquet_columns import (
     as_labels,
     called_as_labels,
-    features,
+    common_type,
+    declared_names,
     hash_cell,
     image_column,
     label_column,
+    require_alike,
     split_column,
 )
 from disco_zoo.data.passing_errors import is_passing
@@ -63,8 +65,9 @@ def open_parquet(name: str, path: Path, split: str, dedicated: bool) -> ImageSou
                 raise no_test_split(name)
             _refuse_test_shards(name, path, files)
         return ParquetSource(name, split, files, whole=dedicated)
-    sources = [ParquetSource(name, split, group) for group in groups.values()]
-    return next((source for source in sources if source.labels is not None), sources[0])
+    return first_labelled(
+        ParquetSource(name, split, group, part=f"files named {word}") for word, group in groups.items()
+    )
 
 
 def _require_whole_sets(name: str, files: list[Path]) -> None:
@@ -108,9 +111,13 @@ class ParquetSource(ImageSource):
 
     Only labels and positions are read when it is opened. Images are read by row group on demand, and a
     bounded number of row groups is kept; a pickled copy, as in a spawned worker, opens the files again.
+
+    Args:
+        whole: take all rows where none is of the split.
+        part: which part of what the user named these files are, see `Origin`.
     """
 
-    def __init__(self, name: str, split: str, files: list[Path], *, whole: bool = False) -> None:
+    def __init__(self, name: str, split: str, files: list[Path], *, whole: bool = False, part: str = "") -> None:
         self._files = [file.resolve() for file in files]
         self._reset()
         schema = self._opened(0).schema_arrow
@@ -120,11 +127,10 @@ class ParquetSource(ImageSource):
         self._group_bytes: list[int] = []
         num_rows = 0
         for number in range(len(files)):
-            part = self._opened(number)
-            if self._column not in part.schema_arrow.names:
-                raise BadData(f"{files[number].name} lacks the column '{self._column}' of {files[0].name}.")
-            for group in range(part.metadata.num_row_groups):
-                meta = part.metadata.row_group(group)
+            opened = self._opened(number)
+            require_alike(files[number], opened.schema_arrow, files[0], schema)
+            for group in range(opened.metadata.num_row_groups):
+                meta = opened.metadata.row_group(group)
                 self._starts.append(num_rows)
                 self._groups.append((number, group))
                 self._group_bytes.append(meta.total_byte_size)
@@ -132,7 +138,7 @@ class ParquetSource(ImageSource):
         self._rows = self._select_rows(schema, split, num_rows, whole, name)
         labels, class_names = self._read_labels(schema, name)
         super().__init__(name, split, labels, class_names)
-        part = "" if isinstance(self._rows, range) else "by the column split"
+        part = part if isinstance(self._rows, range) else "by the column split"
         column = label_column(schema)
         self.origin = Origin(part, f"the column {column}" if self.labels is not None else "")
         self._reset()
@@ -172,9 +178,8 @@ class ParquetSource(ImageSource):
             ]
         except (arrow.ArrowException, OSError) as error:
             raise _damaged(self._files[0], error) from error
-        kind = columns[0].type
-        values = arrow.chunked_array([chunk.cast(kind) for column in columns for chunk in column.chunks], kind)
-        return values.cast(kind.value_type) if arrow.types.is_dictionary(kind) else values
+        kind = common_type([column.type for column in columns])
+        return arrow.chunked_array([chunk.cast(kind) for column in columns for chunk in column.chunks], kind)
 
     def _select_rows(self, schema: Any, split: str, num_rows: int, whole: bool, name: str) -> range | NDArray[np.int64]:
         column = split_column(schema)
@@ -201,10 +206,7 @@ class ParquetSource(ImageSource):
             if called := column or called_as_labels(schema):
                 say_once(f"{name}: the column {called} holds no class of any image (whole numbers or words): no labels")
             return None, None
-        if class_names is None:
-            feature = features(schema).get(column)
-            class_names = feature.get("names") if isinstance(feature, dict) else None
-        class_names = class_names or self._names_from_paths(schema, labels)
+        class_names = class_names or declared_names(schema, column) or self._names_from_paths(schema, labels)
         return labels if isinstance(self._rows, range) else labels[self._rows], class_names
 
     def _names_from_paths(self, schema: Any, labels: NDArray[np.int64]) -> list[str] | None:

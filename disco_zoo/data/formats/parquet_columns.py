@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from disco_zoo.errors import BadData, require
+from disco_zoo.errors import BadData, require, shown
 
 # Most wanted first.
 IMAGE_COLUMNS = ("image", "img", "images", "picture", "photo", "jpg", "jpeg", "png", "webp", "bytes")
@@ -110,15 +110,75 @@ def split_column(schema: Any) -> str | None:
     return None
 
 
+def declared_names(schema: Any, column: str | None) -> list[str] | None:
+    """The class names that the Hugging Face metadata give the labels in a column, or None."""
+    feature = features(schema).get(column or "")
+    return feature.get("names") if isinstance(feature, dict) else None
+
+
+def require_alike(path: Path, schema: Any, first: Path, first_schema: Any) -> None:
+    """Refuse a file of a set that holds something else than the first one; a column of nulls alone may be anything.
+
+    Raises:
+        BadData: names both files and what differs.
+    """
+    image, _ = image_column(first_schema, first)
+    if image not in schema.names:
+        raise BadData(f"{path.name} lacks the column '{image}' of {first.name}.")
+    here, there = _contents(schema, image), _contents(first_schema, image)
+    if _is_null(schema, label_column(first_schema)):
+        here["labels"] = there["labels"]
+    for what in there:
+        if here.get(what, there[what]) != there[what]:
+            raise BadData(
+                f"{path.name} and {first.name} are no files of one set: {what} are {shown(here[what])} here and "
+                f"{shown(there[what])} there. Make them alike, or give one file."
+            )
+
+
+def _contents(schema: Any, image: str) -> dict[str, str]:
+    """What files of one set agree in, in words; class names where they are declared."""
+    label, split = label_column(schema), split_column(schema)
+    found = {
+        "images": "structs" if require("pyarrow", "train").types.is_struct(schema.field(image).type) else "bytes",
+        "labels": "in no column",
+        "splits": "in no column" if split is None else f"in '{split}'",
+    }
+    if label is not None:
+        found["labels"] = f"{'words' if _is_text(_plain(schema.field(label).type)) else 'numbers'} in '{label}'"
+    if names := declared_names(schema, label):
+        found["class names"] = ", ".join(names)
+    return found
+
+
+def _is_null(schema: Any, column: str | None) -> bool:
+    types = require("pyarrow", "train").types
+    return column in schema.names and bool(types.is_null(schema.field(column).type))
+
+
+def _plain(kind: Any) -> Any:
+    """The type of the words in a dictionary, else the type itself."""
+    return kind.value_type if require("pyarrow", "train").types.is_dictionary(kind) else kind
+
+
+def common_type(kinds: Sequence[Any]) -> Any:
+    """One type for a column that files store in different ones: text, or float64 for numbers, some of them NaN."""
+    arrow = require("pyarrow", "train")
+    plain = [_plain(kind) for kind in kinds if not arrow.types.is_null(kind)] or [arrow.null()]
+    if all(kind == plain[0] for kind in plain):
+        return plain[0]
+    if all(map(_is_text, plain)):
+        return arrow.large_string()
+    return plain[0] if any(arrow.types.is_nested(kind) for kind in plain) else arrow.float64()
+
+
 def as_labels(values: Any) -> tuple[NDArray[np.int64] | None, list[str] | None]:
     """Turn a chunked array into labels int64 (N,), and into names where it holds words (numbered in sorted order).
 
     A row without a label (null, NaN, an empty word, a negative number) has -1. Numbers that are not whole, and rows
     that all lack one, give no labels.
     """
-    kind = values.type
-    if hasattr(kind, "value_type"):  # a dictionary: the words, not their codes
-        values = values.cast(kind.value_type)
+    values = values.cast(_plain(values.type))  # of a dictionary the words, not their codes
     if _is_text(values.type):
         return _word_labels(values)
     if require("pyarrow", "train").types.is_boolean(values.type):

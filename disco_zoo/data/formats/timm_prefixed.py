@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import importlib.util
 import logging
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,17 +14,30 @@ import numpy as np
 from PIL import Image
 
 from disco_zoo.data.dataset import ImageSource
+from disco_zoo.data.file_tree import size_of
 from disco_zoo.data.formats.parquet import FINGERPRINT_BYTES
 from disco_zoo.data.formats.parquet_columns import as_labels, hash_cell, label_column
-from disco_zoo.data.split_files import HUB_SPLITS, files_by_split, no_test_split
+from disco_zoo.data.formats.timm_readers import folders_of_split
+from disco_zoo.data.split_files import (
+    HUB_SPLITS,
+    SYNONYMS,
+    files_by_split,
+    no_test_split,
+    refuse_test_inside,
+    words,
+)
 from disco_zoo.data.stream_source import HUB_IMAGE_COLUMNS, HubShards, StreamShards, StreamSource, TarShards
 from disco_zoo.errors import BadData, MissingExtra, NoTestImages
 
+IMAGE_FOLDERS = ("image_folder", "folder")  # timm's names of torchvision's ImageFolder
 PREFIX_MODULES = {"hfds": "datasets", "hfids": "datasets", "wds": "webdataset", "tfds": "tensorflow_datasets"}
 
 
-def open_prefixed(name: str, split: str) -> ImageSource:
+def open_prefixed(name: str, split: str, dedicated: bool) -> ImageSource:
     """Open `hfds/NAME`, `hfids/NAME`, `tfds/NAME`, `wds/FOLDER` or `torch/NAME`, `@FOLDER` being its root.
+
+    Args:
+        dedicated: see `open_source`.
 
     Raises:
         BadData: Not found, or without the split.
@@ -39,12 +51,16 @@ def open_prefixed(name: str, split: str) -> ImageSource:
     rest, _, root = rest.partition("@")
     if prefix == "torch" and not root:
         raise BadData(f"{name} needs the folder that holds it: torch/{rest}@FOLDER.")
+    if prefix == "torch" and rest.lower() in IMAGE_FOLDERS:
+        return _open_image_folder(name, rest, Path(root).expanduser(), split, dedicated)
     settings: dict[str, Any] = {"root": str(Path(root).expanduser()) if root else None}
     splits: tuple[str, ...] = HUB_SPLITS[split]
     if prefix == "torch":
         splits = ("train",) if split == "train" else ("validation",)
     elif prefix == "wds":
         folder, _, last = rest.rpartition("/")
+        if ".tar" in last and split == "test" and not (dedicated or words(last) & set(SYNONYMS["test"])):
+            raise no_test_split(name)
         # A pattern of shards, "x-{0000..0003}.tar|4000", takes the place of the split's name.
         settings["root"], splits = (
             (folder, (last,)) if ".tar" in last else (rest, _shard_lists(name, Path(rest), split))
@@ -58,6 +74,26 @@ def open_prefixed(name: str, split: str) -> ImageSource:
         except Exception as error:  # each backend has its own, down to AssertionError
             first_error = first_error or error
     raise _not_opened(name, prefix, rest, split, first_error) from first_error
+
+
+def _open_image_folder(name: str, kind: str, root: Path, split: str, dedicated: bool) -> ImageSource:
+    """torchvision's ImageFolder of a split's folder, found as that of a plain folder is.
+
+    timm would take the whole folder where it finds none for the split: training images for test images.
+    """
+    if not root.is_dir():
+        raise BadData(f"{name}: there is no folder {root}. Give the folder of the images as torch/{kind}@FOLDER.")
+    first_error: Exception | None = None
+    for folder in folders_of_split(name, root, split, dedicated)[0]:
+        try:
+            dataset, _ = _create_prefixed("torch", kind, split, {"root": str(folder), "search_split": False})
+        except Exception as error:  # such as a secret test set, without class folders
+            first_error = first_error or error
+            continue
+        if split == "train" and not dedicated:
+            refuse_test_inside(name, dataset.classes)
+        return TorchvisionSource(name, split, dataset, folder.resolve())
+    raise _not_opened(name, "torch", kind, split, first_error) from first_error
 
 
 def _shard_lists(name: str, folder: Path, split: str) -> tuple[str, ...]:
@@ -157,12 +193,18 @@ def _shards(name: str, prefix: str, dataset: Any) -> StreamShards | None:
 
 
 class TorchvisionSource(ImageSource):
-    """A torchvision dataset opened by timm."""
+    """A torchvision dataset opened by timm.
 
-    def __init__(self, name: str, split: str, dataset: Any) -> None:
-        self._dataset = dataset
+    Args:
+        folder: that holds its images and no others; None where it has none.
+    """
+
+    def __init__(self, name: str, split: str, dataset: Any, folder: Path | None = None) -> None:
+        self._dataset, self._folder = dataset, folder
         targets = getattr(dataset, "targets", None)
         labels = np.asarray(targets, dtype=np.int64) if targets is not None else None
+        if labels is not None and labels.ndim > 1:  # QMNIST: the class, then who wrote the digit, and where it lies
+            labels = labels[:, 0]
         classes = getattr(dataset, "classes", None)
         names = [c if isinstance(c, str) else c[0] for c in classes] if classes is not None else None
         super().__init__(name, split, labels, names)
@@ -175,6 +217,9 @@ class TorchvisionSource(ImageSource):
         image: Image.Image = self._dataset[index][0]
         return image
 
+    def places(self) -> tuple[Path, ...]:
+        return () if self._folder is None else (self._folder,)
+
     def path(self, index: int) -> str:
         """Return the file's path if the dataset has files, else name and row."""
         files = getattr(self._dataset, "imgs", None)
@@ -186,7 +231,7 @@ class TorchvisionSource(ImageSource):
             digest.update(np.ascontiguousarray(pixels).data)
             return
         for file, _ in getattr(self._dataset, "imgs", None) or ():
-            digest.update(f"{Path(file).parent.name}/{Path(file).name}\0{os.path.getsize(file)}\n".encode())
+            digest.update(f"{Path(file).parent.name}/{Path(file).name}\0{size_of(Path(file))}\n".encode())
 
 
 class HfdsSource(ImageSource):

@@ -16,7 +16,8 @@ from disco_zoo.core.console import say_once
 from disco_zoo.data import class_folders
 from disco_zoo.data.class_folders import FolderLabels, folders_beside, label_by_folder, names_beside, say_beside
 from disco_zoo.data.dataset import ImageSource, Origin, split_words
-from disco_zoo.data.image_files import IMAGE_SUFFIXES, LeftOut, TarImage, images_of_folder, images_of_tar
+from disco_zoo.data.file_tree import TarImage, images_of_folder, images_of_tar, size_of
+from disco_zoo.data.image_files import IMAGE_SUFFIXES, LeftOut
 from disco_zoo.data.split_files import (
     folder_of_splits,
     is_called,
@@ -81,6 +82,24 @@ def open_folder(name: str, folder: Path, split: str, dedicated: bool) -> ImageSo
     Raises:
         BadData: No images, or nothing for this split.
     """
+    folders, notes = folders_of_split(name, folder, split, dedicated)
+    sources: list[FolderSource] = []
+    for candidate in folders:
+        sources.append(FolderSource(name, split, candidate, notes))
+        if split == "train" and not dedicated:
+            refuse_test_inside(name, sources[-1].class_folders)
+        if sources[-1].labels is not None:  # else a secret test set; another word may have the labels
+            _say_which(sources)
+            return sources[-1]
+    return sources[0]
+
+
+def folders_of_split(name: str, folder: Path, split: str, dedicated: bool) -> tuple[list[Path], tuple[str, ...]]:
+    """The folders that may hold a split's images, most wanted first, and lines on what lies beside them.
+
+    Raises:
+        BadData: folders of the other split alone, or no test images.
+    """
     top = folder_of_splits(folder)
     candidates = split_folders(top, split)
     others = split_folders(top, "test" if split == "train" else "train")
@@ -92,15 +111,7 @@ def open_folder(name: str, folder: Path, split: str, dedicated: bool) -> ImageSo
         others_said = ", ".join(f"{one.name}/" for one in candidates[1:])
         say_once(f"{name}: trained on {candidates[0].name}/; {others_said} is called so, too, and is left out")
     notes = say_beside(name, *folders_beside(top)) if candidates else ()
-    sources: list[FolderSource] = []
-    for candidate in candidates or resolve_paths(top, split, dedicated):
-        sources.append(FolderSource(name, split, candidate, notes))
-        if split == "train" and not dedicated:
-            refuse_test_inside(name, sources[-1].class_folders)
-        if sources[-1].labels is not None:  # else a secret test set; another word may have the labels
-            _say_which(sources)
-            return sources[-1]
-    return sources[0]
+    return candidates or resolve_paths(top, split, dedicated), notes
 
 
 def _say_which(sources: list[FolderSource]) -> None:
@@ -186,7 +197,7 @@ class FolderSource(ImageSource):
         # Names and sizes: reading ImageNet's 140 GB would take longer than many a run.
         for position in self._paths.sorted_positions():
             path = self._paths[position]
-            size_bytes = (self.folder / path).stat().st_size
+            size_bytes = size_of(self.folder / path)
             digest.update(f"{Path(path).as_posix()}\0{size_bytes}\n".encode("utf-8", "surrogateescape"))
 
 

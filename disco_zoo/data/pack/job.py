@@ -17,6 +17,7 @@ from disco_zoo.core.console import StepProgress
 from disco_zoo.core.files import write_out
 from disco_zoo.core.interrupts import InterruptFlag
 from disco_zoo.data.dataset import ImageSource
+from disco_zoo.data.image_sample import sample_sha256
 from disco_zoo.data.pack.images import PackedImage, PackSettings, packed
 from disco_zoo.data.unreadable import UnreadableTally, unreadable_limit
 from disco_zoo.errors import BadData, BadRunFolder, Interrupted, require
@@ -53,8 +54,9 @@ class PackFolder(ClaimedFolder):
         record: dict[str, Any] = {"key": dict(key), "shards": [], "unreadable": {}, "done": False}
         record = self.read_json(RECORD) or record
         fault = ""
-        if record["key"] != key:
-            changed = ", ".join(name for name, value in key.items() if record["key"].get(name) != value)
+        known = {"image_bytes": key["image_bytes"], **record["key"]}  # folders of before do not tell
+        if known != key:
+            changed = ", ".join(name for name, value in key.items() if known.get(name) != value)
             fault = f"{self.path} was packed from other images or with other options ({changed}). Choose another --out"
         elif begun and not resume and not record["done"]:
             fault = f"{self.path} is begun. Add --resume to go on"
@@ -135,6 +137,7 @@ class PackJob:
         sources = {source.split: source.fingerprint() for source in self.sources}
         return {
             "images": sources,
+            "image_bytes": {source.split: sample_sha256(source) for source in self.sources},
             "size": self.settings.size,
             "quality": self.settings.quality,
             "shard_mb": self.shard_mb,

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from disco_zoo.data.file_tree import files_below, size_of
 from disco_zoo.data.split_files import SYNONYMS, words
 from disco_zoo.errors import BadData, shown
 
@@ -114,13 +115,17 @@ def shard_names(folder: Path) -> list[str]:
     """Paths of the shards below a folder, with slashes; those of one split lie side by side.
 
     Raises:
-        BadData: no folder, or none in it.
+        BadData: no folder, none in it, or one that is a link to nothing.
     """
     if not folder.is_dir():
         raise BadData(f"there is no folder {folder}. Give one that holds .tar shards")
-    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*.tar") if path.is_file()]
+    names = [path for path in files_below(folder) if path.endswith(".tar")]
     if not names:
         raise BadData(f"there are no .tar shards in {folder}. Give the folder that holds them")
+    if gone := [name for name in names if size_of(folder / name) < 0]:
+        raise BadData(
+            f"shard {shown(gone[0])} of {folder} is a link that leads nowhere. Put the shard back, or delete it"
+        )
     return sorted(names, key=lambda name: (split_word_of(name), name))
 
 

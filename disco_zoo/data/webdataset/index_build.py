@@ -20,10 +20,10 @@ from typing import IO
 
 import numpy as np
 from filelock import FileLock, Timeout
-from timm.utils.misc import natural_key
 
 from disco_zoo.core.files import require_folder, why_not_written, write_whole
 from disco_zoo.data.class_folders import classes_of
+from disco_zoo.data.file_tree import natural_order
 from disco_zoo.data.image_files import LeftOut, as_text
 from disco_zoo.data.label_array import CHUNK
 from disco_zoo.data.webdataset.index import (
@@ -251,7 +251,7 @@ class _Build:
         """
         if self.words or self.has_numbers or self.says_none:
             return GIVEN, sorted(map(as_text, self.words)) or None, self.shards
-        classes = sorted({as_text(name) for name in classes_of(self.folders).values()}, key=natural_key)
+        classes = sorted({as_text(name) for name in classes_of(self.folders).values()}, key=natural_order)
         has_folders = len(classes) > 1 and "" not in classes
         shards = [dataclasses.replace(shard, is_labelled=has_folders) for shard in self.shards]
         return FOLDERS, classes if has_folders else None, shards

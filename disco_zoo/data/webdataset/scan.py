@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from disco_zoo.data.file_tree import tar_files
 from disco_zoo.data.image_files import LeftOut, is_hidden, readable_suffixes
 from disco_zoo.errors import BadData
 
@@ -54,7 +55,9 @@ def samples(path: Path, *, with_labels: bool = True, left_out: LeftOut | None = 
     except OSError as error:
         raise missing_shard(path, error) from error
     with file or contextlib.nullcontext():
-        groups = _groups(_members(path) if left_out is None else _counted(_members(path), left_out))
+        groups = _groups(
+            _members(path, LeftOut()) if left_out is None else _counted(_members(path, left_out), left_out)
+        )
         found = [(image, key, slot) for key, slots in groups.items() for slot in slots if (image := _image_of(slot))]
         for image, key, slot in sorted(found, key=lambda one: one[0].offset):
             shorter = [groups[name][0] for name in _shorter(key) if name in groups]
@@ -77,7 +80,10 @@ def folder_of(member: str) -> str:
 
 
 def member_at(path: Path, offset: int) -> str:
-    """The name in the header before the content at `offset`, or the place where there is no readable one."""
+    """The name in the header before the content at `offset`, or the place where there is no readable one.
+
+    A hard link is so called by the file that it links to.
+    """
     try:
         with path.open("rb") as file:
             file.seek(offset - BLOCK_BYTES)
@@ -91,19 +97,23 @@ def missing_shard(path: Path, error: OSError) -> BadData:
     return BadData(f"shard {path} cannot be read: {error.strerror or error}. Put it back, or index its folder again")
 
 
-def _members(path: Path) -> Iterator[Member]:
-    """The regular files of a tar."""
+def _members(path: Path, left_out: LeftOut) -> Iterator[Member]:
+    """The regular files of a tar, and the hard links to them."""
     try:
         with tarfile.open(path, "r:") as archive:
-            while (member := archive.next()) is not None:
-                archive.members.clear()  # type: ignore[attr-defined]
-                if member.isreg():
-                    yield Member(member.name, member.offset_data, member.size)
+            for member, offset, size in tar_files(_headers(archive), left_out):
+                yield Member(member.name, offset, size)
             _require_end(path, archive.offset)
     except tarfile.TarError as error:
         raise _damaged(path, str(error)) from error
     except OSError as error:
         raise missing_shard(path, error) from error
+
+
+def _headers(archive: tarfile.TarFile) -> Iterator[tarfile.TarInfo]:
+    while (member := archive.next()) is not None:
+        archive.members.clear()  # type: ignore[attr-defined]
+        yield member
 
 
 def _require_end(path: Path, offset: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from disco_zoo.data.dataset import ImageSource, Origin
+from disco_zoo.data.dataset import ImageSource, Origin, first_labelled
 from disco_zoo.data.label_array import map_labels
 from disco_zoo.data.passing_errors import is_passing
 from disco_zoo.data.split_files import SYNONYMS, no_test_split, resolve_path
@@ -45,8 +45,7 @@ def open_shards(name: str, path: Path, split: str, dedicated: bool) -> ImageSour
     index.require_complete()
     parts = [part for word in SYNONYMS[split] if (part := index.part(word))]
     if parts:
-        sources = [ShardSource(name, split, index, part) for part in parts]
-        return next((source for source in sources if source.labels is not None), sources[0])
+        return first_labelled(ShardSource(name, split, index, part) for part in parts)
     if dedicated:
         return ShardSource(name, split, index, range(len(index.shards)))
     if split == "train":

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from disco_zoo.data.orientation import sizes_seen
 from disco_zoo.data.pixels.bit_depth import ALONE, ValueRanges
+from disco_zoo.data.source_image import apply_pixel_limit, too_many_pixels
 from disco_zoo.errors import BadData, counted, require, shown
 
 # Of a set's boxes: COCO's own training set has two without an area, an export gone wrong has thousands.
@@ -196,11 +197,14 @@ def _file_fault(image: AnnotatedImage) -> str:
 
 def _header(path: Path) -> tuple[str, tuple[tuple[int, int], ...]]:
     """What is wrong with an image file, and its sizes as people see it and as stored."""
+    apply_pixel_limit()
     try:
         with Image.open(path) as opened:
             return "", sizes_seen(opened)
     except FileNotFoundError:
         return "is missing", ()
+    except Image.DecompressionBombError as error:
+        return f"is not read: {too_many_pixels(error)}", ()
     except Exception:  # decoders of damaged bytes raise nearly anything
         return "is no image", ()
 

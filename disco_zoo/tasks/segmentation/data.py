@@ -14,12 +14,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from disco_zoo.data.file_tree import files_below
 from disco_zoo.data.image_files import is_hidden, is_image_name
 from disco_zoo.data.image_list import ranges_of_files
 from disco_zoo.data.orientation import sizes_seen
 from disco_zoo.data.passing_errors import cannot_read, is_passing, read_patiently
 from disco_zoo.data.pixels.bit_depth import ALONE, ValueRanges
-from disco_zoo.data.source_image import open_image
+from disco_zoo.data.source_image import apply_pixel_limit, open_image, too_many_pixels
 from disco_zoo.data.split_files import split_folder, subfolder
 from disco_zoo.errors import BadData, CannotRead, shown
 
@@ -208,12 +209,7 @@ def _pairs(images: Path, masks: Path) -> tuple[tuple[Path, Path], ...]:
 
 
 def _image_files(folder: Path) -> list[Path]:
-    found = (
-        path
-        for path in folder.rglob("*")
-        if is_image_name(path.name) and not is_hidden(path.relative_to(folder).as_posix())
-    )
-    return sorted(path for path in found if not path.name.startswith("."))
+    return sorted(folder / path for path in files_below(folder) if is_image_name(path) and not is_hidden(path))
 
 
 def _class_names(folder: Path) -> tuple[str, ...] | None:
@@ -225,6 +221,7 @@ def _class_names(folder: Path) -> tuple[str, ...] | None:
 
 @contextlib.contextmanager
 def _header(path: Path) -> Iterator[Image.Image]:
+    apply_pixel_limit()
     try:
         with Image.open(path) as image:
             yield image
@@ -256,6 +253,7 @@ def opened(path: Path) -> Image.Image:
     """
 
     def read() -> Image.Image:
+        apply_pixel_limit()
         with Image.open(path) as image:
             image.load()
             return image
@@ -270,6 +268,8 @@ def opened(path: Path) -> Image.Image:
 
 def _unreadable(path: Path, error: Exception) -> BadData:
     reason = "it is missing" if isinstance(error, FileNotFoundError) else _first_line(error)
+    if isinstance(error, Image.DecompressionBombError):
+        reason = too_many_pixels(error)
     return BadData(f"{path} is unreadable: {reason}")
 
 

@@ -30,7 +30,7 @@ def test_parquet_test_split_is_the_sibling(tmp_path: Path, word: str) -> None:
 
 
 @pytest.mark.parametrize("layout", ["{}-{:05d}-of-{n:05d}.parquet", "data/{}-{:05d}.parquet", "{}/{:04d}.parquet"])
-def test_folder_of_shards(tmp_path: Path, layout: str) -> None:
+def test_folder_of_shards(tmp_path: Path, layout: str, capsys: pytest.CaptureFixture[str]) -> None:
     make_parquet(tmp_path / layout.format("train", 0, n=2))
     make_parquet(tmp_path / layout.format("train", 1, n=2), [2] * 6)
     make_parquet(tmp_path / layout.format("test", 0, n=1), [-1] * 6)  # a secret test set
@@ -38,7 +38,14 @@ def test_folder_of_shards(tmp_path: Path, layout: str) -> None:
     train = open_source(tmp_path, "train")
     assert train.labels == LABELS + [2] * 6
     assert train.image(10).tobytes() == PIXELS[4].tobytes()
-    assert open_source(tmp_path, "test").labels == [1] * 6
+    test = open_source(tmp_path, "test")
+    assert (test.labels, test.origin.split, train.origin.split) == (
+        [1] * 6,
+        "files named validation",
+        "files named train",
+    )
+    line = f"{tmp_path}: the 6 test images are those of files named validation; files named test have no labels\n"
+    assert line in capsys.readouterr().err
 
 
 def test_a_part_of_a_set_is_no_set(tmp_path: Path) -> None:
@@ -150,3 +157,45 @@ def test_a_column_of_labels_that_holds_none_is_said(
 def test_rows_of_a_split_in_several_spellings_of_its_word(tmp_path: Path) -> None:
     path = make_parquet(tmp_path / "x.parquet", Split=["TRAIN", "train", "Train", "validation", "Test", "test"])
     assert [len(open_source(path, split)) for split in ("train", "test")] == [3, 2]
+
+
+NAMED = {"label": {"_type": "ClassLabel", "names": ["hen", "owl"]}}
+OTHERS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "no labels": ({}, {"labels": None}, "labels are in no column here and numbers in 'label' there"),
+    "labels in the second alone": ({"labels": None}, {}, "labels are numbers in 'label' here and in no column there"),
+    "words": ({}, {"labels": [*"abcabc"]}, "labels are words in 'label' here and numbers in 'label' there"),
+    "numbers": ({"labels": [*"abcabc"]}, {}, "labels are numbers in 'label' here and words in 'label' there"),
+    "another column": ({}, {"labels": None, "target": LABELS}, "labels are numbers in 'target' here and"),
+    "other classes": (
+        {"metadata": NAMED},
+        {"metadata": {"label": {"_type": "ClassLabel", "names": ["owl", "hen"]}}},
+        "class names are owl, hen here and hen, owl there",
+    ),
+    "no split": ({"split": ["train"] * 6}, {}, "splits are in no column here and in 'split' there"),
+    "plain bytes": ({}, {"images": [png(i) for i in range(6)]}, "images are bytes here and structs there"),
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_files_of_a_set_that_hold_different_things_are_refused(case: str, tmp_path: Path) -> None:
+    first, second, words = OTHERS[case]
+    make_parquet(tmp_path / "train-0.parquet", **first)
+    make_parquet(tmp_path / "train-1.parquet", **second)
+    with pytest.raises(BadData) as error:
+        open_source(tmp_path)
+    assert str(error.value).startswith(f"train-1.parquet and train-0.parquet are no files of one set: {words}")
+
+
+@pytest.mark.parametrize(
+    ("second", "labels"),
+    [
+        ([0.0, math.nan, 1.0, 1.0, 2.0, 2.0], [0, -1, 1, 1, 2, 2]),  # as pandas writes whole numbers with a gap
+        ([True, False, True, True, True, False], [1, 0, 1, 1, 1, 0]),
+        ([None] * 6, [-1] * 6),
+        ([0.5, 1.0, 1.0, 1.0, 2.0, 2.0], None),
+    ],
+)
+def test_numbers_of_different_types_are_numbers(second: list[Any], labels: list[int] | None, tmp_path: Path) -> None:
+    make_parquet(tmp_path / "train-0.parquet")
+    make_parquet(tmp_path / "train-1.parquet", second)
+    assert open_source(tmp_path).labels == (None if labels is None else LABELS + labels)

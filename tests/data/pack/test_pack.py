@@ -186,8 +186,23 @@ def test_foreign_folders_are_refused(pets: Path, tmp_path: Path) -> None:
         job(pets, tmp_path / "new").run(resume=True)
     job(pets, tmp_path / "out").run()
     (pets / "train" / "cat" / "9.png").write_bytes(png(3))
-    with pytest.raises(BadRunFolder, match=r"packed from other images or with other options \(images\)"):
+    with pytest.raises(BadRunFolder, match=r"packed from other images or with other options \(images, image_bytes\)"):
         job(pets, tmp_path / "out").run(resume=True)
+
+
+def test_other_images_of_the_same_names_and_sizes_are_not_taken_for_packed(pets: Path, tmp_path: Path) -> None:
+    out, moved = tmp_path / "out", tmp_path / "moved"
+    job(pets, out).run()
+    pets.rename(moved)
+    assert job(moved, out).run(resume=True).images == {"train": 9}
+    image = moved / "train" / "cat" / "0.png"
+    image.write_bytes(image.read_bytes()[::-1])
+    with pytest.raises(BadRunFolder, match=r"packed from other images or with other options \(image_bytes\)"):
+        job(moved, out).run(resume=True)
+    record = json.loads((out / "pack.json").read_text())
+    del record["key"]["image_bytes"]  # as an earlier version wrote it
+    (out / "pack.json").write_text(json.dumps(record))
+    assert job(moved, out).run(resume=True).images == {"train": 9}
 
 
 def test_a_source_of_unreadable_images_alone_says_so(tmp_path: Path) -> None:

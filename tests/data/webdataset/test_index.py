@@ -236,3 +236,12 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     (tmp_path / "shards" / "shard-000.tar").unlink()
     with pytest.raises(BadData, match=f"data index {tmp_path / 'shards'} --out {tmp_path / 'index'}"):
         open_source(tmp_path / "index")
+
+
+def test_a_secret_test_set_is_passed_over_and_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_tar(tmp_path / "test-0.tar", {"0.png": png(0), "0.cls": b"-1"})
+    make_shards(tmp_path, [3], prefix="val")
+    build_index(tmp_path)
+    assert open_source(tmp_path, "test").labels == [0, 1, 2]
+    line = f"{tmp_path}: the 3 test images are those of shards named val; shards named test have no labels\n"
+    assert line in capsys.readouterr().err

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from shape_images import SHAPES, coco_split, make_coco, make_voc, write_instances
 
+from disco_zoo.data.source_image import PIXELS_VARIABLE
 from disco_zoo.errors import BadData
 from disco_zoo.tasks.detection.annotations import AnnotatedSet, mask_of, rle_of, rle_of_pixels
 from disco_zoo.tasks.detection.batches import StepKeys, TrainImages, mirrored, target_of
@@ -43,6 +44,15 @@ def test_coco_boxes_classes_and_images(coco: Path) -> None:
     assert first.instances[0].box == pytest.approx((x, y, x + width, y + height))
     assert first.path == coco / "train2017" / "000000.png"
     assert SHAPES[first.instances[0].label] == {c["id"]: c["name"] for c in document["categories"]}[row["category_id"]]
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # as the package itself does
+def test_the_limit_of_pixels_is_a_setting(coco: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", SIZE * SIZE // 4)
+    with pytest.raises(BadData, match=rf"above the limit\. To read it: export {PIXELS_VARIABLE}={SIZE * SIZE}"):
+        open_annotated_pair(str(coco))
+    monkeypatch.setenv(PIXELS_VARIABLE, str(SIZE * SIZE))
+    assert len(open_annotated_pair(str(coco))[0]) == 8
 
 
 @pytest.mark.parametrize(

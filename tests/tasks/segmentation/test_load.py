@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from shape_images import SHAPES, make_mask_folder
 
 from disco_zoo.cli import main
-from disco_zoo.errors import BadRunFolder
+from disco_zoo.data.source_image import PIXELS_VARIABLE
+from disco_zoo.errors import BadData, BadRunFolder
 from disco_zoo.tasks.segmentation.check import check_masks
 from disco_zoo.tasks.segmentation.data import open_masked_pair
 from disco_zoo.tasks.segmentation.measure import pixel_counts, segmentation_figures
@@ -43,3 +45,13 @@ def test_a_head_loads_with_its_backbone_and_predicts_again(start: tuple[str, ...
         load_segmenter(out)
     with pytest.raises(BadRunFolder, match="holds no trained head"):
         load_segmenter(data)
+
+
+@pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # as the package itself does
+def test_the_limit_of_pixels_is_a_setting(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = str(make_mask_folder(tmp_path / "data", {"train": 2, "val": 1}, 64))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 64 * 64 // 4)
+    with pytest.raises(BadData, match=rf"above the limit\. To read it: export {PIXELS_VARIABLE}={64 * 64}"):
+        check_masks(*open_masked_pair(data))
+    monkeypatch.setenv(PIXELS_VARIABLE, str(64 * 64))
+    assert len(check_masks(*open_masked_pair(data))[0].pairs) == 2
