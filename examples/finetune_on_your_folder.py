@@ -3,7 +3,7 @@
     python examples/finetune_on_your_folder.py photos/ --photo new.jpg
 
 `photos/` has a subfolder a class; a `test` split beside `train` is measured and chooses nothing. The same from the
-command line: disco-zoo finetune disco_effb0 --data photos/ --out runs/my_classifier
+command line: disco-zoo finetune disco_effb0 --data photos/ --class-weights balanced --out runs/my_classifier
 """
 
 from __future__ import annotations

@@ -3,8 +3,8 @@
     python examples/search_your_photos.py photos/ holiday.jpg
 
 Photos need no labels. Run it again with another picture: the embedding is kept. The same from the command line:
-disco-zoo embed photos/ --model disco_effb0 --out photos.parquet
-disco-zoo search holiday.jpg --in photos.parquet --html found.html
+disco-zoo embed photos/ --model disco_effb0 --normalise --half --out photos.parquet
+disco-zoo search holiday.jpg --in photos.parquet -k 12 --html found.html
 """
 
 from __future__ import annotations
