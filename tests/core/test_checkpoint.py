@@ -163,11 +163,11 @@ def test_a_checkpoint_that_the_system_does_not_read_is_not_called_damaged(
         raise error
 
     monkeypatch.setattr(torch, "load", refuse)
+    path = tmp_path / "checkpoint.pt"
     with pytest.raises(BadRunFolder) as caught:
-        load_checkpoint(tmp_path / "checkpoint.pt")
-    assert str(caught.value) == (
-        f"{tmp_path / 'checkpoint.pt'} cannot be read: {reason}. Fix it, then repeat the command, or choose another --out"
-    )
+        load_checkpoint(path)
+    onward = "Fix it, then repeat the command, or choose another --out"
+    assert str(caught.value) == f"{path} cannot be read: {reason}. {onward}"
 
 
 class Malicious:
