@@ -81,6 +81,11 @@ def test_the_speed_of_a_record_is_that_since_the_record_before_also_after_a_resu
     assert Position(**position).images_per_s(BATCH_SIZE) == 6 * BATCH_SIZE / (3 * 2.0 + 3 * 0.5)
 
 
+def test_a_knn_due_more_often_than_a_step_is_measured_after_each(data: Path, tmp_path: Path) -> None:
+    train(toy_recipe("moco_v2", log__knn_every_epochs=0.1, optim__epochs=1), data, tmp_path)
+    assert [row["step"] for row in read_metrics(tmp_path) if "knn20_top1" in row] == [1, 2, 3]
+
+
 def test_an_epoch_visits_each_image_at_most_once(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[int] = []
     micro_step = Trainer._micro_step
