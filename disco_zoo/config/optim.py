@@ -117,6 +117,7 @@ def require_batches(optim: OptimSection, num_images: int, num_processes: int) ->
 
 
 def _fitting(optim: OptimSection, at_most: int, num_images: int, forwards: int) -> int:
-    """The largest batch up to `at_most` that is not refused, or the smallest one of all."""
+    """A batch of at most `at_most` images, or of a few more where the forwards or the last batch need them."""
     size = max(2, at_most // forwards) * forwards
-    return size + (optim.last_batch == "keep" and num_images % size == 1)
+    keeps = optim.last_batch == "keep" and forwards == 1
+    return next(larger for larger in itertools.count(size) if not (keeps and num_images % larger == 1))

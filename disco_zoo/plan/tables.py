@@ -92,9 +92,9 @@ def _memory(plan: Plan) -> Table:
 
 def _disk(plan: Plan) -> Table:
     table = _table("On disk", ("", "size", "of"))
-    packed = plan.packed_bytes_per_image * plan.work.images
-    each = words.size(plan.packed_bytes_per_image)
-    table.add_row("packed shards (data pack, 256 px)", words.size(packed), f"{each} an image")
+    packed = plan.packed_bytes_per_image * plan.facts.distinct_images
+    each = f"{words.count(plan.facts.distinct_images)} images of {words.size(plan.packed_bytes_per_image)}"
+    table.add_row("packed shards (data pack, 256 px)", words.size(packed), each)
     if plan.cache is not None:
         table.add_row(
             "cache of the teacher",

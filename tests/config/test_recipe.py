@@ -243,7 +243,7 @@ def test_names_that_yaml_reads_otherwise_are_kept(tmp_path: Path, text: str) -> 
 
 @pytest.mark.parametrize("name", ["~nosuchuser/x.yaml", "x" * 300 + ".yaml", "x" * 300])
 def test_a_recipe_that_cannot_be_there_is_refused_in_words(name: str) -> None:
-    with pytest.raises((BadRecipe, UnknownName), match="does not exist|unknown recipe"):
+    with pytest.raises((BadRecipe, UnknownName), match=r"does not exist|unknown recipe"):
         load_recipe(name)
 
 
