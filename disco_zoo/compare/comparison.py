@@ -20,7 +20,7 @@ from disco_zoo.compare.budget import (
 from disco_zoo.compare.figures import head_widths, measure_beside, measure_runs, same_head
 from disco_zoo.compare.runs import PlannedRun, train_all
 from disco_zoo.config.recipe import Recipe, load_recipe
-from disco_zoo.core.environment import hardware, now, versions
+from disco_zoo.core.environment import now, versions
 from disco_zoo.core.files import require_folder
 from disco_zoo.evaluation.measure import recipe_bench
 from disco_zoo.methods import METHODS
@@ -77,8 +77,8 @@ class Comparison:
     data: dict[str, Any]
     seeds: list[int]
     command: str
+    hardware: dict[str, Any]
     measured: str = field(default_factory=now)
-    hardware: dict[str, Any] = field(default_factory=hardware)
     versions: dict[str, str] = field(default_factory=versions)
 
     @property

@@ -236,7 +236,7 @@ def parse_recipe(
     Raises:
         BadRecipe: all faults together.
     """
-    # Dates and the like, which YAML makes of plain text, become text again.
+    # Dates and the like, which YAML makes of text by a tag, become text again.
     values = with_one_width(json.loads(json.dumps(values, default=str)))
     messages = list(faults)
     recipe: Recipe | None = None

@@ -214,7 +214,7 @@ def export_subject(
     if int8 is not None and subject.label_names is not None:
         classes_of(subject, int8.test)
         int8 = replace(int8, train=None, train_indices=[])
-    console.print(f"writing {out.name} and comparing it with PyTorch ...", soft_wrap=True, markup=False)
+    console.print(f"writing {out.name} and comparing it with PyTorch ...", soft_wrap=True)
     difference = _write(subject, kind, out, tolerance)
     if int8 is None:
         return Exported(out, _bytes_of(out), difference, subject.facts())
@@ -222,7 +222,7 @@ def export_subject(
     # Evenly spread: the numbers are sorted, and files often by class.
     chosen = int8.calibration_indices[:: -(-len(int8.calibration_indices) // calibration_size(subject.image_size))]
     batches = calibration_batches(subject, int8.calibration, chosen)
-    console.print(f"int8: calibrating with {counted(len(chosen), 'image')} ...", soft_wrap=True, markup=False)
+    console.print(f"int8: calibrating with {counted(len(chosen), 'image')} ...", soft_wrap=True)
     if kind == "openvino":
         write_openvino_int8(subject, out, small, batches)
     else:

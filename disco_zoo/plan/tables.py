@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from disco_zoo.core.console import stdout_console
 from disco_zoo.errors import counted
 from disco_zoo.plan import words
 from disco_zoo.plan.types import KINDS, Plan
@@ -16,7 +17,7 @@ WIDTH = 100
 
 def print_plan(plan: Plan, console: Console | None = None) -> None:
     """Print all tables on stdout, then what they rest on."""
-    console = console or Console(width=WIDTH, highlight=False)
+    console = console or stdout_console(WIDTH)
     for table in (_run(plan), _flops(plan), _memory(plan), _disk(plan), _time(plan)):
         console.print(table)
         console.print()
