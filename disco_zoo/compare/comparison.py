@@ -20,7 +20,7 @@ from disco_zoo.compare.budget import (
 from disco_zoo.compare.figures import head_widths, measure_beside, measure_runs, same_head
 from disco_zoo.compare.runs import PlannedRun, train_all
 from disco_zoo.config.recipe import Recipe, load_recipe
-from disco_zoo.core.environment import now, versions
+from disco_zoo.core.environment import hardware, now, versions
 from disco_zoo.core.files import require_folder
 from disco_zoo.evaluation.measure import recipe_bench
 from disco_zoo.methods import METHODS
@@ -179,6 +179,7 @@ def compare(
         },
         seeds=list(options.seeds),
         command=options.command,
+        hardware=hardware(options.device),
     )
 
 

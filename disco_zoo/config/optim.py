@@ -107,8 +107,8 @@ def require_batches(optim: OptimSection, num_images: int, num_processes: int) ->
         )
     if optim.batch_size % forwards:
         raise BadRecipe(
-            f"optim.batch_size {optim.batch_size} cannot be shared by {num_processes} processes with "
-            f"{optim.accumulation_steps} accumulation steps. "
+            f"optim.batch_size {optim.batch_size} cannot be shared by {counted(num_processes, 'process')} with "
+            f"{counted(optim.accumulation_steps, 'accumulation step')}. "
             f"Type: --set optim.batch_size={_fitting(optim, optim.batch_size, num_images, forwards)}"
         )
     if optim.last_batch == "keep" and (forwards > 1 or num_images % optim.batch_size == 1):

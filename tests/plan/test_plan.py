@@ -357,7 +357,7 @@ def test_numbers_for_people(shown: str, expected: str) -> None:
         (["toy.yaml", "--set", "data.id=custom"], "--images"),
         (["toy.yaml", "--set", "data.id=custom", "--data", "nowhere"], "no data at nowhere"),
         (["toy.yaml", "--images", "5"], "--set optim.batch_size=2"),
-        (["toy.yaml", "--devices", "3"], "multiple of 3"),
+        (["toy.yaml", "--devices", "3"], "--set optim.batch_size=6"),
         (["toy.yaml", "--set", "method.temperature=-1"], "method.temperature"),
         (["toy.yaml", "--set", "teacher.source=hf-hub:someone/model"], "downloads nothing"),
         (["toy.yaml", "--set", "teacher.source=resnet5"], "Did you mean"),
