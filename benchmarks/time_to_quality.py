@@ -44,10 +44,11 @@ def disco_zoo(*arguments: object) -> float:
 def curve_of(folder: Path) -> list[tuple[float, float]]:
     """(training seconds, kNN in percent) at each measurement of a run; seconds leave out the measuring."""
     batch_size = load_recipe(str(folder / "recipe.yaml")).optim.batch_size
-    seconds, curve = 0.0, []
+    step, seconds, curve = 0, 0.0, []
     for row in read_metrics(folder):
-        if "images_per_s" in row:  # over all steps so far
-            seconds = row["step"] * batch_size / row["images_per_s"]
+        if "images_per_s" in row:  # over the steps since the last such row
+            seconds += (row["step"] - step) * batch_size / row["images_per_s"]
+            step = row["step"]
         if "knn20_top1" in row:
             curve.append((seconds, row["knn20_top1"]))
     return curve

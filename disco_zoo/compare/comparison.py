@@ -78,8 +78,8 @@ class Comparison:
     data: dict[str, Any]
     seeds: list[int]
     command: str
+    hardware: dict[str, Any]
     measured: str = field(default_factory=now)
-    hardware: dict[str, Any] = field(default_factory=hardware)
     versions: dict[str, str] = field(default_factory=versions)
 
     @property
@@ -180,6 +180,7 @@ def compare(
         },
         seeds=list(options.seeds),
         command=options.command,
+        hardware=hardware(options.device),
     )
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from pydantic import Field, PositiveInt
 
 from disco_zoo.core.schema import Section, section_of
-from disco_zoo.errors import BadRecipe
+from disco_zoo.errors import BadRecipe, counted
 
 COSINES = ("cosine_epoch", "cosine_step")
 
@@ -89,21 +89,35 @@ def require_batches(optim: OptimSection, num_images: int, num_processes: int) ->
         BadRecipe: it cannot; the message names a size that can.
     """
     forwards = optim.accumulation_steps * num_processes
+    if num_images < 2 * forwards:
+        remedy = ". Type: --set optim.accumulation_steps=1" if optim.accumulation_steps > 1 else ""
+        raise BadRecipe(
+            f"{counted(num_images, 'image')} cannot give {counted(forwards, 'forward')} two images each, which "
+            f"BatchNorm needs{remedy or ': train on more images, or in fewer processes'}"
+        )
     if optim.batch_size < 2 * forwards:
         raise BadRecipe(
             f"optim.batch_size {optim.batch_size} leaves a forward fewer than two images, which BatchNorm needs. "
-            f"Type: --set optim.batch_size={2 * forwards}"
+            f"Type: --set optim.batch_size={_fitting(optim, optim.batch_size, num_images, forwards)}"
         )
     if num_images < optim.batch_size:
         raise BadRecipe(
             f"optim.batch_size {optim.batch_size} is larger than the data ({num_images} images). "
-            f"Type: --set optim.batch_size={max(2, num_images // 2)}"
+            f"Type: --set optim.batch_size={_fitting(optim, num_images // 2, num_images, forwards)}"
         )
     if optim.batch_size % forwards:
         raise BadRecipe(
-            f"optim.batch_size {optim.batch_size} cannot be shared by {num_processes} processes with "
-            f"{optim.accumulation_steps} accumulation steps: make it a multiple of {forwards}"
+            f"optim.batch_size {optim.batch_size} cannot be shared by {counted(num_processes, 'process')} with "
+            f"{counted(optim.accumulation_steps, 'accumulation step')}. "
+            f"Type: --set optim.batch_size={_fitting(optim, optim.batch_size, num_images, forwards)}"
         )
     if optim.last_batch == "keep" and (forwards > 1 or num_images % optim.batch_size == 1):
         what = "cannot be shared by several forwards" if forwards > 1 else "has one image, and BatchNorm needs two"
         raise BadRecipe(f"the last batch of an epoch {what}. Type: --set optim.last_batch=drop")
+
+
+def _fitting(optim: OptimSection, at_most: int, num_images: int, forwards: int) -> int:
+    """A batch of at most `at_most` images, or of a few more where the forwards or the last batch need them."""
+    size = max(2, at_most // forwards) * forwards
+    keeps = optim.last_batch == "keep" and forwards == 1
+    return next(larger for larger in itertools.count(size) if not (keeps and num_images % larger == 1))

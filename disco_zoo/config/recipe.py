@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +27,7 @@ from disco_zoo.config.validation import check_across_sections, resolve_named_sec
 from disco_zoo.core.files import PACKAGE_DIR
 from disco_zoo.core.schema import Section, explain
 from disco_zoo.core.yaml_io import dump_yaml, read_value
-from disco_zoo.errors import BadRecipe, UnknownName, did_you_mean, one_line
+from disco_zoo.errors import BadRecipe, UnknownName, did_you_mean, one_line, shown
 from disco_zoo.protocols.linear import IMAGENET_STD
 
 _SILENT_SECTIONS = {"log", "target", "cost", "reference"}
@@ -186,18 +188,19 @@ def bundled_recipes() -> dict[str, Path]:
 
 def find_recipe(name: str) -> Path:
     """Find a recipe by path, by `scale/name`, or by name where only one scale has it."""
-    path = Path(name).expanduser()
-    if path.suffix in {".yaml", ".yml"}:
-        if path.is_file():
-            return path
-        raise BadRecipe(f"recipe {path} does not exist. The bundled ones: disco-zoo train --list")
+    if name.endswith((".yaml", ".yml")):
+        path = os.path.expanduser(name)  # unlike Path's, this and isfile never raise
+        if os.path.isfile(path):
+            return Path(path)
+        raise BadRecipe(f"recipe {shown(path)} does not exist. The bundled ones: disco-zoo train --list")
     known = bundled_recipes()
     found = [full for full in known if name in (full, full.split("/")[-1])]
     if len(found) > 1:
         raise UnknownName(f"several recipes are called '{name}'. Type one of: {', '.join(found)}")
     if not found:
         hint = did_you_mean(name, [*known, *(full.split("/")[-1] for full in known)])
-        raise UnknownName(f"unknown recipe '{name}'." + (hint or f" {len(known)} are bundled: disco-zoo train --list"))
+        hint = hint or f" {len(known)} are bundled: disco-zoo train --list"
+        raise UnknownName(f"unknown recipe '{shown(name)}'.{hint}")
     return known[found[0]]
 
 
@@ -234,7 +237,7 @@ def parse_recipe(
     Raises:
         BadRecipe: all faults together.
     """
-    # Dates and the like, which YAML makes of plain text, become text again.
+    # Dates and the like, which YAML makes of text by a tag, become text again.
     values = with_one_width(json.loads(json.dumps(values, default=str)))
     messages = list(faults)
     recipe: Recipe | None = None
@@ -263,8 +266,13 @@ def _apply_overrides(merged: MergedRecipe, overrides: Iterable[str]) -> list[str
     for override in overrides:
         path, equals, text = override.partition("=")
         *parents, key = path.strip().split(".")
-        if not equals or not key or len(parents) > 1:
+        if not equals or not key:
             faults.append(f"--set {override}: write --set section.key=value")
+            continue
+        if len(parents) > 1:
+            section, name, *inner = path.strip().split(".")
+            whole = functools.reduce(lambda value, part: f"{{{part}: {value}}}", reversed(inner), text)
+            faults.append(f"--set {override}: write --set '{section}.{name}={whole}'")
             continue
         if not parents:
             merged.forget(key)

@@ -107,7 +107,11 @@ def check_across_sections(values: dict[str, Any]) -> list[str]:
         faults.append("missing key 'student.init_from' (the safetensors file to start from)")
     batch_size, accumulation = optim.get("batch_size"), optim.get("accumulation_steps")
     if type(batch_size) is type(accumulation) is int and accumulation > 0 and batch_size % accumulation:
-        faults.append("optim.accumulation_steps: must divide optim.batch_size")
+        fitting = max(2, batch_size // accumulation) * accumulation
+        faults.append(
+            f"optim.accumulation_steps: {accumulation} does not divide optim.batch_size {batch_size}. "
+            f"Type: --set optim.batch_size={fitting}"
+        )
     if optim.get("last_batch") == "keep" and method is not None and not method.takes_any_batch:
         name = values["method"]["name"]
         faults.append(f"optim.last_batch: method {name} needs whole batches; leave it out or write drop")

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from disco_zoo.core.console import console
 from disco_zoo.core.distributed import num_processes, rank
-from disco_zoo.core.files import write_atomically
+from disco_zoo.core.files import why_not_read, write_atomically
 from disco_zoo.core.random_streams import stream_seed
 from disco_zoo.errors import BadRunFolder
 
@@ -65,7 +65,7 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     """Load what `save_checkpoint` wrote.
 
     Raises:
-        BadRunFolder: missing, damaged, or holding more than plain values.
+        BadRunFolder: missing, damaged, holding more than plain values, or not to be read for disk or memory.
     """
     try:
         state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
@@ -73,8 +73,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise BadRunFolder(f"nothing to resume: {path} does not exist. Repeat the command without --resume") from error
     # What the bytes of a damaged file happen to mean decides which of these the unpickler raises.
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError) as error:
-        raise BadRunFolder(f"{path} is damaged. Delete the folder or choose another --out") from error
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, LookupError, MemoryError) as error:
+        if reason := why_not_read(error):
+            raise BadRunFolder(
+                f"{path} cannot be read: {reason}. Fix it, then repeat the command, or choose another --out"
+            ) from error
+        raise BadRunFolder(f"{path} is damaged. Choose another --out") from error
 
 
 def random_state() -> dict[str, Any]:

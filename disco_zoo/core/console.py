@@ -18,7 +18,8 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from disco_zoo.core.launcher import is_first_process
 
-console = Console(stderr=True, highlight=False)
+# Names and messages are printed as they are: a folder may be called runs/effb0[seed0], or :cat:.
+console = Console(stderr=True, highlight=False, markup=False, emoji=False)
 LINE_EVERY_SECONDS = 30.0
 
 
@@ -26,7 +27,12 @@ LINE_EVERY_SECONDS = 30.0
 def say_once(text: str) -> None:
     """Print a line once, from the first process of a run."""
     if is_first_process():
-        console.print(text, soft_wrap=True, markup=False)
+        console.print(text, soft_wrap=True)
+
+
+def stdout_console(width: int | None = None) -> Console:
+    """For results; `width` in columns, None for the terminal's. Names are printed as they are."""
+    return Console(width=width, highlight=False, markup=False, emoji=False)
 
 
 class StepProgress:
@@ -43,11 +49,11 @@ class StepProgress:
         self._started = self._last_line = time.monotonic()
         self._unsaid = ""  # the latest line, where it is not printed yet
         self._bar = Progress(
-            TextColumn("{task.description}"),
+            TextColumn("{task.description}", markup=False),
             BarColumn(bar_width=24),
             TaskProgressColumn(),
             TimeRemainingColumn(),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("{task.fields[figures]}", markup=False),
             console=console,
             disable=not console.is_terminal,
         )

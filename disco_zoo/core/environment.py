@@ -5,19 +5,32 @@ from __future__ import annotations
 import datetime
 import importlib.metadata
 import platform
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from disco_zoo.core.launcher import usable_cores
+
+if TYPE_CHECKING:
+    import torch
 
 VERSIONS_OF = ("disco-zoo", "torch", "torchvision", "timm", "accelerate", "safetensors", "pillow", "numpy", "pyarrow")
 
 
-def hardware() -> dict[str, Any]:
-    """Processors and accelerators, without the machine's name."""
+def hardware(device: torch.device | str | None = None) -> dict[str, Any]:
+    """Processor and accelerators, without the machine's name.
+
+    Args:
+        device: of this process; the others of its run are taken to have one of the same kind. None for all there are.
+    """
     import torch
 
-    devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    from disco_zoo.core.distributed import num_processes
+
+    if device is None:
+        devices = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())]
+    else:
+        devices = _accelerator(torch.device(device)) * num_processes()
     return {
         "cpu": _cpu_model(),
         "cpu_cores": usable_cores(),
@@ -27,9 +40,22 @@ def hardware() -> dict[str, Any]:
     }
 
 
-def hardware_line() -> str:
-    """For example "2 CPU cores (AMD EPYC 7R13)" or "1 × NVIDIA H100"."""
-    facts = hardware()
+def _accelerator(device: torch.device) -> list[str]:
+    """One process's; none on a CPU."""
+    import torch
+
+    if device.type == "cpu":
+        return []
+    return [torch.cuda.get_device_name(device) if device.type == "cuda" else device.type.upper()]
+
+
+def hardware_line(device: torch.device | str | None = None) -> str:
+    """For example "2 CPU cores (AMD EPYC 7R13)" or "1 × NVIDIA H100"; see `hardware`."""
+    return hardware_text(hardware(device))
+
+
+def hardware_text(facts: Mapping[str, Any]) -> str:
+    """What `hardware` found, as `hardware_line` says it."""
     if facts["accelerators"]:
         return f"{len(facts['accelerators'])} × {facts['accelerators'][0]}"
     return f"{facts['cpu_cores']} CPU cores ({facts['cpu']})"

@@ -201,6 +201,14 @@ def why_not_written(error: BaseException) -> str | None:
     return "no space left" if code in (errno.ENOSPC, errno.EDQUOT) else os.strerror(code)
 
 
+def why_not_read(error: BaseException) -> str | None:
+    """Why a read failed where the content is not to blame: the system's message, or too little memory; else None."""
+    if isinstance(error, MemoryError) or (isinstance(error, RuntimeError) and "can't allocate memory" in str(error)):
+        return "too little memory"
+    code = error.errno if isinstance(error, OSError) else None
+    return None if code is None else os.strerror(code)
+
+
 def says_no_room(error: BaseException) -> bool:
     """Whether a write failed for want of room: a full disk, a quota, a limit of file sizes, a read-only disk."""
     if isinstance(error, RuntimeError) and "unexpected pos" not in str(error):

@@ -7,8 +7,8 @@ import inspect
 import json
 import re
 import typing
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -20,10 +20,6 @@ EmaMomentum = Annotated[float, Field(ge=0, lt=1)]
 
 
 Interpolation = Literal["bilinear", "bicubic"]
-
-
-if TYPE_CHECKING:
-    pass
 
 
 class Section(BaseModel):
@@ -45,6 +41,8 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: tuple[str, .
             messages.append(f"unknown key '{path}'.{hint}")
         elif fault["type"] == "missing":
             messages.append(f"missing key '{path}'")
+        elif fault["type"] == "json_invalid":
+            messages += [f"{key}: is not UTF-8. Rename it" for key in _not_utf8(json.loads(fault["input"]), *location)]
         else:
             value = json.dumps(fault["input"], ensure_ascii=False)
             allowed = re.findall(r"'([^']*)'", fault.get("ctx", {}).get("expected", ""))
@@ -52,6 +50,19 @@ def explain(error: ValidationError, model: type[BaseModel], prefix: tuple[str, .
             hint = hint or _usual(model, location, len(prefix), fault["type"])
             messages.append(f"{path}: {fault['msg'].lower()}, not {value[:60]}" + (f".{hint}" if hint else ""))
     return [one_line(message) for message in messages]
+
+
+def _not_utf8(value: Any, *path: str) -> Iterator[str]:
+    """Keys of text in plain values that has no UTF-8, such as the name of a file as a terminal hands it on."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _not_utf8(key, *path, key)
+            yield from _not_utf8(inner, *path, key)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _not_utf8(inner, *path)
+    elif isinstance(value, str) and any("\ud800" <= character <= "\udfff" for character in value):
+        yield ".".join(path)
 
 
 # What other programs call a key, or people in full.

@@ -1,4 +1,4 @@
-"""YAML as recipes use it: no key twice, and 1e-4 is a number although YAML 1.1 calls it text."""
+"""YAML as recipes use it: no key twice, 1e-4 is a number although YAML 1.1 calls it text, and 010 or 1:30 is none."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from typing import Any
 
 import yaml
 
+from disco_zoo.errors import first_line
+
+_TAG = "tag:yaml.org,2002:"
+# YAML 1.1 also reads 010 as 8, 1:30 as 90 and 2024-1-5 as a date: here they are text, which numbers' keys refuse.
+_INTEGER = re.compile(r"^[-+]?(?:0|[1-9][0-9]*(?:_[0-9]+)*|0b[01]+|0x[0-9a-fA-F]+)$")
+_FLOAT = re.compile(
+    r"^(?:[-+]?(?:[0-9][0-9_]*\.[0-9_]*|\.[0-9][0-9_]*)(?:[eE][-+]?[0-9]+)?|[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$"
+)
 _EXPONENT_NUMBER = re.compile(r"^[-+]?[0-9]+(?:\.[0-9]*)?[eE][-+]?[0-9]+$")
 
 
@@ -41,8 +49,15 @@ class _Dumper(yaml.SafeDumper):
     """Puts quotes around text that `_Loader` would read as a number."""
 
 
-for _class in (_Loader, _FastLoader, _Dumper):
-    _class.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT_NUMBER, list("-+0123456789"))
+for _class in (_Loader, _FastLoader):
+    _class.yaml_implicit_resolvers = {
+        first: [known for known in resolvers if known[0] not in (f"{_TAG}int", f"{_TAG}float", f"{_TAG}timestamp")]
+        for first, resolvers in _class.yaml_implicit_resolvers.items()
+    }
+    _class.add_implicit_resolver(f"{_TAG}int", _INTEGER, list("-+0123456789"))
+    _class.add_implicit_resolver(f"{_TAG}float", _FLOAT, list("-+.0123456789"))
+for _each in (_Loader, _FastLoader, _Dumper):
+    _each.add_implicit_resolver(f"{_TAG}float", _EXPONENT_NUMBER, list("-+0123456789"))
 
 
 def read_yaml(text: str) -> tuple[Any, list[str]]:
@@ -60,12 +75,22 @@ def read_yaml(text: str) -> tuple[Any, list[str]]:
 def _read(loader: Any) -> tuple[Any, list[str]]:
     try:
         return loader.get_single_data(), loader.duplicates
+    # What PyYAML's constructors raise for a value that does not fit its own tag, such as !!timestamp x.
+    except (ValueError, AttributeError, LookupError, TypeError, RecursionError) as error:
+        raise yaml.YAMLError(f"a value does not fit its tag: {first_line(error)}") from error
     finally:
         loader.dispose()
 
 
+_COMMENT = re.compile(r"(?:^|\s)#")
+_OPENING = ("'", '"', "[", "{")
+
+
 def read_value(text: str) -> Any:
-    """Parse one value as YAML; text that is not YAML stays text."""
+    """Parse one value as YAML; text that is not YAML stays text, and so does what YAML takes for a comment."""
+    text = text.strip()
+    if _COMMENT.search(text) and not text.startswith(_OPENING):
+        return text
     try:
         return read_yaml(text)[0]
     except yaml.YAMLError:

@@ -95,11 +95,9 @@ def _projected(
     """The rows chosen, their points (M, 2), the projection's name, and what stands above the map."""
     labels = None if file.labels is None else torch.from_numpy(file.labels.copy())
     choice = choose_points(labels, len(file), max_points)
-    console.print(f"projecting {counted(len(choice.indices), 'image')} ...", markup=False)
+    console.print(f"projecting {counted(len(choice.indices), 'image')} ...")
     points, kind = project_by(torch.from_numpy(file.rows(choice.indices.tolist())), method)
     if method == "auto" and kind != "UMAP" and importlib.util.find_spec("umap") is None:
-        console.print(
-            f'by {kind}: UMAP is not installed. Type: pip install "disco-zoo[map]"', soft_wrap=True, markup=False
-        )
+        console.print(f'by {kind}: UMAP is not installed. Type: pip install "disco-zoo[map]"', soft_wrap=True)
     heading = title if title is not None else f"{file.facts.model} on {Path(file.facts.data or 'images').name}"
     return choice, points, kind, heading

@@ -70,7 +70,7 @@ class Evaluation:
             "measured": [json.loads(row.model_dump_json()) for row in self.measured(command)],
             "command": command,
             "date": now(),
-            "hardware": hardware(),
+            "hardware": hardware(self.subject.bench.device),
             "versions": versions(),
         }
 
@@ -83,7 +83,7 @@ class Evaluation:
             "seeds": [self.seed],
             "protocol": self.protocol,
             "command": command,
-            "hardware": hardware_line(),
+            "hardware": hardware_line(self.subject.bench.device),
             "date": datetime.date.today(),
         }
         return [

@@ -218,7 +218,7 @@ def export_subject(
         int8 = replace(int8, train=None, train_indices=[])
     elif int8 is not None and int8.train is not None:
         require_same_classes(int8.train, int8.test)
-    console.print(f"writing {out.name} and comparing it with PyTorch ...", soft_wrap=True, markup=False)
+    console.print(f"writing {out.name} and comparing it with PyTorch ...", soft_wrap=True)
     difference = _write(subject, kind, out, tolerance)
     if int8 is None:
         return Exported(out, _bytes_of(out), difference, subject.facts())
@@ -228,7 +228,7 @@ def export_subject(
     chosen = whole_batches(chosen) if kind == "onnx" else chosen
     batches = calibration_batches(subject, int8.calibration, chosen)
     if int8.kind == "static":
-        console.print(f"int8: calibrating with {counted(len(chosen), 'image')} ...", soft_wrap=True, markup=False)
+        console.print(f"int8: calibrating with {counted(len(chosen), 'image')} ...", soft_wrap=True)
     if kind == "openvino":
         write_openvino_int8(subject, out, small, batches)
     else:

@@ -18,11 +18,11 @@ from disco_zoo.plan.data_facts import DataFacts
 from disco_zoo.plan.device_speeds import DEFAULT_UTILIZATION
 from disco_zoo.plan.hours import Work, speed_of_device
 from disco_zoo.plan.stand_ins import NoiseSource, build_weightless
-from disco_zoo.plan.step_cost import autocast
+from disco_zoo.training.accelerator import require_precision
 from disco_zoo.training.build import Parts
 from disco_zoo.training.calibration import Neighbor, take_step
 from disco_zoo.training.optim import build_optimizer
-from disco_zoo.training.step_settings import apply_step_settings, recipes_by_size
+from disco_zoo.training.step_settings import apply_step_settings, autocast, recipes_by_size
 from disco_zoo.transforms.view_dataset import ViewDataset, collate_views, view_plan
 
 WARM_UP_STEPS = 3
@@ -50,7 +50,11 @@ def time_steps(recipe: Recipe, facts: DataFacts, *, steps: int, devices: int, de
     Args:
         recipe: from `without_weights`.
         devices: that share a batch; this one trains its share.
+
+    Raises:
+        BadRecipe: the device does not compute in the recipe's precision.
     """
+    require_precision(recipe, device)
     timed = [
         (_time_at_size(one, facts, steps, devices, device), share)
         for one, share in recipes_by_size(recipe, facts.images)
@@ -135,13 +139,8 @@ def _free_bytes(device: str) -> int | None:
 
 def _timed_step(recipe: Recipe, parts: Parts, optimizer: torch.optim.Optimizer, batch: Batch, device: str) -> float:
     clock = _clock(device)
-    take_step(
-        parts.method,
-        optimizer,
-        batch,
-        micro_batches=recipe.optim.accumulation_steps,
-        precision=autocast(recipe, device),
-    )
+    micro_batches = [batch] * recipe.optim.accumulation_steps
+    take_step(parts.method, optimizer, micro_batches, precision=autocast(recipe, device))
     return _clock(device) - clock
 
 

@@ -34,13 +34,15 @@ class DataFacts:
     """Facts of a plan's images.
 
     Attributes:
-        images: number of training images.
+        images: that an epoch shows.
+        distinct_images: of these, each extra image counted once.
         said_by: where the number comes from.
         sample: images to time views and steps on; generated where none are given.
         is_real: whether they are the user's.
     """
 
     images: int
+    distinct_images: int
     said_by: str
     sample: ImageSource
     is_real: bool
@@ -69,19 +71,22 @@ def data_facts(recipe: Recipe, data: str | None, images: int | None) -> DataFact
         require_index(source, "a plan")
         number, said_by = (images, "--images") if images else (len(source), f"counted in {source.name}")
         joined = with_extra(source, recipe.data.extra_source, recipe.data.extra_repeats)
-        number, said_by = _and_extra(int(min(number, limit)), said_by, len(joined) - len(source))
-        return DataFacts(number, said_by, joined, is_real=True)
+        extra = len(joined) - len(source)
+        return DataFacts(*_and_extra(recipe, int(min(number, limit)), extra, said_by), joined, is_real=True)
     known = load_catalog().datasets.get(recipe.data.id)
     number = images or (known.num_train if known else 0)
     if not number:
         raise BadData(f"nobody knows how many images {recipe.data.id} has. Type: --images 100000, or --data FOLDER")
     said_by = "--images" if images or known is None else f"the catalog's {known.title}"
-    number, said_by = _and_extra(int(min(number, limit)), said_by, _known_extra(recipe))
-    return DataFacts(number, said_by, NoiseSource(number, known.image_size if known else None), is_real=False)
+    number, distinct, said_by = _and_extra(recipe, int(min(number, limit)), _known_extra(recipe), said_by)
+    sample = NoiseSource(number, known.image_size if known else None)
+    return DataFacts(number, distinct, said_by, sample, is_real=False)
 
 
-def _and_extra(images: int, said_by: str, extra: int) -> tuple[int, str]:
-    return images + extra, f"{said_by}, and {extra} extra" if extra else said_by
+def _and_extra(recipe: Recipe, own: int, extra: int, said_by: str) -> tuple[int, int, str]:
+    """Images of an epoch, different ones of these, and who says so; `extra` counts each repeat."""
+    distinct = own + extra // recipe.data.extra_repeats
+    return own + extra, distinct, f"{said_by}, and {extra} extra" if extra else said_by
 
 
 def _known_extra(recipe: Recipe) -> int:
@@ -119,7 +124,9 @@ def time_views(recipe: Recipe, source: ImageSource) -> ViewCost:
 def packed_bytes_per_image(facts: DataFacts) -> tuple[float, str]:
     """Mean size of an image after `data pack`, and how it is known."""
     if facts.is_real:
-        sizes = [_packed_bytes(facts.sample, index) for index in _spread(len(facts.sample), SAMPLE_IMAGES)]
+        repeats = facts.images - facts.distinct_images  # which stand at the end
+        different = _spread(len(facts.sample) - repeats, SAMPLE_IMAGES)
+        sizes = [_packed_bytes(facts.sample, index) for index in different]
         return statistics.mean(sizes), f"mean of {len(sizes)} images, larger ones as JPEG of quality {PACKED.quality}"
     width, height = facts.sample.size if isinstance(facts.sample, NoiseSource) else (PACKED.size, PACKED.size)
     side = min(PACKED.size, width, height)

@@ -22,6 +22,7 @@ class Work:
         teacher_view_flops: one forward of the teacher.
         student_slowdown, teacher_slowdown: how many times less of a device's peak they reach than a dense network.
         views_before: teacher forwards that the method asks for before training: bags, features of its own.
+        images_drawn: for each image of a step; 2 where it comes with a companion.
     """
 
     images: int
@@ -34,6 +35,7 @@ class Work:
     teacher_views: float
     teacher_view_flops: float
     views_before: int
+    images_drawn: int = 1
     student_slowdown: float = 1.0
     teacher_slowdown: float = 1.0
 
@@ -117,13 +119,19 @@ def speed_of_steps(work: Work, plain: float, replayed: float | None) -> Speed:
 
 
 def hours(work: Work, speed: Speed, cache: CachePlan | None = None, loader_seconds: float = 0.0) -> RunHours:
-    """Of a run; `loader_seconds` is what loaders take for an image, all cores together, 0 where they never limit."""
+    """Of a run.
+
+    Args:
+        loader_seconds: that loaders take for an image of a step and its companion, all cores together; 0 where they
+            never limit. A cache holds views of each image alone.
+    """
     network = speed.step_seconds
     before = work.views_before * speed.teacher_view_seconds
     if cache is not None:
         assert speed.cached_step_seconds is not None
         network = speed.cached_step_seconds
-        before += work.images * max(cache.slots * speed.teacher_view_seconds, cache.epochs * loader_seconds)
+        drawing = cache.epochs * loader_seconds / work.images_drawn
+        before += work.images * max(cache.slots * speed.teacher_view_seconds, drawing)
     step = max(network, work.batch_size * loader_seconds)
     return RunHours(network, step, before, before + work.steps * step)
 

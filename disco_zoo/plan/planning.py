@@ -90,7 +90,8 @@ def _work(recipe: Recipe, options: PlanOptions, facts: DataFacts, counted: StepC
     flops, views = counted.flops.times(micro_batches), counted.teacher_views
     per_view = flops.teacher / (recipe.optim.batch_size * views) if views else 0.0
     in_steps = views > 0 and not recipe.method.get("cached_teacher")
-    finds_bags = METHODS[recipe.method["name"]].takes_companions and not recipe.method.get("bags")
+    with_companions = METHODS[recipe.method["name"]].takes_companions
+    finds_bags = with_companions and not recipe.method.get("bags")
     before = facts.images if finds_bags or (views > 0 and not in_steps) else 0
     return Work(
         facts.images,
@@ -103,6 +104,7 @@ def _work(recipe: Recipe, options: PlanOptions, facts: DataFacts, counted: StepC
         views,
         per_view,
         before,
+        images_drawn=2 if with_companions else 1,
         student_slowdown=DEPTHWISE_SLOWDOWN if counted.student_is_depthwise else 1.0,
         teacher_slowdown=DEPTHWISE_SLOWDOWN if counted.teacher_is_depthwise else 1.0,
     )

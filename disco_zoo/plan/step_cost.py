@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,15 +16,13 @@ from disco_zoo.methods import Method
 from disco_zoo.methods.base import Batch
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.models.teacher import Teacher
-from disco_zoo.plan.counters import Flops, LiveMemory, StepFlops
+from disco_zoo.plan.counters import GRADIENTS, Flops, LiveMemory, StepFlops
 from disco_zoo.plan.stand_ins import build_weightless, drop_numbers, shapes_only
 from disco_zoo.training.build import Parts, count_parameters
 from disco_zoo.training.calibration import take_step
 from disco_zoo.training.optim import build_optimizer
-from disco_zoo.training.step_settings import checkpoint_gradients, recipes_by_size
+from disco_zoo.training.step_settings import autocast, checkpoint_gradients, recipes_by_size
 from disco_zoo.transforms.view_dataset import small_size_of
-
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
@@ -41,7 +37,7 @@ class Parameters:
 
 @dataclass(frozen=True)
 class StepCost:
-    """Of one forward and backward of one process, and the optimiser's step after it.
+    """Of one micro-batch of one process, forward and backward, and the optimiser's step after it.
 
     Attributes:
         peak_bytes: of tensors by kind, at the moment at which their sum is largest.
@@ -85,12 +81,13 @@ def step_cost(recipe: Recipe, source: ImageSource, images: int) -> StepCost:
         optimizer = build_optimizer(parts.method.parameters(), recipe.optim, recipe.lr)
         _make_state(optimizer)
         memory = LiveMemory()
+        if recipe.optim.accumulation_steps > 1:  # micro-batches after the first meet the gradients of those before
+            memory.own(GRADIENTS, (parameter.grad for parameter in parts.method.parameters()))
+        else:
+            optimizer.zero_grad()
         _name_what_stays(memory, parts, twins, optimizer, batch)
         with memory.of(parts.method), StepFlops(parts.student, twins, teacher) as counted:
-            # With accumulation the second micro-batch meets the gradients of the first.
-            micro_batches = min(2, recipe.optim.accumulation_steps)
-            precision = autocast(recipe, "cpu")
-            take_step(parts.method, optimizer, batch, micro_batches=micro_batches, precision=precision)
+            take_step(parts.method, optimizer, [batch], precision=autocast(recipe, "cpu"))
         flops = counted.result()
     memory.peak["teacher"] += _folded_bytes(parts.teacher) if parts.teacher else 0
     return StepCost(
@@ -117,18 +114,11 @@ def _folded_bytes(teacher: Teacher) -> int:
 
 
 def _make_state(optimizer: torch.optim.Optimizer) -> None:
-    """Momenta and the like, which the first step makes."""
+    """Momenta and the like, which the first step makes, and gradients."""
     for group in optimizer.param_groups:
         for parameter in group["params"]:
             parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
-    optimizer.zero_grad()
-
-
-def autocast(recipe: Recipe, device_type: str) -> contextlib.AbstractContextManager[Any]:
-    """Mixed precision, where the recipe asks for it."""
-    dtype = PRECISIONS[recipe.optim.precision]
-    return contextlib.nullcontext() if dtype is None else torch.autocast(device_type, dtype=dtype)
 
 
 def empty_batch(recipe: Recipe, parts: Parts, images: int) -> Batch:

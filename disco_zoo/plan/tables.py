@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from rich.console import Console
 from rich.table import Table
 
+from disco_zoo.core.console import stdout_console
 from disco_zoo.errors import counted
 from disco_zoo.plan import words
 from disco_zoo.plan.types import KINDS, Plan
@@ -16,7 +17,7 @@ WIDTH = 100
 
 def print_plan(plan: Plan, console: Console | None = None) -> None:
     """Print all tables on stdout, then what they rest on."""
-    console = console or Console(width=WIDTH, highlight=False)
+    console = console or stdout_console(WIDTH)
     for table in (_run(plan), _flops(plan), _memory(plan), _disk(plan), _time(plan)):
         console.print(table)
         console.print()
@@ -92,9 +93,9 @@ def _memory(plan: Plan) -> Table:
 
 def _disk(plan: Plan) -> Table:
     table = _table("On disk", ("", "size", "of"))
-    packed = plan.packed_bytes_per_image * plan.work.images
-    each = words.size(plan.packed_bytes_per_image)
-    table.add_row("packed shards (data pack, 256 px)", words.size(packed), f"{each} an image")
+    packed = plan.packed_bytes_per_image * plan.facts.distinct_images
+    each = f"{words.count(plan.facts.distinct_images)} images of {words.size(plan.packed_bytes_per_image)}"
+    table.add_row("packed shards (data pack, 256 px)", words.size(packed), each)
     if plan.cache is not None:
         table.add_row(
             "cache of the teacher",

@@ -143,10 +143,11 @@ class Plan:
         return {
             "recipe": self.recipe.name,
             "images": self.facts.images,
+            "distinct_images": self.facts.distinct_images,
             "images_said_by": self.facts.said_by,
             "data_is_real": self.facts.is_real,
             "flops_total": self.flops.total * self.work.steps,
-            "packed_bytes": self.packed_bytes_per_image * self.facts.images,
+            "packed_bytes": self.packed_bytes_per_image * self.facts.distinct_images,
             "loader_cores": without,
             "loader_cores_cached": cached,
             "break_even_epochs": self.break_even_epochs,

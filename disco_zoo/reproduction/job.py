@@ -94,6 +94,7 @@ def reproduce_choice(
     if options.resume:
         require_begun(out, out / "baseline")
     sources = open_data(recipe, data, eval_data)
+    why_not = _why_not(choice.checkpoint, recipe, sources, overrides, options)
     bench = _bench(recipe, sources, options)
     teacher = seeded_teacher(recipe, options.device)
     _announce(choice, [r for r in (baseline, recipe) if r], sources, teacher, options)
@@ -129,9 +130,7 @@ def reproduce_choice(
         figures=figures,
         protocol=bench.protocol,
         test_features={"start": start.test_features, "student": student.test_features},
-        verdict=judge(
-            choice.checkpoint, figures, why_not=_why_not(choice.checkpoint, recipe, sources, overrides, options)
-        ),
+        verdict=judge(choice.checkpoint, figures, why_not=why_not),
         training_seconds=training_seconds,
         seconds=time.monotonic() - started,
     )
@@ -149,7 +148,9 @@ def _why_not(checkpoint: Checkpoint, recipe: Recipe, sources: Data, overrides: l
     if isinstance(sources.extra, JoinedSource) and recipe.data.extra_id:
         used.append((recipe.data.extra_id, sources.extra.extra))
     for name, source in used:
-        expected = datasets[name]
+        expected = datasets.get(name)
+        if expected is None:  # of the extra ones alone: the catalog knows its checkpoints' data
+            return "other data: extra images of your own"
         if len(source) != expected.num_train:
             return f"other data: {len(source)} images where {expected.title} has {expected.num_train}"
     if options.max_steps is not None:

@@ -9,11 +9,10 @@ import datetime
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from rich.console import Console
 from rich.table import Table
 
-from disco_zoo.core.console import duration
-from disco_zoo.core.environment import hardware_line
+from disco_zoo.core.console import duration, stdout_console
+from disco_zoo.core.environment import hardware_text
 from disco_zoo.core.launcher import num_launched
 from disco_zoo.data.open_source import open_source
 from disco_zoo.errors import DiscoZooError, UnknownName
@@ -49,7 +48,8 @@ def reproduce(
         data: the images of its data set; None for the pocket recipe on the embedded sample.
         out: run folder; None for runs/NAME. It gets the student, report.md, results.json and the card.
         eval_data: labelled images to measure on; None for the test split beside `data`.
-        overrides, seed: change the recipe; then the figures are not judged.
+        overrides: change the recipe; then the figures are not judged.
+        seed: in place of the recipe's; the figures are judged.
         device, workers, resume, max_steps, trackers: as in `disco_zoo.train`.
 
     Returns:
@@ -136,7 +136,7 @@ def write_reproduction(rep: Reproduction, command: str) -> None:
 
 def print_reproduction(rep: Reproduction) -> None:
     """The table and the verdict, on stdout."""
-    out = Console(highlight=False)
+    out = stdout_console()
     table = Table(title=f"{rep.checkpoint.name}, top-1 in percent", title_justify="left")
     table.add_column("features")
     for metric in SHOWN_METRICS.values():
@@ -154,7 +154,7 @@ def _measured(rep: Reproduction, command: str) -> list[Measured]:
         "seeds": [rep.recipe.seed],
         "protocol": rep.protocol,
         "command": command,
-        "hardware": hardware_line(),
+        "hardware": hardware_text(read_run_facts(rep.folder)["hardware"]),
         "date": datetime.date.today(),
     }
     return [

@@ -166,7 +166,7 @@ def _training_facts(job: DenseJob, done: Position, options: RunOptions) -> dict[
         "data": {"train": job.data_facts(job.train), "test": job.data_facts(job.test)},
         "look": {"train": dict(job.train.look), "test": dict(job.test.look)},
         "versions": versions(),
-        "hardware": hardware(),
+        "hardware": hardware(options.device),
     }
 
 

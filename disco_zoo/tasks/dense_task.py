@@ -106,7 +106,7 @@ class DenseTask(Task):
 
     def log_step(self, losses: dict[str, Tensor], lr: float) -> None:
         values = {name: value.item() for name, value in losses.items()}
-        speed = self.position.images_per_s(self.plan.batch_size)
+        speed = self.log.since_last_step.images_per_s(self.plan.batch_size)
         record = {**values, "lr": lr, "images_per_s": round(speed, 3)}
         self.log.step(record, f"{speed:.1f} images/s, loss {values['loss']:.3f}")
 

@@ -209,7 +209,7 @@ def _finish_turn(turns: list[_Told], own: _Turn, tally: UnreadableTally, progres
             tally.add(index, message)
     tally.check()
     progress.advance(progress.done + sum(views for views, _, _, _ in turns), unit=unit)
-    if any(interrupted for _, _, _, interrupted in turns) and progress.done < progress.total:
+    if any(interrupted for _, _, _, interrupted in turns):  # after the last block, too: a training may follow
         raise Interrupted(
             f"stopped after {progress.done} of {progress.total} {unit}; they are kept. To go on, repeat the command"
         )

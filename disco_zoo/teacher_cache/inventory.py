@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.table import Table
 
+from disco_zoo.core.console import stdout_console
 from disco_zoo.errors import BadCache, UnknownName, did_you_mean
 from disco_zoo.teacher_cache.cache_dir import CacheFolder, caches_home, writing_errors
 
@@ -177,7 +177,7 @@ def print_caches(states: Sequence[CacheState], as_json: bool) -> None:
             str(key["seed"]),
             state.facts["created"][:10],
         )
-    Console(highlight=False, width=None if Console().is_terminal else 140).print(table)
+    stdout_console(None if stdout_console().is_terminal else 140).print(table)
 
 
 def views_text(state: CacheState) -> str:

@@ -36,8 +36,7 @@ def make_accelerator(recipe: Recipe, device: str) -> Any:
     """
     _refuse_other_kinds(device)
     accelerate = require("accelerate", "train")
-    if recipe.optim.precision == "fp16" and device == "cpu":
-        raise BadRecipe("optim.precision: fp16 needs a GPU. Type: --set optim.precision=fp32, or =bf16")
+    require_precision(recipe, device)
     precision = {"fp32": "no", "bf16": "bf16", "fp16": "fp16"}[recipe.optim.precision]
     steps = recipe.optim.accumulation_steps
     # Accelerate keeps one precision a process; a baseline and its student may differ.
@@ -54,6 +53,16 @@ def make_accelerator(recipe: Recipe, device: str) -> Any:
     for line in _passed_over(recipe):
         console.print(line, soft_wrap=True)
     return accelerator
+
+
+def require_precision(recipe: Recipe, device: str) -> None:
+    """Demand a GPU for fp16.
+
+    Raises:
+        BadRecipe: there is none.
+    """
+    if recipe.optim.precision == "fp16" and device == "cpu":
+        raise BadRecipe("optim.precision: fp16 needs a GPU. Type: --set optim.precision=fp32, or =bf16")
 
 
 def _refuse_other_kinds(device: str) -> None:

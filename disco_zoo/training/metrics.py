@@ -81,9 +81,7 @@ class Tracking:
 
     def _leave(self, name: str, error: Exception) -> None:
         del self._trackers[name]
-        console.print(
-            f"--tracker {name} stops here: {first_line(error)}. metrics.jsonl goes on", soft_wrap=True, markup=False
-        )
+        console.print(f"--tracker {name} stops here: {first_line(error)}. metrics.jsonl goes on", soft_wrap=True)
 
 
 def _started(name: str, run_name: str, settings: dict[str, Any], folder: Path) -> Any:

@@ -97,6 +97,9 @@ class Pretraining(Task):
     def start(self, log: RunLog, last_step: int) -> None:
         self.log = log
         self.records = PretrainingLog(log, self.recipe.optim.batch_size, lambda: remedy(self.workers, self.device))
+        if self.health is not None and self.position.step < last_step:
+            # Where a run goes on, too: forwards in train mode move statistics of the teacher that no checkpoint holds.
+            self.health.see_teacher(self.plain_method, self.device)
         if self.position.step == 0:
             self._watch_health(0, last_step)
 
@@ -205,5 +208,6 @@ class Pretraining(Task):
             self.records.health(epoch, self.health(self.plain_method, self.position.step, self.device))
 
     def _knn_is_due(self, step: int, last_step: int) -> bool:
-        every = round(self.recipe.log.knn_every_epochs * self.steps_per_epoch)
-        return self.knn is not None and every > 0 and (step % every == 0 or step == last_step)
+        every = max(1, round(self.recipe.log.knn_every_epochs * self.steps_per_epoch))
+        is_on = self.knn is not None and self.recipe.log.knn_every_epochs > 0
+        return is_on and (step % every == 0 or step == last_step)

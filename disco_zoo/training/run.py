@@ -136,7 +136,6 @@ class Run:
                 f"{self.data.train.name} is a stream: no kNN on the way and no figures at the end. To measure the "
                 "student on labelled images: disco-zoo evaluate knn --help",
                 soft_wrap=True,
-                markup=False,
             )
         if not self.recipe.log.knn_every_epochs:
             return None

@@ -81,7 +81,6 @@ def open_data(recipe: Recipe, data: str | None = None, eval_data: str | None = N
         console.print(
             f"{train.name} has no labels: measured on {eval_data}, with its {len(labeled)} training images as bank",
             soft_wrap=True,
-            markup=False,
         )
     return Data(train, test, None if joined is train else joined, labeled)
 

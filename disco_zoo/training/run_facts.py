@@ -128,7 +128,7 @@ def run_facts(
         "teacher": _teacher_facts(parts.teacher, task.replay),
         "student": _student_facts(recipe, parts, folder.student),
         "versions": versions(),
-        "hardware": hardware(),
+        "hardware": hardware(task.device),
     }
 
 

@@ -97,10 +97,9 @@ def _goes_on(former: Recipe, recipe: Recipe) -> bool:
     Raises:
         BadRunFolder: more epochs, but of a schedule that has come to its end.
     """
-    if former.model_copy(update={"optim": recipe.optim}).digest() != recipe.digest():
-        return False
-    same = former.optim.model_copy(update={"epochs": recipe.optim.epochs})
-    if same != recipe.optim or recipe.optim.epochs <= former.optim.epochs:
+    longer = former.optim.model_copy(update={"epochs": recipe.optim.epochs})
+    same = former.model_copy(update={"optim": longer}).digest() == recipe.digest()
+    if not same or recipe.optim.epochs <= former.optim.epochs:
         return False
     if recipe.optim.schedule in ("constant", "multistep") and not recipe.student.image_sizes:
         return True

@@ -1,4 +1,4 @@
-"""What changes the cost of a step: progressive resizing, gradient checkpointing, `torch.compile`.
+"""What changes the cost of a step: progressive resizing, gradient checkpointing, `torch.compile`, precision.
 
 By progressive resizing the student looks at small images first and ends at the size it is shipped for. Views are drawn
 at one size throughout, the largest that student or teacher looks at, so that the views of an image, and with them a
@@ -7,6 +7,7 @@ teacher cache, do not depend on the schedule. The student reduces them to the si
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import itertools
 from bisect import bisect_right
@@ -20,6 +21,14 @@ from disco_zoo.errors import BadRecipe
 from disco_zoo.methods.base import Method
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.training.build import Parts
+
+PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(recipe: Recipe, device: torch.device | str) -> contextlib.AbstractContextManager[Any]:
+    """Mixed precision for steps outside of a run, where the recipe asks for it."""
+    dtype = PRECISIONS[recipe.optim.precision]
+    return contextlib.nullcontext() if dtype is None else torch.autocast(torch.device(device).type, dtype=dtype)
 
 
 def apply_step_settings(recipe: Recipe, parts: Parts) -> None:

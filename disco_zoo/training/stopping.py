@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 import torch.distributed as dist
@@ -98,16 +97,22 @@ class StopVotes:
         return self.agreed
 
 
-def stopped(error: DiscoZooError, step: int, total_steps: int, checkpoint: Path) -> DiscoZooError:
+def stopped(error: DiscoZooError, step: int, total_steps: int, saved_step: int | None) -> DiscoZooError:
     """The error with how far the run is, and what to type.
 
     Args:
         error: `CannotRead` says why, `Interrupted` need not.
-        checkpoint: where the run keeps its state, saved by now if it can be.
+        saved_step: of the checkpoint, saved by now if it can be; None where there is none.
     """
-    kept = checkpoint.is_file()
-    onward = "To go on, repeat the command with --resume" if kept else "Nothing was trained yet: repeat the command"
+    if saved_step is not None:
+        kept = "" if saved_step == step else f"; the checkpoint is of step {saved_step}"
+        onward = "To go on, repeat the command with --resume"
+    else:
+        kept = "" if step == 0 else ", before its first checkpoint"
+        onward = "Nothing was trained yet: repeat the command" if step == 0 else "Repeat the command"
     if isinstance(error, Interrupted):
-        return Interrupted(f"stopped at step {step} of {total_steps}; nothing is lost. {onward}")
-    what = f"The run stopped at step {step} of {total_steps} and its checkpoint is kept" if kept else "The run stopped"
-    return CannotRead(f"{error}. {what}. {onward}")
+        return Interrupted(f"stopped at step {step} of {total_steps}{kept or '; nothing is lost'}. {onward}")
+    if saved_step == step:
+        kept = " and its checkpoint is kept"
+    where = f" at step {step} of {total_steps}{kept}" if kept else ""
+    return CannotRead(f"{error}. The run stopped{where}. {onward}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,10 +34,19 @@ class Position:
 
     @property
     def data_wait_share(self) -> float:
-        return self.data_wait_seconds / max(self.seconds, 1e-9)
+        # Of a few steps it may come out above 1: an accelerator's own clock tells late of what was waited before.
+        return min(1.0, self.data_wait_seconds / max(self.seconds, 1e-9))
 
     def images_per_s(self, images_per_step: float) -> float:
         return self.step * images_per_step / max(self.seconds, 1e-9)
+
+    def since(self, earlier: Position) -> Position:
+        """Steps and seconds from an earlier position to this one."""
+        return Position(
+            self.step - earlier.step,
+            self.seconds - earlier.seconds,
+            self.data_wait_seconds - earlier.data_wait_seconds,
+        )
 
 
 def total_steps(recipe: Recipe, num_images: int) -> int:
@@ -53,13 +62,20 @@ class RunLog:
 
     def __init__(self, metrics: MetricLogger, progress: StepProgress, position: Position) -> None:
         self.metrics, self.progress, self.position = metrics, progress, position
+        self._recorded = replace(position)
         self._step = ""
         self._evaluations: dict[str, str] = {}
+
+    @property
+    def since_last_step(self) -> Position:
+        """Steps and seconds since the last record of a step; at first since the run began, or went on."""
+        return self.position.since(self._recorded)
 
     def step(self, record: Mapping[str, Any], text: str) -> None:
         """Record the step that was just taken."""
         self._step = text
         self._write(record)
+        self._recorded = replace(self.position)
 
     def evaluation(self, kind: str, record: Mapping[str, Any], text: str) -> None:
         """Record an evaluation; the text of the last one of each kind is shown."""

@@ -46,6 +46,7 @@ class Trainer:
         self.unreadable = UnreadableList(folder.path, task.max_unreadable)
         self.watch = LossWatch(task.device)
         self._used_lr = 0.0
+        self._saved_step: int | None = None
 
     def train(self, *, resume: bool = False, max_steps: int | None = None) -> Position:
         """Train to the end, or to step `max_steps`; a later resume goes on exactly where this stopped.
@@ -54,9 +55,9 @@ class Trainer:
 
         Raises:
             TrainingDiverged: the loss is not finite; the last checkpoint stays.
-            Interrupted: Ctrl-C; the checkpoint is saved.
+            Interrupted: Ctrl-C; the checkpoint is saved, or the words say of which step it is.
             BadData: too many images cannot be read.
-            CannotRead: disk, memory or a process failed; the checkpoint is saved.
+            CannotRead: disk, memory or a process failed; the checkpoint is saved, as above.
         """
         task, position = self.task, self.position
         if resume:  # asked before what may take hours, and not kept in memory meanwhile
@@ -150,7 +151,7 @@ class Trainer:
         all_know = num_processes() == 1 or self.stops.agreed
         if all_know and self.task.may_save and self.position.step:
             self._save()
-        return stopped(error, self.position.step, self.task.total_steps, self.folder.checkpoint)
+        return stopped(error, self.position.step, self.task.total_steps, self._saved_step)
 
     def _save(self) -> None:
         self._require_finite()
@@ -158,6 +159,7 @@ class Trainer:
         randoms = gather_objects(random_state())
         unreadable = gather_objects(position.unreadable)
         if rank() != 0:
+            self._saved_step = position.step
             return
         position.unreadable = {index: why for found in unreadable for index, why in found.items()}
         self.unreadable.write(position.unreadable)
@@ -171,6 +173,7 @@ class Trainer:
                 "random": randoms,
             },
         )
+        self._saved_step = position.step
 
     def _read_checkpoint(self) -> dict[str, Any]:
         """The state of a training on these images.
@@ -190,6 +193,7 @@ class Trainer:
         self.task.load_state(state)
         restore_optimizer(self.task.optimizer, state["optimizer"])
         vars(self.position).update(state["position"])
+        self._saved_step = self.position.step
         randoms = state["random"]
         restore_random_states(randoms if isinstance(randoms, list) else [randoms], self.task.seed, self.position.step)
 

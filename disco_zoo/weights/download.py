@@ -118,7 +118,7 @@ def _try(url: str, partial: Partial, title: str) -> None:
 
 
 def _copy(response: HTTPResponse, first: bytes, partial: Partial, total: int | None, title: str) -> None:
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), DownloadColumn(), TransferSpeedColumn())
     shown = console.is_terminal
     if not shown:
         size = f" ({total / 1e6:.0f} MB)" if total else ""

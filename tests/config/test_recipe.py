@@ -144,8 +144,9 @@ def test_a_whole_section_can_be_set_at_once(tmp_path: Path) -> None:
 
 
 def test_accumulation_must_divide_the_batch(tmp_path: Path) -> None:
-    changed = values(optim={**values()["optim"], "accumulation_steps": 3})
-    assert "optim.accumulation_steps: must divide optim.batch_size" in message(tmp_path, changed)
+    changed = values(optim={**values()["optim"], "batch_size": 64, "accumulation_steps": 3})
+    words = "optim.accumulation_steps: 3 does not divide optim.batch_size 64. Type: --set optim.batch_size=63"
+    assert words in message(tmp_path, changed)
 
 
 def test_a_key_given_twice_is_a_fault_and_not_silently_the_last(tmp_path: Path) -> None:
@@ -214,11 +215,36 @@ def test_overrides_are_checked_like_the_file_and_together_with_it(tmp_path: Path
         "unknown key 'optim.epoch'. Did you mean 'epochs'?",
         "unknown key 'studnet'. Did you mean 'student'?",
         "--set nonsense: write --set section.key=value",
-        "--set a.b.c=1: write --set section.key=value",
+        "--set a.b.c=1: write --set 'a.b={c: 1}'",
         "--set name.x=1: 'name' has no keys below it",
         'method.momentum: input should be a valid number, not "two"',
     ):
         assert part in found, part
+
+
+@pytest.mark.parametrize(
+    ("override", "fault"),
+    [
+        ("seed=010", 'seed: input should be a valid integer, not "010"'),
+        ("seed=1:30", 'seed: input should be a valid integer, not "1:30"'),
+        ("student.options.drop_path_rate=0.1", "write --set 'student.options={drop_path_rate: 0.1}'"),
+        ("a.b.c.d=1", "write --set 'a.b={c: {d: 1}}'"),
+        ("data.source=/photos/\udcff", "data.source: is not UTF-8. Rename it"),
+    ],
+)
+def test_overrides_that_would_be_read_as_something_else_are_refused(tmp_path: Path, override: str, fault: str) -> None:
+    assert fault in message(tmp_path, values(), override)
+
+
+@pytest.mark.parametrize("text", ["2024-13-45", "0b_", "/photos #2"])
+def test_names_that_yaml_reads_otherwise_are_kept(tmp_path: Path, text: str) -> None:
+    assert load_recipe(write(tmp_path, values()), [f"data.source={text}"]).data.source == text
+
+
+@pytest.mark.parametrize("name", ["~nosuchuser/x.yaml", "x" * 300 + ".yaml", "x" * 300])
+def test_a_recipe_that_cannot_be_there_is_refused_in_words(name: str) -> None:
+    with pytest.raises((BadRecipe, UnknownName), match=r"does not exist|unknown recipe"):
+        load_recipe(name)
 
 
 def test_digest_changes_with_what_decides_the_weights_and_not_with_words_or_logs() -> None:

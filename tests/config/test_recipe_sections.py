@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -161,3 +163,33 @@ def test_a_last_batch_that_cannot_be_kept_is_refused(
     with pytest.raises(BadRecipe, match=rf"the last batch of an epoch {why}\. Type: --set optim\.last_batch=drop"):
         require_batches(optim, images, processes)
     require_batches(optim_section(batch_size=8, last_batch="keep"), 26, 1)
+
+
+@pytest.mark.parametrize("last_batch", ["drop", "keep"])
+@pytest.mark.parametrize(("accumulation", "processes"), [(1, 1), (4, 1), (1, 3), (2, 3)])
+def test_a_batch_size_that_is_proposed_is_not_refused(last_batch: str, accumulation: int, processes: int) -> None:
+    """All batches up to 40, of up to 100 images; a last batch that several forwards cannot share is another matter."""
+
+    def refusal(size: int, images: int) -> str:
+        optim = optim_section(batch_size=size, accumulation_steps=accumulation, last_batch=last_batch)
+        try:
+            require_batches(optim, images, processes)
+        except BadRecipe as error:
+            return str(error)
+        return ""
+
+    proposals = 0
+    for size, images in itertools.product(range(1, 41), range(1, 101)):
+        if found := re.search(r"--set optim\.batch_size=(\d+)", refusal(size, images)):
+            again = refusal(int(found[1]), images)
+            assert not again or (accumulation * processes > 1 and "last_batch=drop" in again), (size, images, again)
+            proposals += 1
+    assert proposals > 100
+
+
+def test_too_few_images_for_the_forwards_propose_no_batch() -> None:
+    optim = optim_section(batch_size=8, accumulation_steps=4)
+    with pytest.raises(BadRecipe, match=r"^7 images cannot give 4 forwards two .*--set optim\.accumulation_steps=1$"):
+        require_batches(optim, 7, 1)
+    with pytest.raises(BadRecipe, match=r"^1 image cannot give 1 forward two .*: train on more images"):
+        require_batches(optim_section(batch_size=8), 1, 1)

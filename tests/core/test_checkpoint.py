@@ -143,8 +143,31 @@ def test_a_damaged_checkpoint_is_refused_in_words(tmp_path: Path, content: str) 
     path = tmp_path / "checkpoint.pt"
     save_checkpoint(path, {"tensor": torch.zeros(1000)})
     path.write_bytes(path.read_bytes()[:2000] if content == "half" else content.encode())
-    with pytest.raises(BadRunFolder, match=r"checkpoint.pt is damaged. Delete the folder or choose another --out"):
+    with pytest.raises(BadRunFolder, match=r"checkpoint.pt is damaged. Choose another --out"):
         load_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (OSError(errno.EIO, os.strerror(errno.EIO)), "Input/output error"),
+        (PermissionError(errno.EACCES, os.strerror(errno.EACCES)), "Permission denied"),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"), "too little memory"),
+        (MemoryError(), "too little memory"),
+    ],
+)
+def test_a_checkpoint_that_the_system_does_not_read_is_not_called_damaged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, reason: str
+) -> None:
+    def refuse(path: Path, **options: object) -> None:
+        raise error
+
+    monkeypatch.setattr(torch, "load", refuse)
+    path = tmp_path / "checkpoint.pt"
+    with pytest.raises(BadRunFolder) as caught:
+        load_checkpoint(path)
+    onward = "Fix it, then repeat the command, or choose another --out"
+    assert str(caught.value) == f"{path} cannot be read: {reason}. {onward}"
 
 
 class Malicious:

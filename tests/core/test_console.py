@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from disco_zoo.core import console as progress
-from disco_zoo.core.console import StepProgress
+from disco_zoo.core.console import StepProgress, console, stdout_console
 
 
 @pytest.fixture(autouse=True)
@@ -44,3 +44,21 @@ def test_a_unit_stands_with_its_number(capsys: pytest.CaptureFixture[str]) -> No
     with StepProgress("indexing", 0) as bar:
         bar.update(0, 3, "shards")
     assert capsys.readouterr().err == "indexing: 0 of 3 shards\n"
+
+
+def test_names_are_printed_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    name = "runs/effb0[seed0][/x]:cat:"
+    console.print(name)
+    stdout_console().print(name)
+    assert capsys.readouterr() == (f"{name}\n", f"{name}\n")
+
+
+def test_the_bar_of_a_terminal_shows_names_as_they_are(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "console", Console(stderr=True, force_terminal=True, width=200))
+    with StepProgress("effb0[seed0]", 1) as bar:
+        bar.advance(1, "[/x]")
+    shown = capsys.readouterr().err
+    assert "effb0[seed0]" in shown
+    assert "[/x]" in shown

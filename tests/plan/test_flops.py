@@ -54,6 +54,15 @@ def test_parts_of_momentum_contrast_in_closed_form() -> None:
     assert flops.loss == 2 * (2 * images * queue * width)
 
 
+def test_a_micro_batch_costs_the_same_however_many_a_step_accumulates() -> None:
+    one, two, four = (
+        step_cost(without_weights(method_recipe("disco", optim__accumulation_steps=steps)), NoiseSource(IMAGES), 4)
+        for steps in (1, 2, 4)
+    )
+    assert one.flops == two.flops == four.flops
+    assert one.teacher_views == two.teacher_views == four.teacher_views == 2
+
+
 def test_disco_shows_both_views_to_student_and_teacher() -> None:
     recipe = without_weights(method_recipe("disco"))
     both = step_cost(recipe, NoiseSource(IMAGES), 6)

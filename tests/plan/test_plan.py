@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,24 @@ def test_data_are_counted_and_sampled(planned: Callable[..., str], tmp_path: Pat
     assert limited["images"] == 10
 
 
+def test_an_extra_image_is_packed_once_however_often_an_epoch_shows_it(
+    planned: Callable[..., str], tmp_path: Path
+) -> None:
+    """26 images and 4 times 12 small ones."""
+    data = toy_parquet(tmp_path)
+    (tmp_path / "extra").mkdir()
+    extra = [encode(image) for image in toy_images(12, seed=2, side=8)]
+    for number, content in enumerate(extra):
+        (tmp_path / "extra" / f"{number:02}.png").write_bytes(content)
+    changes = {"data__extra_source": str(tmp_path / "extra"), "data__extra_repeats": 4}
+    plan = json.loads(planned("disco", "--data", data, "--json", **changes))
+    assert (plan["images"], plan["distinct_images"]) == (26 + 4 * 12, 26 + 12)
+    assert plan["packed_bytes"] == plan["packed_bytes_per_image"] * (26 + 12)
+    sample = [*(encode(image) for image in toy_images(26, seed=0)), *extra]
+    sizes = [len(sample[number * 38 // 32]) for number in range(32)]
+    assert plan["packed_bytes_per_image"] == pytest.approx(sum(sizes) / 32)
+
+
 def test_cache_of_a_plan_in_closed_form(planned: Callable[..., str]) -> None:
     plan = json.loads(
         planned("disco", "--images", 1000, "--set", "teacher.cache_views=4", "--device-tflops", 1, "--json")
@@ -233,6 +252,9 @@ def test_hours_in_closed_form() -> None:
     assert hours(WORK, speed, None, 0.05).total_seconds == pytest.approx(4000)
     assert hours(WORK, speed, cache, 0.05).total_seconds == pytest.approx(400 * 5 + 1000 * 4 * 0.03)
     assert hours(WORK, speed, cache, 0.2).total_seconds == pytest.approx(400 * 20 + 1000 * 2 * 0.2)
+    # With companions a step's loaders draw two images for each, a cache's build one.
+    pairs = replace(WORK, images_drawn=2)
+    assert hours(pairs, speed, cache, 0.2).total_seconds == pytest.approx(400 * 20 + 1000 * 2 * 0.1)
 
 
 def test_a_cache_pays_for_itself_when_it_has_saved_its_build() -> None:
@@ -335,7 +357,7 @@ def test_numbers_for_people(shown: str, expected: str) -> None:
         (["toy.yaml", "--set", "data.id=custom"], "--images"),
         (["toy.yaml", "--set", "data.id=custom", "--data", "nowhere"], "no data at nowhere"),
         (["toy.yaml", "--images", "5"], "--set optim.batch_size=2"),
-        (["toy.yaml", "--devices", "3"], "multiple of 3"),
+        (["toy.yaml", "--devices", "3"], "--set optim.batch_size=6"),
         (["toy.yaml", "--set", "method.temperature=-1"], "method.temperature"),
         (["toy.yaml", "--set", "teacher.source=hf-hub:someone/model"], "downloads nothing"),
         (["toy.yaml", "--set", "teacher.source=resnet5"], "Did you mean"),

@@ -11,6 +11,7 @@ import pytest
 
 from disco_zoo.config.recipe import load_recipe
 from disco_zoo.data.open_source import open_source
+from disco_zoo.data.subsets import JoinedSource
 from disco_zoo.reproduction.job import _why_not
 from disco_zoo.reproduction.verdict import judge
 from disco_zoo.training.run import RunOptions
@@ -122,6 +123,15 @@ def test_shortened_and_changed_runs_are_not_judged(overrides: list[str], options
 def test_a_run_on_other_data_is_not_judged() -> None:
     other = Data(open_source("sample", "test"), None)
     assert _why_not(checkpoint(), RECIPE, other, [], RunOptions()).startswith("other data: 2000 images where")
+
+
+def test_a_run_with_extra_images_of_ones_own_is_not_judged() -> None:
+    extra = JoinedSource(SAMPLE.train, open_source("sample", "test"), 1)
+    data = Data(SAMPLE.train, SAMPLE.test, extra=extra)
+    overrides = ["data.extra_id=custom", "data.extra_source=sample"]
+    recipe = load_recipe("pocket/disco_effb0.disco_lite0_fmnist", overrides)
+    reason = _why_not(checkpoint(), recipe, data, overrides, RunOptions())
+    assert reason == "other data: extra images of your own"
 
 
 def test_every_judgeable_row_of_the_catalog_has_its_seeds() -> None:

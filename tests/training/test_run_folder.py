@@ -204,3 +204,10 @@ def test_more_epochs_of_another_run_are_refused(changes: dict[str, int], words: 
     longer = toy_recipe("moco_v2", optim__epochs=9, **changes)
     with pytest.raises(BadRunFolder, match=words):
         RunFolder(tmp_path, recipe_settings(longer), resume=True)
+
+
+def test_more_epochs_and_what_decides_nothing_may_be_set_together(tmp_path: Path) -> None:
+    constant = {"optim__schedule": "constant"}
+    RunFolder(tmp_path, recipe_settings(toy_recipe("moco_v2", **constant)), resume=False).close()
+    longer = toy_recipe("moco_v2", optim__epochs=9, optim__compile=True, log__log_every_steps=7, **constant)
+    RunFolder(tmp_path, recipe_settings(longer), resume=True).close()

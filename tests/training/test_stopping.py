@@ -163,10 +163,58 @@ def test_several_processes_ask_each_other_every_few_seconds(two_processes: Itera
     assert stops.agreed
 
 
-def test_what_is_said_depends_on_what_is_kept(tmp_path: Path) -> None:
-    path = tmp_path / "checkpoint.pt"
-    nothing = str(stopped(CannotRead("no room"), 0, 9, path))
-    assert nothing == "no room. The run stopped. Nothing was trained yet: repeat the command"
-    path.touch()
-    kept = str(stopped(CannotRead("no room"), 4, 9, path))
-    assert kept.startswith("no room. The run stopped at step 4 of 9 and its checkpoint is kept. To go on,")
+RESUME = "To go on, repeat the command with --resume"
+
+
+@pytest.mark.parametrize(
+    ("step", "saved", "of_an_interrupt", "of_a_disk"),
+    [
+        (
+            4,
+            4,
+            f"stopped at step 4 of 9; nothing is lost. {RESUME}",
+            f" at step 4 of 9 and its checkpoint is kept. {RESUME}",
+        ),
+        (
+            4,
+            3,
+            f"stopped at step 4 of 9; the checkpoint is of step 3. {RESUME}",
+            f" at step 4 of 9; the checkpoint is of step 3. {RESUME}",
+        ),
+        (
+            0,
+            None,
+            "stopped at step 0 of 9; nothing is lost. Nothing was trained yet: repeat the command",
+            ". Nothing was trained yet: repeat the command",
+        ),
+        (
+            2,
+            None,
+            "stopped at step 2 of 9, before its first checkpoint. Repeat the command",
+            " at step 2 of 9, before its first checkpoint. Repeat the command",
+        ),
+    ],
+)
+def test_what_is_said_depends_on_what_is_kept(
+    step: int, saved: int | None, of_an_interrupt: str, of_a_disk: str
+) -> None:
+    assert str(stopped(Interrupted("stopped"), step, 9, saved)) == of_an_interrupt
+    assert str(stopped(CannotRead("no room"), step, 9, saved)) == f"no room. The run stopped{of_a_disk}"
+
+
+def test_an_interrupt_inside_an_accumulated_step_names_the_step_of_the_checkpoint(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the two halves of the sixth step; the checkpoint is that of the first epoch's end."""
+    former, halves = Trainer._micro_step, iter(range(10**6))
+
+    def half(trainer: Trainer, batch: Any) -> Any:
+        if next(halves) == 2 * 5 + 1:
+            raise Interrupted("stopped")
+        return former(trainer, batch)
+
+    monkeypatch.setattr(Trainer, "_micro_step", half)
+    recipe = toy_recipe("moco_v2", log__checkpoint_every_steps=1000, optim__accumulation_steps=2)
+    with pytest.raises(Interrupted, match="stopped at step 5 of 6; the checkpoint is of step 3"):
+        train(recipe, data, tmp_path)
+    assert checkpoint_of(tmp_path)["position"]["step"] == 3

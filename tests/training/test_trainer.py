@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from disco_zoo.errors import BadData, BadRecipe, BadRunFolder, TrainingDiverged
 from disco_zoo.models.student import create_backbone
 from disco_zoo.training.metrics import MetricLogger, read_metrics
 from disco_zoo.training.pretraining import Pretraining, convert_sync_batchnorm
-from disco_zoo.training.task import total_steps
+from disco_zoo.training.task import Position, total_steps
 from disco_zoo.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -50,6 +51,39 @@ def test_log_holds_the_rate_each_step_was_taken_with(data: Path, tmp_path: Path)
     assert [row["lr"] for row in rows] == pytest.approx(expected, rel=1e-12)
     assert [row["epoch"] for row in rows] == [0, 0, 0, 1, 1, 1]
     assert all(row["images_per_s"] > 0 for row in rows)
+
+
+def test_the_speed_of_a_record_is_that_since_the_record_before_also_after_a_resume(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps of 2 s, and of 0.5 s where the run goes on; run.json's speed stays that of all steps."""
+    now, step_seconds = [100.0], [2.0]
+    micro_step = Trainer._micro_step
+
+    def timed(trainer: Trainer, batch: dict[str, Any]) -> Any:
+        now[0] += step_seconds[0]
+        return micro_step(trainer, batch)
+
+    monkeypatch.setattr(Trainer, "_micro_step", timed)
+    monkeypatch.setattr("disco_zoo.training.trainer.time", SimpleNamespace(monotonic=lambda: now[0]))
+    recipe = toy_recipe("moco_v2", log__log_every_steps=2)
+    train(recipe, data, tmp_path, steps=3)
+    step_seconds[0] = 0.5
+    train(recipe, data, tmp_path, resume=True)
+    rows = [row for row in read_metrics(tmp_path) if "loss" in row]
+    assert [(row["step"], row["images_per_s"]) for row in rows] == [
+        (2, BATCH_SIZE / 2.0),
+        (3, BATCH_SIZE / 2.0),
+        (4, BATCH_SIZE / 0.5),
+        (6, BATCH_SIZE / 0.5),
+    ]
+    position = torch.load(tmp_path / "checkpoint.pt", weights_only=False)["position"]
+    assert Position(**position).images_per_s(BATCH_SIZE) == 6 * BATCH_SIZE / (3 * 2.0 + 3 * 0.5)
+
+
+def test_a_knn_due_more_often_than_a_step_is_measured_after_each(data: Path, tmp_path: Path) -> None:
+    train(toy_recipe("moco_v2", log__knn_every_epochs=0.1, optim__epochs=1), data, tmp_path)
+    assert [row["step"] for row in read_metrics(tmp_path) if "knn20_top1" in row] == [1, 2, 3]
 
 
 def test_an_epoch_visits_each_image_at_most_once(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -109,11 +109,11 @@ def _train_options(data: str | None, eval_data: str | None, steps: int | None, d
 
 def _print(found: Comparison, folder: Path) -> None:
     """The table, on stdout."""
-    from rich.console import Console
     from rich.table import Table
 
     from disco_zoo.compare.comparison import KNN, LINEAR
     from disco_zoo.compare.report import head_of, with_spread
+    from disco_zoo.core.console import stdout_console
 
     table = Table(title=f"{found.title}, {found.budget['steps']} steps, top-1 in percent", title_justify="left")
     timed = found.timed
@@ -128,6 +128,6 @@ def _print(found: Comparison, folder: Path) -> None:
     for title, figures in found.beside.items():
         linear = f"{figures[LINEAR]:.1f}" if LINEAR in figures else ""
         table.add_row(title, "", f"{figures[KNN]:.1f}", linear)
-    console = Console(highlight=False)
+    console = stdout_console()
     console.print(table)
     console.print(f"Table and picture: {folder / 'comparison.md'}, {folder / 'comparison.png'}", soft_wrap=True)

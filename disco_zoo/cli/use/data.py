@@ -65,13 +65,13 @@ def pack(
     try:
         sources.append(open_source(source, "test"))
     except NoTestImages:
-        console.print(f"{source} has no test images; only training images are packed.", soft_wrap=True, markup=False)
+        console.print(f"{source} has no test images; only training images are packed.", soft_wrap=True)
     for opened in sources:
         tell(opened)
     workers = default_workers() if workers is None else workers
     made = PackJob(sources, out, PackSettings(size, quality), shard_mb, workers, max_unreadable).run(resume=resume)
     for message in made.unreadable:
-        console.print(f"Left out: {message}", soft_wrap=True, markup=False)
+        console.print(f"Left out: {message}", soft_wrap=True)
     if as_json:
         click.echo(json.dumps({"out": str(out), **vars(made)}))
         return
@@ -219,7 +219,7 @@ def _annotated(source: str, eval_data: str | None, masks: bool) -> tuple[ImageSo
         notes = [*train.notes, *test.notes]
         files, ranges, looks = [image.path for image in train.images], train.ranges, (train.look, test.look)
     for note in notes:
-        console.print(f"Note: {note}", soft_wrap=True, markup=False)
+        console.print(f"Note: {note}", soft_wrap=True)
     opened = FileListSource(source, files)
     opened.take_ranges(ranges)
     return opened, {"train": dict(looks[0]), "test": dict(looks[1]), "notes": list(notes)}

@@ -82,7 +82,7 @@ def command(images: tuple[str, ...], as_json: bool, **given: Any) -> None:
     made = embed_job(images, **given).run(resume=resume, replace=write_over)
     facts = made.facts
     for message in list((facts.unreadable or {}).values()):
-        console.print(f"No row for {message}", soft_wrap=True, markup=False)
+        console.print(f"No row for {message}", soft_wrap=True)
     if as_json:
         click.echo(
             json.dumps(

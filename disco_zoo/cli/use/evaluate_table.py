@@ -23,10 +23,9 @@ def table(results: tuple[Path, ...], out: Path | None, catalog: bool) -> None:
       disco-zoo evaluate table seed0.json seed1.json seed2.json --catalog
     """
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.markup import escape
     from rich.table import Table
 
+    from disco_zoo.core.console import stdout_console
     from disco_zoo.core.files import write_out
     from disco_zoo.evaluation.table import as_markdown, as_yaml, measured_entries, read_results, result_tables
 
@@ -37,16 +36,16 @@ def table(results: tuple[Path, ...], out: Path | None, catalog: bool) -> None:
     if catalog:
         click.echo(as_yaml(measured_entries(read)), nl=False)
         return
-    screen = Console(highlight=False)
+    screen = stdout_console()
     for shown in tables:
-        screen.print(f"{shown.title}: {shown.images}", soft_wrap=True, markup=False)
+        screen.print(f"{shown.title}: {shown.images}", soft_wrap=True)
         drawn = Table(box=SIMPLE_HEAD, pad_edge=False)
         for name in ("protocol", "figure"):
             drawn.add_column(name, overflow="fold")
         for name in shown.columns:
-            drawn.add_column(escape(name), justify="right", overflow="fold")
+            drawn.add_column(name, justify="right", overflow="fold")
         for row in shown.rows:
-            drawn.add_row(*(escape(cell).replace(" [", "\n[") for cell in row))
+            drawn.add_row(*(cell.replace(" [", "\n[") for cell in row))
         screen.print(drawn)
         for note in shown.notes:
-            screen.print(note, soft_wrap=True, markup=False)
+            screen.print(note, soft_wrap=True)

@@ -118,7 +118,7 @@ def _table(models: tuple[str, ...], given: dict[str, Any], as_json: bool) -> Non
     except KeyboardInterrupt:
         stopped = True
     note = (
-        f"One picture of {size} × {size} pixels, {counted(given['threads'], 'thread')}, {hardware_line()}; median "
+        f"One picture of {size} × {size} pixels, {counted(given['threads'], 'thread')}, {hardware_line('cpu')}; median "
         f'[quartiles] of {given["rounds"]} rounds in which the three take turns, "faster" is the median of the '
         f"rounds' ratios. int8 is static, with int8 weights per channel. "
         f"torch {versions()['torch']}, ONNX Runtime {_runtime()}."

@@ -176,9 +176,9 @@ def _one(settings: Any, data: str, eval_data: str | None, folder: Path, options:
 
 
 def _several(plan: Any, data: str, eval_data: str | None, folder: Path, options: Any, as_json: bool) -> None:
-    from rich.console import Console
     from rich.table import Table
 
+    from disco_zoo.core.console import stdout_console
     from disco_zoo.tasks.finetune.few_labels import (
         HEADER,
         compare,
@@ -191,11 +191,11 @@ def _several(plan: Any, data: str, eval_data: str | None, folder: Path, options:
 
     opened = open_labeled(data, eval_data)
     cells = compare(plan, opened, folder, options)
-    facts = write_comparison(cells, plan, opened, folder, options.command)
+    facts = write_comparison(cells, plan, opened, folder, options.command, options.device)
     if as_json:
         click.echo(json.dumps(facts))
         return
-    out = Console(highlight=False)
+    out = stdout_console()
     table = Table(*HEADER, title=title_of(facts), title_justify="left")
     for row in table_rows(cells):
         table.add_row(*row)

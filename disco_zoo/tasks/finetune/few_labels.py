@@ -168,8 +168,14 @@ def _cells(plan: Plan, facts: dict[tuple[int | None, str, int], dict[str, Any]])
 HEADER = ("images a class", "start", "top-1, %", "training a run")
 
 
-def write_comparison(cells: Sequence[Cell], plan: Plan, data: LabeledData, out: Path, command: str) -> dict[str, Any]:
-    """Write few_labels.json, report.md and the picture into `out`; return what the JSON holds."""
+def write_comparison(
+    cells: Sequence[Cell], plan: Plan, data: LabeledData, out: Path, command: str, device: str = "cpu"
+) -> dict[str, Any]:
+    """Write few_labels.json, report.md and the picture into `out`; return what the JSON holds.
+
+    Args:
+        device: that the runs were trained on.
+    """
     facts = {
         "model": shown_model(plan.settings.model),
         "data": Path(data.train.name).name,
@@ -183,7 +189,7 @@ def write_comparison(cells: Sequence[Cell], plan: Plan, data: LabeledData, out: 
     figures = out / "figures"
     figures.mkdir(exist_ok=True)
     plot_few_labels(cells, len(data.names), figures / "few_labels.png", title_of(facts))
-    report = _report(cells, facts, plan.seeds)
+    report = _report(cells, facts, plan.seeds, device)
     write_atomically(out / "report.md", lambda partial: partial.write_text(report, encoding="utf-8"))
     return facts
 
@@ -259,7 +265,7 @@ def _of_seeds(seeds: Sequence[int]) -> str:
     return f"Mean ± standard deviation over seeds {', '.join(map(str, seeds))}"
 
 
-def _report(cells: Sequence[Cell], facts: dict[str, Any], seeds: Sequence[int]) -> str:
+def _report(cells: Sequence[Cell], facts: dict[str, Any], seeds: Sequence[int], device: str) -> str:
     lines = [
         f"# {title_of(facts)}",
         "",
@@ -272,7 +278,7 @@ def _report(cells: Sequence[Cell], facts: dict[str, Any], seeds: Sequence[int]) 
         *[f"- {line}" for line in difference_lines(cells)],
         "",
         f"{_of_seeds(seeds)} on {facts['measured_on']} images. A seed draws the images, the head and their order"
-        f"{BOTH_STARTS if _differences(cells) else ''}. Hardware: {hardware_line()}.",
+        f"{BOTH_STARTS if _differences(cells) else ''}. Hardware: {hardware_line(device)}.",
         "",
         "![top-1 over images a class](figures/few_labels.png)",
         "",

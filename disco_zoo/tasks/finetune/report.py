@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from disco_zoo.core.console import duration
-from disco_zoo.core.environment import hardware_line
+from disco_zoo.core.environment import hardware_text
 from disco_zoo.data.summary import lines_of
 from disco_zoo.errors import counted
 from disco_zoo.evaluation.metrics import Confusion, most_confused, plot_confusion, precisions, recalls
@@ -99,7 +99,7 @@ def _report(facts: dict[str, Any], scores: Scores | None) -> str:
         f"- weights: {chosen}. Test images choose nothing",
         f"- training: {facts['steps']} of {facts['total_steps']} steps{early}, {duration(facts['training_seconds'])}, "
         f"{facts['images_per_s']} images/s, seed {settings['seed']}",
-        f"- hardware: {hardware_line()}",
+        f"- hardware: {hardware_text(facts['hardware'])}",
     ]
     if facts["unreadable_images"]:
         lines.append(f"- {facts['unreadable_images']} training images could not be read: unreadable_images.txt")

@@ -192,7 +192,7 @@ def _facts(
         "figures": {} if scores is None else scores.as_json(),
         "confidence": CONFIDENCE,
         "versions": versions(),
-        "hardware": hardware(),
+        "hardware": hardware(task.device),
     }
 
 

@@ -101,6 +101,11 @@ class OnlineHealth:
             return {}
         return {**_figures(rows), "settled": settled(method.student, step)}
 
+    def see_teacher(self, method: Method, device: torch.device | str = "cpu") -> None:
+        """Let the teacher see the images; called before a run's first forward, since some move its statistics."""
+        if method.teacher is not None:
+            self._teacher_rows(method, device)
+
     def _rows(self, method: Method, device: torch.device | str) -> dict[str, Tensor]:
         """Float32 (n, D) of this process's images, on the CPU."""
         student, size = method.student, self.recipe.student.image_size

@@ -83,14 +83,14 @@ class PretrainingLog:
     def __init__(self, log: RunLog, images_per_step: int, remedy: Callable[[], str]) -> None:
         self.log, self.position = log, log.position
         self.images_per_step, self.remedy = images_per_step, remedy
-        self._before = (self.position.seconds, self.position.data_wait_seconds)
         self._records = 0
         self._told = self._collapse_told = False
 
     def step(self, epoch: int, losses: dict[str, Tensor], lr: float, image_size: int | None = None) -> None:
         """Record the step that was just taken, with the student's image size where that changes; reads the losses."""
         values = {name: value.item() for name, value in losses.items()}
-        speed, share = self.position.images_per_s(self.images_per_step), self._data_wait_share()
+        passed = self.log.since_last_step
+        speed, share = passed.images_per_s(self.images_per_step), round(passed.data_wait_share, 4)
         size = {} if image_size is None else {"image_size": image_size}
         waiting = f", {share:.0%} waiting for data" if share > WORTH_A_WORD else ""
         self.log.step(
@@ -121,10 +121,3 @@ class PretrainingLog:
         if fallen and not self._collapse_told:
             self._collapse_told = True
             console.print(collapse_line(figures, fallen, step), soft_wrap=True)
-
-    def _data_wait_share(self) -> float:
-        """Since the last record, of the time spent training."""
-        now = (self.position.seconds, self.position.data_wait_seconds)
-        passed, waited = (new - old for new, old in zip(now, self._before, strict=True))
-        self._before = now
-        return round(min(1.0, waited / max(passed, 1e-9)), 4)

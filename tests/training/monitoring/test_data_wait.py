@@ -111,7 +111,9 @@ def test_the_share_is_since_the_last_record_and_above_a_tenth_people_are_told_on
     for step, (seconds, waited) in enumerate([(2.0, 1.9), (12.0, 2.4), (22.0, 5.4), (32.0, 9.9)], start=1):
         position.step, position.seconds, position.data_wait_seconds = step, seconds, waited
         log.step(0, {"loss": torch.tensor(1.0)}, 0.1)
-    assert [row["data_wait_share"] for row in read_metrics(tmp_path)] == [0.95, 0.05, 0.3, 0.45]
+    rows = read_metrics(tmp_path)
+    assert [row["data_wait_share"] for row in rows] == [0.95, 0.05, 0.3, 0.45]
+    assert [row["images_per_s"] for row in rows] == pytest.approx([8 / 2.0, 8 / 10.0, 8 / 10.0, 8 / 10.0])
     shown = capsys.readouterr().err.splitlines()
     lines = [line for line in shown if line.startswith("toy: ")]
     assert [line.rpartition(", ")[2] for line in lines] == [
@@ -124,12 +126,17 @@ def test_the_share_is_since_the_last_record_and_above_a_tenth_people_are_told_on
     assert hints == ["30% of the time is spent waiting for data. Type: --workers 3"]
 
 
-def test_a_resumed_run_counts_its_first_share_from_where_it_goes_on(tmp_path: Path) -> None:
+def test_a_resumed_run_counts_its_first_share_and_speed_from_where_it_goes_on(tmp_path: Path) -> None:
     position = Position(step=10, seconds=100.0, data_wait_seconds=90.0)
     log = a_log(tmp_path, position)
     position.step, position.seconds, position.data_wait_seconds = 20, 110.0, 91.0
     log.step(0, {"loss": torch.tensor(1.0)}, 0.1)
-    assert read_metrics(tmp_path)[0]["data_wait_share"] == pytest.approx(0.1)
+    row = read_metrics(tmp_path)[0]
+    assert (row["data_wait_share"], row["images_per_s"]) == pytest.approx((0.1, 10 * 8 / 10.0))
+
+
+def test_a_few_steps_cannot_wait_longer_than_they_last() -> None:
+    assert Position(step=1, seconds=2.0, data_wait_seconds=3.0).data_wait_share == 1.0
 
 
 @pytest.mark.parametrize(

@@ -183,9 +183,13 @@ def test_watching_does_not_change_training(method: str, data: Path, tmp_path: Pa
     assert losses[0] == losses[1]
 
 
-def test_a_resumed_run_has_the_records_of_one_that_was_not(data: Path, tmp_path: Path, monkeypatch: Any) -> None:
+@pytest.mark.parametrize("bn_mode", ["eval", "train"])
+def test_a_resumed_run_has_the_records_of_one_that_was_not(
+    bn_mode: str, data: Path, tmp_path: Path, monkeypatch: Any
+) -> None:
+    """Also of a teacher in train mode, whose statistics each forward moves, and which no checkpoint holds."""
     monkeypatch.setattr("disco_zoo.training.monitoring.online_health.EARLY_STEPS", range(100))
-    recipe = toy_recipe("disco", student__model="dropping_student")
+    recipe = toy_recipe("disco", student__model="dropping_student", teacher__bn_mode=bn_mode)
     train(recipe, data, tmp_path / "straight")
     train(recipe, data, tmp_path / "parts", steps=STEPS_PER_EPOCH + 1)
     train(recipe, data, tmp_path / "parts", resume=True)
