@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import hashlib
+import json
 import shutil
 import sys
 import urllib.parse
@@ -27,9 +28,11 @@ from disco_zoo.core.files import sha256_of, why_not_written, write_out
 from disco_zoo.errors import BadCheckpoint, Busy, CacheNotWritable, Damaged, NotPublished, WeightsError
 from disco_zoo.weights import store
 from disco_zoo.weights.convert import Converted, read_checkpoint
+from disco_zoo.weights.convert.reading import FACTS
 from disco_zoo.weights.download import download_official
 from disco_zoo.weights.golden import write_golden
 from disco_zoo.weights.resolve import HEAD_PREFIX, HUB_GOLDEN, local_weights, not_published
+from disco_zoo.weights.run_fit import run_fault
 from disco_zoo.zoo.catalog import Catalog, Checkpoint, Teacher, load_catalog
 
 
@@ -62,7 +65,8 @@ def convert_checkpoint(
         overwrite: replace `out`.
 
     Raises:
-        BadCheckpoint: the file is unreadable, hostile, of no known layout, or of another network.
+        BadCheckpoint: the file is unreadable, hostile, of no known layout, or of another network; the run is not one
+            of this entry to its end.
         CacheNotWritable: the store cannot be written.
     """
     catalog = load_catalog()
@@ -71,7 +75,10 @@ def convert_checkpoint(
     target = Path(out) if out else Path(f"{entry.name}.safetensors")
     if not install:
         _require_free(target, overwrite)
-    converted = read_checkpoint(Path(file).expanduser(), network)
+    path = Path(file).expanduser()
+    converted = read_checkpoint(path, network)
+    if path.is_dir() and (fault := run_fault(json.loads((path / FACTS).read_text("utf-8")), entry, catalog)):
+        raise BadCheckpoint(f"{path} {fault}")
     if install:
         found = _install(entry, converted, _facts(converted))
         return Conversion(entry.name, found.path, found.sha256, converted)

@@ -20,8 +20,9 @@ from typing import Any, ClassVar
 import pytest
 import timm
 import torch
+from publish_helpers import run_facts
 from safetensors.torch import load_file, save_file
-from tiny import moco_state, write_moco_checkpoint
+from tiny import make_run_folder, moco_state, write_moco_checkpoint
 from torch import Tensor, nn
 
 from disco_zoo.cli import main
@@ -130,6 +131,40 @@ def test_another_name_is_refused_and_nothing_is_written(
         convert_checkpoint(seed_file, name, install=True)
     assert "\n" not in str(caught.value)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def run_of(folder: Path, row: str, **changes: Any) -> Path:
+    """A finished run of a ResNet-18 row; `changes` falsify its run.json."""
+    make_run_folder(folder)
+    facts = run_facts(row, sha256=weights.sha256_of(folder / "student.safetensors"))
+    (folder / "run.json").write_text(json.dumps({**facts, **changes}))
+    return folder
+
+
+def test_a_run_is_converted_to_its_own_name_alone(tmp_path: Path) -> None:
+    name = "disco_r18.disco_lite0_cifar10"
+    folder = run_of(tmp_path / "run", name)
+    assert convert_checkpoint(folder, name, install=True).source.layout == "run"
+    for other in (NAME, "disco_r18.mocov2_photos"):
+        with pytest.raises(BadCheckpoint, match=f"run is of {name}, not of {other}. Give its own name, or use"):
+            convert_checkpoint(folder, other, install=True)
+    assert store.installed(NAME) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"steps": 5}, r"run was trained for 5 of 600 steps"),
+        ({"data": {"images": 9}}, r"9 images \(CIFAR-10 has 50000\)"),
+        ({"name": None}, "run is of None, not of"),
+    ],
+)
+def test_a_run_of_something_else_is_not_converted(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+    name = "disco_r18.disco_lite0_cifar10"
+    with pytest.raises(BadCheckpoint, match=words) as caught:
+        convert_checkpoint(run_of(tmp_path / "run", name, **changes), name)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / f"{name}.safetensors").exists()
 
 
 def test_an_installed_teacher_keeps_its_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
