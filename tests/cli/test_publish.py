@@ -138,9 +138,7 @@ def test_without_a_catalog_to_rewrite_the_block_is_printed(
     here: Path, hub: TestHub, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DISCO_ZOO_CATALOG")
-    monkeypatch.setattr(
-        "disco_zoo.weights.publish.job.CATALOG_PATH", here / "site-packages" / "disco_zoo" / "catalog.yaml"
-    )
+    monkeypatch.setattr("disco_zoo.weights.publish.job.PACKAGE_DIR", here / "site-packages" / "disco_zoo")
     assert main(["publish", "effb0.disco_lite0_cifar10", "--to", "org", "--yes"]) == 0
     printed = capsys.readouterr()
     assert f"checkpoints:\n  {NAME}:\n    weights:\n      {{source: hub, repo: org/{NAME}," in printed.out

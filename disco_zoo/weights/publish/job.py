@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from disco_zoo.core.files import write_whole
+from disco_zoo.core.files import PACKAGE_DIR, write_whole
 from disco_zoo.errors import BadCatalog, PublishError, UnknownName
 from disco_zoo.weights.publish.folder import GOLDEN, MODEL, PublishedFile, WeightsFile, build_folder, files_of
 from disco_zoo.weights.publish.source import given_file, local_file
@@ -243,7 +243,7 @@ def _catalog_to_rewrite() -> Path | None:
     """The user's own catalog, or that of a checkout; an installed wheel's would be lost with the next upgrade."""
     if own := os.environ.get(CATALOG_VARIABLE):
         return Path(own).expanduser().resolve()  # a link stays one
-    return CATALOG_PATH if (CATALOG_PATH.parents[1] / "pyproject.toml").is_file() else None
+    return CATALOG_PATH if (PACKAGE_DIR.parent / "pyproject.toml").is_file() else None
 
 
 def _read(path: Path) -> str:
