@@ -150,7 +150,9 @@ def _one_run(settings: FinetuneSettings, data: LabeledData, folder: Path, option
             )
         if facts["measured_on"] != (wanted := _measured_on(data)):
             measured = facts["measured_on"] or "no"
-            raise BadRunFolder(f"{folder} was measured on {measured} images, not on {wanted} ones. Choose another --out")
+            raise BadRunFolder(
+                f"{folder} was measured on {measured} images, not on {wanted} ones. Choose another --out"
+            )
         return facts
     facts = finetune_into(settings, data, folder, replace(options, resume=(folder / SETTINGS).is_file()))
     if facts["finished"]:
