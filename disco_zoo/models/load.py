@@ -8,19 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import timm
-from timm.models import get_arch_pretrained_cfgs
 from torch import nn
 
 from disco_zoo.core.random_streams import drawing_from
-from disco_zoo.errors import BadTeacher, DiscoZooError, UnknownName, WeightsError, did_you_mean
+from disco_zoo.errors import BadTeacher, DiscoZooError, UnknownName, did_you_mean
 from disco_zoo.models.classifier_dir import backbone_of, find_backbone_folder, find_classifier_folder
 from disco_zoo.models.encoder import feature_dim_of
 from disco_zoo.models.teacher_source import LoadedTeacher, load_teacher_source
-from disco_zoo.networks.input_size import create_for_any_size
+from disco_zoo.models.timm_network import HUB_PREFIX, create_by_timm
 from disco_zoo.zoo.catalog import load_catalog
 
 FILE_SUFFIXES = {".pth", ".tar", ".pt", ".safetensors"}
-HUB_PREFIX, FOLDER_PREFIX = "hf-hub:", "local-dir:"
+FOLDER_PREFIX = "local-dir:"
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,8 @@ def _load(model: str, pretrained: bool) -> NamedModel:
     if (folder := find_classifier_folder(path) or find_backbone_folder(path)) is not None:
         _require_pretrained(model, pretrained)
         return _of_classifier(model, folder)
-    if path.is_dir() or path.suffix in FILE_SUFFIXES or model in load_catalog().teachers:
+    # A checkpoint may be called anything, e.g. `model_best`.
+    if path.exists() or path.suffix in FILE_SUFFIXES or model in load_catalog().teachers:
         _require_pretrained(model, pretrained)
         return _of_teacher(model, _load_other(model, path))
     return _of_timm(model, pretrained)
@@ -85,7 +85,7 @@ def _require_pretrained(model: str, pretrained: bool) -> None:
 def _of_timm(model: str, pretrained: bool) -> NamedModel:
 
     name = model if model.startswith(HUB_PREFIX) or timm.is_model(model) else _zoo_name(model)
-    backbone = _create(name, pretrained)
+    backbone = create_by_timm(name, pretrained=pretrained)
     cfg = timm.data.resolve_model_data_config(backbone)
     size = cfg["input_size"][-1]
     return NamedModel(model, name, backbone, cfg["mean"], cfg["std"], size, math.floor(size / cfg["crop_pct"]))
@@ -101,30 +101,6 @@ def _zoo_name(model: str) -> str:
         known = [*timm.list_models(), *load_catalog().teachers]
         raise UnknownName(f"'{model}' is no zoo model, timm model, run folder or file.{did_you_mean(model, known)}")
     return name
-
-
-def _create(name: str, pretrained: bool) -> Any:
-    """Build by timm; errors of timm and of the Hub's client become this package's errors."""
-    from disco_zoo.weights.hub import quick_and_quiet
-    from disco_zoo.weights.hub_errors import explained
-    from disco_zoo.weights.hub_file import HubFile, cache_folder
-
-    architecture, _, tag = name.partition(".")
-    if tag and not name.startswith(HUB_PREFIX) and name not in (known := get_arch_pretrained_cfgs(architecture)):
-        hint = did_you_mean(name, known)
-        raise UnknownName(f"{architecture} has no weights '{tag}'.{hint} For its default ones type: {architecture}")
-    cfg: Any = (
-        None if name.startswith(HUB_PREFIX) else timm.get_pretrained_cfg(name)
-    )  # None where nothing is pretrained
-    repo = name.removeprefix(HUB_PREFIX) if cfg is None else str(cfg.hf_hub_id or cfg.url or name)
-    try:
-        with quick_and_quiet(name), explained(HubFile(name, repo, "main", "model.safetensors", "", cache_folder(None))):
-            return create_for_any_size(name, pretrained=pretrained, num_classes=0)
-    except WeightsError as error:
-        if isinstance(error.__cause__, (RuntimeError, ValueError)):  # of timm, not of a connection
-            reason = " ".join(str(error.__cause__).split())[:300]
-            raise WeightsError(f"{name} cannot be loaded: {reason}") from error.__cause__
-        raise
 
 
 def _of_classifier(model: str, folder: Path) -> NamedModel:

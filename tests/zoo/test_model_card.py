@@ -194,14 +194,39 @@ def test_card_command_writes_and_checks(tmp_path: Path, capsys: pytest.CaptureFi
     assert main(["card", "--all", "--check", "--out", str(folder)]) == 0
     assert len(list(folder.glob("*.md"))) == len(model_card.generated_cards(load_catalog()))
     (folder / f"{NAME}.md").write_text("edited")
-    (folder / "disco_effb0.gone.md").write_text("its row was deleted")
+    (folder / "disco_effb0.gone.md").write_text(f"{model_card.GENERATED_MARK}\n\n# disco_effb0.gone\n")
     assert model_card.stale_cards(folder, load_catalog()) == [
         "disco_effb0.disco_lite0_fmnist.md",
         "disco_effb0.gone.md",
     ]
     assert main(["card", NAME, "--check", "--out", str(folder / f"{NAME}.md")]) == 2
     assert main(["card", "--all", "--out", str(folder)]) == 0
+    assert f"Removed {folder / 'disco_effb0.gone.md'}" in capsys.readouterr().err
     assert model_card.stale_cards(folder, load_catalog()) == []
+
+
+def test_card_command_leaves_files_that_are_not_cards_alone(tmp_path: Path) -> None:
+    theirs = {
+        "README.md": model_card.GENERATED_MARK.encode() + b"\n\n# disco_effb0\n",  # of a published folder
+        "notes.md": b"mine",
+        "latin.md": "Müller".encode("latin-1"),
+    }
+    for name, content in theirs.items():
+        (tmp_path / name).write_bytes(content)
+    (tmp_path / "folder.md").mkdir()
+    assert main(["card", "--all", "--out", str(tmp_path)]) == 0
+    assert main(["card", "--all", "--check", "--out", str(tmp_path)]) == 0
+    assert {name: (tmp_path / name).read_bytes() for name in theirs} == theirs
+
+
+@pytest.mark.parametrize("out", ["file", "file/below"])
+def test_card_command_without_a_folder_is_one_line(
+    out: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("mine")
+    assert main(["card", "--all", "--out", str(tmp_path / out)]) == 2
+    assert f"Cannot write to {tmp_path / out}: " in capsys.readouterr().err
+    assert (tmp_path / "file").read_text() == "mine"
 
 
 def test_card_command_prints_one_card(capsys: pytest.CaptureFixture[str]) -> None:

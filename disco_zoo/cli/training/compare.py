@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 @click.command("compare")
 @click.argument("recipes", nargs=-1, required=True)
-@click.option("--student", default="disco_r18", show_default=True, help="Whose recipes, where RECIPES names a scale.")
-@click.option("--seeds", default="0", show_default=True, help="Separated by commas: 0,1,2.")
+@click.option(
+    "--student", default="disco_r18", show_default=True, help="Student whose recipes run, where RECIPES names a scale."
+)
+@click.option("--seeds", default="0", show_default=True, help="Seeds of the runs, separated by commas: 0,1,2.")
 @click.option("--data", help="Images: folder, .tar, .parquet, hfds/NAME, or 'sample'.")
 @click.option("--eval-data", help="Labelled test images; default: the test split beside --data.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of all runs.  [default: runs/compare]")

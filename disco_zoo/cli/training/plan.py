@@ -16,7 +16,13 @@ from disco_zoo.plan.device_speeds import DEFAULT_UTILIZATION, DEVICE_SPEEDS
 @DATA
 @click.option("--images", type=click.IntRange(min=1), help="Number of training images; with --data, that is a sample.")
 @SET
-@click.option("--devices", type=click.IntRange(min=1), default=1, show_default=True, help="That share each batch.")
+@click.option(
+    "--devices",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    help="Number of devices that share each batch.",
+)
 @click.option("--calibrate", type=click.IntRange(min=1), metavar="STEPS", help="Time so many real steps here.")
 @click.option(
     "--device-tflops",
@@ -30,7 +36,11 @@ from disco_zoo.plan.device_speeds import DEFAULT_UTILIZATION, DEVICE_SPEEDS
     show_default=True,
     help="Share of --device-tflops that dense networks reach; depthwise ones are taken to reach a seventh of it.",
 )
-@click.option("--cores", type=click.IntRange(min=1), help="That draw views: hours are then the slower of both.")
+@click.option(
+    "--cores",
+    type=click.IntRange(min=1),
+    help="CPU cores that draw views; hours are then those of the slower of loaders and networks.",
+)
 @DEVICE
 @JSON
 def command(

@@ -18,8 +18,9 @@ def command(name: str, **given: Any) -> int:
     """Train NAME again, measure it beside baseline and teacher, and compare with the catalog.
 
     NAME is a checkpoint (disco-zoo list) or short for an architecture, like effb0: then the data decide the recipe,
-    and without data it is the pocket recipe on the embedded sample. Exit code 0: reproduced (or shortened with
-    --steps, not judged); 1: not reproduced; 2: it could not run.
+    and without data it is the pocket recipe on the embedded sample. Exit code 0: reproduced, or not judged: a look
+    (--steps), other data, a changed recipe, or a checkpoint measured with fewer than three seeds; 1: not reproduced;
+    2: it could not run.
 
     \b
     Examples:

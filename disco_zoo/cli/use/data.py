@@ -22,7 +22,7 @@ def command() -> None:
 @click.argument("source")
 @click.option("--out", type=click.Path(path_type=Path), required=True, help="Folder of the shards; use it as --data.")
 @click.option("--size", type=click.IntRange(min=16), default=256, show_default=True, help="Shorter side in pixels.")
-@click.option("--quality", type=click.IntRange(1, 95), default=92, show_default=True, help="Of the JPEGs.")
+@click.option("--quality", type=click.IntRange(1, 95), default=92, show_default=True, help="Quality of the JPEGs.")
 @click.option("--shard-mb", type=click.IntRange(min=1), default=256, show_default=True, help="Size of a shard.")
 @click.option(
     "--max-unreadable",

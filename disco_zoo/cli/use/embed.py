@@ -40,7 +40,7 @@ class ShardType(click.ParamType):
     help="Make share I of N, as other processes or machines make the others beside the same --out.",
 )
 @click.option("--yes", is_flag=True, help="Write over a file that is there.")
-@click.option("--split", type=click.Choice(["train", "test"]), help="Of a source that has both.")
+@click.option("--split", type=click.Choice(["train", "test"]), help="Embed this split only, where the source has both.")
 @click.option("--normalise", is_flag=True, help="Make every vector of length 1.")
 @click.option("--half", is_flag=True, help="Store float16: half the size.")
 @click.option("--image-size", type=click.IntRange(min=16), help="Crop in pixels.  [default: the model's]")

@@ -44,7 +44,7 @@ _COMMON = [
         type=click.IntRange(min=0),
         default=0,
         show_default=True,
-        help="Of random weights, splits, order and crops.",
+        help="Seed of random weights, splits, order and crops.",
     ),
     click.option("--steps", type=click.IntRange(min=1), help="A look: so many batches of 256 images of each split."),
     click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Write the result as JSON, too."),
@@ -61,7 +61,7 @@ _PROBE = [
         "lrs",
         type=float,
         multiple=True,
-        help="For a batch of 256. Repeatable: a sweep in one run.  [default: the protocol's]",
+        help="Learning rate for a batch of 256. Repeatable: a sweep in one run.  [default: the protocol's]",
     ),
     click.option("--batch-size", type=click.IntRange(min=2), default=256, show_default=True, help="Images a step."),
     click.option(

@@ -31,7 +31,7 @@ KINDS = ["onnx", "openvino", "torch", "coreml", "executorch", "litert", "ncnn", 
     type=click.Choice(["percentile", "minmax"]),
     default="percentile",
     show_default=True,
-    help="Of activations, for --int8 static.",
+    help="How --int8 static finds the ranges of activations.",
 )
 @click.option("--data", help="Images on which the loss by int8 is measured: with labels as accuracy.")
 @click.option("--eval-data", help="Labelled test images; default: the test split beside --data.")
@@ -51,8 +51,8 @@ KINDS = ["onnx", "openvino", "torch", "coreml", "executorch", "litert", "ncnn", 
 def command(models: tuple[str, ...], table: bool, as_json: bool, **given: Any) -> None:
     """Write the backbone of MODEL, or a fine-tuned classifier, to a file that other runtimes read.
 
-    It takes batches of any size, says inside how to prepare a picture and what the classes are called, and is
-    compared with PyTorch in several batches; a file that differs is not kept.
+    Batches of any size, or of 1 in the formats of timmx. The file says how to prepare a picture and what the classes
+    are called, and is compared with PyTorch; one that differs is not kept.
 
     \b
     Examples:

@@ -83,7 +83,7 @@ _OPTIONS: list[Any] = [
     RESUME,
     set_option("Any other key of finetune.yaml, e.g. weight_decay=0.01"),
     click.option("--print", "print_only", is_flag=True, help="Print every setting and stop."),
-    click.option("--seed", type=int, help="Of random weights, split, head, order and views.  [default: 0]"),
+    click.option("--seed", type=int, help="Seed of random weights, split, head, order and views.  [default: 0]"),
     DEVICE,
     VIEW_WORKERS,
     TRACKER,

@@ -28,8 +28,8 @@ from disco_zoo.cli.options import JSON
 @click.option(
     "--max-points", type=click.IntRange(min=3), default=2000, show_default=True, help="A fixed random choice of images."
 )
-@click.option("--title", help="Above the map.  [default: model and images]")
-@click.option("--images", help="Of the page: where the embedded images are now.  [default: where they were]")
+@click.option("--title", help="Title above the map.  [default: model and images]")
+@click.option("--images", help="Where the embedded images are now, for a page.  [default: where they were]")
 @JSON
 def command(
     embedding: Path,

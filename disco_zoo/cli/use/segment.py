@@ -20,7 +20,9 @@ _OPTIONS: list[Any] = [
     STEPS,
     RESUME,
     set_option("Change one key of the preset, e.g. maps=all or image_size=384; a run's settings.json lists them all"),
-    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Of head, order and crops."),
+    click.option(
+        "--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of head, order and crops."
+    ),
     DEVICE,
     READ_WORKERS,
     JSON,

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from disco_zoo.core.files import write_out
+from disco_zoo.core.files import require_folder, write_out
 from disco_zoo.errors import BadCatalog, UnknownName
 from disco_zoo.zoo import model_card
 from disco_zoo.zoo import table as zoo_table
@@ -37,11 +37,11 @@ def command(name: str | None, out: Path | None, every: bool, check: bool) -> Non
     text = model_card.render_card(checkpoint, catalog)
     path = out or model_card.cards_folder() / f"{checkpoint.name}.md"
     if check:
-        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        if not path.is_file() or path.read_text(encoding="utf-8", errors="replace") != text:
             raise BadCatalog(f"{path} is stale. Type: disco-zoo card {checkpoint.name} --out {path}")
         click.echo(f"{path} is up to date.", err=True)
     elif out:
-        write_out(out, lambda partial: partial.write_text(text, encoding="utf-8"))
+        _write(out, text)
         click.echo(f"Wrote {out}.", err=True)
     else:
         click.echo(text, nl=False)
@@ -58,14 +58,17 @@ def _all_cards(catalog: Catalog, out: Path | None, check: bool) -> None:
         return
     if check:
         raise BadCatalog(f"Out of date: {', '.join(stale)}. Type: disco-zoo card --all")
-    folder.mkdir(parents=True, exist_ok=True)
+    require_folder(folder)
     cards = model_card.generated_cards(catalog)
     for path in map(Path, stale):
-        if path == page:
-            text = zoo_table.refresh_markdown(path.read_text(encoding="utf-8"), catalog)
-            path.write_text(text, encoding="utf-8")
-        elif path.name in cards:
-            path.write_text(cards[path.name], encoding="utf-8")
-        else:  # its row is gone from the catalog
+        if path != page and path.name not in cards:
             path.unlink()
+            click.echo(f"Removed {path}: the catalog has no such row any more.", err=True)
+            continue
+        is_page = path == page
+        _write(path, zoo_table.refresh_markdown(path.read_text("utf-8"), catalog) if is_page else cards[path.name])
         click.echo(f"Refreshed {path}.", err=True)
+
+
+def _write(path: Path, text: str) -> None:
+    write_out(path, lambda partial: partial.write_text(text, encoding="utf-8"))

@@ -21,12 +21,13 @@ def command(file: Path, name: str, install: bool, out: Path | None, yes: bool, a
     """Convert FILE, in any layout of the field, to the weights of NAME; no code in it is run.
 
     FILE is a checkpoint by MoCo, DisCo, SEED, BINGO, CompRess, SwAV, SimCLR or ssl-small, a plain timm or
-    torchvision file, or a run folder. Its layout is recognised from its keys; a file of another network is refused.
+    torchvision file, or the folder of a finished run of NAME. Its layout is recognised from its keys; a file of another
+    network is refused, and so is a run of another recipe, of other data or stopped early.
 
     \b
     Examples:
       disco-zoo convert DisCo-R50-R34.pth.tar --as disco_r34.disco_mocov2_r50_in1k --install
-      disco-zoo convert runs/mine --as disco_effb0.disco_lite0_cifar10 --out mine.safetensors
+      disco-zoo convert runs/b0 --as disco_effb0.disco_lite0_cifar10 --out mine.safetensors
     """
     from disco_zoo.weights.official import convert_checkpoint
     from disco_zoo.zoo.catalog import load_catalog

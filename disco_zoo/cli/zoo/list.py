@@ -21,9 +21,13 @@ from disco_zoo.zoo.search import WEIGHTS_STATES
 @click.option("--method", metavar="NAME", help="Trained by this method: disco, seed, compress, moco_v2.")
 @click.option("--teacher", metavar="NAME", help="Distilled from this teacher; `list --teachers` names them.")
 @click.option("--data", metavar="NAME", help="Trained on these data: in1k, cifar10, fmnist_sample.")
-@click.option("--weights", type=click.Choice(WEIGHTS_STATES), help="Whose weights are there, or installed by you.")
-@click.option("--license", "licence", metavar="SPDX", help="Whose weights have this licence: apache-2.0.")
-@click.option("--commercial", is_flag=True, help="Whose weights, code and teacher permit commercial use.")
+@click.option(
+    "--weights",
+    type=click.Choice(WEIGHTS_STATES),
+    help="By where the weights are: bundled, hub, official, none (recipe only), or installed by you.",
+)
+@click.option("--license", "licence", metavar="SPDX", help="By the licence of the weights: apache-2.0.")
+@click.option("--commercial", is_flag=True, help="Those whose weights, code and teacher permit commercial use.")
 @click.option("--teachers", is_flag=True, help="List the teachers instead.")
 @click.option("--plot", type=click.Path(path_type=Path), help="Draw accuracy against parameters: .png or .svg.")
 @JSON

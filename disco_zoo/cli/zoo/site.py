@@ -18,7 +18,7 @@ from disco_zoo.zoo.catalog import load_catalog
 @click.option(
     "--out", type=click.Path(path_type=Path), default=Path("zoo.html"), show_default=True, help="The HTML file."
 )
-@click.option("--title", default="The zoo", show_default=True, help="Above the page.")
+@click.option("--title", default="The zoo", show_default=True, help="Title above the page.")
 @click.option(
     "--latency",
     type=click.Path(path_type=Path),

@@ -12,7 +12,7 @@ from disco_zoo.core.checkpoint import write_atomically
 from disco_zoo.core.claimed_dir import read_json, write_json
 from disco_zoo.core.console import console, duration
 from disco_zoo.core.environment import hardware_line
-from disco_zoo.errors import BadRecipe, BadRunFolder
+from disco_zoo.errors import BadData, BadRecipe, BadRunFolder
 from disco_zoo.plotting.style import COLORS, drawing
 from disco_zoo.tasks.finetune.run import LabeledData, finetune_into, shown_model, training_split
 from disco_zoo.tasks.finetune.settings import FACTS, SETTINGS, FinetuneSettings, difference
@@ -97,7 +97,8 @@ def compare(plan: Plan, data: LabeledData, out: Path, options: RunOptions) -> li
     """Make all runs that are not made yet, each in a folder below `out`; its classifier stays, its checkpoint goes.
 
     Raises:
-        BadRunFolder: `out` holds runs and `options.resume` is not set.
+        BadData: there are no test images and none are held out.
+        BadRunFolder: `out` holds runs and `options.resume` is not set, or other runs than these.
         DiscoZooError: as `finetune`.
     """
     runs = plan.runs()
@@ -131,7 +132,9 @@ def paired_difference(pretrained: Cell, random: Cell) -> tuple[float, float | No
 def _check_all(plan: Plan, data: LabeledData) -> None:
     """Find what the last run would fail on before the first one starts."""
     for few in plan.fews:
-        training_split(plan.settings_of(few, PRETRAINED, plan.seeds[0]), data)
+        _, held_out = training_split(plan.settings_of(few, PRETRAINED, plan.seeds[0]), data)
+        if data.test is None and held_out is None:
+            raise BadData(f"{data.train.name} has no images to measure on: add --eval-data, or --val-fraction 0.2")
     for start in {start for _, start, _ in plan.runs()}:
         build_start(plan.settings_of(plan.fews[0], start, plan.seeds[0]), data.names)
 
@@ -145,11 +148,20 @@ def _one_run(settings: FinetuneSettings, data: LabeledData, folder: Path, option
             raise BadRunFolder(
                 f"{folder} holds a run of other settings ({odd or 'other images'}). Choose another --out"
             )
+        if facts["measured_on"] != (wanted := _measured_on(data)):
+            measured = facts["measured_on"] or "no"
+            raise BadRunFolder(
+                f"{folder} was measured on {measured} images, not on {wanted} ones. Choose another --out"
+            )
         return facts
     facts = finetune_into(settings, data, folder, replace(options, resume=(folder / SETTINGS).is_file()))
     if facts["finished"]:
         (folder / "checkpoint.pt").unlink(missing_ok=True)
     return facts
+
+
+def _measured_on(data: LabeledData) -> str:
+    return "test" if data.test is not None else "held-out"
 
 
 def _folder_name(few: int | None, start: str, seed: int) -> Path:
@@ -180,7 +192,7 @@ def write_comparison(
         "model": shown_model(plan.settings.model),
         "data": Path(data.train.name).name,
         "command": command,
-        "measured_on": "test" if data.test is not None else "held-out",
+        "measured_on": _measured_on(data),
         "classes": len(data.names),
         "cells": [cell.as_json() for cell in cells],
         "differences": [{"few": few, "mean": mean, "sd": sd} for few, (mean, sd) in _differences(cells).items()],

@@ -12,6 +12,7 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
+from disco_zoo.core.console import console
 from disco_zoo.data.unreadable import UnreadableTally, unreadable_limit
 from disco_zoo.errors import BadData, counted, require
 from disco_zoo.models.encoder import frozen
@@ -95,6 +96,13 @@ def measure_segmenter(
                 tally.check()
             if progress is not None:
                 progress(index + 1, len(masked))
+    if tally.messages:
+        first = tally.messages[min(tally.messages)]
+        console.print(
+            f"Left out as unreadable: {counted(len(tally.messages), 'test image')}. First: {first}",
+            soft_wrap=True,
+            markup=False,
+        )
     if not int(counts.sum()):
         raise BadData(f"none of the {counted(len(masked), 'image')} of {masked.name} could be measured.")
     return segmentation_figures(counts, masked.class_names)
@@ -114,16 +122,25 @@ def draw_masks(
         frozen(segmenter, segmenter.device),
     ):
         axes = figure.subplots(3, len(spread), squeeze=False)
-        for column, number in enumerate(spread):
-            truth, found = masked.mask(number), predict(segmenter, masked.image(number), image_size)
-            rows = [np.asarray(masked.image(number)), colored(truth), colored(found)]
-            for axis, pixels in zip(axes[:, column], rows, strict=True):
-                axis.imshow(pixels, interpolation="nearest")
-                axis.set(xticks=[], yticks=[])
+        for column, number in zip(axes.T, spread, strict=True):
+            _draw(column, segmenter, masked, number, image_size)
         for axis, label in zip(axes[:, 0], ("image", "mask", "predicted"), strict=True):
             axis.set_ylabel(label)
         _legend(figure, masked.class_names or ())
     return [int(number) for number in spread]
+
+
+def _draw(column: Sequence[Any], segmenter: LinearSegmenter, masked: MaskedSet, number: int, image_size: int) -> None:
+    for axis in column:
+        axis.set(xticks=[], yticks=[])
+    try:
+        image, truth = masked.image(number), masked.mask(number)
+    except BadData as error:
+        column[0].set_title(f"unreadable: {error}"[:40], fontsize=9)
+        return
+    found = predict(segmenter, image, image_size)
+    for axis, pixels in zip(column, (np.asarray(image), colored(truth), colored(found)), strict=True):
+        axis.imshow(pixels, interpolation="nearest")
 
 
 def colored(classes: Tensor) -> Any:

@@ -40,13 +40,18 @@ PROVENANCE = "disco_zoo"  # root key of config.json; unknown keys are allowed th
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A safetensors file to publish. `facts` say where it came from; `golden` is its stored input and features."""
+    """A safetensors file to publish.
+
+    `facts` say where it came from; `golden` is its stored input and features; `figures` are what a run measured of its
+    student, in percent.
+    """
 
     path: Path
     sha256: str
     source: str
     facts: Mapping[str, Any] = field(default_factory=dict)
     golden: Path | None = None
+    figures: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from disco_zoo.core.files import write_whole
+from disco_zoo.core.files import PACKAGE_DIR, write_whole
 from disco_zoo.errors import BadCatalog, PublishError, UnknownName
 from disco_zoo.weights.publish.folder import GOLDEN, MODEL, PublishedFile, WeightsFile, build_folder, files_of
 from disco_zoo.weights.publish.source import given_file, local_file
 from disco_zoo.weights.publish.upload import repo_url, upload
+from disco_zoo.weights.run_fit import figures_fault
 from disco_zoo.zoo.catalog import CATALOG_PATH, CATALOG_VARIABLE, Catalog, Checkpoint, load_catalog
 from disco_zoo.zoo.edit import rewrite_weights, weights_block
 
@@ -119,7 +120,7 @@ def prepare(
         raise PublishError(f"{tag!r} cannot name a commit. Type for example: --tag v1")
     notes = _licence_notes(row, accept_unknown_licence)
     folder = Path(out).expanduser() if out else Path("runs") / f"{row.name}-hub"
-    file = given_file(Path(weights).expanduser(), row) if weights else local_file(row, catalog, folder)
+    file = given_file(Path(weights).expanduser(), row, catalog) if weights else local_file(row, catalog, folder)
     _check_figures(row, file, catalog)
     entry = _entry(repo, file)
     if path := _catalog_to_rewrite():
@@ -221,8 +222,12 @@ def _check_figures(row: Checkpoint, file: WeightsFile, catalog: Catalog) -> None
             f"The catalog's figures of {row.name} were measured with weights {known[:12]}…, not with {file.path} "
             f"({file.sha256[:12]}…). Measure these and change its row first"
         )
-    from_a_run = file.source in ("run", "published") or file.facts.get("layout") == "run"
-    if not known and not from_a_run:
+    if not known and file.source == "run" and (fault := figures_fault(file.figures, row)):
+        raise PublishError(
+            f"The catalog's figures of {row.name} are not those of {file.path}: {fault}. Measure it and change its row "
+            f"first, or train it again: {row.reproduce_command or 'disco-zoo reproduce'}"
+        )
+    if not known and file.source not in ("run", "published"):
         raise PublishError(
             f"The catalog has figures of {row.name}, and nothing says that {file.path} gave them. Publish the run's "
             "folder: --weights RUN_FOLDER"
@@ -238,7 +243,7 @@ def _catalog_to_rewrite() -> Path | None:
     """The user's own catalog, or that of a checkout; an installed wheel's would be lost with the next upgrade."""
     if own := os.environ.get(CATALOG_VARIABLE):
         return Path(own).expanduser().resolve()  # a link stays one
-    return CATALOG_PATH if (CATALOG_PATH.parents[1] / "pyproject.toml").is_file() else None
+    return CATALOG_PATH if (PACKAGE_DIR.parent / "pyproject.toml").is_file() else None
 
 
 def _read(path: Path) -> str:

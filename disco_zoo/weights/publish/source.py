@@ -11,7 +11,10 @@ from disco_zoo.core.files import sha256_of
 from disco_zoo.errors import PublishError
 from disco_zoo.weights.publish.folder import CONFIG, GOLDEN, MODEL, PROVENANCE, WeightsFile
 from disco_zoo.weights.resolve import local_weights
+from disco_zoo.weights.run_fit import run_fault
 from disco_zoo.zoo.catalog import Catalog, Checkpoint
+
+RESULTS = "results.json"  # of `reproduce`
 
 
 def local_file(row: Checkpoint, catalog: Catalog, folder: Path) -> WeightsFile:
@@ -33,13 +36,13 @@ def local_file(row: Checkpoint, catalog: Catalog, folder: Path) -> WeightsFile:
     )
 
 
-def given_file(path: Path, row: Checkpoint) -> WeightsFile:
+def given_file(path: Path, row: Checkpoint, catalog: Catalog) -> WeightsFile:
     """A safetensors file, the student of a run folder, or the weights of a published one."""
     if not path.exists():
         raise PublishError(f"There is no {path}. Name a safetensors file, a run folder or a published one: --weights")
     if not path.is_dir():
         return WeightsFile(path, sha256_of(path), "file")
-    return _published(path, row) if (path / CONFIG).is_file() else _student(path, row)
+    return _published(path, row) if (path / CONFIG).is_file() else _student(path, row, catalog)
 
 
 def _published(folder: Path, row: Checkpoint) -> WeightsFile:
@@ -50,12 +53,24 @@ def _published(folder: Path, row: Checkpoint) -> WeightsFile:
     return replace(known, golden=folder / GOLDEN)
 
 
-def _student(folder: Path, row: Checkpoint) -> WeightsFile:
+def _student(folder: Path, row: Checkpoint, catalog: Catalog) -> WeightsFile:
     """The student of a finished run of this checkpoint."""
     stated = _stated(folder / "run.json", None, "name", "student")
+    if fault := run_fault(stated, row, catalog):
+        raise PublishError(f"{folder} {fault}")
     name, sha256 = Path(str(stated["student"].get("file"))).name, stated["student"].get("sha256")
     facts = {"layout": "run", "source_file": name, "source_sha256": sha256, "date": str(stated.get("ended", ""))[:10]}
-    return _checked(folder, name, sha256, stated["name"], row, "run", {k: v for k, v in facts.items() if v})
+    known = _checked(folder, name, sha256, stated["name"], row, "run", {k: v for k, v in facts.items() if v})
+    return replace(known, figures=_figures(folder, stated))
+
+
+def _figures(folder: Path, stated: dict[str, Any]) -> dict[str, float]:
+    """The student's figures as `train` or `reproduce` measured them; none where there were no labels."""
+    if isinstance(figures := stated.get("figures"), dict):
+        return figures
+    if not (folder / RESULTS).is_file():
+        return {}
+    return dict(_stated(folder / RESULTS, None, "figures")["figures"].get("student") or {})
 
 
 def _stated(path: Path, key: str | None, *needed: str) -> dict[str, Any]:

@@ -203,6 +203,14 @@ def test_a_run_goes_on_only_as_it_began(coco: Path, tmp_path: Path, capsys: pyte
     assert "holds a run on other images" in failure(capsys)
 
 
+def test_a_damaged_test_image_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = make_coco(tmp_path / "cut", 5, 3, 64)
+    cut = sorted((data / "val2017").iterdir())[0]
+    cut.write_bytes(cut.read_bytes()[:-500])
+    assert detect(data, tmp_path / "run", "--set", "steps=1") == 0
+    assert "Unreadable, so nothing is found there: 1 image. First: " in capsys.readouterr().err
+
+
 def test_divergence_and_too_many_damaged_images(coco: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     changes = ("--set", "steps=30", "--set", "optimizer=sgd", "--set", "clip_norm=null")
     assert detect(coco, tmp_path / "run", *changes, "--set", "lr=1e30") == 2

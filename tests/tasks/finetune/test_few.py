@@ -102,6 +102,7 @@ class Fake:
             "finished": True,
             "figures": {"top1": 50.0 + settings.seed - 20 * settings.untrained},
             "training_seconds": 2.0,
+            "measured_on": "test" if data.test is not None else "held-out",
             "settings": settings.resolved(len(train)).as_dict(),
             "data": {"fingerprint": train.fingerprint()},
         }
@@ -162,6 +163,29 @@ def test_too_few_images_are_told_before_the_first_run(fake: Fake, data: LabeledD
     with pytest.raises(BadData, match="fewer than 9"):
         compare(plan, data, tmp_path, RunOptions())
     assert fake.asked == []
+
+
+def test_nothing_to_measure_on_is_told_before_the_first_run(fake: Fake, data: LabeledData, tmp_path: Path) -> None:
+    alone = replace(data, test=None)
+    with pytest.raises(BadData, match=r"no images to measure on: add --eval-data, or --val-fraction 0\.2$"):
+        compare(plan_of(), alone, tmp_path, RunOptions())
+    assert fake.asked == []
+    plan = make_plan(toy_settings(untrained=False, val_fraction=0.2), [4], [0], False)
+    compare(plan, alone, tmp_path, RunOptions())
+    assert fake.asked == [(4, False, 0)]
+
+
+def test_runs_that_were_measured_on_other_images_are_not_compared(
+    fake: Fake, data: LabeledData, tmp_path: Path
+) -> None:
+    plan = make_plan(toy_settings(untrained=False, val_fraction=0.2), [4], [0], False)
+    compare(plan, replace(data, test=None), tmp_path, RunOptions())
+    with pytest.raises(BadRunFolder, match="was measured on held-out images, not on test ones"):
+        compare(plan, data, tmp_path, RunOptions(resume=True))
+    path = tmp_path / "4-a-class/pretrained/seed-0/run.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "measured_on": None}))  # by a former version
+    with pytest.raises(BadRunFolder, match="was measured on no images, not on test ones"):
+        compare(plan, data, tmp_path, RunOptions(resume=True))
 
 
 def test_comparison_leaves_json_report_and_picture(data: LabeledData, tmp_path: Path) -> None:

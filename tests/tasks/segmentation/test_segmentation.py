@@ -254,6 +254,18 @@ def test_a_run_leaves_head_figures_pictures_and_report(
             assert len(picture.convert("L").getcolors(256) or []) > 10
 
 
+def test_a_test_image_that_is_cut_short_is_left_out_and_said(
+    data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cut = data / "val/images/1.png"
+    cut.write_bytes(cut.read_bytes()[:-100])  # its header is whole: found when it is measured
+    out = tmp_path / "run"
+    assert segment(data, out, "--untrained", "--set", "steps=1") == 0
+    assert f"Left out as unreadable: 1 test image. First: {cut} is unreadable" in capsys.readouterr().err
+    assert "miou" in json.loads((out / "run.json").read_text())["figures"]
+    assert (out / "figures/masks.png").is_file()
+
+
 def test_steps_then_resume_is_the_whole_run(data: Path, tmp_path: Path) -> None:
     changes = ("--untrained", "--set", "steps=4", "--set", "batch_size=3")
     assert segment(data, tmp_path / "whole", *changes) == 0

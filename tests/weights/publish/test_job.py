@@ -22,11 +22,11 @@ from publish_helpers import NAME, WITHOUT_DISCO_ZOO, own_catalog, run_python
 
 from disco_zoo.errors import PublishError
 from disco_zoo.weights.official import download_weights
-from disco_zoo.weights.publish import upload
+from disco_zoo.weights.publish import job, upload
 from disco_zoo.weights.publish.folder import files_of
 from disco_zoo.weights.publish.job import Publication, prepare, publish_weights, send
 from disco_zoo.weights.verify import verify_all, verify_weights
-from disco_zoo.zoo.catalog import load_catalog
+from disco_zoo.zoo.catalog import CATALOG_PATH, load_catalog
 
 pytest_plugins = ("hub_fixtures",)
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -411,11 +411,20 @@ def test_an_installed_package_is_not_rewritten(
     online: TestHub, built: Publication, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("DISCO_ZOO_CATALOG")
-    packaged = tmp_path / "site-packages" / "disco_zoo" / "catalog.yaml"
-    monkeypatch.setattr("disco_zoo.weights.publish.job.CATALOG_PATH", packaged)
+    monkeypatch.setattr("disco_zoo.weights.publish.job.PACKAGE_DIR", tmp_path / "site-packages" / "disco_zoo")
     done = send(built)
     assert done.catalog_file is None
     assert "set DISCO_ZOO_CATALOG to a catalog of your own" in done.notes[-1]
+
+
+def test_a_checkouts_own_catalog_is_the_one_to_rewrite(
+    online: TestHub, built: Publication, catalog_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("DISCO_ZOO_CATALOG")
+    assert job._catalog_to_rewrite() == CATALOG_PATH  # as it lies in this checkout; a copy is rewritten
+    monkeypatch.setattr(job, "CATALOG_PATH", catalog_file)
+    assert send(built).catalog_file == catalog_file
+    assert load_catalog(catalog_file).checkpoints[NAME].weights.source == "hub"
 
 
 def test_a_row_that_cannot_be_rewritten_is_refused_before_the_upload(
