@@ -23,9 +23,11 @@ from disco_zoo.training.monitoring.online_health import health_lines
 from disco_zoo.training.run import RunOptions, run_options
 from disco_zoo.training.run_facts import read_run_facts
 from disco_zoo.training.train import SHOWN_METRICS, fact_lines, write_curves
-from disco_zoo.zoo.catalog import Checkpoint, Measured, load_catalog
+from disco_zoo.zoo.catalog import load_catalog
 from disco_zoo.zoo.choice import choose_checkpoint, default_out
-from disco_zoo.zoo.model_card import METHOD_TITLES, render_card
+from disco_zoo.zoo.model_card import render_card
+from disco_zoo.zoo.papers import METHOD_TITLES
+from disco_zoo.zoo.schema import Checkpoint, Measured
 
 
 def reproduce(

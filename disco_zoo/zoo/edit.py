@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from disco_zoo.errors import BadCatalog
-from disco_zoo.zoo.catalog import Catalog, Weights, load_catalog
+from disco_zoo.zoo.catalog import Catalog, load_catalog
+from disco_zoo.zoo.schema import Weights
 
 KEY = "weights"
 SECTIONS = ("checkpoints", "teachers")

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import re
 
-from disco_zoo.zoo.catalog import Catalog, Checkpoint, Input, Measured, Teacher
+from disco_zoo.zoo.catalog import Catalog
 from disco_zoo.zoo.choice import has_network
 from disco_zoo.zoo.licences import spdx_of
 from disco_zoo.zoo.lite_wheels import LITES
 from disco_zoo.zoo.papers import METHOD_PAPERS, METHOD_TITLES, PAPERS, Paper, papers_of
+from disco_zoo.zoo.schema import Checkpoint, Input, Measured, Teacher
 
 STARTS = {
     "random": "random weights, as in the paper",

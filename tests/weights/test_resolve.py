@@ -17,7 +17,8 @@ from disco_zoo.errors import Damaged, NotPublished, WeightsError, WrongNetwork
 from disco_zoo.weights import resolve as weights
 from disco_zoo.weights import store
 from disco_zoo.weights.resolve import local_weights
-from disco_zoo.zoo.catalog import Weights, load_catalog
+from disco_zoo.zoo.catalog import load_catalog
+from disco_zoo.zoo.schema import Weights
 
 pytest_plugins = ("hub_fixtures",)
 NAME = "disco_effb0.disco_lite0_cifar10"

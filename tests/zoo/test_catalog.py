@@ -11,10 +11,10 @@ from catalog_makers import measured, small_catalog
 from scipy import stats
 
 from disco_zoo.errors import BadCatalog
-from disco_zoo.zoo.catalog import Catalog, Measured, load_catalog
+from disco_zoo.zoo.catalog import Catalog, load_catalog
 from disco_zoo.zoo.facts import measured_remark
 from disco_zoo.zoo.model_card import render_card
-from disco_zoo.zoo.schema import T_995
+from disco_zoo.zoo.schema import T_995, Measured
 
 
 def faults_of(raw: Any) -> str:
