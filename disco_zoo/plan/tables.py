@@ -14,9 +14,9 @@ from disco_zoo.plan.types import KINDS, Plan
 WIDTH = 100
 
 
-def print_plan(plan: Plan, console: Console | None = None) -> None:
+def print_plan(plan: Plan) -> None:
     """Print all tables on stdout, then what they rest on."""
-    console = console or Console(width=WIDTH, highlight=False)
+    console = Console(width=WIDTH, highlight=False)
     for table in (_run(plan), _flops(plan), _memory(plan), _disk(plan), _time(plan)):
         console.print(table)
         console.print()

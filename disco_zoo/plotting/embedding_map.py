@@ -19,7 +19,6 @@ from disco_zoo.errors import BadData, require
 from disco_zoo.plotting.style import COLORS, drawing
 
 Method = Literal["auto", "pca", "tsne", "umap"]
-METHODS: tuple[Method, ...] = ("auto", "pca", "tsne", "umap")
 MINIMUM_POINTS = 3
 UMAP_NEIGHBORS = 15
 COMPONENTS = 50  # principal components that t-SNE and UMAP look at

@@ -22,7 +22,6 @@ from disco_zoo.tasks.detection.annotations import EXTRA, AnnotatedSet, rle_of, r
 from disco_zoo.tasks.detection.batches import in_order
 from disco_zoo.tasks.detection.settings import DetectionSettings
 
-Found = Mapping[str, Tensor]
 KINDS = {"box": "bbox", "mask": "segm"}
 _AREAS = {"": 0, "_small": 1, "_medium": 2, "_large": 3}
 _IOU_50, _IOU_75 = 0, 5  # places of 0.5 and 0.75 among 0.5, 0.55, ..., 0.95
