@@ -6,12 +6,8 @@ import contextlib
 import os
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 from disco_zoo.errors import LostProcess
-
-if TYPE_CHECKING:
-    pass
 
 # A launcher ends the other processes of a machine within a second of the first failure.
 GIVE_WAY_SECONDS = 3.0

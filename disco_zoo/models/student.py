@@ -159,14 +159,8 @@ def student_head(kind: str, in_features: int, hidden_features: int, out_features
     """A head of one of the kinds that `build_student` lists, from features (b, in) to embeddings (b, out)."""
     if kind == "none":
         return nn.Identity()
-    if kind == "mlp_bn":
-        return nn.Sequential(
-            nn.Linear(in_features, hidden_features),
-            nn.BatchNorm1d(hidden_features),
-            nn.ReLU(inplace=True),
-            nn.Linear(hidden_features, out_features),
-        )
-    return projection_head(in_features, hidden_features if kind == "mlp" else None, out_features)
+    hidden = None if kind == "linear" else hidden_features
+    return projection_head(in_features, hidden, out_features, batch_norm=kind == "mlp_bn")
 
 
 @torch.no_grad()
