@@ -19,7 +19,7 @@ from disco_zoo.data.formats.parquet import FINGERPRINT_BYTES
 from disco_zoo.data.formats.parquet_columns import as_labels, hash_cell, label_column
 from disco_zoo.data.split_files import HUB_SPLITS, files_by_split, no_test_split
 from disco_zoo.data.stream_source import HUB_IMAGE_COLUMNS, HubShards, StreamShards, StreamSource, TarShards
-from disco_zoo.errors import BadData, MissingExtra, NoTestImages
+from disco_zoo.errors import BadData, MissingExtra, NoTestImages, own_words
 
 PREFIX_MODULES = {"hfds": "datasets", "hfids": "datasets", "wds": "webdataset", "tfds": "tensorflow_datasets"}
 
@@ -128,7 +128,7 @@ def _require_backend(module: str) -> None:
 def _not_opened(name: str, prefix: str, rest: str, split: str, error: Exception | None) -> BadData:
     # These readers do not tell a split that is not there from one that is damaged.
     kind = NoTestImages if split == "test" else BadData
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    reason = own_words(error)
     if prefix == "torch":
         return kind(
             f"torchvision cannot open the {split} split of {name}: {reason.rstrip('.')}. "

@@ -14,7 +14,7 @@ from disco_zoo.core.loader import BoundedLoader, unchanged
 from disco_zoo.core.random_streams import stream_generator
 from disco_zoo.data.pixels.bit_depth import ALONE, ValueRanges
 from disco_zoo.data.source_image import open_image
-from disco_zoo.errors import CannotRead, UnreadableImage
+from disco_zoo.errors import CannotRead, UnreadableImage, own_words
 from disco_zoo.tasks.dense_task import Batch
 from disco_zoo.tasks.detection.annotations import AnnotatedImage, AnnotatedSet, mask_of
 
@@ -33,8 +33,7 @@ def read_image(image: AnnotatedImage, index: int, ranges: ValueRanges = ALONE) -
     except CannotRead:
         raise
     except Exception as error:  # decoders of damaged bytes raise nearly anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UnreadableImage(index, str(image.path), reason) from error
+        raise UnreadableImage(index, str(image.path), own_words(error)) from error
 
 
 def target_of(image: AnnotatedImage, masks: bool) -> Target:

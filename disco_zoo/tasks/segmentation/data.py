@@ -21,7 +21,7 @@ from disco_zoo.data.passing_errors import cannot_read, is_passing, read_patientl
 from disco_zoo.data.pixels.bit_depth import ALONE, ValueRanges
 from disco_zoo.data.source_image import open_image
 from disco_zoo.data.split_files import split_folder, subfolder
-from disco_zoo.errors import BadData, CannotRead, shown
+from disco_zoo.errors import BadData, CannotRead, own_words, shown
 
 IGNORED = 255
 TRAIN_NAMES, TEST_NAMES = ("train", "training"), ("val", "valid", "validation", "test", "testing")
@@ -269,12 +269,8 @@ def opened(path: Path) -> Image.Image:
 
 
 def _unreadable(path: Path, error: Exception) -> BadData:
-    reason = "it is missing" if isinstance(error, FileNotFoundError) else _first_line(error)
+    reason = "it is missing" if isinstance(error, FileNotFoundError) else own_words(error)
     return BadData(f"{path} is unreadable: {reason}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def image_sizes(path: Path) -> tuple[tuple[int, int], ...]:
