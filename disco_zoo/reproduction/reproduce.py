@@ -17,7 +17,7 @@ from disco_zoo.core.environment import hardware_line
 from disco_zoo.core.launcher import num_launched
 from disco_zoo.data.open_source import open_source
 from disco_zoo.errors import DiscoZooError, UnknownName
-from disco_zoo.plotting.embedding_map import plot_embedding_pair
+from disco_zoo.plotting.embedding_map import plot_embedding_maps
 from disco_zoo.reproduction.job import Reproduction, reproduce_choice
 from disco_zoo.training.monitoring.online_health import health_lines
 from disco_zoo.training.run import RunOptions, run_options
@@ -118,11 +118,9 @@ def write_reproduction(rep: Reproduction, command: str) -> None:
     """Write results.json, the pictures, report.md and the card into the run folder."""
     folder = rep.folder
     write_curves(folder, rep.checkpoint.name)
-    start, student = rep.test_features["start"], rep.test_features["student"]
-    plot_embedding_pair(
-        start.features,
-        student.features,
-        student.labels,
+    plot_embedding_maps(
+        {subject: rep.test_features[subject].features for subject in ("start", "student")},
+        rep.test_features["student"].labels,
         rep.data.bank.class_names,
         folder.figures / "embedding_map.png",
         f"{rep.checkpoint.name}: test features before and after training",
