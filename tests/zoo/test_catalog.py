@@ -156,7 +156,7 @@ def test_a_name_written_twice_is_a_fault() -> None:
     text = yaml.safe_dump(small_catalog())
     line = text.splitlines().index("  disco_a.one:") + 1
     twice = text.replace("  disco_a.one:", "  disco_a.one: {}\n  disco_a.one:")
-    assert f"checkpoints.disco_a.one: written twice, on lines {line} and {line + 1}" in faults_of(twice)
+    assert f"key 'disco_a.one' appears twice (line {line + 1})" in faults_of(twice)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "a: [", "checkpoints: 3", "datasets: {d: 3}", "just words"])
