@@ -5,13 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from disco_zoo.errors import BadTeacher, MissingExtra
-
-if TYPE_CHECKING:  # `list` and `show` look for wheels and import no torch
-    pass
-
 
 WHEEL_VERSION = "0.1.0"
 
