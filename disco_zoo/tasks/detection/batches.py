@@ -112,8 +112,12 @@ class StepKeys(Sampler[list[tuple[int, int]]]):
             yield keys
 
 
-def train_loader(images: TrainImages, batch_size: int, first_step: int, last_step: int, workers: int) -> Any:
-    """Batches of the steps from `first_step` up to `last_step`."""
+def train_loader(images: Any, batch_size: int, first_step: int, last_step: int, workers: int) -> Any:
+    """Batches of the steps from `first_step` up to `last_step`.
+
+    Args:
+        images: `TrainImages`, or another data set whose items are pixels or None, a target, an index and a fault.
+    """
     return BoundedLoader(
         images,
         batch_sampler=StepKeys(len(images), batch_size, images.seed, first_step, last_step),
@@ -143,7 +147,7 @@ def in_order(annotated: AnnotatedSet, batch_size: int, workers: int) -> Any:
     return BoundedLoader(ImagesInOrder(annotated), batch_size=batch_size, collate=unchanged, workers=workers)
 
 
-def _collate(items: list[_Item]) -> Batch:
+def _collate(items: list[tuple[Tensor | None, Any, int, str]]) -> Batch:
     """Images, targets, and index -> what was wrong with those that could not be read."""
     images = [pixels for pixels, _, _, _ in items if pixels is not None]
     targets = [target for pixels, target, _, _ in items if pixels is not None]

@@ -19,8 +19,9 @@ from disco_zoo.models.load import NamedModel, load_model
 from disco_zoo.plotting.style import plot_curves
 from disco_zoo.tasks.dense_run import DenseJob, finished_run, load_weights
 from disco_zoo.tasks.dense_task import Batch, DenseTask, TaskPlan, curve_rows, log_once
+from disco_zoo.tasks.detection.batches import train_loader
 from disco_zoo.tasks.run_settings import look_lines
-from disco_zoo.tasks.segmentation.batches import CroppedImages, train_loader
+from disco_zoo.tasks.segmentation.batches import CroppedImages
 from disco_zoo.tasks.segmentation.data import IGNORED, MaskedSet, whole_rgb
 from disco_zoo.tasks.segmentation.head import LinearSegmenter
 from disco_zoo.tasks.segmentation.measure import draw_masks, measure_segmenter, predict
@@ -73,7 +74,7 @@ class SegmentationJob(DenseJob):
             torch.optim.AdamW(network.head.parameters(), lr=settings.lr, weight_decay=settings.weight_decay),
             plan,
             device=options.device,
-            loader=lambda first, last: train_loader(images, first, last, options.workers),
+            loader=lambda first, last: train_loader(images, settings.batch_size, first, last, options.workers),
             named_losses=lambda batch: {"loss_pixels": pixel_loss(network, batch, options.device)},
         )
 
