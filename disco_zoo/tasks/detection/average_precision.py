@@ -20,7 +20,6 @@ from disco_zoo.errors import require
 from disco_zoo.models.encoder import frozen
 from disco_zoo.tasks.detection.annotations import EXTRA, AnnotatedSet, rle_of, rle_of_pixels
 from disco_zoo.tasks.detection.batches import in_order
-from disco_zoo.tasks.detection.settings import DetectionSettings
 
 KINDS = {"box": "bbox", "mask": "segm"}
 _AREAS = {"": 0, "_small": 1, "_medium": 2, "_large": 3}
@@ -167,20 +166,3 @@ def detect(
             if progress is not None:
                 progress(done, len(annotated))
     return detections
-
-
-def measure_detector(
-    detector: Any,
-    annotated: AnnotatedSet,
-    settings: DetectionSettings,
-    *,
-    masks: bool,
-    device: torch.device | str,
-    workers: int = 0,
-    progress: Progress | None = None,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Average precisions in percent, and the detections they came from."""
-    detections = detect(
-        detector, annotated, device=device, workers=workers, precision=settings.precision, progress=progress
-    )
-    return average_precision(annotated, detections, masks=masks, points=settings.ap_points), detections
