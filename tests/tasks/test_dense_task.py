@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from disco_zoo.tasks.dense_report import curve_rows
 from disco_zoo.tasks.dense_run import task_settings
-from disco_zoo.tasks.dense_task import curve_rows, log_once
+from disco_zoo.tasks.dense_task import log_once
 from disco_zoo.training.metrics import MetricLogger, read_metrics
 from disco_zoo.training.run_folder import RunFolder
 
