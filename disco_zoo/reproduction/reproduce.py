@@ -25,6 +25,7 @@ from disco_zoo.training.run_facts import read_run_facts
 from disco_zoo.training.train import SHOWN_METRICS, fact_lines, write_curves
 from disco_zoo.zoo.catalog import load_catalog
 from disco_zoo.zoo.choice import choose_checkpoint, default_out
+from disco_zoo.zoo.facts import mean_and_spread
 from disco_zoo.zoo.model_card import render_card
 from disco_zoo.zoo.papers import METHOD_TITLES
 from disco_zoo.zoo.schema import Checkpoint, Measured
@@ -177,9 +178,7 @@ def _rows(rep: Reproduction) -> list[list[str]]:
 
 def _catalog_cell(checkpoint: Checkpoint, subject: str, metric: str) -> str:
     entry = checkpoint.figure(subject, metric)
-    if entry is None:
-        return "–"
-    return f"{entry.mean:.1f}" + ("" if entry.std is None else f" ± {entry.std:.1f}")
+    return "–" if entry is None else mean_and_spread(entry.mean, entry.std, digits=1)
 
 
 def _verdict_lines(rep: Reproduction) -> list[str]:
