@@ -197,6 +197,11 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else ending}"
 
 
+def own_words(error: BaseException | None) -> str:
+    """The first line of what an error says itself, or its type."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 def first_line(error: BaseException) -> str:
     """The words of the innermost cause, for one line."""
     while error.__cause__ is not None:

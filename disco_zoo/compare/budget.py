@@ -136,15 +136,13 @@ class Speed:
     ratio_range: tuple[float, float]
 
 
-def measure_speeds(
-    recipes: Mapping[str, Recipe], source: ImageSource, device: str, rounds: int, timed_steps: int = TIMED_STEPS
-) -> dict[str, Speed]:
+def measure_speeds(recipes: Mapping[str, Recipe], source: ImageSource, device: str, rounds: int) -> dict[str, Speed]:
     """Time a few steps of each recipe in turn, `rounds` times; in one process, which draws the views as well."""
     speeds: dict[str, list[float]] = {name: [] for name in recipes}
     with StepProgress("timing", rounds * len(recipes)) as progress:
         for turn in range(rounds):
             for place, (name, recipe) in enumerate(recipes.items(), start=1):
-                seconds = seconds_per_step(recipe, source, device, timed_steps)
+                seconds = seconds_per_step(recipe, source, device, TIMED_STEPS)
                 speeds[name].append(min(recipe.optim.batch_size, len(source)) / seconds)
                 progress.advance(turn * len(recipes) + place)
     first = next(iter(speeds.values()))

@@ -11,6 +11,7 @@ from disco_zoo.compare.comparison import KNN, LINEAR, Comparison, Row
 from disco_zoo.compare.figures import PIXELS
 from disco_zoo.core.files import write_whole
 from disco_zoo.plotting.style import COLORS, drawing
+from disco_zoo.zoo.facts import mean_and_spread
 
 PICTURE = "comparison.png"
 
@@ -84,8 +85,7 @@ def head_of(row: Row) -> str:
 
 def with_spread(row: Row, metric: str) -> str:
     """Mean, and standard deviation over seeds where there are several."""
-    deviation = row.deviation(metric)
-    return f"{row.mean(metric):.1f}" if deviation is None else f"{row.mean(metric):.1f} ± {deviation:.1f}"
+    return mean_and_spread(row.mean(metric), row.deviation(metric), digits=1)
 
 
 def _difference(values: Sequence[float]) -> str:

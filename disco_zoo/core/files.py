@@ -10,9 +10,10 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
-from disco_zoo.errors import BadRunFolder, CannotWrite
+from disco_zoo.errors import BadRunFolder, CannotWrite, DiscoZooError
 
 try:
     import fcntl
@@ -126,11 +127,11 @@ def _held(folder: Path) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """What a user asked to have written: a failed write is told with its path.
+def failed_writes_as(kind: type[DiscoZooError], failure: str, remedy: str) -> Iterator[None]:
+    """Tell a write that fails in one line, `failure: reason. remedy`.
 
     Raises:
-        CannotWrite: no permission, no room, or a file where a folder should be.
+        DiscoZooError: of that kind: no permission, no room, or a file where a folder should be.
     """
     try:
         yield
@@ -138,7 +139,12 @@ def writing(path: Path) -> Iterator[None]:
         reason = why_not_written(error)
         if reason is None:
             raise
-        raise CannotWrite(f"Cannot write {path}: {reason}. Choose another folder, or make room") from error
+        raise kind(f"{failure}: {reason}. {remedy}") from error
+
+
+def writing(path: Path) -> AbstractContextManager[None]:
+    """What a user asked to have written: a failed write is told with its path, as `CannotWrite`."""
+    return failed_writes_as(CannotWrite, f"Cannot write {path}", "Choose another folder, or make room")
 
 
 def write_out(path: Path, write: Callable[[Path], object]) -> Path:
@@ -158,15 +164,9 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         BadRunFolder: no space or no permission; the old file is untouched.
     """
-    try:
+    remedy = "Make room or fix it, then repeat the command with --resume"
+    with failed_writes_as(BadRunFolder, f"cannot write {path}", remedy):
         write_whole(path, write)
-    except BaseException as error:
-        reason = why_not_written(error)
-        if reason is None:
-            raise
-        raise BadRunFolder(
-            f"cannot write {path}: {reason}. Make room or fix it, then repeat the command with --resume"
-        ) from error
 
 
 def require_folder(folder: Path) -> None:
@@ -175,15 +175,10 @@ def require_folder(folder: Path) -> None:
     Raises:
         CannotWrite: no permission, no room, or a file where a folder should be.
     """
-    try:
+    with failed_writes_as(CannotWrite, f"Cannot write to {folder}", "Choose another folder, or make room"):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-    except OSError as error:
-        reason = why_not_written(error)
-        if reason is None:
-            raise
-        raise CannotWrite(f"Cannot write to {folder}: {reason}. Choose another folder, or make room") from error
 
 
 def why_not_written(error: BaseException) -> str | None:

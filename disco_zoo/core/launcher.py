@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterator
 
-from disco_zoo.errors import LostProcess
+from disco_zoo.errors import LostProcess, own_words
 
 # A launcher ends the other processes of a machine within a second of the first failure.
 GIVE_WAY_SECONDS = 3.0
@@ -85,8 +85,9 @@ def rendezvous_errors() -> Iterator[None]:
     except RuntimeError as error:
         if num_launched() == 1 or not any(word in str(error) for word in _NOT_MET):
             raise
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise LostProcess(f"the processes of this run did not find each other ({reason}): docs/launch.md") from error
+        raise LostProcess(
+            f"the processes of this run did not find each other ({own_words(error)}): docs/launch.md"
+        ) from error
 
 
 def _meets_in_launchers_store() -> bool:

@@ -91,25 +91,16 @@ class BoundedLoader(DataLoader[Any]):
         dataset, batching: see `DataLoader`.
         collate: makes a batch of items; with `batch_size=None` it is given what the data set gives.
         workers: processes that read; 0 reads in this one.
-        generator: for the loader's own draws; by default not the global one, which others draw from.
     """
 
-    def __init__(
-        self,
-        dataset: Any,
-        *,
-        collate: Callable[[Any], Any],
-        workers: int,
-        generator: torch.Generator | None = None,
-        **batching: Any,
-    ) -> None:
+    def __init__(self, dataset: Any, *, collate: Callable[[Any], Any], workers: int, **batching: Any) -> None:
         super().__init__(
             dataset,
             collate_fn=SharedCollate(collate) if workers else collate,
             num_workers=workers,
             timeout=LOOK_EVERY_SECONDS if workers else 0,
             worker_init_fn=leave_signals_to_parent,
-            generator=torch.Generator().manual_seed(0) if generator is None else generator,
+            generator=torch.Generator().manual_seed(0),  # not the global one, which others draw from
             **batching,
         )
 

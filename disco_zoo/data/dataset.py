@@ -24,7 +24,7 @@ from disco_zoo.data.passing_errors import cannot_read, is_passing, read_patientl
 from disco_zoo.data.pixels.bit_depth import ValueRanges
 from disco_zoo.data.source_image import SourceImage, too_many_pixels
 from disco_zoo.data.survey import Survey, survey
-from disco_zoo.errors import BadData, CannotRead, DiscoZooError, UnreadableImage
+from disco_zoo.errors import BadData, CannotRead, DiscoZooError, UnreadableImage, own_words
 
 
 @dataclass(frozen=True)
@@ -177,10 +177,10 @@ class ImageSource(ABC):
         if is_passing(error):  # met while decoding what is read lazily
             return cannot_read(as_text(self.path(index)), error)
         # Pillow's own words for unknown bytes hold a memory address.
-        reason = "not an image" if isinstance(error, UnidentifiedImageError) else str(error)
+        reason = "not an image" if isinstance(error, UnidentifiedImageError) else own_words(error)
         if isinstance(error, Image.DecompressionBombError):
             reason = too_many_pixels(error)
-        return UnreadableImage(index, as_text(self.path(index)), (reason.splitlines() or [type(error).__name__])[0])
+        return UnreadableImage(index, as_text(self.path(index)), reason)
 
     def __getitem__(self, index: int) -> tuple[Image.Image, int, int | None]:
         return self.image(index), index, self.labels[index] if self.labels is not None else None

@@ -14,7 +14,7 @@ import numpy as np
 from disco_zoo.core.files import write_out
 from disco_zoo.embedding.facts import EmbeddingFacts, facts_from_json
 from disco_zoo.embedding.json_beside import json_beside
-from disco_zoo.errors import BadData, did_you_mean, require, shown
+from disco_zoo.errors import BadData, did_you_mean, own_words, require, shown
 
 SUFFIXES = (".parquet", ".npy")
 BLOCK_ROWS = 4096
@@ -205,5 +205,4 @@ class _NpyVectors:
 
 
 def _damaged(path: Path, error: Exception) -> BadData:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return BadData(f"{path} is damaged or no embedding; make it again. ({shown(reason)})")
+    return BadData(f"{path} is damaged or no embedding; make it again. ({shown(own_words(error))})")

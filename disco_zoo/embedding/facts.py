@@ -54,6 +54,7 @@ class EmbeddingFacts:
     data_fingerprint: str
     num_images: int
     class_names: tuple[str, ...] | None
+    # What follows is not known at first, or not told by files made before it could differ.
     dims: int | None = None
     unreadable: Mapping[str, str] | None = None
     engine: str = "torch"
@@ -135,12 +136,8 @@ def facts_from_json(text: str | bytes, title: str) -> EmbeddingFacts:
         version = values.pop("format")
         if version != FORMAT:
             raise BadData(f"{title} has format {version} and this disco-zoo reads {FORMAT}. Update disco-zoo")
-        values.setdefault("engine", "torch")  # of files made before there were others
-        values.setdefault("decode", "full")
-        values.setdefault("num_reduced", None)
-        values.setdefault("sample_sha256", None)
         known = {field.name for field in fields(EmbeddingFacts)}
-        facts = EmbeddingFacts(**{name: _tupled(values[name]) for name in known})
+        facts = EmbeddingFacts(**{name: _tupled(values[name]) for name in known & values.keys()})
     except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise BadData(f"{title} was not made by `disco-zoo embed`. Type: disco-zoo embed IMAGES --out FILE") from error
     return facts

@@ -14,7 +14,8 @@ from disco_zoo.core.files import require_folder, write_out
 from disco_zoo.errors import BadRunFolder
 from disco_zoo.evaluation.metrics import CONFIDENCE, wilson_interval
 from disco_zoo.evaluation.subject import Subject
-from disco_zoo.zoo.catalog import Measured, load_catalog
+from disco_zoo.zoo.catalog import load_catalog
+from disco_zoo.zoo.schema import Measured
 
 
 @dataclass(frozen=True)

@@ -61,6 +61,12 @@ class Features:
     def __len__(self) -> int:
         return len(self.features)
 
+    @property
+    def truth(self) -> Tensor:
+        """The labels, int64 (N,), of a source that has been checked to have some."""
+        assert self.labels is not None
+        return self.labels
+
 
 _Item = tuple[Tensor | None, int, str]
 

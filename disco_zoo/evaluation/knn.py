@@ -32,11 +32,10 @@ def knn_top1(
     *,
     ks: Sequence[int] = (1, 20, 200),
     temperature: float = 0.07,
-    chunk_size: int = 1024,
 ) -> dict[int, float]:
     """Top-1 of the weighted kNN classifier by cosine, in percent, for each k; see `knn_accuracies`."""
     protocol = KnnProtocol("weighted", "", tuple(ks), temperature=temperature)
-    found = knn_accuracies(train, train_labels, test, test_labels, protocol=protocol, chunk_size=chunk_size)
+    found = knn_accuracies(train, train_labels, test, test_labels, protocol=protocol)
     return {k: top1 for k, (top1, _) in found.items()}
 
 

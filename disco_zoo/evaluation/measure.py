@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from disco_zoo.config.recipe import Recipe
 from disco_zoo.core.console import StepProgress
@@ -50,14 +50,9 @@ def shared_features(backbone: nn.Module, source: LabeledImages, *, indices: Sequ
         return own
     return Features(
         torch.cat([part.features for part in parts]),
-        None if source.labels is None else torch.cat([_known(part.labels) for part in parts]),
+        None if source.labels is None else torch.cat([part.truth for part in parts]),
         tuple(message for part in parts for message in part.unreadable),
     )
-
-
-def _known(labels: Tensor | None) -> Tensor:
-    assert labels is not None
-    return labels
 
 
 KNN_KS = (1, 20, 200)
@@ -237,10 +232,9 @@ class Bench:
 
 
 def _knn(train: Features, test: Features) -> dict[str, float]:
-    top1 = knn_top1(train.features, _labels(train), test.features, _labels(test), ks=KNN_KS)
-    return {f"knn{k}_top1": value for k, value in top1.items()}
+    return {f"knn{k}_top1": value for k, value in knn_top1_of(train, test, KNN_KS).items()}
 
 
-def _labels(features: Features) -> Tensor:
-    assert features.labels is not None  # `check` has been called
-    return features.labels
+def knn_top1_of(train: Features, test: Features, ks: Sequence[int]) -> dict[int, float]:
+    """As `knn_top1`, of features with their labels."""
+    return knn_top1(train.features, train.truth, test.features, test.truth, ks=ks)

@@ -17,8 +17,8 @@ import yaml
 from pydantic import ValidationError
 
 from disco_zoo.errors import BadData
-from disco_zoo.zoo.catalog import Measured
 from disco_zoo.zoo.facts import metric_title
+from disco_zoo.zoo.schema import Measured
 
 TASKS = {"knn": "Nearest neighbours", "linear": "Linear probe", "semi": "Few labels", "transfer": "Transfer"}
 MODES = {"frozen": "frozen backbone", "finetune": "fine-tuned"}

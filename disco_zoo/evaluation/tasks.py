@@ -95,11 +95,9 @@ def measure_knn(subject: Subject, protocol: KnnProtocol, seed: int = 0) -> Evalu
     """kNN for all k of the protocol, in one pass over the features."""
     started = time.perf_counter()
     train, test = subject.features(subject.bench.train), subject.features(subject.bench.test)
-    assert train.labels is not None
-    assert test.labels is not None
     with StepProgress("neighbours", len(test)) as progress:
         found = knn_accuracies(
-            train.features, train.labels, test.features, test.labels, protocol=protocol, progress=progress.update
+            train.features, train.truth, test.features, test.truth, protocol=protocol, progress=progress.update
         )
     details: dict[str, Any] = {"source": protocol.source, "metric": protocol.metric, "vote": protocol.vote}
     details |= {"temperature": protocol.temperature, "ks": list(protocol.ks), "engine": train.engine}

@@ -16,7 +16,7 @@ from disco_zoo.core.random_streams import stream_generator
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.errors import BadData, DiscoZooError, shown
 from disco_zoo.evaluation.features import Features, extract_features
-from disco_zoo.evaluation.knn import knn_top1
+from disco_zoo.evaluation.measure import knn_top1_of
 from disco_zoo.exporting.onnx_file import FileNetwork
 from disco_zoo.exporting.subject import Subject
 
@@ -119,7 +119,8 @@ def int8_loss(
     if train is None or full[0].labels is None or full[1].labels is None:
         return Int8Loss(cosine, lowest, None, None, 0, num_test)
     k = min(k, len(full[1]))
-    return Int8Loss(cosine, lowest, (_knn(full, k), _knn(quantized, k)), k, len(full[1]), num_test)
+    before, after = (knn_top1_of(bank, queries, (k,))[k] for queries, bank in (full, quantized))
+    return Int8Loss(cosine, lowest, (before, after), k, len(full[1]), num_test)
 
 
 def classes_of(subject: Subject, source: ImageSource) -> Tensor | None:
@@ -184,10 +185,3 @@ def _features(
         indices=indices,
         progress=progress.part(begun),
     )
-
-
-def _knn(features: list[Features], k: int) -> float:
-    test, train = features
-    assert test.labels is not None
-    assert train.labels is not None
-    return knn_top1(train.features, train.labels, test.features, test.labels, ks=(k,))[k]

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
-from disco_zoo.core.files import scratch_folder, why_not_written
+from disco_zoo.core.files import failed_writes_as, scratch_folder
 from disco_zoo.errors import BadCheckpoint, BadRunFolder, DiscoZooError, counted, shown
 from disco_zoo.models.encoder import frozen
 
@@ -86,24 +86,21 @@ def write_classifier(
         RuntimeError: the folder does not give the same scores: a bug of ours or of timm's, not the user's.
     """
     config = _config(classifier, facts, description)
-    try:
-        with scratch_folder(folder.parent, folder.name) as scratch:
-            partial = scratch / folder.name
-            partial.mkdir()
-            tensors = {key: value.detach().cpu().contiguous() for key, value in classifier.network.state_dict().items()}
-            save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
-            (partial / WEIGHTS).chmod(0o644)  # safetensors writes for the owner alone
-            (partial / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-            (partial / CARD).write_text(card, encoding="utf-8")
-            _require_same_scores(partial, classifier)
-            if folder.exists():  # out of the way by a rename: at no moment is half a folder there
-                folder.rename(scratch / "former")
-            partial.rename(folder)
-    except (OSError, SafetensorError) as error:
-        reason = why_not_written(error)
-        if reason is None:
-            raise
-        raise BadRunFolder(f"cannot write {folder}: {reason}. Make room, then add --resume") from error
+    with (
+        failed_writes_as(BadRunFolder, f"cannot write {folder}", "Make room, then add --resume"),
+        scratch_folder(folder.parent, folder.name) as scratch,
+    ):
+        partial = scratch / folder.name
+        partial.mkdir()
+        tensors = {key: value.detach().cpu().contiguous() for key, value in classifier.network.state_dict().items()}
+        save_file(tensors, partial / WEIGHTS, metadata={"format": "pt"})
+        (partial / WEIGHTS).chmod(0o644)  # safetensors writes for the owner alone
+        (partial / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        (partial / CARD).write_text(card, encoding="utf-8")
+        _require_same_scores(partial, classifier)
+        if folder.exists():  # out of the way by a rename: at no moment is half a folder there
+            folder.rename(scratch / "former")
+        partial.rename(folder)
 
 
 def read_classifier(folder: Path, *, headless: bool = False) -> Classifier:

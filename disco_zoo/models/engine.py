@@ -23,7 +23,6 @@ from disco_zoo.models.graph_cache import graph_of
 from disco_zoo.models.onnx_network import openvino_runner, runner
 
 EngineName = Literal["auto", "torch", "onnxruntime", "openvino"]
-ENGINES: tuple[EngineName, ...] = ("auto", "torch", "onnxruntime", "openvino")
 
 WORTH_PIXELS = 200 * 224 * 224  # of input: for fewer, writing the graph and looking at it takes longer than it saves
 CALIBRATION_ROUNDS = 3

@@ -89,13 +89,12 @@ def runner(model: Path | bytes, threads: int | None = None) -> Callable[[Tensor]
     return lambda images: torch.from_numpy(opened.run(None, {INPUT: images.contiguous().numpy()})[0])
 
 
-def openvino_runner(
-    model: Path | bytes, threads: int | None = None, threads_each: int | None = None
-) -> Callable[[Tensor], Tensor]:
+def openvino_runner(model: Path | bytes, threads_each: int | None = None) -> Callable[[Tensor], Tensor]:
     """An ONNX or OpenVINO file, or an ONNX file's bytes, as a function of a batch, by OpenVINO on the CPU in float32.
 
+    All calls together use torch's number of threads.
+
     Args:
-        threads: of all calls together (default: torch's number).
         threads_each: of one call, where several threads call the function at once; None for all.
 
     Raises:
@@ -103,7 +102,7 @@ def openvino_runner(
     """
     openvino = require("openvino", "openvino")
     core = openvino.Core()
-    threads = threads or torch.get_num_threads()
+    threads = torch.get_num_threads()
     # Its own choice on processors with AMX would be bfloat16: other numbers.
     settings = {"INFERENCE_NUM_THREADS": threads, "INFERENCE_PRECISION_HINT": "f32"}
     if threads_each is not None:

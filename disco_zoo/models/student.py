@@ -15,12 +15,14 @@ import timm
 import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from torch.optim.swa_utils import update_bn
 
 from disco_zoo.core.checkpoint import stated_network
 from disco_zoo.errors import BadRecipe, NotPublished, UnknownName, WrongNetwork, did_you_mean
-from disco_zoo.models.encoder import Encoder, feature_dim_of
+from disco_zoo.models.encoder import Encoder, feature_dim_of, resized
 from disco_zoo.modules.momentum_contrast import projection_head
 from disco_zoo.networks.input_size import create_for_any_size
+from disco_zoo.transforms.eval import normalize
 from disco_zoo.weights.convert import read_checkpoint
 from disco_zoo.weights.resolve import local_weights, not_published
 from disco_zoo.zoo.catalog import load_catalog
@@ -159,14 +161,8 @@ def student_head(kind: str, in_features: int, hidden_features: int, out_features
     """A head of one of the kinds that `build_student` lists, from features (b, in) to embeddings (b, out)."""
     if kind == "none":
         return nn.Identity()
-    if kind == "mlp_bn":
-        return nn.Sequential(
-            nn.Linear(in_features, hidden_features),
-            nn.BatchNorm1d(hidden_features),
-            nn.ReLU(inplace=True),
-            nn.Linear(hidden_features, out_features),
-        )
-    return projection_head(in_features, hidden_features if kind == "mlp" else None, out_features)
+    hidden = None if kind == "linear" else hidden_features
+    return projection_head(in_features, hidden, out_features, batch_norm=kind == "mlp_bn")
 
 
 @torch.no_grad()
@@ -208,21 +204,10 @@ def _part(tensor: Tensor, shape: torch.Size) -> Tensor | None:
     return tensor
 
 
-@torch.no_grad()
 def recalibrate_batch_norm(student: Encoder, batches: Iterator[Tensor]) -> None:
     """Set BatchNorm's running statistics to their plain average over batches of uint8 images (B, 3, S, S)."""
-    norms = [module for module in student.backbone.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
-    momenta = [norm.momentum for norm in norms]
-    was_training = student.training
-    for norm in norms:
-        norm.reset_running_stats()
-        norm.momentum = None
-    student.train()
-    for images in batches:
-        student.features(images)
-    for norm, momentum in zip(norms, momenta, strict=True):
-        norm.momentum = momentum
-    student.train(was_training)
+    inputs = (normalize(resized(images, student.image_size), student.mean, student.std) for images in batches)
+    update_bn(inputs, student.backbone)
 
 
 def load_backbone(backbone: nn.Module, source: str | Path) -> None:

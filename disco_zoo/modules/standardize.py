@@ -8,19 +8,21 @@ from torch import Tensor, nn
 from disco_zoo.core.distributed import mean_over_processes, num_processes, sum_over_processes_with_grad
 from disco_zoo.modules.similarity import at_least_float32
 
+BATCH_EPSILON = 1e-5  # BatchNorm's, added to the variance
+RUNNING_EPSILON = 1e-4  # as a share of the variances' mean: so a dead dimension is not blown up
 
-def standardize_batch(rows: Tensor, epsilon: float = 1e-5) -> Tensor:
+
+def standardize_batch(rows: Tensor) -> Tensor:
     """Rows (b, D) with each dimension at mean 0 and variance 1 over the joint batch: BatchNorm without parameters.
 
-    Args:
-        epsilon: added to the variance, as BatchNorm does. Gradients pass through the statistics.
+    Gradients pass through the statistics.
     """
     with torch.autocast(rows.device.type, enabled=False):
         rows = at_least_float32(rows)
         number = len(rows) * num_processes()
         centered = rows - sum_over_processes_with_grad(rows.sum(dim=0)) / number
         variance = sum_over_processes_with_grad(centered.pow(2).sum(dim=0)) / number
-        return centered * (variance + epsilon).rsqrt()
+        return centered * (variance + BATCH_EPSILON).rsqrt()
 
 
 class RunningStandardizer(nn.Module):
@@ -33,16 +35,15 @@ class RunningStandardizer(nn.Module):
     Args:
         dim: D.
         momentum: of the average, per update.
-        epsilon: added to the variances, as a share of their mean, so that a dead dimension is not blown up.
     """
 
     mean: Tensor
     variance: Tensor
     updates: Tensor
 
-    def __init__(self, dim: int, momentum: float, epsilon: float = 1e-4) -> None:
+    def __init__(self, dim: int, momentum: float) -> None:
         super().__init__()
-        self.momentum, self.epsilon = momentum, epsilon
+        self.momentum = momentum
         self.register_buffer("mean", torch.zeros(dim))
         self.register_buffer("variance", torch.ones(dim))
         self.register_buffer("updates", torch.zeros((), dtype=torch.int64))
@@ -61,5 +62,5 @@ class RunningStandardizer(nn.Module):
         self.updates += 1
 
     def forward(self, rows: Tensor) -> Tensor:
-        scale = (self.variance + self.epsilon * self.variance.mean()).clamp(min=torch.finfo(self.mean.dtype).tiny)
+        scale = (self.variance + RUNNING_EPSILON * self.variance.mean()).clamp(min=torch.finfo(self.mean.dtype).tiny)
         return (rows - self.mean) * scale.rsqrt()

@@ -121,38 +121,35 @@ def _blocks(model: nn.Module) -> Any:
 
 
 def _register_variant(name: str, patch: Callable[[nn.Module], None]) -> None:
-    native = _NATIVE[name]
-
-    def entrypoint(
-        pretrained: bool = False,
-        pretrained_cfg: str | dict[str, Any] | PretrainedCfg | None = None,
-        pretrained_cfg_overlay: dict[str, Any] | None = None,
-        **kwargs: Any,
-    ) -> nn.Module:
-        cfg = resolve_pretrained_cfg(name, pretrained_cfg, pretrained_cfg_overlay)
-        model = model_entrypoint(native)(pretrained=pretrained, pretrained_cfg=cfg, **kwargs)
+    def build(**kwargs: Any) -> nn.Module:
+        model = model_entrypoint(_NATIVE[name])(**kwargs)
         patch(model)
         return model
 
-    _register(name, entrypoint)
+    _register(name, build)
 
 
 def _register_wide_resnet(name: str, width: int) -> None:
+    def build(**kwargs: Any) -> nn.Module:
+        from timm.models import build_model_with_cfg
+
+        return build_model_with_cfg(WideResNet50, name, width=width, **kwargs)
+
+    _register(name, build)
+
+
+def _register(name: str, build: Callable[..., nn.Module]) -> None:
+    """Make timm know `build`, which gets the configuration that the caller's choices come to."""
+
     def entrypoint(
         pretrained: bool = False,
         pretrained_cfg: str | dict[str, Any] | PretrainedCfg | None = None,
         pretrained_cfg_overlay: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> nn.Module:
-        from timm.models import build_model_with_cfg
-
         cfg = resolve_pretrained_cfg(name, pretrained_cfg, pretrained_cfg_overlay)
-        return build_model_with_cfg(WideResNet50, name, pretrained, pretrained_cfg=cfg, width=width, **kwargs)
+        return build(pretrained=pretrained, pretrained_cfg=cfg, **kwargs)
 
-    _register(name, entrypoint)
-
-
-def _register(name: str, entrypoint: Callable[..., nn.Module]) -> None:
     entrypoint.__name__ = entrypoint.__qualname__ = name
     entrypoint.__module__ = __name__
     register_model(entrypoint)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
 from disco_zoo.config.recipe import Recipe
 from disco_zoo.core.console import StepProgress, console, duration
+from disco_zoo.core.process import available_bytes
 from disco_zoo.errors import BadRecipe, counted
 from disco_zoo.methods.base import Batch, batch_on
 from disco_zoo.plan import words
@@ -130,11 +130,7 @@ def _free_bytes(device: str) -> int | None:
     """Free bytes on the device; None where unknown."""
     if device == "cuda":
         return torch.cuda.mem_get_info()[0]
-    memory = Path("/proc/meminfo")
-    if device != "cpu" or not memory.is_file():
-        return None
-    fields = dict(line.split(":", 1) for line in memory.read_text(encoding="utf-8").splitlines() if ":" in line)
-    return int(fields["MemAvailable"].split()[0]) * 1024 if "MemAvailable" in fields else None
+    return available_bytes() if device == "cpu" else None
 
 
 def _timed_step(recipe: Recipe, parts: Parts, optimizer: torch.optim.Optimizer, batch: Batch, device: str) -> float:

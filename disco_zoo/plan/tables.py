@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rich.console import Console
 from rich.table import Table
 
 from disco_zoo.core.console import stdout_console
@@ -15,9 +14,9 @@ from disco_zoo.plan.types import KINDS, Plan
 WIDTH = 100
 
 
-def print_plan(plan: Plan, console: Console | None = None) -> None:
+def print_plan(plan: Plan) -> None:
     """Print all tables on stdout, then what they rest on."""
-    console = console or stdout_console(WIDTH)
+    console = stdout_console(WIDTH)
     for table in (_run(plan), _flops(plan), _memory(plan), _disk(plan), _time(plan)):
         console.print(table)
         console.print()

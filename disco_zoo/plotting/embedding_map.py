@@ -19,7 +19,6 @@ from disco_zoo.errors import BadData, require
 from disco_zoo.plotting.style import COLORS, drawing
 
 Method = Literal["auto", "pca", "tsne", "umap"]
-METHODS: tuple[Method, ...] = ("auto", "pca", "tsne", "umap")
 MINIMUM_POINTS = 3
 UMAP_NEIGHBORS = 15
 COMPONENTS = 50  # principal components that t-SNE and UMAP look at
@@ -96,8 +95,8 @@ MARKERS = ("o", "^")
 MAX_CLASSES = len(COLORS) * len(MARKERS)
 
 
-def plot_embedding_map(
-    features: Tensor,
+def plot_embedding_maps(
+    maps: Mapping[str, Tensor],
     labels: Tensor | None,
     class_names: Sequence[str] | None,
     path: str | Path,
@@ -105,50 +104,23 @@ def plot_embedding_map(
     *,
     max_points: int = 2000,
 ) -> None:
-    """Draw features (N, D) as a map, one colour a class; arguments as for `plot_embedding_pair`."""
-    _draw_maps({"": features}, labels, class_names, path, title, max_points)
-
-
-def plot_embedding_pair(
-    start: Tensor,
-    student: Tensor,
-    labels: Tensor | None,
-    class_names: Sequence[str] | None,
-    path: str | Path,
-    title: str,
-    *,
-    panel_titles: tuple[str, str] = ("start", "student"),
-    max_points: int = 2000,
-) -> None:
-    """Draw the features of the same images before and after training, side by side.
+    """Draw features of the same images as maps side by side, one colour a class.
 
     The projection is t-SNE where scikit-learn is installed, else the first two principal components; both see
     L2-normalised features, as kNN does. The title says which it was, and of how many images and classes.
 
     Args:
-        start, student: features (N, D) and (N, D') of the same N images.
+        maps: what stands above each map -> features (N, D) of the same N images; D may differ.
         labels: int64 (N,), or None for one colour.
         class_names: for the legend; class numbers without them.
         path: the .png or .svg to write.
         title: above the figure.
-        panel_titles: above each map.
         max_points: images drawn, a fixed random choice; of many classes only some are drawn.
 
     Raises:
         BadData: fewer than three images, or features and labels of different numbers.
         MissingExtra: matplotlib is not installed.
     """
-    _draw_maps(dict(zip(panel_titles, (start, student), strict=True)), labels, class_names, path, title, max_points)
-
-
-def _draw_maps(
-    maps: Mapping[str, Tensor],
-    labels: Tensor | None,
-    class_names: Sequence[str] | None,
-    path: str | Path,
-    title: str,
-    max_points: int,
-) -> None:
     total = len(next(iter(maps.values())))
     if total < 3 or any(len(features) != total for features in maps.values()):
         raise BadData(f"An embedding map needs the same images in each panel, three at least; got {total}.")

@@ -26,7 +26,7 @@ from disco_zoo.training.run_folder import RunFolder, require_begun
 from disco_zoo.training.task import total_steps
 from disco_zoo.zoo.catalog import Checkpoint, load_catalog
 from disco_zoo.zoo.choice import POCKET_DATA, Choice
-from disco_zoo.zoo.model_card import METHOD_TITLES
+from disco_zoo.zoo.papers import METHOD_TITLES
 
 LOOK_IMAGES = 1000  # a run shortened by --steps is measured on so many training and test images, or some more
 PIXELS_SIZE = 28  # raw pixels of the embedded sample

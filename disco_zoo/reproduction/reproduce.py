@@ -16,15 +16,18 @@ from disco_zoo.core.environment import hardware_text
 from disco_zoo.core.launcher import num_launched
 from disco_zoo.data.open_source import open_source
 from disco_zoo.errors import DiscoZooError, UnknownName
-from disco_zoo.plotting.embedding_map import plot_embedding_pair
+from disco_zoo.plotting.embedding_map import plot_embedding_maps
 from disco_zoo.reproduction.job import Reproduction, reproduce_choice
 from disco_zoo.training.monitoring.online_health import health_lines
 from disco_zoo.training.run import RunOptions, run_options
 from disco_zoo.training.run_facts import read_run_facts
 from disco_zoo.training.train import SHOWN_METRICS, fact_lines, write_curves
-from disco_zoo.zoo.catalog import Checkpoint, Measured, load_catalog
+from disco_zoo.zoo.catalog import load_catalog
 from disco_zoo.zoo.choice import choose_checkpoint, default_out
-from disco_zoo.zoo.model_card import METHOD_TITLES, render_card
+from disco_zoo.zoo.facts import mean_and_spread
+from disco_zoo.zoo.model_card import render_card
+from disco_zoo.zoo.papers import METHOD_TITLES
+from disco_zoo.zoo.schema import Checkpoint, Measured
 
 
 def reproduce(
@@ -116,11 +119,9 @@ def write_reproduction(rep: Reproduction, command: str) -> None:
     """Write results.json, the pictures, report.md and the card into the run folder."""
     folder = rep.folder
     write_curves(folder, rep.checkpoint.name)
-    start, student = rep.test_features["start"], rep.test_features["student"]
-    plot_embedding_pair(
-        start.features,
-        student.features,
-        student.labels,
+    plot_embedding_maps(
+        {subject: rep.test_features[subject].features for subject in ("start", "student")},
+        rep.test_features["student"].labels,
         rep.data.bank.class_names,
         folder.figures / "embedding_map.png",
         f"{rep.checkpoint.name}: test features before and after training",
@@ -177,9 +178,7 @@ def _rows(rep: Reproduction) -> list[list[str]]:
 
 def _catalog_cell(checkpoint: Checkpoint, subject: str, metric: str) -> str:
     entry = checkpoint.figure(subject, metric)
-    if entry is None:
-        return "–"
-    return f"{entry.mean:.1f}" + ("" if entry.std is None else f" ± {entry.std:.1f}")
+    return "–" if entry is None else mean_and_spread(entry.mean, entry.std, digits=1)
 
 
 def _verdict_lines(rep: Reproduction) -> list[str]:

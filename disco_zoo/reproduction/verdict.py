@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from disco_zoo.zoo.catalog import Checkpoint, Measured
+from disco_zoo.zoo.schema import Checkpoint, Measured
 
 Outcome = Literal["reproduced", "not reproduced", "not judged"]
 

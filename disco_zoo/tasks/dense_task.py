@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -123,13 +122,6 @@ class DenseTask(Task):
 
     def load_state(self, state: dict[str, Any]) -> None:
         self.learning.load_state_dict(state["model"], strict=True)
-
-
-def curve_rows(metrics: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Records without the figures that were taken only once, at the end: one point is no curve."""
-    taken = Counter(key for row in metrics for key in row if key != "step")
-    least = min(2, max(taken.values(), default=0))
-    return [{key: value for key, value in row.items() if key == "step" or taken[key] >= least} for row in metrics]
 
 
 def log_once(folder: RunFolder, step: int, figures: Mapping[str, float]) -> None:

@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from disco_zoo.core.schema import Section, explain
 from disco_zoo.core.yaml_io import read_value
-from disco_zoo.data.summary import lines_of
 from disco_zoo.errors import BadRecipe, BadRunFolder, UnknownName, did_you_mean
 
 Settings = TypeVar("Settings", bound=Section)
@@ -49,12 +48,6 @@ def changed(settings: Settings, overrides: Iterable[str]) -> tuple[Settings, set
 
 
 SETTINGS = "settings.json"
-
-
-def look_lines(facts: Mapping[str, Any], split: str) -> list[str]:
-    """Lines of a report on what the images of a split are, from run.json; none of runs of before it said so."""
-    look = facts.get("look", {}).get(split)
-    return [f"  - {line}" for line in lines_of(look)] if look else []
 
 
 def read_settings(folder: Path, name: str) -> dict[str, Any]:

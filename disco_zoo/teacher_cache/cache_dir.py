@@ -16,14 +16,14 @@ import functools
 import json
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock, Timeout
 
-from disco_zoo.core.files import cache_home, why_not_written, write_whole
+from disco_zoo.core.files import cache_home, failed_writes_as, write_whole
 from disco_zoo.errors import BadCache
 from disco_zoo.teacher_cache.journal import BLOCK_IMAGES, Block, Done, Journal, block_crc, pair_crc
 
@@ -38,8 +38,7 @@ def caches_home() -> Path:
 ELSEWHERE = "set DISCO_ZOO_CACHE to another folder"
 
 
-@contextmanager
-def writing_errors(folder: Path, elsewhere: str = ELSEWHERE) -> Iterator[None]:
+def writing_errors(folder: Path, elsewhere: str = ELSEWHERE) -> AbstractContextManager[None]:
     """Say in one line why a cache cannot be written.
 
     Args:
@@ -48,16 +47,8 @@ def writing_errors(folder: Path, elsewhere: str = ELSEWHERE) -> Iterator[None]:
     Raises:
         BadCache: no room or no permission; what was finished stays.
     """
-    try:
-        yield
-    except OSError as error:
-        reason = why_not_written(error)
-        if reason is None:
-            raise
-        raise BadCache(
-            f"cannot write the teacher cache in {folder}: {reason}. Make room, or {elsewhere}; then repeat the "
-            "command: what is finished is kept"
-        ) from error
+    remedy = f"Make room, or {elsewhere}; then repeat the command: what is finished is kept"
+    return failed_writes_as(BadCache, f"cannot write the teacher cache in {folder}", remedy)
 
 
 class CacheFolder:

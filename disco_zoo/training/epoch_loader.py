@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
@@ -26,31 +27,25 @@ def epoch_order(num_samples: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(num_samples, generator=stream_generator("order", seed, epoch))
 
 
+@dataclass(frozen=True)
 class BatchShare(Sampler[list[int]]):
     """One process's rows of each global batch of an epoch, from `start_batch` on.
 
-    Args:
+    Attributes:
         batch_size: images in a global batch, over all processes; a multiple of `num_processes`.
         num_batches: of the whole epoch.
         start_batch: first batch of the epoch to deliver (the position of a resumed run).
     """
 
-    def __init__(
-        self,
-        num_samples: int,
-        batch_size: int,
-        *,
-        num_batches: int,
-        seed: int,
-        epoch: int,
-        start_batch: int = 0,
-        rank: int = 0,
-        num_processes: int = 1,
-    ) -> None:
-        self.num_samples, self.batch_size = num_samples, batch_size
-        self.num_batches, self.start_batch = num_batches, start_batch
-        self.seed, self.epoch = seed, epoch
-        self.rank, self.num_processes = rank, num_processes
+    num_samples: int
+    batch_size: int
+    _: KW_ONLY
+    num_batches: int
+    seed: int
+    epoch: int
+    start_batch: int = 0
+    rank: int = 0
+    num_processes: int = 1
 
     def __len__(self) -> int:
         return self.num_batches - self.start_batch

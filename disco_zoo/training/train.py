@@ -12,7 +12,7 @@ from disco_zoo.data.summary import lines_of
 from disco_zoo.errors import BadData
 from disco_zoo.evaluation.measure import Measurement, recipe_bench
 from disco_zoo.models.student import Inheritance
-from disco_zoo.plotting.embedding_map import plot_embedding_map
+from disco_zoo.plotting.embedding_map import plot_embedding_maps
 from disco_zoo.plotting.style import plot_curves
 from disco_zoo.training.metrics import read_metrics
 from disco_zoo.training.monitoring.online_health import health_lines
@@ -50,8 +50,8 @@ def finish_training(run: Run) -> RunFacts | None:
         protocol, measurement = measured
         facts["figures"] = measurement.figures
         run.folder.write_json(FILE, facts)
-        plot_embedding_map(
-            measurement.test_features.features,
+        plot_embedding_maps(
+            {"": measurement.test_features.features},
             measurement.test_features.labels,
             run.data.bank.class_names,
             run.folder.figures / "embedding_map.png",

@@ -24,7 +24,7 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from disco_zoo.core.checkpoint import save_tensors
-from disco_zoo.core.files import sha256_of, why_not_written, write_out
+from disco_zoo.core.files import sha256_of, write_out
 from disco_zoo.errors import BadCheckpoint, Busy, CacheNotWritable, Damaged, NotPublished, WeightsError
 from disco_zoo.weights import store
 from disco_zoo.weights.convert import Converted, read_checkpoint
@@ -181,17 +181,10 @@ def _install_official(catalog: Catalog, entry: Checkpoint | Teacher, force: bool
 @contextlib.contextmanager
 def _alone(entry: Checkpoint | Teacher) -> Iterator[None]:
     lock = store.home() / "downloads" / f"{entry.name}.lock"
-    try:
+    with store.writing_into(lock.parent):
         lock.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):
             yield
-    except OSError as error:
-        reason = why_not_written(error)
-        if reason is None:
-            raise
-        raise CacheNotWritable(
-            f"Cannot write to {lock.parent}: {reason}. Make room, or set DISCO_ZOO_HOME to another folder"
-        ) from error
 
 
 def _download_first(entry: Checkpoint | Teacher, original: Path) -> None:

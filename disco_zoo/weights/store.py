@@ -12,14 +12,14 @@ import json
 import os
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
-from safetensors import SafetensorError
 
-from disco_zoo.core.files import sha256_of, why_not_written, write_whole
+from disco_zoo.core.files import failed_writes_as, sha256_of, write_whole
 from disco_zoo.errors import CacheNotWritable, Damaged, UnknownName
 
 MANIFEST = "installed.json"
@@ -93,6 +93,12 @@ def installed(name: str) -> Installed | None:
     raise Damaged(f"The installed weights of {name} are gone: {path}. {again(name)}")
 
 
+def writing_into(folder: Path) -> AbstractContextManager[None]:
+    """A failed write into a folder of the store is told as `CacheNotWritable`."""
+    remedy = "Make room, or set DISCO_ZOO_HOME to another folder"
+    return failed_writes_as(CacheNotWritable, f"Cannot write to {folder}", remedy)
+
+
 def install(
     name: str, network: str, write: Callable[[Path], None], facts: dict[str, Any], golden: Callable[[Path], None]
 ) -> Installed:
@@ -109,17 +115,10 @@ def install(
         CacheNotWritable: the folder is read-only or full.
     """
     folder = folder_of(name)
-    try:
+    with writing_into(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / LOCK):  # or two installers would clear each other's partial files away
             _replace_all(folder, {"network": network, **facts}, write, golden)
-    except (OSError, SafetensorError) as error:
-        reason = why_not_written(error)
-        if reason is None:
-            raise
-        raise CacheNotWritable(
-            f"Cannot write to {folder}: {reason}. Make room, or set DISCO_ZOO_HOME to another folder"
-        ) from error
     found = installed(name)
     assert found is not None
     return found

@@ -16,37 +16,8 @@ from pydantic import ValidationError
 from disco_zoo.errors import BadCatalog, UnknownName, counted, did_you_mean
 from disco_zoo.zoo import validation
 from disco_zoo.zoo.licences import spdx_of
-from disco_zoo.zoo.schema import (
-    METHODS,
-    Architecture,
-    Checkpoint,
-    Dataset,
-    Input,
-    Licence,
-    Measured,
-    Reported,
-    StrictRow,
-    Teacher,
-    Weights,
-)
+from disco_zoo.zoo.schema import METHODS, Architecture, Checkpoint, Dataset, StrictRow, Teacher
 from disco_zoo.zoo.search import WEIGHTS_STATES, matching_rows
-
-__all__ = [
-    "CATALOG_PATH",
-    "CATALOG_VARIABLE",
-    "Architecture",
-    "Catalog",
-    "Checkpoint",
-    "Dataset",
-    "Input",
-    "Licence",
-    "Measured",
-    "Reported",
-    "Teacher",
-    "Weights",
-    "list_models",
-    "load_catalog",
-]
 
 CATALOG_PATH = Path(__file__).with_name("catalog.yaml")
 # Names a catalog of the user's own, in place of the packaged one: a lab publishes its zoo with this same code.

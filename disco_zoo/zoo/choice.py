@@ -91,7 +91,7 @@ class Choice:
     why: str
 
 
-def choose_checkpoint(name: str, data: str | None, catalog: Catalog | None = None) -> Choice:
+def choose_checkpoint(name: str, data: str | None) -> Choice:
     """Find the checkpoint to reproduce.
 
     A full name means itself. A short name (`effb0`, `disco_effb0`) means the first distilled checkpoint of that
@@ -101,7 +101,7 @@ def choose_checkpoint(name: str, data: str | None, catalog: Catalog | None = Non
     Raises:
         UnknownName: no such name, or no recipe of that architecture for this data.
     """
-    catalog = catalog or load_catalog()
+    catalog = load_catalog()
     checkpoint = catalog.resolve(name)
     if "." in name:
         if checkpoint.recipe is None:

@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 
 from disco_zoo.errors import BadCatalog
-from disco_zoo.zoo.catalog import Catalog, Weights, load_catalog
+from disco_zoo.zoo.catalog import Catalog, load_catalog
+from disco_zoo.zoo.schema import Weights
 
 KEY = "weights"
 SECTIONS = ("checkpoints", "teachers")
@@ -50,9 +51,9 @@ def rewrite_weights(text: str, name: str, weights: Mapping[str, Any]) -> str:
     return changed
 
 
-def weights_block(name: str, weights: Mapping[str, Any], section: str = "checkpoints") -> str:
+def weights_block(name: str, weights: Mapping[str, Any]) -> str:
     """The row's new entry as YAML, to be pasted by hand."""
-    return f"{section}:\n  {name}:\n    {KEY}:\n      {_flow(weights, indent=6)}\n"
+    return f"checkpoints:\n  {name}:\n    {KEY}:\n      {_flow(weights, indent=6)}\n"
 
 
 class _Places(yaml.SafeLoader):

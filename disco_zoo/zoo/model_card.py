@@ -12,17 +12,6 @@ from disco_zoo.core.files import PACKAGE_DIR
 from disco_zoo.zoo import facts as model_facts
 from disco_zoo.zoo.catalog import Catalog, Checkpoint
 from disco_zoo.zoo.facts import SUBJECTS, metric_title
-from disco_zoo.zoo.papers import METHOD_TITLES
-
-__all__ = [
-    "METHOD_TITLES",
-    "cards_folder",
-    "generated_cards",
-    "measured_section",
-    "render_card",
-    "stale_cards",
-    "wants_card",
-]
 
 GENERATED_MARK = "<!-- Generated from the catalog by `disco-zoo card`; edits are lost. -->"
 HUB_LICENCES = {

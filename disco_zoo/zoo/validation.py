@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from disco_zoo.core import yaml_io
 from disco_zoo.errors import did_you_mean
 
 SECTIONS = ("datasets", "teachers", "architectures", "checkpoints")
@@ -30,15 +31,10 @@ def read_yaml(text: str) -> tuple[Any, list[str]]:
     Returns:
         The parsed value and the faults found while parsing: bad syntax, duplicate keys.
     """
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)(text)
     try:
-        node = loader.get_single_node()
-        faults = list(_duplicates(node, "", set())) if node else []
-        raw = loader.construct_document(node) if node else None
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that there is not
+        raw, faults = yaml_io.read_yaml(text)
+    except yaml.YAMLError as error:
         return None, [f"not valid YAML: {' '.join(str(error).split())}"]
-    finally:
-        loader.dispose()
     if isinstance(raw, dict):
         raw.pop(FRAGMENTS, None)
         for section in SECTIONS:
@@ -155,22 +151,3 @@ def _name_rows(raw: dict[str, Any], section: str) -> list[str]:
                 faults.append(f"{section}.{name}.name: unknown key; the row's key is its name")
             rows[name] = {**row, "name": name}
     return faults
-
-
-def _duplicates(node: yaml.Node, path: str, seen: set[int]) -> Iterator[str]:
-    """Yield a fault for each key written twice in one mapping; YAML would keep the last one in silence."""
-    if id(node) in seen:  # an alias: its anchor was already checked
-        return
-    seen.add(id(node))
-    if isinstance(node, yaml.MappingNode):
-        lines: dict[str, int] = {}
-        for key, value in node.value:
-            label = str(key.value)
-            line = key.start_mark.line + 1
-            if label in lines:
-                yield f"{path}{label}: written twice, on lines {lines[label]} and {line}"
-            lines[label] = line
-            yield from _duplicates(value, f"{path}{label}.", seen)
-    elif isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            yield from _duplicates(item, f"{path}{index}.", seen)

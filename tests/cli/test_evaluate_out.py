@@ -13,7 +13,7 @@ from tiny_runs import toy_parquet
 from disco_zoo.cli import main
 from disco_zoo.evaluation.evaluation import _card_subject
 from disco_zoo.evaluation.probes import linear_sgd
-from disco_zoo.zoo.catalog import Measured
+from disco_zoo.zoo.schema import Measured
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

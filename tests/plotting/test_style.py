@@ -11,7 +11,7 @@ import torch
 
 from disco_zoo.errors import BadData, CannotWrite, MissingExtra
 from disco_zoo.plotting import embedding_map, style
-from disco_zoo.plotting.embedding_map import plot_embedding_map, plot_embedding_pair, project
+from disco_zoo.plotting.embedding_map import plot_embedding_maps, project
 from disco_zoo.plotting.style import plot_curves, require_picture
 
 METRICS = [
@@ -87,7 +87,9 @@ def test_text_is_at_least_nine_points_and_nothing_overlaps(tmp_path, figures):
     features, labels = clusters(12)
     names = [f"class name {number}" for number in range(12)]
     plot_curves(METRICS, tmp_path / "curves.png", "a run with a long title " * 5)
-    plot_embedding_pair(features, features, labels, names, tmp_path / "pair.png", "long title " * 20)
+    plot_embedding_maps(
+        {"start": features, "student": features}, labels, names, tmp_path / "pair.png", "long title " * 20
+    )
     from matplotlib.text import Text
 
     for figure in figures:
@@ -108,7 +110,7 @@ def test_the_same_input_gives_the_same_bytes(tmp_path):
     features, labels = clusters(3)
     for name in ("one", "two"):
         plot_curves(METRICS, tmp_path / f"curves_{name}.png", "a run")
-        plot_embedding_map(features, labels, None, tmp_path / f"map_{name}.png", "a map")
+        plot_embedding_maps({"": features}, labels, None, tmp_path / f"map_{name}.png", "a map")
     for kind in ("curves", "map"):
         first = (tmp_path / f"{kind}_one.png").read_bytes()
         assert first == (tmp_path / f"{kind}_two.png").read_bytes()
@@ -120,7 +122,8 @@ def test_no_global_state_is_touched(tmp_path):
     import matplotlib
 
     settings, state, threads = dict(matplotlib.rcParams), torch.get_rng_state(), torch.get_num_threads()
-    plot_embedding_map(*clusters(3), None, tmp_path / "map.png", "a map")
+    features, labels = clusters(3)
+    plot_embedding_maps({"": features}, labels, None, tmp_path / "map.png", "a map")
     plot_curves(METRICS, tmp_path / "curves.png", "a run")
     assert dict(matplotlib.rcParams) == settings
     assert torch.equal(torch.get_rng_state(), state)
@@ -131,7 +134,8 @@ def test_pair_has_two_maps_one_legend_and_says_the_projection(tmp_path, figures)
     features, labels = clusters(4, each=10)
     names = ["coat", "bag", "ankle boot", "a name much longer than what a legend can bear"]
     path = tmp_path / "pair.png"
-    plot_embedding_pair(features, 2 * features[:, :5], labels, names, path, "before and after", max_points=30)
+    maps = {"start": features, "student": 2 * features[:, :5]}
+    plot_embedding_maps(maps, labels, names, path, "before and after", max_points=30)
     figure = figures[0]
     assert figure.get_suptitle() == "before and after\nt-SNE of 30 of 40 images"
     assert [axis.get_title() for axis in figure.axes] == ["start", "student"]
@@ -150,7 +154,7 @@ def test_points_have_the_colour_of_their_class(tmp_path, figures, no_tsne):
     from matplotlib.colors import to_hex
 
     features, labels = clusters(12, each=5)
-    plot_embedding_map(features, labels, None, tmp_path / "map.png", "a map")
+    plot_embedding_maps({"": features}, labels, None, tmp_path / "map.png", "a map")
     counts: dict[tuple[int, str], int] = {}
     for number, points in enumerate(figures[0].axes[0].collections):
         for color in points.get_facecolors():
@@ -165,7 +169,8 @@ def test_points_have_the_colour_of_their_class(tmp_path, figures, no_tsne):
 
 
 def test_many_classes_are_represented_by_some(tmp_path, figures, no_tsne):
-    plot_embedding_map(*clusters(100, each=3), None, tmp_path / "map.png", "a map")
+    features, labels = clusters(100, each=3)
+    plot_embedding_maps({"": features}, labels, None, tmp_path / "map.png", "a map")
     assert figures[0].get_suptitle() == "a map\nPCA of 60 of 300 images, 20 of 100 classes"
     legend = [int(text.get_text()) for text in figures[0].legends[0].get_texts()]
     assert len(set(legend)) == 20
@@ -174,7 +179,7 @@ def test_many_classes_are_represented_by_some(tmp_path, figures, no_tsne):
 
 def test_without_labels_there_is_no_legend(tmp_path, figures, no_tsne):
     features, _ = clusters(3)
-    plot_embedding_map(features, None, None, tmp_path / "map.png", "a map")
+    plot_embedding_maps({"": features}, None, None, tmp_path / "map.png", "a map")
     assert figures[0].legends == []
     assert len(figures[0].axes[0].collections[0].get_offsets()) == 24
 
@@ -219,11 +224,11 @@ def test_nothing_to_draw_is_said_in_words(tmp_path):
     with pytest.raises(BadData, match="no metrics to draw"):
         plot_curves([{"step": 1, "epoch": 2, "note": "x", "ok": True}], tmp_path / "a.png", "t")
     with pytest.raises(BadData, match="three at least; got 2"):
-        plot_embedding_map(torch.rand(2, 3), None, None, tmp_path / "a.png", "t")
+        plot_embedding_maps({"": torch.rand(2, 3)}, None, None, tmp_path / "a.png", "t")
     with pytest.raises(BadData, match="5 features but 4 labels"):
-        plot_embedding_map(torch.rand(5, 3), torch.zeros(4), None, tmp_path / "a.png", "t")
+        plot_embedding_maps({"": torch.rand(5, 3)}, torch.zeros(4), None, tmp_path / "a.png", "t")
     with pytest.raises(BadData, match="same images"):
-        plot_embedding_pair(torch.rand(5, 3), torch.rand(4, 3), None, None, tmp_path / "a.png", "t")
+        plot_embedding_maps({"a": torch.rand(5, 3), "b": torch.rand(4, 3)}, None, None, tmp_path / "a.png", "t")
     assert not (tmp_path / "a.png").exists()
 
 
@@ -267,7 +272,7 @@ def test_what_is_watched_without_labels_comes_last_ranks_in_one_panel(tmp_path, 
 def test_a_dollar_in_a_name_is_a_dollar(tmp_path):
     features, labels = clusters(2)
     names = ["$a_{$", "$\\frac$"]
-    plot_embedding_map(features, labels, names, tmp_path / "map.svg", "from $5 to $6 \\nothing")
+    plot_embedding_maps({"": features}, labels, names, tmp_path / "map.svg", "from $5 to $6 \\nothing")
     text = (tmp_path / "map.svg").read_text()
     for words in (*names, "from $5 to $6 \\nothing"):
         assert f">{words}<" in text

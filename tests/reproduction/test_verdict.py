@@ -16,7 +16,8 @@ from disco_zoo.reproduction.job import _why_not
 from disco_zoo.reproduction.verdict import judge
 from disco_zoo.training.run import RunOptions
 from disco_zoo.training.run_data import Data
-from disco_zoo.zoo.catalog import Checkpoint, Measured, load_catalog
+from disco_zoo.zoo.catalog import load_catalog
+from disco_zoo.zoo.schema import Checkpoint, Measured
 
 RECIPE = load_recipe("pocket/disco_effb0.disco_lite0_fmnist")
 SAMPLE = Data(open_source("sample"), open_source("sample", "test"))

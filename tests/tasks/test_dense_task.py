@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 from disco_zoo.core.console import StepProgress
+from disco_zoo.tasks.dense_report import curve_rows
 from disco_zoo.tasks.dense_run import task_settings
-from disco_zoo.tasks.dense_task import DenseTask, TaskPlan, curve_rows, log_once
+from disco_zoo.tasks.dense_task import DenseTask, TaskPlan, log_once
 from disco_zoo.training.metrics import MetricLogger, read_metrics
 from disco_zoo.training.run_folder import RunFolder
 from disco_zoo.training.task import RunLog

@@ -12,7 +12,7 @@ from PIL import Image
 from tiny_runs import toy_images
 
 from disco_zoo.cli import main
-from disco_zoo.tasks.run_settings import look_lines
+from disco_zoo.tasks.dense_report import look_lines
 
 
 def coco(folder: Path, *, deep: bool = False) -> Path:

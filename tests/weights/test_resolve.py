@@ -18,7 +18,8 @@ from disco_zoo.weights import resolve as weights
 from disco_zoo.weights import store
 from disco_zoo.weights.bundled import bundled_path
 from disco_zoo.weights.resolve import local_weights
-from disco_zoo.zoo.catalog import Weights, load_catalog
+from disco_zoo.zoo.catalog import load_catalog
+from disco_zoo.zoo.schema import Weights
 
 pytest_plugins = ("hub_fixtures",)
 NAME = "disco_effb0.disco_lite0_cifar10"

@@ -11,10 +11,10 @@ from catalog_makers import measured, small_catalog
 from scipy import stats
 
 from disco_zoo.errors import BadCatalog
-from disco_zoo.zoo.catalog import Catalog, Measured, load_catalog
+from disco_zoo.zoo.catalog import Catalog, load_catalog
 from disco_zoo.zoo.facts import measured_remark
 from disco_zoo.zoo.model_card import render_card
-from disco_zoo.zoo.schema import T_995
+from disco_zoo.zoo.schema import T_995, Measured
 
 
 def faults_of(raw: Any) -> str:
@@ -156,7 +156,7 @@ def test_a_name_written_twice_is_a_fault() -> None:
     text = yaml.safe_dump(small_catalog())
     line = text.splitlines().index("  disco_a.one:") + 1
     twice = text.replace("  disco_a.one:", "  disco_a.one: {}\n  disco_a.one:")
-    assert f"checkpoints.disco_a.one: written twice, on lines {line} and {line + 1}" in faults_of(twice)
+    assert f"key 'disco_a.one' appears twice (line {line + 1})" in faults_of(twice)
 
 
 def test_a_date_that_there_is_not_is_a_fault() -> None:

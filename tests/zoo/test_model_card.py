@@ -12,7 +12,8 @@ from huggingface_hub import ModelCard
 from disco_zoo.cli import main
 from disco_zoo.zoo import model_card
 from disco_zoo.zoo import table as zoo_table
-from disco_zoo.zoo.catalog import Checkpoint, Measured, Weights, load_catalog
+from disco_zoo.zoo.catalog import load_catalog
+from disco_zoo.zoo.schema import Checkpoint, Measured, Weights
 
 NAME = "disco_effb0.disco_lite0_fmnist"
 

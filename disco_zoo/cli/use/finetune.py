@@ -26,24 +26,6 @@ from disco_zoo.cli.options import (
 if TYPE_CHECKING:
     from disco_zoo.tasks.finetune.settings import FinetuneSettings
 
-_PLACES = (
-    "model",
-    "untrained",
-    "new_head",
-    "head_only",
-    "val_fraction",
-    "image_size",
-    "augment",
-    "mixup",
-    "cutmix",
-    "class_weights",
-    "epochs",
-    "batch_size",
-    "lr",
-    "layer_decay",
-    "patience",
-    "seed",
-)
 _OPTIONS: list[Any] = [
     click.argument("model"),
     click.option(
@@ -144,7 +126,7 @@ def _finetune(
     from disco_zoo.tasks.finetune.settings import read_settings
 
     few = {"few": fews[0]} if len(fews) == 1 else {}
-    settings = read_settings({**{key: given[key] for key in _PLACES}, **few}, overrides)
+    settings = read_settings({**given, **few}, overrides)
     if print_only:
         _print_settings(settings, data, as_json)
         return

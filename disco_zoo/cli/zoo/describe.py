@@ -13,9 +13,10 @@ from disco_zoo.weights.store import Installed
 from disco_zoo.zoo import facts as model_facts
 from disco_zoo.zoo import lite_wheels
 from disco_zoo.zoo import table as zoo_table
-from disco_zoo.zoo.catalog import Catalog, Checkpoint, Reported, Teacher, Weights
+from disco_zoo.zoo.catalog import Catalog
 from disco_zoo.zoo.choice import weights_text
 from disco_zoo.zoo.facts import metric_title, plain
+from disco_zoo.zoo.schema import Checkpoint, Reported, Teacher, Weights
 
 # Shorter than the cards' titles, for the table to fit 80 columns.
 SUBJECTS = {

@@ -34,7 +34,7 @@ from disco_zoo.data.split_files import (
     resolve_path,
     split_word,
 )
-from disco_zoo.errors import BadData, NoTestImages, require
+from disco_zoo.errors import BadData, NoTestImages, own_words, require
 
 # Row groups held undecoded, per process. Sources up to this size are read from disk once.
 CACHE_BYTES = 2 * 2**30
@@ -102,8 +102,7 @@ def _open(path: Path) -> Any:
 
 
 def _damaged(path: Path, error: Exception) -> BadData:
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
-    return BadData(f"{path} is damaged or no parquet file; copy or make it again. ({reason})")
+    return BadData(f"{path} is damaged or no parquet file; copy or make it again. ({own_words(error)})")
 
 
 class ParquetSource(ImageSource):

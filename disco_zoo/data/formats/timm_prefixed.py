@@ -27,7 +27,7 @@ from disco_zoo.data.split_files import (
     words,
 )
 from disco_zoo.data.stream_source import HUB_IMAGE_COLUMNS, HubShards, StreamShards, StreamSource, TarShards
-from disco_zoo.errors import BadData, MissingExtra, NoTestImages
+from disco_zoo.errors import BadData, MissingExtra, NoTestImages, own_words
 
 IMAGE_FOLDERS = ("image_folder", "folder")  # timm's names of torchvision's ImageFolder
 PREFIX_MODULES = {"hfds": "datasets", "hfids": "datasets", "wds": "webdataset", "tfds": "tensorflow_datasets"}
@@ -164,7 +164,7 @@ def _require_backend(module: str) -> None:
 def _not_opened(name: str, prefix: str, rest: str, split: str, error: Exception | None) -> BadData:
     # These readers do not tell a split that is not there from one that is damaged.
     kind = NoTestImages if split == "test" else BadData
-    reason = (str(error).splitlines() or [type(error).__name__])[0]
+    reason = own_words(error)
     if prefix == "torch":
         return kind(
             f"torchvision cannot open the {split} split of {name}: {reason.rstrip('.')}. "

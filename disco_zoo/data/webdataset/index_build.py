@@ -21,7 +21,7 @@ from typing import IO
 import numpy as np
 from filelock import FileLock, Timeout
 
-from disco_zoo.core.files import require_folder, why_not_written, write_whole
+from disco_zoo.core.files import failed_writes_as, require_folder, write_whole
 from disco_zoo.data.class_folders import classes_of
 from disco_zoo.data.file_tree import natural_order
 from disco_zoo.data.image_files import LeftOut, as_text
@@ -75,8 +75,9 @@ def build_index(folder: Path, out: Path | None = None, progress: Progress | None
     partial = target.parent / f".{target.name}.partial"
     require_folder(target.parent)
     lock = FileLock(target.parent / f".{target.name}.lock")
+    remedy = "Make room, or choose --out, and repeat the command"
     try:
-        with lock.acquire(timeout=0):
+        with failed_writes_as(CannotWrite, f"cannot write {target}", remedy), lock.acquire(timeout=0):
             if _still_good(partial, folder, names) is None:
                 partial.mkdir(exist_ok=True)
                 build = _Build(partial, folder, names)
@@ -85,12 +86,6 @@ def build_index(folder: Path, out: Path | None = None, progress: Progress | None
             _put_in_place(partial, target)
     except Timeout as error:
         raise Busy(f"another process is indexing {folder}. Wait for it, then repeat the command") from error
-    except OSError as error:
-        if (reason := why_not_written(error)) is None:
-            raise
-        raise CannotWrite(
-            f"cannot write {target}: {reason}. Make room, or choose --out, and repeat the command"
-        ) from error
     return read_index(target), True
 
 

@@ -18,6 +18,8 @@ from disco_zoo.evaluation.probes.settings import ProbeSettings
 from disco_zoo.transforms.ops import RandomCrop, RandomFlip
 from disco_zoo.transforms.view_recipes import RandomView, View, draw_view
 
+Batch = tuple[Tensor, Tensor, list[UnreadableImage]]
+
 
 def probe_view(size: int, crop_scale: tuple[float, float], interpolation: Interpolation) -> View:
     """A-plain of spec 1.2, uint8 (3, size, size): random resized crop of 3/4 to 4/3, horizontal flip."""
@@ -35,7 +37,7 @@ class ProbeBatches:
 
     def __init__(self, source: ImageSource, labels: Sequence[int], settings: ProbeSettings) -> None:
         view = probe_view(settings.image_size, settings.crop_scale, settings.interpolation)
-        self._dataset = _PlainViews(source, labels, view, settings.seed)
+        self._dataset = LabeledViews(source, labels, view, settings.seed)
         self._settings, self._size = settings, len(source)
         self._tally = UnreadableTally(unreadable_limit(len(source)))
 
@@ -58,7 +60,7 @@ class ProbeBatches:
             batch_size=self.batch_size,
             sampler=[(epoch, index) for index in self.order(epoch).tolist()],
             workers=self._settings.workers,
-            collate=_collate,
+            collate=collate_labeled,
         )
         for images, labels, errors in loader:
             for error in errors:
@@ -67,10 +69,11 @@ class ProbeBatches:
             yield images, labels
 
 
-class _PlainViews(Dataset[tuple[Tensor, int, UnreadableImage | None]]):
+class LabeledViews(Dataset[tuple[Tensor, int, UnreadableImage | None]]):
     """Item (epoch, i): a view of image i, uint8 (3, S, S), its label, and the error if i is unreadable.
 
-    The epoch travels with the index, so that one set of workers serves any epoch.
+    The epoch travels with the index, so that one set of workers serves any epoch. An unreadable image is replaced by
+    the next one that can be read, with that one's label.
     """
 
     def __init__(self, source: ImageSource, labels: Sequence[int], view: View, seed: int) -> None:
@@ -86,8 +89,6 @@ class _PlainViews(Dataset[tuple[Tensor, int, UnreadableImage | None]]):
         return view, self.labels[used], error
 
 
-def _collate(
-    items: list[tuple[Tensor, int, UnreadableImage | None]],
-) -> tuple[Tensor, Tensor, list[UnreadableImage]]:
+def collate_labeled(items: list[tuple[Tensor, int, UnreadableImage | None]]) -> Batch:
     images, labels, errors = zip(*items, strict=True)
     return torch.stack(images), torch.tensor(labels), [error for error in errors if error is not None]

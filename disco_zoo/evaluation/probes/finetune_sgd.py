@@ -156,9 +156,8 @@ class _Tuning:
             with drawing_from("finetune_network", self.settings.seed, epoch):
                 self._train_epoch(batches, epoch, done, total, progress)
             found = self.settings.features(self.backbone, test, progress, done + len(train), total)
-            assert found.labels is not None
             with torch.no_grad():
-                self.scores.append(top1_top5(self._scores(found.features.to(self.device)).cpu(), found.labels))
+                self.scores.append(top1_top5(self._scores(found.features.to(self.device)).cpu(), found.truth))
             unreadable = found.unreadable
             if checkpoint is not None:
                 checkpoint.save(key, self._state())

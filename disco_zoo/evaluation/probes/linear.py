@@ -22,7 +22,7 @@ from disco_zoo.evaluation.metrics import top1_top5
 from disco_zoo.evaluation.probes.checkpoint import ProbeCheckpoint
 from disco_zoo.evaluation.probes.crop_features import require_room
 from disco_zoo.evaluation.probes.linear_sgd import FeatureTransform, train_linear_layers
-from disco_zoo.evaluation.probes.logistic import L2_GRID, choose_l2, fit_logistic_regression, logits, standardization
+from disco_zoo.evaluation.probes.logistic import choose_l2, fit_logistic_regression, logits, standardization
 from disco_zoo.evaluation.probes.settings import LinearResult, ProbeSettings, from_epochs, probe_settings
 from disco_zoo.models.encoder import backbone_fingerprint
 from disco_zoo.models.engine import EngineName
@@ -35,7 +35,6 @@ def linear_probe_on_features(
     *,
     seed: int = 0,
     l2: float | None = None,
-    grid: Sequence[float] = L2_GRID,
     in_place: bool = False,
 ) -> LinearResult:
     """The `fast` protocol: standardise, choose the L2 penalty on held-out training images, fit.
@@ -47,7 +46,6 @@ def linear_probe_on_features(
         train, test: features with labels.
         seed: of the split that chooses the penalty.
         l2: the penalty itself; no choice is made then.
-        grid: penalties to choose from.
         in_place: standardise the features where they are, for which nobody has a use then: half the memory.
 
     Raises:
@@ -63,7 +61,7 @@ def linear_probe_on_features(
     start: Tensor | None = None
     tried: dict[float, float] = {}
     if l2 is None:
-        l2, start, tried = choose_l2(standardized, train.labels, num_classes=num_classes, seed=seed, grid=grid)
+        l2, start, tried = choose_l2(standardized, train.labels, num_classes=num_classes, seed=seed)
     classifier = fit_logistic_regression(standardized, train.labels, num_classes=num_classes, l2=l2, start=start)
     top1, top5 = top1_top5(logits(tested, classifier), test.labels)
     settings = {

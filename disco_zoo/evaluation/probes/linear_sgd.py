@@ -56,9 +56,8 @@ def train_linear_layers(
         BadRunFolder: the checkpoint is another probe's.
     """
     device = torch.device(settings.device)
-    assert test.labels is not None
     num_classes = int(max(train_labels)) + 1
-    test_features, test_labels = transform(test.features.to(device)), test.labels.to(device)
+    test_features, test_labels = transform(test.features.to(device)), test.truth.to(device)
     layers = [_Layer(num_classes, test_features.shape[1], lr, protocol, settings) for lr in base_lrs]
     first = _restore(layers, checkpoint)
 

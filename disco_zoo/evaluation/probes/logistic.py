@@ -87,8 +87,6 @@ def choose_l2(
     *,
     num_classes: int,
     seed: int,
-    grid: Sequence[float] = L2_GRID,
-    max_iterations: int = CHOICE_ITERATIONS,
 ) -> tuple[float, Tensor, dict[float, float]]:
     """Pick the penalty that is best on a held-out fifth of each class.
 
@@ -108,13 +106,13 @@ def choose_l2(
     best: tuple[float, float, Tensor] | None = None
     tried: dict[float, float] = {}
     worse_in_a_row = 0
-    for l2 in sorted(grid, reverse=True):
+    for l2 in L2_GRID:
         classifier = fit_logistic_regression(
             train,
             train_labels,
             num_classes=num_classes,
             l2=l2,
-            max_iterations=max_iterations,
+            max_iterations=CHOICE_ITERATIONS,
             start=classifier,
         )
         correct = logits(validation, classifier).argmax(dim=1) == validation_labels
@@ -125,8 +123,7 @@ def choose_l2(
             worse_in_a_row += tried[l2] < best[0]
         if worse_in_a_row == 2:
             break
-    if best is None:
-        raise ValueError("The grid of l2 is empty.")
+    assert best is not None
     return best[1], best[2], tried
 
 

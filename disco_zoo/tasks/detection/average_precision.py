@@ -21,9 +21,7 @@ from disco_zoo.errors import counted, require
 from disco_zoo.models.encoder import frozen
 from disco_zoo.tasks.detection.annotations import EXTRA, AnnotatedSet, rle_of, rle_of_pixels
 from disco_zoo.tasks.detection.batches import in_order
-from disco_zoo.tasks.detection.settings import DetectionSettings
 
-Found = Mapping[str, Tensor]
 KINDS = {"box": "bbox", "mask": "segm"}
 _AREAS = {"": 0, "_small": 1, "_medium": 2, "_large": 3}
 _IOU_50, _IOU_75 = 0, 5  # places of 0.5 and 0.75 among 0.5, 0.55, ..., 0.95
@@ -176,20 +174,3 @@ def detect(
             markup=False,
         )
     return detections
-
-
-def measure_detector(
-    detector: Any,
-    annotated: AnnotatedSet,
-    settings: DetectionSettings,
-    *,
-    masks: bool,
-    device: torch.device | str,
-    workers: int = 0,
-    progress: Progress | None = None,
-) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """Average precisions in percent, and the detections they came from."""
-    detections = detect(
-        detector, annotated, device=device, workers=workers, precision=settings.precision, progress=progress
-    )
-    return average_precision(annotated, detections, masks=masks, points=settings.ap_points), detections

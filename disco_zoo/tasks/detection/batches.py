@@ -14,7 +14,7 @@ from disco_zoo.core.loader import BoundedLoader, unchanged
 from disco_zoo.core.random_streams import stream_generator
 from disco_zoo.data.pixels.bit_depth import ALONE, ValueRanges
 from disco_zoo.data.source_image import open_image
-from disco_zoo.errors import CannotRead, UnreadableImage
+from disco_zoo.errors import CannotRead, UnreadableImage, own_words
 from disco_zoo.tasks.dense_task import Batch
 from disco_zoo.tasks.detection.annotations import AnnotatedImage, AnnotatedSet, mask_of
 
@@ -33,8 +33,7 @@ def read_image(image: AnnotatedImage, index: int, ranges: ValueRanges = ALONE) -
     except CannotRead:
         raise
     except Exception as error:  # decoders of damaged bytes raise nearly anything
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
-        raise UnreadableImage(index, str(image.path), reason) from error
+        raise UnreadableImage(index, str(image.path), own_words(error)) from error
 
 
 def target_of(image: AnnotatedImage, masks: bool) -> Target:
@@ -113,8 +112,12 @@ class StepKeys(Sampler[list[tuple[int, int]]]):
             yield keys
 
 
-def train_loader(images: TrainImages, batch_size: int, first_step: int, last_step: int, workers: int) -> Any:
-    """Batches of the steps from `first_step` up to `last_step`."""
+def train_loader(images: Any, batch_size: int, first_step: int, last_step: int, workers: int) -> Any:
+    """Batches of the steps from `first_step` up to `last_step`.
+
+    Args:
+        images: `TrainImages`, or another data set whose items are pixels or None, a target, an index and a fault.
+    """
     return BoundedLoader(
         images,
         batch_sampler=StepKeys(len(images), batch_size, images.seed, first_step, last_step),
@@ -144,7 +147,7 @@ def in_order(annotated: AnnotatedSet, batch_size: int, workers: int) -> Any:
     return BoundedLoader(ImagesInOrder(annotated), batch_size=batch_size, collate=unchanged, workers=workers)
 
 
-def _collate(items: list[_Item]) -> Batch:
+def _collate(items: list[tuple[Tensor | None, Any, int, str]]) -> Batch:
     """Images, targets, and index -> what was wrong with those that could not be read."""
     images = [pixels for pixels, _, _, _ in items if pixels is not None]
     targets = [target for pixels, target, _, _ in items if pixels is not None]

@@ -168,7 +168,7 @@ def open_annotated_pair(data: str, eval_data: str | None = None) -> tuple[Annota
     path = Path(data).expanduser()
     if not path.exists():
         raise BadData(f"there is no data at {data}. Type: --data FOLDER, with {LAYOUTS}")
-    train = mended(sized(_train(path)))
+    train = mended(sized(_one_set(path, VOC_TRAIN, TRAIN_NAMES)))
     test = _named_test(Path(eval_data).expanduser(), train) if eval_data else _test(path, train)
     if test is None:
         train, test = held_out(train)
@@ -202,17 +202,20 @@ def _listed(annotated: AnnotatedSet, split: str) -> Listed:
     )
 
 
-def _train(path: Path) -> AnnotatedSet:
+def _one_set(
+    path: Path, voc_names: tuple[str, ...], coco_names: tuple[str, ...], class_names: Sequence[str] | None = None
+) -> AnnotatedSet:
+    """The first split of these names, or all that there is; `class_names` are those to keep to."""
     if path.is_file():
-        return read_coco(path)
+        return read_coco(path, class_names)
     if folders := _voc_folders(path):
-        split = _voc_split(folders, VOC_TRAIN)
-        return read_voc([folder for folder in folders if split in voc_splits(folder)], split)
-    if file := _coco_file(path, TRAIN_NAMES):
-        return read_coco(file)
+        split = _voc_split(folders, voc_names)
+        return read_voc([folder for folder in folders if split in voc_splits(folder)], split, class_names)
+    if file := _coco_file(path, coco_names):
+        return read_coco(file, class_names)
     if without_lists(path):
-        return read_voc([path], None)
-    return read_coco(_only_file(path))
+        return read_voc([path], None, class_names)
+    return read_coco(_only_file(path), class_names)
 
 
 def _test(path: Path, train: AnnotatedSet) -> AnnotatedSet | None:
@@ -232,16 +235,7 @@ def _test(path: Path, train: AnnotatedSet) -> AnnotatedSet | None:
 def _named_test(path: Path, train: AnnotatedSet) -> AnnotatedSet:
     if not path.exists():
         raise BadData(f"there is no data at {path}.")
-    if path.is_file():
-        return read_coco(path, train.class_names)
-    if folders := _voc_folders(path):
-        split = _voc_split(folders, (*VOC_TEST, *VOC_TRAIN))
-        return read_voc([folder for folder in folders if split in voc_splits(folder)], split, train.class_names)
-    if file := _coco_file(path, (*TEST_NAMES, *TRAIN_NAMES)):
-        return read_coco(file, train.class_names)
-    if without_lists(path):
-        return read_voc([path], None, train.class_names)
-    return read_coco(_only_file(path), train.class_names)
+    return _one_set(path, (*VOC_TEST, *VOC_TRAIN), (*TEST_NAMES, *TRAIN_NAMES), train.class_names)
 
 
 def _voc_folders(path: Path) -> list[Path]:

@@ -9,15 +9,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from disco_zoo.core.console import duration
 from disco_zoo.data.pixels.bit_depth import ValueRanges
 from disco_zoo.data.source_image import open_image
 from disco_zoo.errors import require
-from disco_zoo.plotting.style import COLORS, drawing, plot_curves
-from disco_zoo.tasks.dense_task import curve_rows
+from disco_zoo.plotting.style import COLORS, drawing
+from disco_zoo.tasks.dense_report import curve_lines, fact_lines
 from disco_zoo.tasks.detection.annotations import EXTRA, AnnotatedImage, AnnotatedSet
-from disco_zoo.tasks.run_settings import look_lines
-from disco_zoo.training.metrics import read_metrics
 from disco_zoo.training.run_folder import RunFolder
 
 COLUMNS, MAX_IMAGES = 4, 12
@@ -137,31 +134,16 @@ def shown(value: float | None) -> str:
 
 def write_report(folder: RunFolder, notes: Sequence[str]) -> None:
     """Draw the curves and write report.md."""
-    facts, metrics = folder.read_json("run.json"), read_metrics(folder.path)
-    if metrics:
-        plot_curves(curve_rows(metrics), folder.figures / "curves.png", f"{facts['model']}: detector")
-    lines = [f"# Detector on {facts['model']}", "", f"`{facts['command']}`", "", *_fact_lines(facts)]
+    facts = folder.read_json("run.json")
+    hardware = facts["hardware"]
+    devices = "".join(f", {name}" for name in hardware["accelerators"])
+    lines = fact_lines("Detector", facts, f"fingerprint `{facts['backbone_sha256'][:16]}`")
+    lines.append(f"- hardware: {hardware['cpu_cores']} CPU cores ({hardware['cpu']}){devices}")
     lines += [f"- {note}" for note in notes]
     if figures := facts.get("figures"):
         lines += ["", *_tables(figures, facts), "", "![detections](figures/detections.png)"]
-    if metrics:
-        lines += ["", "![curves](figures/curves.png)"]
+    lines += curve_lines(folder, f"{facts['model']}: detector")
     folder.write_text("report.md", "\n".join(lines) + "\n")
-
-
-def _fact_lines(facts: Mapping[str, Any]) -> list[str]:
-    start = "its weights" if facts["pretrained"] else "random weights"
-    lines = [f"- backbone: {facts['network']} from {start}, fingerprint `{facts['backbone_sha256'][:16]}`"]
-    for split, data in facts["data"].items():
-        lines.append(f"- {split}: {data['name']}, {data['images']} images, {data['boxes']} boxes")
-        lines += look_lines(facts, split)
-    lines.append(
-        f"- training: preset {facts['preset']}, {facts['steps']} of {facts['total_steps']} steps, "
-        f"{duration(facts['training_seconds'])}, {facts['images_per_s']} images/s, seed {facts['seed']}"
-    )
-    hardware = facts["hardware"]
-    devices = "".join(f", {name}" for name in hardware["accelerators"])
-    return [*lines, f"- hardware: {hardware['cpu_cores']} CPU cores ({hardware['cpu']}){devices}"]
 
 
 def _tables(figures: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,14 +19,14 @@ from disco_zoo.models.encoder import frozen
 from disco_zoo.models.load import NamedModel
 from disco_zoo.networks.input_size import create_for_any_size
 from disco_zoo.tasks.dense_run import DenseJob, finished_run, load_weights
-from disco_zoo.tasks.dense_task import DenseTask, log_once
+from disco_zoo.tasks.dense_task import DenseTask, TaskPlan, log_once
 from disco_zoo.tasks.detection.annotations import EXTRA, AnnotatedImage, AnnotatedSet, has_outline, sized
-from disco_zoo.tasks.detection.average_precision import compact, measure_detector
-from disco_zoo.tasks.detection.batches import TrainImages, read_image
+from disco_zoo.tasks.detection.average_precision import average_precision, compact, detect
+from disco_zoo.tasks.detection.batches import TrainImages, read_image, train_loader
 from disco_zoo.tasks.detection.network import build_detector
 from disco_zoo.tasks.detection.report import LEGEND, MIN_SCORE, draw_sheet, write_report
-from disco_zoo.tasks.detection.settings import DetectionSettings, size_notes
-from disco_zoo.tasks.detection.task import detector_task, measure_precisely
+from disco_zoo.tasks.detection.settings import DetectionSettings, lr_factor, size_notes
+from disco_zoo.tasks.detection.task import detector_losses, detector_optimizer, set_precise_statistics
 from disco_zoo.training.run import RunOptions
 from disco_zoo.training.run_folder import RunFolder
 from disco_zoo.training.task import Position
@@ -89,27 +90,57 @@ class DetectionJob(DenseJob):
         return detector
 
     def task(self, network: Any, options: RunOptions, backbone_sha256: str) -> DenseTask:
-        return detector_task(
+        settings, images = self.settings, self._images()
+        plan = TaskPlan(
+            "detector",
+            self.train.name,
+            len(images),
+            self.train.fingerprint() + self.test.fingerprint() + backbone_sha256,
+            settings.steps,
+            settings.batch_size,
+            settings.lr,
+            functools.partial(lr_factor, settings=settings),
+            settings.checkpoint_every,
+            self.seed,
+            settings.eval_every,
+            settings.clip_norm,
+        )
+        return DenseTask(
             network,
-            self._images(),
-            self.settings,
-            data_name=self.train.name,
-            fingerprint=self.train.fingerprint() + self.test.fingerprint() + backbone_sha256,
+            network,
+            detector_optimizer(network, settings),
+            plan,
             device=options.device,
-            workers=options.workers,
+            loader=lambda first, last: train_loader(images, settings.batch_size, first, last, options.workers),
+            named_losses=lambda batch: detector_losses(network, batch, options.device, settings.precision),
             measure=lambda: _curve_figures(self._measured(network, options)[0]),
         )
 
     def _images(self) -> TrainImages:
         return TrainImages(self.train, self.seed, self.masks)
 
+    def _set_precise_statistics(self, network: Any, options: RunOptions) -> None:
+        """By the batches that would come after the training, where the settings say so."""
+        settings, first = self.settings, self.settings.steps
+        if number := settings.precise_bn_batches:
+            batches = train_loader(self._images(), settings.batch_size, first, first + number, options.workers)
+            set_precise_statistics(
+                network, batches, lambda batch: detector_losses(network, batch, options.device, settings.precision)
+            )
+
     def _measured(
         self, network: Any, options: RunOptions, progress: Callable[[int, int], None] | None = None
     ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        settings, workers = self.settings, options.workers
-        return measure_detector(
-            network, self.test, settings, masks=self.masks, device=options.device, workers=workers, progress=progress
+        """Average precisions in percent, and the detections they came from."""
+        found = detect(
+            network,
+            self.test,
+            device=options.device,
+            workers=options.workers,
+            precision=self.settings.precision,
+            progress=progress,
         )
+        return average_precision(self.test, found, masks=self.masks, points=self.settings.ap_points), found
 
     def facts(self, network: Any, named: NamedModel, done: Position) -> dict[str, Any]:
         return {
@@ -126,7 +157,7 @@ class DetectionJob(DenseJob):
 
     def finish(self, network: Any, folder: RunFolder, name: str, options: RunOptions) -> dict[str, Any]:
         """Save and measure the detector; draw what it finds."""
-        measure_precisely(network, self._images(), self.settings, options.device, options.workers)
+        self._set_precise_statistics(network, options)
         path = folder.path / DETECTOR
         write_atomically(path, lambda partial: save_tensors(network.state_dict(), partial, name))
         with StepProgress("measuring", len(self.test)) as progress:

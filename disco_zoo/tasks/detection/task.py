@@ -1,20 +1,18 @@
-"""A detector's training: its losses, optimizer, learning rate, and precise BatchNorm statistics.
+"""A detector's training: its losses, its optimizer, and precise BatchNorm statistics.
 
 The statistics are averages over many training batches, taken before measuring (detectron2's Precise-BN).
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from disco_zoo.tasks.dense_task import Batch, DenseTask, TaskPlan
-from disco_zoo.tasks.detection.batches import TrainImages, train_loader
-from disco_zoo.tasks.detection.settings import DetectionSettings, lr_factor
+from disco_zoo.tasks.dense_task import Batch
+from disco_zoo.tasks.detection.settings import DetectionSettings
 
 
 @torch.no_grad()
@@ -47,61 +45,6 @@ def set_precise_statistics(model: nn.Module, batches: Iterable[Any], forward: Ca
 
 
 _NORMS = (nn.modules.batchnorm._BatchNorm, nn.LayerNorm, nn.GroupNorm)
-
-
-def detector_task(
-    detector: Any,
-    images: TrainImages,
-    settings: DetectionSettings,
-    *,
-    data_name: str,
-    fingerprint: str,
-    device: torch.device | str,
-    workers: int = 0,
-    measure: Callable[[], dict[str, float]] | None = None,
-) -> DenseTask:
-    """The training of a detector that `build_detector` made and that is on `device`.
-
-    Args:
-        measure: figures for the curve, every `settings.eval_every` steps.
-        workers: processes that read images; 0 reads in this one. The batches are the same.
-    """
-    plan = TaskPlan(
-        "detector",
-        data_name,
-        len(images),
-        fingerprint,
-        settings.steps,
-        settings.batch_size,
-        settings.lr,
-        functools.partial(lr_factor, settings=settings),
-        settings.checkpoint_every,
-        images.seed,
-        settings.eval_every,
-        settings.clip_norm,
-    )
-    return DenseTask(
-        detector,
-        detector,
-        detector_optimizer(detector, settings),
-        plan,
-        device=device,
-        loader=lambda first, last: train_loader(images, settings.batch_size, first, last, workers),
-        named_losses=lambda batch: detector_losses(detector, batch, device, settings.precision),
-        measure=measure,
-    )
-
-
-def measure_precisely(
-    detector: Any, images: TrainImages, settings: DetectionSettings, device: torch.device | str, workers: int = 0
-) -> None:
-    """Average BatchNorm's statistics over the batches that would come after the training, where the settings say so."""
-    first, number = settings.steps, settings.precise_bn_batches
-    if number:
-        batches = train_loader(images, settings.batch_size, first, first + number, workers)
-        set_precise_statistics(
-            detector, batches, lambda batch: detector_losses(detector, batch, device, settings.precision)
-        )
 
 
 def detector_losses(

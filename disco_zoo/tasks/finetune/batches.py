@@ -8,20 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Sampler
 from torchvision.transforms import v2
 
 from disco_zoo.core.loader import BoundedLoader
 from disco_zoo.core.random_streams import drawing_from
-from disco_zoo.data.dataset import ImageSource, UnreadableImage
-from disco_zoo.data.source_image import SourceImage
-from disco_zoo.data.unreadable import use_or_replace
+from disco_zoo.evaluation.probes.batches import LabeledViews, collate_labeled
 from disco_zoo.tasks.finetune.settings import steps_per_epoch
 from disco_zoo.training.epoch_loader import epoch_order
 from disco_zoo.transforms.eval import eval_transform
-from disco_zoo.transforms.view_recipes import OfWholeImage, View, draw_view, plain_view
+from disco_zoo.transforms.view_recipes import OfWholeImage, View, plain_view
 
-Batch = tuple[Tensor, Tensor, list[UnreadableImage]]
 LIGHT_CROP, STRONG_CROP = (0.35, 1.0), (0.2, 1.0)  # area of a crop as a share of the image
 ERASE_PROBABILITY = 0.25
 
@@ -69,34 +66,9 @@ class StepBatches(Sampler[list[tuple[int, int]]]):
             yield [(epoch, index) for index in parts[place].tolist()]
 
 
-class TrainingViews(Dataset[tuple[Tensor, int, UnreadableImage | None]]):
-    """Item (epoch, i): a view of image i, uint8 (3, S, S), its label, and the error if i is unreadable.
-
-    An unreadable image is replaced by the next one that can be read, with that one's label.
-    """
-
-    def __init__(self, source: ImageSource, view: View, seed: int) -> None:
-        assert source.labels is not None
-        self.source, self.labels, self.view, self.seed = source, source.labels, view, seed
-
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, int, UnreadableImage | None]:
-        epoch, index = key
-
-        def draw(image: SourceImage, used: int) -> Tensor:
-            return draw_view(self.view, image, self.seed, epoch, used, 0)
-
-        view, used, error = use_or_replace(self.source, index, draw)
-        return view, self.labels[used], error
-
-
-def training_loader(dataset: TrainingViews, batches: StepBatches, workers: int) -> BoundedLoader:
+def training_loader(dataset: LabeledViews, batches: StepBatches, workers: int) -> BoundedLoader:
     """One loader for all steps, so that workers start once: small sets have epochs of a second."""
-    return BoundedLoader(
-        dataset,
-        batch_sampler=batches,
-        collate=_collate,
-        workers=workers,
-    )
+    return BoundedLoader(dataset, batch_sampler=batches, collate=collate_labeled, workers=workers)
 
 
 def mixed(
@@ -123,8 +95,3 @@ def mixed(
 
 def _kinds(mixup: float, cutmix: float) -> Sequence[tuple[Any, float]]:
     return [(kind, alpha) for kind, alpha in ((v2.MixUp, mixup), (v2.CutMix, cutmix)) if alpha > 0]
-
-
-def _collate(items: list[tuple[Tensor, int, UnreadableImage | None]]) -> Batch:
-    images, labels, errors = zip(*items, strict=True)
-    return torch.stack(images), torch.tensor(labels), [error for error in errors if error is not None]

@@ -18,6 +18,7 @@ from disco_zoo.tasks.finetune.run import LabeledData, finetune_into, shown_model
 from disco_zoo.tasks.finetune.settings import FACTS, SETTINGS, FinetuneSettings, difference
 from disco_zoo.tasks.finetune.start import build_start
 from disco_zoo.training.run import RunOptions
+from disco_zoo.zoo.facts import mean_and_spread
 
 PRETRAINED, RANDOM = "pretrained", "random start"
 
@@ -216,7 +217,7 @@ def table_rows(cells: Sequence[Cell]) -> list[tuple[str, ...]]:
         (
             str(cell.few or "all"),
             cell.start,
-            spread(cell.mean, cell.sd),
+            mean_and_spread(cell.mean, cell.sd),
             duration(sum(cell.seconds) / len(cell.seconds)),
         )
         for cell in cells
@@ -226,14 +227,10 @@ def table_rows(cells: Sequence[Cell]) -> list[tuple[str, ...]]:
 def difference_lines(cells: Sequence[Cell]) -> list[str]:
     """Pretrained minus random in words, one line a number of labels; none where only one start was run."""
     return [
-        f"{few or 'all'} images a class: pretrained minus random {'+' if mean >= 0 else ''}{spread(mean, sd)} points, "
-        "paired by seed"
+        f"{few or 'all'} images a class: pretrained minus random {'+' if mean >= 0 else ''}{mean_and_spread(mean, sd)} "
+        "points, paired by seed"
         for few, (mean, sd) in _differences(cells).items()
     ]
-
-
-def spread(mean: float, sd: float | None) -> str:
-    return f"{mean:.2f}" + ("" if sd is None else f" ± {sd:.2f}")
 
 
 def plot_few_labels(cells: Sequence[Cell], num_classes: int, path: Path, title: str) -> None:

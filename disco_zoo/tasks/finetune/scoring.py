@@ -87,5 +87,4 @@ def score(
         workers=workers,
         progress=progress,
     )
-    assert logits.labels is not None
-    return scores_of(logits.features, logits.labels, logits.unreadable)
+    return scores_of(logits.features, logits.truth, logits.unreadable)

@@ -15,8 +15,9 @@ from disco_zoo.core.loader import BoundedLoader
 from disco_zoo.core.random_streams import stream_seed
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.unreadable import unreadable_limit
+from disco_zoo.evaluation.probes.batches import Batch, LabeledViews
 from disco_zoo.models.classifier_dir import Classifier
-from disco_zoo.tasks.finetune.batches import Batch, StepBatches, TrainingViews, mixed, training_loader, training_view
+from disco_zoo.tasks.finetune.batches import StepBatches, mixed, training_loader, training_view
 from disco_zoo.tasks.finetune.classes import balanced_weights
 from disco_zoo.tasks.finetune.scoring import Scores, score
 from disco_zoo.tasks.finetune.settings import FinetuneSettings, steps_per_epoch
@@ -70,6 +71,7 @@ class FinetuneTask(Task):
         assert settings.epochs is not None
         assert train.labels is not None
         self.classifier, self.train_source, self.held_out = classifier, train, held_out
+        self.labels = train.labels
         self.settings, self.workers, self.title = settings, workers, label
         self.device, self.position, self.seed = torch.device(device), FinetunePosition(), settings.seed
         classifier.network.to(self.device)
@@ -82,7 +84,7 @@ class FinetuneTask(Task):
         self.base_lr = settings.optim.base_lr
         self.optimizer = build_optimizer(classifier.network, settings)
         balanced = settings.class_weights == "balanced"
-        self.weights = balanced_weights(train.labels, self.num_classes).to(self.device) if balanced else None
+        self.weights = balanced_weights(self.labels, self.num_classes).to(self.device) if balanced else None
         self._best: dict[str, Tensor] = {}  # tensors of the best epoch
         self._is_judging = False
 
@@ -101,7 +103,8 @@ class FinetuneTask(Task):
         batches = StepBatches(
             len(self.train_source), self.settings.batch_size, seed=self.seed, first=first_step, last=last_step
         )
-        yield training_loader(TrainingViews(self.train_source, view, self.seed), batches, self.workers)
+        views = LabeledViews(self.train_source, self.labels, view, self.seed)
+        yield training_loader(views, batches, self.workers)
 
     def unreadable(self, batch: Batch) -> list[tuple[int, str]]:
         return [(error.index, str(error)) for error in batch[2]]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from PIL import Image
 from torch import Tensor
@@ -11,11 +9,8 @@ from torch.nn import functional as F
 from torch.utils.data import Dataset
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from disco_zoo.core.loader import BoundedLoader
 from disco_zoo.core.random_streams import stream_generator
 from disco_zoo.errors import BadData
-from disco_zoo.tasks.dense_task import Batch
-from disco_zoo.tasks.detection.batches import StepKeys
 from disco_zoo.tasks.segmentation.data import IGNORED, MaskedSet
 from disco_zoo.tasks.segmentation.head import SIZE_STEP
 from disco_zoo.tasks.segmentation.settings import SegmentationSettings
@@ -47,16 +42,6 @@ class CroppedImages(Dataset[_Item]):
         return pixels, classes, index, ""
 
 
-def train_loader(images: CroppedImages, first_step: int, last_step: int, workers: int) -> Any:
-    """Batches of the steps from `first_step` up to `last_step`."""
-    return BoundedLoader(
-        images,
-        batch_sampler=StepKeys(len(images), images.settings.batch_size, images.seed, first_step, last_step),
-        collate=_collate,
-        workers=workers,
-    )
-
-
 def whole_image(image: Image.Image, image_size: int) -> tuple[Tensor, tuple[int, int]]:
     """An image with a shorter side of `image_size`, padded below and right to multiples of 32.
 
@@ -70,12 +55,6 @@ def whole_image(image: Image.Image, image_size: int) -> tuple[Tensor, tuple[int,
 
 def padded_size(pixels: int) -> int:
     return -(-pixels // SIZE_STEP) * SIZE_STEP
-
-
-def _collate(items: list[_Item]) -> Batch:
-    images = [pixels for pixels, _, _, _ in items if pixels is not None]
-    masks = [classes for _, classes, _, _ in items if classes is not None]
-    return images, masks, {index: fault for pixels, _, index, fault in items if pixels is None}
 
 
 def _with_shorter_side(image: Image.Image, side: int) -> Image.Image:

@@ -22,7 +22,7 @@ from disco_zoo.data.passing_errors import cannot_read, is_passing, read_patientl
 from disco_zoo.data.pixels.bit_depth import ALONE, ValueRanges
 from disco_zoo.data.source_image import apply_pixel_limit, open_image, too_many_pixels
 from disco_zoo.data.split_files import split_folder, subfolder
-from disco_zoo.errors import BadData, CannotRead, shown
+from disco_zoo.errors import BadData, CannotRead, own_words, shown
 
 IGNORED = 255
 TRAIN_NAMES, TEST_NAMES = ("train", "training"), ("val", "valid", "validation", "test", "testing")
@@ -267,14 +267,10 @@ def opened(path: Path) -> Image.Image:
 
 
 def _unreadable(path: Path, error: Exception) -> BadData:
-    reason = "it is missing" if isinstance(error, FileNotFoundError) else _first_line(error)
+    reason = "it is missing" if isinstance(error, FileNotFoundError) else own_words(error)
     if isinstance(error, Image.DecompressionBombError):
         reason = too_many_pixels(error)
     return BadData(f"{path} is unreadable: {reason}")
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def image_sizes(path: Path) -> tuple[tuple[int, int], ...]:

@@ -12,20 +12,19 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from disco_zoo.core.checkpoint import save_tensors, write_atomically
-from disco_zoo.core.console import StepProgress, duration
+from disco_zoo.core.console import StepProgress
 from disco_zoo.errors import BadRunFolder
 from disco_zoo.models.encoder import backbone_fingerprint, frozen
 from disco_zoo.models.load import NamedModel, load_model
-from disco_zoo.plotting.style import plot_curves
+from disco_zoo.tasks.dense_report import curve_lines, fact_lines
 from disco_zoo.tasks.dense_run import DenseJob, finished_run, load_weights
-from disco_zoo.tasks.dense_task import Batch, DenseTask, TaskPlan, curve_rows, log_once
-from disco_zoo.tasks.run_settings import look_lines
-from disco_zoo.tasks.segmentation.batches import CroppedImages, train_loader
+from disco_zoo.tasks.dense_task import Batch, DenseTask, TaskPlan, log_once
+from disco_zoo.tasks.detection.batches import train_loader
+from disco_zoo.tasks.segmentation.batches import CroppedImages
 from disco_zoo.tasks.segmentation.data import IGNORED, MaskedSet, whole_rgb
 from disco_zoo.tasks.segmentation.head import LinearSegmenter
 from disco_zoo.tasks.segmentation.measure import draw_masks, measure_segmenter, predict
 from disco_zoo.tasks.segmentation.settings import SegmentationSettings
-from disco_zoo.training.metrics import read_metrics
 from disco_zoo.training.run import RunOptions
 from disco_zoo.training.run_folder import RunFolder
 from disco_zoo.training.task import Position, RunLog
@@ -73,7 +72,7 @@ class SegmentationJob(DenseJob):
             torch.optim.AdamW(network.head.parameters(), lr=settings.lr, weight_decay=settings.weight_decay),
             plan,
             device=options.device,
-            loader=lambda first, last: train_loader(images, first, last, options.workers),
+            loader=lambda first, last: train_loader(images, settings.batch_size, first, last, options.workers),
             named_losses=lambda batch: {"loss_pixels": pixel_loss(network, batch, options.device)},
         )
 
@@ -120,26 +119,15 @@ def pixel_loss(segmenter: LinearSegmenter, batch: Batch, device: torch.device | 
 
 
 def _write_report(folder: RunFolder) -> None:
-    facts, metrics = folder.read_json("run.json"), read_metrics(folder.path)
-    lines = [f"# Linear segmentation on {facts['model']}", "", f"`{facts['command']}`", ""]
-    start = "its weights" if facts["pretrained"] else "random weights"
-    lines.append(f"- backbone: {facts['network']} from {start}, frozen, maps of stride {facts['strides']}")
-    for split, data in facts["data"].items():
-        lines.append(f"- {split}: {data['name']}, {data['images']} images")
-        lines += look_lines(facts, split)
-    lines.append(
-        f"- training: preset {facts['preset']}, {facts['steps']} of {facts['total_steps']} steps, "
-        f"{duration(facts['training_seconds'])}, seed {facts['seed']}"
-    )
+    facts = folder.read_json("run.json")
+    lines = fact_lines("Linear segmentation", facts, f"frozen, maps of stride {facts['strides']}")
     lines += [f"- {note}" for note in facts["notes"]]
     if figures := facts.get("figures"):
         lines += ["", f"**mIoU {figures['miou']:.2f} %**, pixel accuracy {figures['pixel_accuracy']:.2f} %", ""]
         lines += ["| class | IoU, % |", "|---|---:|"]
         lines += [f"| {n} | {'–' if v is None else f'{v:.2f}'} |" for n, v in figures["iou_per_class"].items()]
         lines += ["", "![masks](figures/masks.png)"]
-    if metrics:
-        plot_curves(curve_rows(metrics), folder.figures / "curves.png", f"{facts['model']}: segmentation head")
-        lines += ["", "![curves](figures/curves.png)"]
+    lines += curve_lines(folder, f"{facts['model']}: segmentation head")
     folder.write_text("report.md", "\n".join(lines) + "\n")
 
 

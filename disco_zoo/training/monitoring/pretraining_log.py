@@ -10,8 +10,7 @@ from torch import Tensor
 from disco_zoo.core.console import console
 from disco_zoo.core.random_streams import stream_generator
 from disco_zoo.data.dataset import ImageSource
-from disco_zoo.evaluation.knn import knn_top1
-from disco_zoo.evaluation.measure import shared_features
+from disco_zoo.evaluation.measure import knn_top1_of, shared_features
 from disco_zoo.models.encoder import Encoder
 from disco_zoo.training.monitoring.data_wait import WORTH_A_WORD
 from disco_zoo.training.monitoring.online_health import collapse_line, collapsed, health_records
@@ -61,10 +60,8 @@ class OnlineKnn:
             )
             for source, indices in ((self.train, self.train_indices), (self.test, self.test_indices))
         )
-        assert bank.labels is not None
-        assert queries.labels is not None
         k = min(K, len(bank))
-        return knn_top1(bank.features, bank.labels, queries.features, queries.labels, ks=(k,))[k]
+        return knn_top1_of(bank, queries, (k,))[k]
 
 
 def _some(total: int, wanted: int, seed: int) -> list[int]:

@@ -73,7 +73,24 @@ def _renamed(tensors: Mapping[str, Tensor], timm_name: Callable[[str], str | Non
 
 
 def _efficientnet_pytorch(tensors: Tensors, origin: str) -> Tensors:
-    top = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2"}
+    numbers = {int(found[1]) for key in tensors if (found := re.match(r"_blocks\.(\d+)\.", key))}
+    stages = {sum(s): s for s in (B0_STAGES, B1_STAGES)}.get(len(numbers))
+    if stages is None:
+        raise BadCheckpoint(f"{origin}: {len(numbers)} EfficientNet blocks; B0 has 16, B1 has 23, others are not known")
+    return efficientnet_tensors(tensors, stages, origin)
+
+
+def efficientnet_tensors(tensors: Mapping[str, Tensor], stages: tuple[int, ...], origin: str) -> Tensors:
+    """Tensors of efficientnet_pytorch under timm's names, a classifier's too.
+
+    Args:
+        stages: blocks a stage.
+        origin: the file, for messages.
+
+    Raises:
+        BadCheckpoint: an EfficientNet of these stages does not have all of them.
+    """
+    top = {"_conv_stem": "conv_stem", "_bn0": "bn1", "_conv_head": "conv_head", "_bn1": "bn2", "_fc": "classifier"}
     parts = {
         "_expand_conv": "conv_pw",
         "_bn0": "bn1",
@@ -86,10 +103,6 @@ def _efficientnet_pytorch(tensors: Tensors, origin: str) -> Tensors:
     }
     # The blocks of stage 0 do not expand.
     first = {**parts, "_bn1": "bn1", "_project_conv": "conv_pw", "_bn2": "bn2", "_expand_conv": "", "_bn0": ""}
-    numbers = {int(found[1]) for key in tensors if (found := re.match(r"_blocks\.(\d+)\.", key))}
-    stages = {sum(s): s for s in (B0_STAGES, B1_STAGES)}.get(len(numbers))
-    if stages is None:
-        raise BadCheckpoint(f"{origin}: {len(numbers)} EfficientNet blocks; B0 has 16, B1 has 23, others are not known")
 
     def timm_name(key: str) -> str | None:
         if not (found := re.fullmatch(r"_blocks\.(\d+)\.(\w+)\.(\w+)", key)):

@@ -176,12 +176,7 @@ def _mlp(head: Mapping[str, Tensor]) -> nn.Module:
 
 def _mlp_with_norm(head: Mapping[str, Tensor]) -> nn.Module:
     hidden, in_features = head["0.weight"].shape
-    return nn.Sequential(
-        nn.Linear(in_features, hidden),
-        nn.BatchNorm1d(hidden),
-        nn.ReLU(inplace=True),
-        nn.Linear(hidden, head["3.weight"].shape[0]),
-    )
+    return projection_head(in_features, hidden, head["3.weight"].shape[0], batch_norm=True)
 
 
 def _simclr(head: Mapping[str, Tensor]) -> nn.Module:

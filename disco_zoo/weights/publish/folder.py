@@ -30,8 +30,9 @@ from disco_zoo.core.files import scratch_folder, sha256_of
 from disco_zoo.errors import BadCheckpoint, Damaged, PublishError, WrongNetwork
 from disco_zoo.networks.variants import check_backbone
 from disco_zoo.weights.golden import compare_with_golden, write_golden
-from disco_zoo.zoo.catalog import Catalog, Checkpoint, Weights
+from disco_zoo.zoo.catalog import Catalog
 from disco_zoo.zoo.model_card import render_card
+from disco_zoo.zoo.schema import Checkpoint, Weights
 
 CARD, CONFIG, GOLDEN, MODEL = "README.md", "config.json", "golden.safetensors", "model.safetensors"
 FILES = (CARD, CONFIG, GOLDEN, MODEL)

@@ -13,7 +13,8 @@ from tiny import TinySource
 
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.errors import BadData, BadRecipe, DiscoZooError
-from disco_zoo.tasks.finetune.batches import StepBatches, TrainingViews, mixed, training_loader, training_view
+from disco_zoo.evaluation.probes.batches import LabeledViews
+from disco_zoo.tasks.finetune.batches import StepBatches, mixed, training_loader, training_view
 from disco_zoo.tasks.finetune.classes import (
     balanced_weights,
     class_names_of,
@@ -164,7 +165,8 @@ def test_batches_from_the_middle_are_those_of_the_whole(first: int) -> None:
 @pytest.mark.parametrize("augment", ["none", "light", "strong"])
 def test_views_are_fixed_by_seed_epoch_and_image_whatever_the_workers(augment: str) -> None:
     def batches(workers: int, seed: int = 0) -> list[torch.Tensor]:
-        dataset = TrainingViews(TinySource(), training_view(augment, 16, 18), seed)
+        source = TinySource()
+        dataset = LabeledViews(source, source.labels, training_view(augment, 16, 18), seed)
         return [
             images for images, _, _ in training_loader(dataset, StepBatches(12, 5, seed=0, first=0, last=6), workers)
         ]
@@ -178,7 +180,7 @@ def test_views_are_fixed_by_seed_epoch_and_image_whatever_the_workers(augment: s
 
 def test_unreadable_image_is_replaced_with_its_neighbours_label() -> None:
     source = TinySource(unreadable=(4,))
-    dataset = TrainingViews(source, training_view("none", 16, 16), 0)
+    dataset = LabeledViews(source, source.labels, training_view("none", 16, 16), 0)
     image, label, error = dataset[0, 4]
     expected, its_label, none = dataset[0, 5]
     assert torch.equal(image, expected)
