@@ -21,7 +21,15 @@ print(json.dumps([code, [name for name in {HEAVY!r} if name in sys.modules]]))
 @pytest.fixture
 def there(tmp_path: Path) -> Path:
     """A folder with a run, a result and a recipe's name nowhere."""
-    for name in ("run/recipe.yaml", "run/checkpoint.pt", "run/run.json", "there.json", "there.npy", "photos/a.png"):
+    for name in (
+        "run/recipe.yaml",
+        "run/checkpoint.pt",
+        "run/run.json",
+        "there.json",
+        "there.npy",
+        "free.npy",
+        "photos/a.png",
+    ):
         path = tmp_path / name
         path.parent.mkdir(exist_ok=True)
         path.touch()
@@ -32,7 +40,8 @@ def there(tmp_path: Path) -> Path:
     ("command", "words"),
     [
         ("embed nowhere --model disco_effb0 --out e.npy", "there is no data at nowhere"),
-        ("embed photos --model disco_effb0 --out there.npy", "there.npy is there already"),
+        ("embed photos --model disco_effb0 --out free.npy", "free.npy is there already"),
+        ("embed photos --model disco_effb0 --out there.npy", "there.json is there and is no embedding's"),
         ("evaluate knn disco_effb0 --data nowhere", "there is no data at nowhere"),
         ("evaluate linear disco_effb0 --data sample --eval-data nowhere", "there is no data at nowhere"),
         ("evaluate knn disco_effb0 --data sample --out there.json", "there.json is there already"),

@@ -14,7 +14,6 @@ import torch
 from timm.models import PretrainedCfg
 
 import disco_zoo
-from disco_zoo.models import disco_students
 from disco_zoo.zoo.catalog import Checkpoint, load_catalog
 
 # Spec (timm_hub, section 2): native architecture and headless width.
@@ -166,7 +165,7 @@ def test_pretrained_never_selects_timms_own_weights(arch: str, monkeypatch: pyte
         seen.append(cfg)
         raise Stopped
 
-    monkeypatch.setattr(disco_students, "fetch_weights", spy)
+    monkeypatch.setattr("disco_zoo.weights.resolve.fetch_weights", spy)
     names = [arch, *(row.name for row in load_catalog().of_architecture(arch))]
     for name in names:
         with pytest.raises(Stopped):

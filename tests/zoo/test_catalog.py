@@ -160,7 +160,9 @@ def test_a_name_written_twice_is_a_fault() -> None:
 
 
 def test_a_date_that_there_is_not_is_a_fault() -> None:
-    assert "not valid YAML: day is out of range for month" in faults_of("a: 2025-02-30")
+    raw = small_catalog()
+    raw["checkpoints"]["disco_a.one"]["measured"] = [measured([80.0]) | {"date": "2025-02-30"}]
+    assert "checkpoints.disco_a.one.measured.0.date: " in faults_of(raw)
 
 
 @pytest.mark.parametrize("text", ["", "[]", "a: [", "checkpoints: 3", "datasets: {d: 3}", "just words"])
