@@ -25,6 +25,7 @@ NEVER = 2**31 - 1
 USUAL = {MMAP_MAX: 65_536, TRIM_THRESHOLD: 64 * MIB}  # the second is what glibc arrives at by itself, with such blocks
 USERS_OWN = ("GLIBC_TUNABLES", "MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_MAX_", "MALLOC_MMAP_THRESHOLD_")
 STEPS_TO_COLLAPSE = 16  # of a run: the move takes as long as one to six, so that a short run would not gain by it
+STEPS_BETWEEN_COLLAPSES = 500  # a system that looks for idle memory splits huge pages; where none was, it takes 10 ms
 MOST_MORE = 0.5  # of the peak so far: a heap that is kept has gaps, which took 2 to 15 % more
 
 
@@ -105,7 +106,7 @@ class KeptMemory(contextlib.AbstractContextManager["KeptMemory"]):
 
     Args:
         device: where steps are computed.
-        steps_to_collapse: after so many steps the memory goes into huge pages.
+        steps_to_collapse: after so many steps the memory goes into huge pages, and again from time to time.
 
     Attributes:
         in_use: whether any keeps memory.
@@ -132,7 +133,7 @@ class KeptMemory(contextlib.AbstractContextManager["KeptMemory"]):
             self._end()
             return
         self._kept_steps += 1
-        if self._kept_steps == self.steps_to_collapse:
+        if self._kept_steps % STEPS_BETWEEN_COLLAPSES == self.steps_to_collapse:
             collapse_memory()
 
     def __exit__(

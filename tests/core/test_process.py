@@ -112,13 +112,14 @@ def test_an_evaluation_leaves_the_memory_that_steps_keep() -> None:
 
 
 @glibc_alone
-def test_a_heap_of_full_size_is_collapsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_heap_of_full_size_is_collapsed_and_then_from_time_to_time(monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     monkeypatch.setattr(process, "collapse_memory", lambda: calls.append(len(after)))
     after: list[bool] = []
+    monkeypatch.setattr(process, "STEPS_BETWEEN_COLLAPSES", 10)
     with KeptMemory("cpu", steps_to_collapse=3) as memory:
-        for _ in range(6):
+        for _ in range(26):
             memory.after_step()
             after.append(memory.is_kept)
-    assert after == [True] * 6
-    assert calls == [2]
+    assert after == [True] * 26
+    assert calls == [2, 12, 22]
