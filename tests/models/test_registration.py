@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 from slow_params import slow_but
 
+import disco_zoo
+
 LISTED = "print(timm.list_models('disco_r34'))"
 # Each in a process that has not seen timm, forked once torch is there, which is what takes long.
 CASES = {
@@ -21,7 +23,7 @@ CASES = {
     # Each imports timm for the first time when it is half imported itself; `disco-zoo verify` begins so.
     "by the networks": f"import disco_zoo.networks.variants, timm; {LISTED}",
     "by the weights": f"import disco_zoo.weights.resolve, timm; {LISTED}",
-    "by a public name": f"import disco_zoo; disco_zoo.verify_weights; import timm; {LISTED}",
+    **{f"by {name}": f"import disco_zoo; disco_zoo.{name}; import timm; {LISTED}" for name in disco_zoo.__all__},
     "hook": "import sys; before = [*sys.meta_path]; import disco_zoo, timm; print(sys.meta_path == before)",
 }
 FORK_EACH = """
@@ -52,10 +54,10 @@ def printed(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
     return dict(zip(cases, lines, strict=True))
 
 
-@pytest.mark.parametrize(
-    "case",
-    slow_but([case for case in CASES if case != "hook"], ["before timm", "after timm", "by a submodule of timm"]),
-)
+FAST = ["before timm", "after timm", "by a submodule of timm", "by the networks", "by the weights", "by verify_weights"]
+
+
+@pytest.mark.parametrize("case", slow_but([case for case in CASES if case != "hook"], FAST))
 def test_the_students_are_registered(case: str, printed: dict[str, str]) -> None:
     assert printed[case] == "['disco_r34']"
 
