@@ -76,7 +76,7 @@ class Survey:
         """What is changed on the way to RGB, and how many of the images looked at."""
         counts = {
             "turned by EXIF": self.turned,
-            "colours converted by their profile": self.profiled,
+            "converted by a colour profile": self.profiled,
             "laid over white where transparent": self.transparent,
             "first page or frame used": self.paged,
             "unreadable": self.unreadable,

@@ -208,7 +208,7 @@ def test_a_profile_counts_where_it_changes_colours_visibly(kind: str, tmp_path: 
     assert sorted(found)[:2] == [128, 128]  # the folder's order is by class
     assert abs(max(found) - expected) <= 1
     assert abs(int(source.opened(found.index(max(found))).pixels(2)[2, 2, 0]) - expected) <= 1
-    assert "1 colours converted by their profile" in change_line(source)
+    assert "1 converted by a colour profile" in change_line(source)
 
 
 def test_the_first_page_counts_and_photos_are_turned_and_both_are_said(tmp_path: Path) -> None:
