@@ -258,9 +258,9 @@ from disco_zoo.core import checkpoint
 from disco_zoo.cli import main
 from disco_zoo.training.trainer import Trainer
 
-micro_step, write_whole = Trainer._micro_step, checkpoint.write_whole
+micro_step, write_atomically = Trainer._micro_step, checkpoint.write_atomically
 Trainer._micro_step = lambda *arguments: (point(), micro_step(*arguments))[1]
-checkpoint.write_whole = lambda path, write, *more: write_whole(path, torn(write), *more)
+checkpoint.write_atomically = lambda path, write: write_atomically(path, torn(write))
 sys.exit(main(sys.argv[1:]))
 """
 
