@@ -116,8 +116,13 @@ def require_batches(optim: OptimSection, num_images: int, num_processes: int) ->
         raise BadRecipe(f"the last batch of an epoch {what}. Type: --set optim.last_batch=drop")
 
 
+def shared_batch(at_most: int, forwards: int) -> int:
+    """The largest batch of at most `at_most` images that forwards share alike; of two images each at least."""
+    return max(2, at_most // forwards) * forwards
+
+
 def _fitting(optim: OptimSection, at_most: int, num_images: int, forwards: int) -> int:
     """A batch of at most `at_most` images, or of a few more where the forwards or the last batch need them."""
-    size = max(2, at_most // forwards) * forwards
+    size = shared_batch(at_most, forwards)
     keeps = optim.last_batch == "keep" and forwards == 1
     return next(larger for larger in itertools.count(size) if not (keeps and num_images % larger == 1))

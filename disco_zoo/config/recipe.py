@@ -83,6 +83,10 @@ class LogSection(Section):
     # in which effective rank and agreement with the teacher are watched, without labels; 0: they are not
     health_images: NonNegativeInt = 512
 
+    def knn_every_steps(self, steps_per_epoch: int) -> int:
+        """Steps between two kNN on the way, at least one; 0 for none."""
+        return max(1, round(self.knn_every_epochs * steps_per_epoch)) if self.knn_every_epochs else 0
+
 
 class EvalSection(Section):
     image_size: Pixels | None = None  # None: the student's

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from pydantic import BaseModel, ValidationError, create_model
 
+from disco_zoo.config.optim import shared_batch
 from disco_zoo.core.schema import Section, explain, section_of
 from disco_zoo.errors import did_you_mean
 
@@ -107,10 +108,9 @@ def check_across_sections(values: dict[str, Any]) -> list[str]:
         faults.append("missing key 'student.init_from' (the safetensors file to start from)")
     batch_size, accumulation = optim.get("batch_size"), optim.get("accumulation_steps")
     if type(batch_size) is type(accumulation) is int and accumulation > 0 and batch_size % accumulation:
-        fitting = max(2, batch_size // accumulation) * accumulation
         faults.append(
             f"optim.accumulation_steps: {accumulation} does not divide optim.batch_size {batch_size}. "
-            f"Type: --set optim.batch_size={fitting}"
+            f"Type: --set optim.batch_size={shared_batch(batch_size, accumulation)}"
         )
     if optim.get("last_batch") == "keep" and method is not None and not method.takes_any_batch:
         name = values["method"]["name"]

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 from PIL import Image
 
+from disco_zoo.core.console import console
 from disco_zoo.core.distributed import rank
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.source_image import SourceImage
@@ -83,6 +84,12 @@ class UnreadableTally:
         path.write_text(
             "".join(f"{self.messages[index]}\n" for index in sorted(self.messages)), "utf-8", "backslashreplace"
         )
+
+    def say(self, what: str) -> None:
+        """One line, `what: the first of them`; none where all could be read."""
+        if self.messages:
+            first = self.messages[min(self.messages)]
+            console.print(f"{what}. First: {first}", soft_wrap=True)
 
     def check(self, list_path: Path | None = None) -> None:
         """Stop above the limit.

@@ -5,13 +5,12 @@ These are measurements; for a classifier to use, `disco-zoo finetune` has the be
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from disco_zoo.core.schema import Interpolation
 from disco_zoo.errors import DiscoZooError, UnknownName, did_you_mean
-from disco_zoo.protocols.linear import DEFAULT_BATCH_SIZE, IMAGENET_STD
+from disco_zoo.protocols.linear import DEFAULT_BATCH_SIZE, IMAGENET_STD, milestones_passed, probe_name
 
 FEW_LABELS = 0.05  # SwAV has one pair of rates for 1 % of the labels and one for 10 %; this lies between
 
@@ -67,15 +66,12 @@ class FinetuneProtocol:
 
     def label(self, epochs: int, lr: float | None = None, batch_size: int = DEFAULT_BATCH_SIZE) -> str:
         """The name to report, with what is not the usual: `swav@10ep@batch64@lr0.1`."""
-        name = self.name if epochs == self.epochs else f"{self.name}@{epochs}ep"
-        if batch_size != DEFAULT_BATCH_SIZE:
-            name += f"@batch{batch_size}"
+        name = probe_name(self.name, self.epochs, epochs, None, batch_size)
         return name if lr is None else f"{name}@lr{lr:g}"
 
     def decay(self, epoch: int, epochs: int) -> float:
         """Factor of the learning rates in `epoch` (from 0) of `epochs`; milestones move in proportion."""
-        passed = bisect_right([milestone * epochs for milestone in self.milestones], epoch * self.epochs)
-        return self.gamma**passed
+        return self.gamma ** milestones_passed(self.milestones, self.epochs, epoch, epochs)
 
 
 SEMI_FINETUNE_PROTOCOLS = {

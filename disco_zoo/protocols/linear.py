@@ -22,6 +22,27 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 DEFAULT_BATCH_SIZE = 256
 
 
+def milestones_passed(milestones: Sequence[int], length: int, epoch: int, epochs: int) -> int:
+    """How many milestones of a probe of `length` epochs lie behind `epoch` (from 0), where it runs for `epochs`."""
+    # In whole numbers: 25 · (28 / 100) is a little more than 7.
+    return bisect_right([milestone * epochs for milestone in milestones], epoch * length)
+
+
+def probe_name(name: str, length: int, epochs: int | None, crops: int | None, batch_size: int) -> str:
+    """A protocol's name with what is not the usual: `disco@10ep`, `disco@8crops`, `swav@10ep@batch64`.
+
+    Args:
+        length: epochs of the protocol; 0 where it takes no steps.
+    """
+    epochs = length if epochs is None else epochs
+    changed = {
+        f"@{epochs}ep": epochs != length,
+        f"@{crops}crops": crops is not None and crops < (epochs or length),
+        f"@batch{batch_size}": batch_size != DEFAULT_BATCH_SIZE and length > 0,
+    }
+    return name + "".join(word for word, is_changed in changed.items() if is_changed)
+
+
 @dataclass(frozen=True)
 class LinearProtocol:
     """How a linear classifier is trained on a frozen backbone.
@@ -81,9 +102,7 @@ class LinearProtocol:
         if epoch < self.warmup_epochs * stretch:
             return self.base_lr * (1 + (scale - 1) * epoch / (self.warmup_epochs * stretch))
         if self.schedule == "step":
-            # In whole numbers: 25 · (28 / 100) is a little more than 7.
-            length = self.epochs if epochs is None else epochs
-            passed = bisect_right([milestone * length for milestone in self.milestones], epoch * self.epochs)
+            passed = milestones_passed(self.milestones, self.epochs, epoch, self.epochs if epochs is None else epochs)
             return scale * self.base_lr * self.gamma**passed
         if self.schedule == "cosine":
             cosine = 0.5 * (1 + math.cos(math.pi * epoch / (self.epochs * stretch)))
@@ -105,11 +124,7 @@ class LinearProtocol:
             lr: base rate of the figure.
             sweep: all rates that were tried; with several the figure is that of the best on the test images.
         """
-        name = self.name if epochs in (None, self.epochs) else f"{self.name}@{epochs}ep"
-        if crops is not None and crops < (epochs or self.epochs):
-            name += f"@{crops}crops"
-        if batch_size != DEFAULT_BATCH_SIZE and self.epochs:
-            name += f"@batch{batch_size}"
+        name = probe_name(self.name, self.epochs, epochs, crops, batch_size)
         if len(sweep) > 1:
             return f"{name}@lr{lr:g} (best of {', '.join(f'{rate:g}' for rate in sweep)} on test images)"
         return name if lr in (None, self.base_lr) else f"{name}@lr{lr:g}"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,7 +21,7 @@ from disco_zoo.core.schema import Section
 from disco_zoo.errors import BadCheckpoint, BadRunFolder, require
 from disco_zoo.models.encoder import backbone_fingerprint
 from disco_zoo.models.load import NamedModel, load_model
-from disco_zoo.tasks.dense_task import DenseTask
+from disco_zoo.tasks.dense_task import DenseTask, TaskPlan
 from disco_zoo.tasks.run_settings import SETTINGS, read_settings
 from disco_zoo.training.run import RunOptions
 from disco_zoo.training.run_folder import RunFolder, RunSettings
@@ -75,6 +75,25 @@ class DenseJob:
     def build(self, named: NamedModel) -> nn.Module:
         """The network that learns."""
         raise NotImplementedError
+
+    def plan(
+        self, title: str, num_images: int, backbone_sha256: str, lr_factor: Callable[[int], float], **own: Any
+    ) -> TaskPlan:
+        """A plan by the settings that all jobs have; `own` are further fields of `TaskPlan`."""
+        settings = self.settings
+        return TaskPlan(
+            title=title,
+            data_name=self.train.name,
+            num_images=num_images,
+            fingerprint=self.train.fingerprint() + self.test.fingerprint() + backbone_sha256,
+            steps=settings.steps,
+            batch_size=settings.batch_size,
+            lr=settings.lr,
+            lr_factor=lr_factor,
+            checkpoint_every=settings.checkpoint_every,
+            seed=self.seed,
+            **own,
+        )
 
     def task(self, network: Any, options: RunOptions, backbone_sha256: str) -> DenseTask:
         raise NotImplementedError

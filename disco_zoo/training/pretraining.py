@@ -208,6 +208,5 @@ class Pretraining(Task):
             self.records.health(epoch, self.health(self.plain_method, self.position.step, self.device))
 
     def _knn_is_due(self, step: int, last_step: int) -> bool:
-        every = max(1, round(self.recipe.log.knn_every_epochs * self.steps_per_epoch))
-        is_on = self.knn is not None and self.recipe.log.knn_every_epochs > 0
-        return is_on and (step % every == 0 or step == last_step)
+        every = self.recipe.log.knn_every_steps(self.steps_per_epoch)
+        return self.knn is not None and every > 0 and (step % every == 0 or step == last_step)

@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from disco_zoo.core.console import console
 from disco_zoo.data.unreadable import UnreadableTally, unreadable_limit
 from disco_zoo.errors import counted, require
 from disco_zoo.models.encoder import frozen
@@ -166,11 +165,5 @@ def detect(
             done += len(items)
             if progress is not None:
                 progress(done, len(annotated))
-    if tally.messages:
-        first = tally.messages[min(tally.messages)]
-        console.print(
-            f"Unreadable, so nothing is found there: {counted(len(tally.messages), 'image')}. First: {first}",
-            soft_wrap=True,
-            markup=False,
-        )
+    tally.say(f"Unreadable, so nothing is found there: {counted(len(tally.messages), 'image')}")
     return detections

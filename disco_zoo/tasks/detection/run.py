@@ -19,7 +19,7 @@ from disco_zoo.models.encoder import frozen
 from disco_zoo.models.load import NamedModel
 from disco_zoo.networks.input_size import create_for_any_size
 from disco_zoo.tasks.dense_run import DenseJob, finished_run, load_weights
-from disco_zoo.tasks.dense_task import DenseTask, TaskPlan, log_once
+from disco_zoo.tasks.dense_task import DenseTask, log_once
 from disco_zoo.tasks.detection.annotations import EXTRA, AnnotatedImage, AnnotatedSet, has_outline, sized
 from disco_zoo.tasks.detection.average_precision import average_precision, compact, detect
 from disco_zoo.tasks.detection.batches import TrainImages, read_image, train_loader
@@ -91,19 +91,13 @@ class DetectionJob(DenseJob):
 
     def task(self, network: Any, options: RunOptions, backbone_sha256: str) -> DenseTask:
         settings, images = self.settings, self._images()
-        plan = TaskPlan(
+        plan = self.plan(
             "detector",
-            self.train.name,
             len(images),
-            self.train.fingerprint() + self.test.fingerprint() + backbone_sha256,
-            settings.steps,
-            settings.batch_size,
-            settings.lr,
+            backbone_sha256,
             functools.partial(lr_factor, settings=settings),
-            settings.checkpoint_every,
-            self.seed,
-            settings.eval_every,
-            settings.clip_norm,
+            eval_every=settings.eval_every,
+            clip_norm=settings.clip_norm,
         )
         return DenseTask(
             network,

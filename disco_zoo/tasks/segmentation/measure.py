@@ -12,7 +12,6 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
-from disco_zoo.core.console import console
 from disco_zoo.data.unreadable import UnreadableTally, unreadable_limit
 from disco_zoo.errors import BadData, counted, require
 from disco_zoo.models.encoder import frozen
@@ -96,13 +95,7 @@ def measure_segmenter(
                 tally.check()
             if progress is not None:
                 progress(index + 1, len(masked))
-    if tally.messages:
-        first = tally.messages[min(tally.messages)]
-        console.print(
-            f"Left out as unreadable: {counted(len(tally.messages), 'test image')}. First: {first}",
-            soft_wrap=True,
-            markup=False,
-        )
+    tally.say(f"Left out as unreadable: {counted(len(tally.messages), 'test image')}")
     if not int(counts.sum()):
         raise BadData(f"none of the {counted(len(masked), 'image')} of {masked.name} could be measured.")
     return segmentation_figures(counts, masked.class_names)

@@ -18,7 +18,7 @@ from disco_zoo.models.encoder import backbone_fingerprint, frozen
 from disco_zoo.models.load import NamedModel, load_model
 from disco_zoo.tasks.dense_report import curve_lines, fact_lines
 from disco_zoo.tasks.dense_run import DenseJob, finished_run, load_weights
-from disco_zoo.tasks.dense_task import Batch, DenseTask, TaskPlan, log_once
+from disco_zoo.tasks.dense_task import Batch, DenseTask, log_once
 from disco_zoo.tasks.detection.batches import train_loader
 from disco_zoo.tasks.segmentation.batches import CroppedImages
 from disco_zoo.tasks.segmentation.data import IGNORED, MaskedSet, whole_rgb
@@ -54,17 +54,11 @@ class SegmentationJob(DenseJob):
     def task(self, network: LinearSegmenter, options: RunOptions, backbone_sha256: str) -> DenseTask:
         settings = self.settings
         images = CroppedImages(self.train, settings, self.seed)
-        plan = TaskPlan(
+        plan = self.plan(
             "segmentation head",
-            self.train.name,
             len(images),
-            self.train.fingerprint() + self.test.fingerprint() + backbone_sha256,
-            settings.steps,
-            settings.batch_size,
-            settings.lr,
+            backbone_sha256,
             lambda step: 0.5 * (1 + math.cos(math.pi * step / settings.steps)),
-            settings.checkpoint_every,
-            self.seed,
         )
         return _HeadTask(
             network,

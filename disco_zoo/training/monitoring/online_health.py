@@ -74,7 +74,7 @@ class OnlineHealth:
             step: so many are taken.
             last_step: so many will be; 0 for a start that is not trained.
         """
-        every = max(1, round((self.recipe.log.knn_every_epochs or 1.0) * self.steps_per_epoch))
+        every = self.recipe.log.knn_every_steps(self.steps_per_epoch) or max(1, self.steps_per_epoch)
         every *= -(-FEWEST_STEPS // every)
         return last_step > 0 and (step in EARLY_STEPS or step % every == 0 or step == last_step)
 
