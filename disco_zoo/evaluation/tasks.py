@@ -222,7 +222,9 @@ def check_options(protocol: Protocol, options: ProbeOptions, share: float = 1.0)
         DiscoZooError: see `check_probe_options` and `check_finetuning`; or several rates for fine-tuning.
     """
     if options.batch_size < 2:
-        raise DiscoZooError(f"A step needs two images, not {options.batch_size}. Leave the batch size out for 256.")
+        raise DiscoZooError(
+            f"A step needs two images, not {options.batch_size}. Leave the batch size out for {DEFAULT_BATCH_SIZE}."
+        )
     if isinstance(protocol, LinearProtocol):
         if protocol.solver == "lbfgs" and options.checkpoint is not None and options.checkpoint.resume:
             raise BadRunFolder(

@@ -22,6 +22,7 @@ from disco_zoo.cli.options import (
 )
 from disco_zoo.cli.use.evaluate_table import table
 from disco_zoo.core.launcher import chosen_device, default_workers
+from disco_zoo.protocols.linear import DEFAULT_BATCH_SIZE
 
 if TYPE_CHECKING:
     from disco_zoo.evaluation.evaluation import Evaluation
@@ -63,7 +64,9 @@ _PROBE = [
         multiple=True,
         help="Learning rate for a batch of 256. Repeatable: a sweep in one run.  [default: the protocol's]",
     ),
-    click.option("--batch-size", type=click.IntRange(min=2), default=256, show_default=True, help="Images a step."),
+    click.option(
+        "--batch-size", type=click.IntRange(min=2), default=DEFAULT_BATCH_SIZE, show_default=True, help="Images a step."
+    ),
     click.option(
         "--crops",
         type=click.IntRange(min=1),
@@ -213,7 +216,7 @@ def _run(
     preset: Any = None,
     epochs: int | None = None,
     lrs: tuple[float, ...] = (),
-    batch_size: int = 256,
+    batch_size: int = DEFAULT_BATCH_SIZE,
     crops: int | None = None,
     resume: bool = False,
     **subject: Any,
