@@ -7,6 +7,7 @@ So `--help` and `list` answer without importing torch. A new verb is one line in
 from __future__ import annotations
 
 import contextlib
+import errno
 import importlib
 import os
 import sys
@@ -134,13 +135,21 @@ def main(args: Sequence[str] | None = None) -> int:
     except (click.Abort, KeyboardInterrupt):  # click turns Ctrl-C into Abort
         return EXIT_INTERRUPTED
     except Exception as error:
-        if not says_no_room(error):
+        advice = _advice(error)
+        if advice is None:
             raise
         reason = getattr(error, "strerror", None) or why_not_written(error)
         what = getattr(error, "filename", None) or "a file of the run"
-        print(f"Error: {reason}: {what}. {_MAKE_ROOM}", file=sys.stderr)
+        print(f"Error: {reason}: {what}. {advice}", file=sys.stderr)
         return EXIT_USER_ERROR
     return result if isinstance(result, int) else 0
+
+
+def _advice(error: Exception) -> str | None:
+    """What to do about an error of the system that any read or write may meet; None for all others."""
+    if isinstance(error, OSError) and error.errno == errno.ENAMETOOLONG:
+        return "Give a shorter name"
+    return _MAKE_ROOM if says_no_room(error) else None
 
 
 def entry_point(args: Sequence[str] | None = None) -> NoReturn:

@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from disco_zoo.core.files import user_path
 from disco_zoo.core.yaml_io import read_yaml
 from disco_zoo.errors import BadRecipe, did_you_mean
 
@@ -116,8 +117,8 @@ def _parent(path: Path, extends: Any, recipes: Path) -> Path | None:
         raise BadRecipe(f"{origin}: extends: must be the path of one recipe, not {extends!r}")
     name = extends if extends.endswith(_YAML_SUFFIXES) else f"{extends}.yaml"
     for folder in (path.parent, recipes):
-        file = folder / os.path.expanduser(name)  # unlike Path's, this and isfile never raise
-        if os.path.isfile(file):
+        file = folder / user_path(name)
+        if os.path.isfile(file):  # unlike Path's, it never raises
             return file
     known = [file.relative_to(recipes).as_posix().removesuffix(".yaml") for file in sorted(recipes.rglob("*.yaml"))]
     raise BadRecipe(

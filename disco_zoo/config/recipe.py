@@ -24,7 +24,7 @@ from disco_zoo.config.sections import (
     with_one_width,
 )
 from disco_zoo.config.validation import check_across_sections, resolve_named_sections
-from disco_zoo.core.files import PACKAGE_DIR
+from disco_zoo.core.files import PACKAGE_DIR, user_path
 from disco_zoo.core.schema import Section, explain
 from disco_zoo.core.yaml_io import dump_yaml, read_value
 from disco_zoo.errors import BadRecipe, UnknownName, did_you_mean, one_line, shown
@@ -193,9 +193,9 @@ def bundled_recipes() -> dict[str, Path]:
 def find_recipe(name: str) -> Path:
     """Find a recipe by path, by `scale/name`, or by name where only one scale has it."""
     if name.endswith((".yaml", ".yml")):
-        path = os.path.expanduser(name)  # unlike Path's, this and isfile never raise
-        if os.path.isfile(path):
-            return Path(path)
+        path = user_path(name)
+        if os.path.isfile(path):  # unlike Path's, it never raises
+            return path
         raise BadRecipe(f"recipe {shown(path)} does not exist. The bundled ones: disco-zoo train --list")
     known = bundled_recipes()
     found = [full for full in known if name in (full, full.split("/")[-1])]

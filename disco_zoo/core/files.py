@@ -23,11 +23,16 @@ except ImportError:  # Windows
 PACKAGE_DIR = Path(__file__).resolve().parents[1]
 
 
+def user_path(name: str | Path) -> Path:
+    """The path that a user typed, `~` replaced by the home folder; that of a user without one stays as it is."""
+    return Path(os.path.expanduser(name))  # Path's own raises there
+
+
 def cache_home() -> Path:
     """The folder of what can be computed again: $DISCO_ZOO_CACHE, else one in the user's; it need not exist."""
     own = os.environ.get("DISCO_ZOO_CACHE")
     base = Path(own) if own else Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "disco-zoo"
-    return base.expanduser()
+    return user_path(base)
 
 
 SCRATCH = ".scratch"

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from disco_zoo.core.console import say_once
+from disco_zoo.core.files import user_path
 from disco_zoo.data.dataset import ImageSource, require_index
 from disco_zoo.data.file_tree import size_of
 from disco_zoo.data.formats.timm_readers import FolderSource
@@ -28,7 +29,7 @@ class FileListSource(ImageSource):
 
     def __init__(self, name: str, files: Sequence[Path]) -> None:
         super().__init__(name, "train")
-        self.files = [file.expanduser().absolute() for file in files]
+        self.files = [user_path(file).absolute() for file in files]
 
     def __len__(self) -> int:
         return len(self.files)
@@ -73,7 +74,7 @@ def open_images(given: Sequence[str], split: str | None = None) -> ImageSource:
     Raises:
         BadData: nothing there, empty, a stream, or several names of which one is no image file.
     """
-    paths = [Path(name).expanduser() for name in given]
+    paths = [user_path(name) for name in given]
     if len(paths) > 1 or _is_image_file(paths[0]):
         return FileListSource(_title(given), [_image_file(name, path) for name, path in zip(given, paths, strict=True)])
     if paths[0].suffix.lower() == LIST_SUFFIX:
@@ -109,7 +110,7 @@ def data_of(given: Sequence[str], source: ImageSource) -> str | None:
     """What to type to open `source` again from any folder; None for a list of files."""
     if isinstance(source, FileListSource):
         return None
-    path = Path(given[0]).expanduser()
+    path = user_path(given[0])
     return str(path.resolve()) if path.exists() else given[0]
 
 
@@ -138,7 +139,7 @@ def _listed_files(name: str, path: Path) -> list[Path]:
         lines = os.fsdecode(path.read_bytes().removeprefix(BOM_UTF8)).splitlines()
     except OSError as error:
         raise BadData(f"{shown(name)} cannot be read as a list of paths, one a line: {error}") from error
-    files = [path_of_text(str(path.parent / Path(line.strip()).expanduser())) for line in lines if line.strip()]
+    files = [path_of_text(str(path.parent / user_path(line.strip()))) for line in lines if line.strip()]
     if not files:
         raise BadData(f"{shown(name)} is empty. Write a path of an image on each line.")
     missing = [str(file) for file in files if not file.is_file()]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from disco_zoo.core.files import PACKAGE_DIR
+from disco_zoo.core.files import PACKAGE_DIR, user_path
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.errors import BadData, did_you_mean
 
@@ -41,7 +41,7 @@ def open_source(data: str | Path, split: str = "train", *, dedicated: bool = Fal
 
 
 def _open(data: str | Path, split: str, dedicated: bool) -> ImageSource:
-    name, path = str(data), Path(data).expanduser()
+    name, path = str(data), user_path(data)
     if name == "sample":
         from disco_zoo.data.formats.parquet import ParquetSource
 
@@ -80,7 +80,7 @@ def require_there(data: str) -> None:
         BadData: there is neither a file nor a folder, and it is no name of another kind.
     """
     named = data == "sample" or (data.partition("/")[0].lower() in TIMM_PREFIXES and "/" in data)
-    path = Path(data).expanduser()
+    path = user_path(data)
     if not named and not path.exists():
         raise BadData(_nothing_there(data, path))
 

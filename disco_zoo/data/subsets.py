@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from disco_zoo.core.console import say_once
+from disco_zoo.core.files import user_path
 from disco_zoo.core.random_streams import stream_generator
 from disco_zoo.data.dataset import ImageSource, require_index, split_words
 from disco_zoo.data.open_source import TIMM_PREFIXES, open_source
@@ -163,7 +164,7 @@ def with_extra(first: ImageSource, extra_source: str | None, repeats: int) -> Im
 
 def _beside(extra: str, data: str) -> str:
     """A file or folder that is not here is looked for beside the main data; what has a prefix of timm's stays."""
-    here, beside = Path(extra).expanduser(), Path(data).expanduser().parent / extra
+    here, beside = user_path(extra), user_path(data).parent / extra
     if here.exists() or (not beside.exists() and extra.partition("/")[0].lower() in TIMM_PREFIXES):
         return extra
     if beside.exists():

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from PIL import Image
 
+from disco_zoo.core.files import user_path
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.formats.timm_readers import FolderSource
 from disco_zoo.data.image_files import path_of_text
@@ -159,7 +160,7 @@ def matching_model(file: EmbeddingFile, model: str | None = None) -> NamedModel:
 
 
 def _meaning(text: str, file: EmbeddingFile) -> EmbeddingFile | int | ImageSource:
-    path = Path(text).expanduser()
+    path = user_path(text)
     if path.is_file() and _is_embedding(path):
         return _checked(EmbeddingFile(path), file)
     if text in file.row_of_name:

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from disco_zoo.core.environment import package_version
+from disco_zoo.core.files import user_path
 from disco_zoo.core.random_streams import stream_generator
 from disco_zoo.errors import CannotExport, first_line
 from disco_zoo.evaluation.subject import fit_to
@@ -118,7 +118,7 @@ def load_subject(
         UnknownName, WeightsError, BadCheckpoint: the model cannot be had.
         DiscoZooError: it cannot look at this size.
     """
-    folder = None if features else find_classifier_folder(Path(model).expanduser())
+    folder = None if features else find_classifier_folder(user_path(model))
     if folder is None:
         named, label_names = load_model(model), None
     else:

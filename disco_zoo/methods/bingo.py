@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -18,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from disco_zoo.core.distributed import rank, shuffle_rows, unshuffle_rows
+from disco_zoo.core.files import user_path
 from disco_zoo.core.random_streams import stream_seed
 from disco_zoo.core.schema import Probability, section_of
 from disco_zoo.errors import BadRecipe
@@ -196,7 +196,7 @@ class BINGO(Method):
         if self.bags is None:
             bags = teacher_bags(teacher, preparation, bag_size=self.bag_size, resize_size=self.bag_resize_size)
         else:
-            bags = bags_from_file(Path(self.bags).expanduser(), teacher, preparation, bag_size=self.bag_size)
+            bags = bags_from_file(user_path(self.bags), teacher, preparation, bag_size=self.bag_size)
         self.seed = preparation.seed
         self.companions = BagCompanions(bags, preparation.seed)
 

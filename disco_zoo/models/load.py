@@ -10,6 +10,7 @@ from typing import Any
 import timm
 from torch import nn
 
+from disco_zoo.core.files import user_path
 from disco_zoo.core.random_streams import drawing_from
 from disco_zoo.errors import BadTeacher, DiscoZooError, UnknownName, did_you_mean
 from disco_zoo.models.classifier_dir import backbone_of, find_backbone_folder, find_classifier_folder
@@ -66,7 +67,7 @@ def load_model(model: str, *, pretrained: bool = True, seed: int = 0) -> NamedMo
 
 
 def _load(model: str, pretrained: bool) -> NamedModel:
-    path = Path(model.removeprefix(FOLDER_PREFIX)).expanduser()
+    path = user_path(model.removeprefix(FOLDER_PREFIX))
     if (folder := find_classifier_folder(path) or find_backbone_folder(path)) is not None:
         _require_pretrained(model, pretrained)
         return _of_classifier(model, folder)

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import update_bn
 
 from disco_zoo.core.checkpoint import stated_network
+from disco_zoo.core.files import user_path
 from disco_zoo.errors import BadRecipe, NotPublished, UnknownName, WrongNetwork, did_you_mean
 from disco_zoo.models.encoder import Encoder, feature_dim_of, resized
 from disco_zoo.modules.momentum_contrast import projection_head
@@ -220,7 +221,7 @@ def load_backbone(backbone: nn.Module, source: str | Path) -> None:
         BadRecipe: there is no such file or checkpoint, or it does not fit.
         WeightsError: the checkpoint's weights cannot be had.
     """
-    path = Path(source).expanduser()
+    path = user_path(source)
     by_name = not path.exists() and path.suffix not in FILE_SUFFIXES
     if by_name:
         path = _zoo_weights(backbone, str(source))

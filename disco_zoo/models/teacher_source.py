@@ -13,6 +13,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from disco_zoo.core.files import user_path
 from disco_zoo.errors import BadCheckpoint, BadTeacher, UnknownName, WeightsError, did_you_mean
 from disco_zoo.models.encoder import feature_dim_of
 from disco_zoo.models.timm_network import HUB_PREFIX, create_by_timm
@@ -90,7 +91,7 @@ def _load_source(source: str, pretrained: bool) -> LoadedTeacher:
         return _load_lite(LITES[source])
     if source in load_catalog().teachers:
         return _load_installed(source)
-    path = Path(source).expanduser()
+    path = user_path(source)
     if path.is_dir():
         return _load_run_folder(path)
     if path.suffix in {".pth", ".tar", ".pt", ".safetensors"} or path.is_file():

@@ -5,10 +5,10 @@ from __future__ import annotations
 import statistics
 import time
 from dataclasses import dataclass
-from pathlib import Path
 
 from disco_zoo.config.recipe import Recipe
 from disco_zoo.config.validation import OWN_DATA
+from disco_zoo.core.files import user_path
 from disco_zoo.core.process import one_thread
 from disco_zoo.data.dataset import ImageSource, require_index
 from disco_zoo.data.open_source import open_source
@@ -63,7 +63,7 @@ def data_facts(recipe: Recipe, data: str | None, images: int | None) -> DataFact
         BadData: nobody says how many images there are.
     """
     own = recipe.data.source
-    if data is None and own is not None and (own == "sample" or Path(own).expanduser().exists()):
+    if data is None and own is not None and (own == "sample" or user_path(own).exists()):
         data = own
     limit = recipe.data.max_images or float("inf")
     if data is not None:

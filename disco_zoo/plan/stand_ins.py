@@ -6,7 +6,6 @@ import contextlib
 import hashlib
 import io
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from disco_zoo.config.recipe import Recipe
+from disco_zoo.core.files import user_path
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.errors import BadTeacher
 from disco_zoo.models.encoder import feature_dim_of
@@ -68,7 +68,7 @@ def weightless_teacher(name: str) -> LoadedTeacher:
         raise BadTeacher(
             f"plan downloads nothing, and only the Hub knows {name}. Name its network: --set teacher.source=TIMM_NAME"
         )
-    path = Path(name).expanduser()
+    path = user_path(name)
     if not path.exists():
         return load_teacher_source(name, pretrained=False)
     with torch.device("cpu"):  # files hold real tensors

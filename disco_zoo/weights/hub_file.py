@@ -7,7 +7,7 @@ from pathlib import Path
 
 from huggingface_hub import constants, try_to_load_from_cache
 
-from disco_zoo.core.files import sha256_of
+from disco_zoo.core.files import sha256_of, user_path
 
 
 @dataclass(frozen=True)
@@ -38,4 +38,4 @@ def cached_file(*, repo: str, revision: str, file: str, cache_dir: str | Path | 
 
 def cache_folder(cache_dir: str | Path | None) -> Path:
     """The cache that the caller names, else the usual one."""
-    return Path(cache_dir if cache_dir is not None else constants.HF_HUB_CACHE).expanduser()
+    return user_path(cache_dir if cache_dir is not None else constants.HF_HUB_CACHE)

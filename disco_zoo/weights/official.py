@@ -24,7 +24,7 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from disco_zoo.core.checkpoint import save_tensors
-from disco_zoo.core.files import sha256_of, write_out
+from disco_zoo.core.files import sha256_of, user_path, write_out
 from disco_zoo.errors import BadCheckpoint, Busy, CacheNotWritable, Damaged, NotPublished, WeightsError
 from disco_zoo.weights import store
 from disco_zoo.weights.convert import Converted, read_checkpoint
@@ -76,7 +76,7 @@ def convert_checkpoint(
     target = Path(out) if out else Path(f"{entry.name}.safetensors")
     if not install:
         _require_free(target, overwrite)
-    path = Path(file).expanduser()
+    path = user_path(file)
     converted = read_checkpoint(path, network)
     if path.is_dir() and (fault := run_fault(json.loads((path / FACTS).read_text("utf-8")), entry, catalog)):
         raise BadCheckpoint(f"{path} {fault}")

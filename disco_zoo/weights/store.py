@@ -19,7 +19,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from disco_zoo.core.files import failed_writes_as, sha256_of, write_whole
+from disco_zoo.core.files import failed_writes_as, sha256_of, user_path, write_whole
 from disco_zoo.errors import CacheNotWritable, Damaged, UnknownName
 
 MANIFEST = "installed.json"
@@ -49,9 +49,9 @@ class Installed:
 def home() -> Path:
     """The folder for what the user installs and downloads; it need not exist."""
     if own := os.environ.get("DISCO_ZOO_HOME"):
-        return Path(own).expanduser()
+        return user_path(own)
     data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
-    return Path(data).expanduser() / "disco-zoo"
+    return user_path(data) / "disco-zoo"
 
 
 def folder_of(name: str) -> Path:

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from disco_zoo.core.files import sha256_of
+from disco_zoo.core.files import sha256_of, user_path
 from disco_zoo.errors import BadCheckpoint, BadTeacher, DiscoZooError, NotPublished, WeightsError
 from disco_zoo.networks.variants import backbone_shapes, check_backbone
 from disco_zoo.weights.convert import read_checkpoint
@@ -54,7 +54,7 @@ def verify_weights(target: str | Path) -> Verification:
         UnknownName: neither a name nor a file.
     """
     catalog = load_catalog()
-    path = Path(target).expanduser()
+    path = user_path(target)
     if str(target) and path.exists():
         return _verify_file(path, catalog)
     entry = catalog.entry(str(target))

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
+from disco_zoo.core.files import user_path
 from disco_zoo.errors import BadCatalog, UnknownName, counted, did_you_mean
 from disco_zoo.zoo import validation
 from disco_zoo.zoo.licences import spdx_of
@@ -184,7 +185,7 @@ def list_models(pattern: str | None = None) -> list[str]:
 
 def _catalog_in_use() -> Catalog:
     own = os.environ.get(CATALOG_VARIABLE)
-    path = Path(own).expanduser() if own else CATALOG_PATH
+    path = user_path(own) if own else CATALOG_PATH
     try:
         return _read_once(path, path.stat().st_mtime_ns)
     except (OSError, UnicodeDecodeError) as error:

@@ -50,6 +50,32 @@ def fails(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
     return run
 
 
+@pytest.mark.parametrize("name", ["~nosuchuser/x", "x" * 300])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "embed {} --model disco_effb0 --out f.npy",
+        "evaluate knn disco_effb0 --data {}",
+        "evaluate knn {} --data sample",
+        "verify {}",
+        "train pocket/disco_effb0.disco_lite0_fmnist --data {}",
+        "train pocket/disco_effb0.disco_lite0_fmnist --data sample --set student.init=checkpoint --set student.init_from={}",
+        "train pocket/disco_effb0.disco_lite0_fmnist --data sample --set teacher.source={}",
+        "finetune disco_effb0 --data {}",
+        "detect disco_effb0 --data {}",
+        "segment disco_effb0 --data {}",
+        "search {} --in f.npy",
+        "convert {} --as disco_effb0.official_r50",
+        "export {}",
+        "data pack {} out",
+        "publish {}",
+    ],
+)
+def test_path_that_cannot_be(fails: Fails, arguments: str, name: str) -> None:
+    """A home folder that nobody has, a name longer than systems allow: `pathlib` raises for both."""
+    assert fails(*(part.format(name) for part in arguments.split()))
+
+
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [

@@ -9,6 +9,7 @@ from typing import Any
 import click
 
 from disco_zoo.cli.options import JSON
+from disco_zoo.core.files import user_path
 
 TABLE_PIXELS = 224
 KINDS = ["onnx", "openvino", "torch", "coreml", "executorch", "litert", "ncnn", "tensorrt"]
@@ -139,7 +140,7 @@ def _subject_of_table(name: str, size: int) -> Any:
     from disco_zoo.models.load import load_model
     from disco_zoo.zoo.catalog import load_catalog
 
-    is_its_weights = Path(name).expanduser().exists() or name in load_catalog().teachers
+    is_its_weights = user_path(name).exists() or name in load_catalog().teachers
     named = load_model(name, pretrained=is_its_weights)
     fit_to(named.backbone, size, name)
     return subject_of(named, image_size=size)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from disco_zoo.core.files import user_path
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.file_tree import size_of
 from disco_zoo.data.formats.parquet import FINGERPRINT_BYTES
@@ -52,8 +53,8 @@ def open_prefixed(name: str, split: str, dedicated: bool) -> ImageSource:
     if prefix == "torch" and not root:
         raise BadData(f"{name} needs the folder that holds it: torch/{rest}@FOLDER.")
     if prefix == "torch" and rest.lower() in IMAGE_FOLDERS:
-        return _open_image_folder(name, rest, Path(root).expanduser(), split, dedicated)
-    settings: dict[str, Any] = {"root": str(Path(root).expanduser()) if root else None}
+        return _open_image_folder(name, rest, user_path(root), split, dedicated)
+    settings: dict[str, Any] = {"root": str(user_path(root)) if root else None}
     splits: tuple[str, ...] = HUB_SPLITS[split]
     if prefix == "torch":
         splits = ("train",) if split == "train" else ("validation",)
@@ -98,7 +99,7 @@ def _open_image_folder(name: str, kind: str, root: Path, split: str, dedicated: 
 
 def _shard_lists(name: str, folder: Path, split: str) -> tuple[str, ...]:
     """What timm's reader takes for the split's name: the name, or the shards where no info file says which they are."""
-    folder = folder.expanduser()
+    folder = user_path(folder)
     found = sorted(path for path in folder.glob("*.tar")) if folder.is_dir() else []
     if not found or any((folder / info).is_file() for info in ("_info.json", "info.json")):
         return HUB_SPLITS[split]

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from disco_zoo.core.console import say_once
+from disco_zoo.core.files import user_path
 from disco_zoo.data import class_folders
 from disco_zoo.data.class_folders import FolderLabels, folders_beside, label_by_folder, names_beside, say_beside
 from disco_zoo.data.dataset import ImageSource, Origin, split_words
@@ -173,7 +174,7 @@ class FolderSource(ImageSource):
         super().__init__(name, split, labels, classes)
         self.class_folders = {} if self.is_listed else by_folder.folders
         source = class_folders.ANNOTATIONS if self.is_listed else "folders"
-        part = f"folder {self.folder.name}" if self.folder != Path(name).expanduser().resolve() else ""
+        part = f"folder {self.folder.name}" if self.folder != user_path(name).resolve() else ""
         self.origin = Origin(part, source if labels is not None else "", left_out.facts(), notes)
 
     def __len__(self) -> int:

@@ -14,7 +14,7 @@ from PIL import __version__ as pillow_version
 
 from disco_zoo.core.claimed_dir import ClaimedFolder
 from disco_zoo.core.console import StepProgress
-from disco_zoo.core.files import write_out
+from disco_zoo.core.files import user_path, write_out
 from disco_zoo.core.interrupts import InterruptFlag
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.image_sample import sample_sha256
@@ -129,7 +129,7 @@ class PackJob:
     def _require_outside(self) -> None:
         """A folder of photos with shards in it would from then on be taken for these shards."""
         for source in self.sources:
-            folder = Path(source.name).expanduser()
+            folder = user_path(source.name)
             if folder.is_dir() and self.out.resolve().is_relative_to(folder.resolve()):
                 raise BadRunFolder(f"{self.out} lies in {folder}, which it is made of. Choose an --out beside it")
 

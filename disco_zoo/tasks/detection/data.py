@@ -11,6 +11,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from xml.etree import ElementTree
 
+from disco_zoo.core.files import user_path
 from disco_zoo.data.image_files import IMAGE_SUFFIXES
 from disco_zoo.data.image_list import ranges_of_files
 from disco_zoo.data.subsets import held_out_images, held_out_note
@@ -165,11 +166,11 @@ def open_annotated_pair(data: str, eval_data: str | None = None) -> tuple[Annota
     Raises:
         BadData: missing, empty, damaged, of other classes, or without image files.
     """
-    path = Path(data).expanduser()
+    path = user_path(data)
     if not path.exists():
         raise BadData(f"there is no data at {data}. Type: --data FOLDER, with {LAYOUTS}")
     train = mended(sized(_one_set(path, VOC_TRAIN, TRAIN_NAMES)))
-    test = _named_test(Path(eval_data).expanduser(), train) if eval_data else _test(path, train)
+    test = _named_test(user_path(eval_data), train) if eval_data else _test(path, train)
     if test is None:
         train, test = held_out(train)
     else:

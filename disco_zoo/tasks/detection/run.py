@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from disco_zoo.core.checkpoint import save_tensors, write_atomically
 from disco_zoo.core.console import StepProgress
-from disco_zoo.core.files import sha256_of
+from disco_zoo.core.files import sha256_of, user_path
 from disco_zoo.errors import BadData, require, shown
 from disco_zoo.models.encoder import frozen
 from disco_zoo.models.load import NamedModel
@@ -233,7 +233,7 @@ class Detector:
 
 
 def _photos(paths: Sequence[str | Path], names: tuple[str, ...] = ()) -> AnnotatedSet:
-    return sized(AnnotatedSet("nobody", names, tuple(AnnotatedImage(Path(p).expanduser(), 0, 0, ()) for p in paths)))
+    return sized(AnnotatedSet("nobody", names, tuple(AnnotatedImage(user_path(p), 0, 0, ()) for p in paths)))
 
 
 def load_detector(folder: str | Path, device: torch.device | str = "cpu") -> Detector:
@@ -243,7 +243,7 @@ def load_detector(folder: str | Path, device: torch.device | str = "cpu") -> Det
         BadRunFolder: the folder holds no trained detector.
         BadCheckpoint: the weights are damaged.
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     facts, settings, own = finished_run(folder, DETECTOR, DetectionSettings, "detector", "detect")
     with torch.random.fork_rng(devices=[]):  # the first values are drawn, and then replaced
         network = build_detector(

@@ -14,7 +14,7 @@ import torch
 
 from disco_zoo.core.console import StepProgress
 from disco_zoo.core.environment import hardware, now, versions
-from disco_zoo.core.files import sha256_of
+from disco_zoo.core.files import sha256_of, user_path
 from disco_zoo.core.process import peak_memory_mib
 from disco_zoo.core.yaml_io import read_yaml
 from disco_zoo.data.dataset import ImageSource
@@ -198,7 +198,7 @@ def _facts(
 
 def shown_model(model: str) -> str:
     """A name as it is; of a folder its own name, of a run folder's `model` the run's."""
-    path = Path(model).expanduser()
+    path = user_path(model)
     if not path.exists():
         return model
     path = path.resolve()

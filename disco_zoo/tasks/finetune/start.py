@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,6 +14,7 @@ from timm.optim import param_groups_layer_decay
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from disco_zoo.core.files import user_path
 from disco_zoo.core.random_streams import drawing_from, stream_generator
 from disco_zoo.errors import DiscoZooError
 from disco_zoo.evaluation.metrics import class_weight
@@ -48,7 +48,7 @@ def build_start(settings: FinetuneSettings, names: Sequence[str]) -> Start:
         UnknownName, WeightsError, BadCheckpoint: the model cannot be had.
         DiscoZooError: a classifier of other classes, random weights of a folder, or a size the network cannot look at.
     """
-    folder = find_classifier_folder(Path(settings.model).expanduser())
+    folder = find_classifier_folder(user_path(settings.model))
     if folder is not None and settings.untrained:
         raise DiscoZooError(f"{settings.model} is its weights. For random ones give the name of a zoo or timm model.")
     if folder is not None:

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from disco_zoo.core.files import user_path
 from disco_zoo.data.file_tree import files_below
 from disco_zoo.data.image_files import is_hidden, is_image_name
 from disco_zoo.data.image_list import ranges_of_files
@@ -132,14 +133,14 @@ def open_masked_pair(data: str, eval_data: str | None = None) -> tuple[MaskedSet
     Raises:
         BadData: missing, empty, or images without masks.
     """
-    path = Path(data).expanduser()
+    path = user_path(data)
     if not path.is_dir():
         raise BadData(f"there is no folder {data}. Type: --data FOLDER, with {LAYOUTS}")
     train = _open(path, TRAIN_NAMES) or _required(path, ("",))
     if eval_data is None:
         test = _open(path, TEST_NAMES)
     else:
-        other = Path(eval_data).expanduser()
+        other = user_path(eval_data)
         if not other.is_dir():
             raise BadData(f"there is no folder {eval_data}.")
         test = _required(other, (*TEST_NAMES, *TRAIN_NAMES, ""))

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 
 from disco_zoo.core.checkpoint import save_tensors, write_atomically
 from disco_zoo.core.console import StepProgress
+from disco_zoo.core.files import user_path
 from disco_zoo.errors import BadRunFolder
 from disco_zoo.models.encoder import backbone_fingerprint, frozen
 from disco_zoo.models.load import NamedModel, load_model
@@ -144,7 +145,7 @@ class Segmenter:
         Raises:
             BadData: no such file, or no whole image.
         """
-        image = whole_rgb(Path(photo).expanduser())
+        image = whole_rgb(user_path(photo))
         with frozen(self.network, self.network.device):
             return predict(self.network, image, self.image_size)
 
@@ -156,7 +157,7 @@ def load_segmenter(folder: str | Path, device: torch.device | str = "cpu") -> Se
         BadRunFolder: the folder holds no trained head, or the model has other weights now.
         BadCheckpoint: the head is damaged.
     """
-    folder = Path(folder).expanduser()
+    folder = user_path(folder)
     facts, _, wanted = finished_run(folder, HEAD, SegmentationSettings, "head", "segment")
     with torch.random.fork_rng(devices=[]):
         # Random weights are those of the run, too.

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from disco_zoo.core.files import PACKAGE_DIR, write_whole
+from disco_zoo.core.files import PACKAGE_DIR, user_path, write_whole
 from disco_zoo.errors import BadCatalog, PublishError, UnknownName
 from disco_zoo.weights.publish.folder import GOLDEN, MODEL, PublishedFile, WeightsFile, build_folder, files_of
 from disco_zoo.weights.publish.source import given_file, local_file
@@ -119,8 +119,8 @@ def prepare(
     if tag is not None and not PLAIN.fullmatch(tag):
         raise PublishError(f"{tag!r} cannot name a commit. Type for example: --tag v1")
     notes = _licence_notes(row, accept_unknown_licence)
-    folder = Path(out).expanduser() if out else Path("runs") / f"{row.name}-hub"
-    file = given_file(Path(weights).expanduser(), row, catalog) if weights else local_file(row, catalog, folder)
+    folder = user_path(out) if out else Path("runs") / f"{row.name}-hub"
+    file = given_file(user_path(weights), row, catalog) if weights else local_file(row, catalog, folder)
     _check_figures(row, file, catalog)
     entry = _entry(repo, file)
     if path := _catalog_to_rewrite():
@@ -180,7 +180,7 @@ def _row(catalog: Catalog, name: str) -> Checkpoint:
             f"{name} is a teacher: its file also holds a projection head, which timm does not load. Publish a student"
         )
     if not PLAIN.fullmatch(name):
-        hint = f"publish NAME --weights {name}" if Path(name).expanduser().exists() else "list"
+        hint = f"publish NAME --weights {name}" if user_path(name).exists() else "list"
         raise UnknownName(f"{name!r} is no name of a model. Type: disco-zoo {hint}")
     row = catalog.resolve(name)
     if not PLAIN.fullmatch(row.name):  # a catalog of the user's own may hold anything
@@ -242,7 +242,7 @@ def _entry(repo: str, file: WeightsFile) -> dict[str, Any]:
 def _catalog_to_rewrite() -> Path | None:
     """The user's own catalog, or that of a checkout; an installed wheel's would be lost with the next upgrade."""
     if own := os.environ.get(CATALOG_VARIABLE):
-        return Path(own).expanduser().resolve()  # a link stays one
+        return user_path(own).resolve()  # a link stays one
     return CATALOG_PATH if (PACKAGE_DIR.parent / "pyproject.toml").is_file() else None
 
 
