@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from disco_zoo.errors import first_line
+from disco_zoo.errors import BadRecipe, first_line, shown
 
 _TAG = "tag:yaml.org,2002:"
 # YAML 1.1 also reads 010 as 8, 1:30 as 90 and 2024-1-5 as a date: here they are text, which numbers' keys refuse.
@@ -87,14 +87,21 @@ _OPENING = ("'", '"', "[", "{")
 
 
 def read_value(text: str) -> Any:
-    """Parse one value as YAML; text that is not YAML stays text, and so does what YAML takes for a comment."""
+    """Parse one value as YAML; text that is not YAML stays text, and so does what YAML takes for a comment.
+
+    Raises:
+        BadRecipe: a key stands in it twice.
+    """
     text = text.strip()
     if _COMMENT.search(text) and not text.startswith(_OPENING):
         return text
     try:
-        return read_yaml(text)[0]
+        value, faults = read_yaml(text)
     except yaml.YAMLError:
         return text
+    if faults:
+        raise BadRecipe(f"{shown(text)}: {faults[0]}")
+    return value
 
 
 def dump_yaml(values: dict[str, Any], *, a_line_each: bool = False) -> str:

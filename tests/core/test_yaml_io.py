@@ -8,6 +8,7 @@ import pytest
 import yaml
 
 from disco_zoo.core.yaml_io import dump_yaml, read_value, read_yaml
+from disco_zoo.errors import BadRecipe
 
 
 @pytest.mark.parametrize(
@@ -35,6 +36,11 @@ def test_what_looks_like_a_comment_is_not_dropped(text: str) -> None:
 def test_a_value_that_does_not_fit_its_tag_is_no_yaml() -> None:
     with pytest.raises(yaml.YAMLError, match="a value does not fit its tag"):
         read_yaml("a: !!timestamp x")
+
+
+def test_no_key_of_a_value_is_lost() -> None:
+    with pytest.raises(BadRecipe, match=r"^\{a: 1, b: \{a: 2, a: 3\}\}: key 'a' appears twice"):
+        read_value("{a: 1, b: {a: 2, a: 3}}")
 
 
 def test_what_is_written_is_read_as_it_was() -> None:
