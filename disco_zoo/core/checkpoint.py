@@ -49,7 +49,7 @@ def _sort_metadata(path: Path) -> None:
     with path.open("r+b") as file:
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
         header = json.loads(file.read(length))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
         text = json.dumps({"__metadata__": header.pop("__metadata__"), **header}, separators=(",", ":")).encode()
         assert len(text) <= length, "the same content, written as compactly"
         file.seek(_LENGTH_BYTES)
@@ -126,6 +126,7 @@ def export_backbone(backbone: nn.Module, path: Path, *, half: bool, metadata: di
 
     def write(partial: Path) -> None:
         save_file(tensors, partial, metadata=metadata)
+        _sort_metadata(partial)
         partial.chmod(0o644)  # safetensors writes for the owner alone; a published file is for everyone
 
     write_atomically(path, write)

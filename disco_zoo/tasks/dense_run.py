@@ -15,6 +15,7 @@ from torch import nn
 
 from disco_zoo.core.console import console
 from disco_zoo.core.environment import hardware, now, versions
+from disco_zoo.core.files import why_not_read
 from disco_zoo.core.process import peak_memory_mib
 from disco_zoo.core.random_streams import stream_seed
 from disco_zoo.core.schema import Section
@@ -208,10 +209,12 @@ def load_weights(network: nn.Module, path: Path) -> None:
     """Load a finished run's weights.
 
     Raises:
-        BadCheckpoint: they are damaged.
+        BadCheckpoint: they are damaged, or not to be read for disk or memory.
     """
     try:
         network.load_state_dict(load_file(path), strict=True)
-    except (OSError, SafetensorError, RuntimeError) as error:
+    except (OSError, SafetensorError, RuntimeError, MemoryError) as error:
+        if why := why_not_read(error):
+            raise BadCheckpoint(f"{path} cannot be read: {why}") from error
         reason = " ".join(str(error).split())[:200]
         raise BadCheckpoint(f"{path} is damaged: {reason}") from error

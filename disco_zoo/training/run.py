@@ -9,7 +9,7 @@ from pathlib import Path
 from safetensors.torch import load_file
 
 from disco_zoo.config.recipe import Recipe
-from disco_zoo.core.checkpoint import export_backbone
+from disco_zoo.core.checkpoint import NETWORK, export_backbone
 from disco_zoo.core.console import console
 from disco_zoo.core.distributed import gather_objects
 from disco_zoo.core.environment import now
@@ -22,7 +22,7 @@ from disco_zoo.training.monitoring.online_health import OnlineHealth
 from disco_zoo.training.monitoring.pretraining_log import OnlineKnn
 from disco_zoo.training.pretraining import Pretraining
 from disco_zoo.training.run_data import Data
-from disco_zoo.training.run_facts import FILE, run_facts
+from disco_zoo.training.run_facts import FILE, native_architecture, run_facts
 from disco_zoo.training.run_folder import RunFolder, recipe_settings
 from disco_zoo.training.task import Position
 from disco_zoo.training.trainer import Trainer
@@ -155,7 +155,12 @@ class Run:
     def _export(self, reached: Position) -> None:
         """Write the student as fp16 and put exactly those values back, so that figures are of the exported file."""
         backbone = self.parts.student.backbone
-        metadata = {"recipe": self.recipe.name, "recipe_sha256": self.recipe.digest(), "step": str(reached.step)}
+        metadata = {
+            NETWORK: native_architecture(self.recipe.student.model),
+            "recipe": self.recipe.name,
+            "recipe_sha256": self.recipe.digest(),
+            "step": str(reached.step),
+        }
         export_backbone(backbone, self.folder.student, half=True, metadata=metadata)
         backbone.load_state_dict(load_file(self.folder.student), strict=True)
         facts = run_facts(

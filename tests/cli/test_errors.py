@@ -59,7 +59,7 @@ def fails(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
         "evaluate knn {} --data sample",
         "verify {}",
         "train pocket/disco_effb0.disco_lite0_fmnist --data {}",
-        "train pocket/disco_effb0.disco_lite0_fmnist --data sample --set student.init=checkpoint --set student.init_from={}",
+        "train pocket/disco_effb0.mocov2_fmnist --data sample --set student.init=checkpoint --set student.init_from={}",
         "train pocket/disco_effb0.disco_lite0_fmnist --data sample --set teacher.source={}",
         "finetune disco_effb0 --data {}",
         "detect disco_effb0 --data {}",

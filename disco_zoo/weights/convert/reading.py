@@ -19,7 +19,7 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from disco_zoo.core.files import sha256_of
+from disco_zoo.core.files import sha256_of, why_not_read
 from disco_zoo.errors import BadCheckpoint, shown
 
 # The limit of the safetensors library itself; a network of a thousand tensors needs about 100 kB.
@@ -51,7 +51,7 @@ def read_container(path: Path) -> Any:
         return _unpickled(path, start)
     if start[8:9] == b"{" or path.suffix == ".safetensors":
         return _safetensors(path, start)
-    raise _damaged(path)
+    raise _unreadable(path)
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -80,7 +80,7 @@ def _check_archive(path: Path) -> None:
         with zipfile.ZipFile(path) as archive:
             members = archive.infolist()
     except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
-        raise _damaged(path) from error
+        raise _unreadable(path, error) from error
     inside = {member.filename.split("/", 1)[-1] for member in members}
     if "constants.pkl" in inside:
         raise BadCheckpoint(f"{shown(path.name)} is a TorchScript program, which runs code: refused. Save a state dict")
@@ -109,7 +109,7 @@ def _unpickled(path: Path, start: bytes) -> Any:
             raise BadCheckpoint(
                 f"{shown(path.name)} is a pickle, but not written by torch.save: refused, it could run code"
             ) from error
-        raise _damaged(path) from error
+        raise _unreadable(path, error) from error
 
 
 def _safetensors(path: Path, start: bytes) -> dict[str, torch.Tensor]:
@@ -122,11 +122,13 @@ def _safetensors(path: Path, start: bytes) -> dict[str, torch.Tensor]:
     try:
         return load_file(path)
     # SafetensorError for what the header says; the others for number types that torch does not have.
-    except (SafetensorError, OSError, ValueError, LookupError, AttributeError, RuntimeError) as error:
-        raise _damaged(path) from error
+    except (SafetensorError, OSError, ValueError, LookupError, AttributeError, RuntimeError, MemoryError) as error:
+        raise _unreadable(path, error) from error
 
 
-def _damaged(path: Path) -> BadCheckpoint:
+def _unreadable(path: Path, error: BaseException | None = None) -> BadCheckpoint:
+    if error and (reason := why_not_read(error)):
+        return BadCheckpoint(f"{shown(path.name)} cannot be read: {reason}")
     return BadCheckpoint(f"{shown(path.name)} is truncated or no checkpoint file. Download it again")
 
 
