@@ -6,6 +6,7 @@ import os
 import warnings
 from typing import Any
 
+import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
@@ -50,7 +51,7 @@ def make_accelerator(recipe: Recipe, device: str) -> Any:
     # Of weights of 1 x 1 convolutions, whose strides can be written in two ways; users can do nothing about it.
     warnings.filterwarnings("ignore", message="Grad strides do not match bucket view strides")
     console.quiet = not accelerator.is_main_process
-    for line in _passed_over(recipe):
+    for line in [*_passed_over(recipe), *_slow_precision(recipe, device)]:
         console.print(line, soft_wrap=True)
     return accelerator
 
@@ -105,6 +106,19 @@ def _passed_over(recipe: Recipe) -> list[str]:
             "To compile: --set optim.compile=true"
         )
     return lines
+
+
+def _slow_precision(recipe: Recipe, device: str) -> list[str]:
+    """A line where bf16 is computed without instructions for it, which takes many times as long as fp32."""
+    if recipe.optim.precision != "bf16" or device != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
+        return []
+    found = torch.cpu.get_capabilities()
+    if found.get("architecture") != "x86_64" or found.get("avx512_bf16") or found.get("amx_bf16"):
+        return []
+    return [
+        "optim.precision: bf16: this processor has no instructions for it, and steps may take many times as long. "
+        "Type: --set optim.precision=fp32"
+    ]
 
 
 def broadcast_batch_norm_alone(method: nn.Module) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from tiny_runs import toy_recipe
 
 from disco_zoo.errors import BadRecipe
@@ -33,6 +34,25 @@ def test_fp16_on_a_cpu_is_refused_before_anything_is_computed() -> None:
     with pytest.raises(BadRecipe, match=r"optim.precision: fp16 needs a GPU. Type: --set optim.precision=fp32"):
         make_accelerator(toy_recipe(optim__precision="fp16"), "cpu")
     assert make_accelerator(toy_recipe(optim__precision="bf16"), "cpu").mixed_precision == "bf16"
+
+
+@pytest.mark.parametrize(
+    ("found", "slow"),
+    [
+        ({"architecture": "x86_64", "avx512_bf16": False, "amx_bf16": False}, True),
+        ({"architecture": "x86_64", "avx512_bf16": True, "amx_bf16": False}, False),
+        ({"architecture": "aarch64"}, False),
+    ],
+)
+def test_bf16_without_instructions_for_it_is_said(
+    found: dict[str, object], slow: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    make_accelerator(toy_recipe(optim__precision="bf16"), "cpu")
+    line = "optim.precision: bf16: this processor has no instructions for it, and steps may take many times as long."
+    assert (line in capsys.readouterr().err) == slow
+    make_accelerator(toy_recipe(), "cpu")
+    assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize(
