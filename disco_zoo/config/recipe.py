@@ -196,7 +196,7 @@ def find_recipe(name: str) -> Path:
         path = user_path(name)
         if os.path.isfile(path):  # unlike Path's, it never raises
             return path
-        raise BadRecipe(f"recipe {shown(path)} does not exist. The bundled ones: disco-zoo train --list")
+        raise BadRecipe(f"recipe {shown(str(path))} does not exist. The bundled ones: disco-zoo train --list")
     known = bundled_recipes()
     found = [full for full in known if name in (full, full.split("/")[-1])]
     if len(found) > 1:
