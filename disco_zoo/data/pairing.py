@@ -88,6 +88,17 @@ def _labeled(train: ImageSource, test: ImageSource) -> tuple[ImageSource, ImageS
     return labeled_part(train), labeled_part(test)
 
 
+def refuse_test_among_extra(extra: ImageSource, test: ImageSource) -> None:
+    """Refuse extra images to train on that are the test images, or hold them.
+
+    Raises:
+        BadData: they do.
+    """
+    if set(extra.places()) & set(test.places()):
+        raise BadData(f"data.extra_source: {extra.name} are the test images and would be trained on. Give others.")
+    _refuse_overlap(extra, test)
+
+
 def say_missing_classes(train: ImageSource, test: ImageSource) -> None:
     """A line that names the classes of the training images of which there is no test image; they are not measured."""
     if train.labels is None or test.labels is None:

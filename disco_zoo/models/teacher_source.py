@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import pickle
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -186,7 +186,7 @@ def _load_run_folder(folder: Path) -> LoadedTeacher:
     """A student of ours as teacher: its backbone's features are the targets."""
     converted = _read(folder)
     student = convert.read_run_facts(folder)
-    backbone, head, embed_dim = _networks(converted)
+    backbone, head, embed_dim = _networks(converted, student["options"])
     return LoadedTeacher(
         f"{student['model']} ({folder.name})",
         backbone,
@@ -208,9 +208,11 @@ def _read(path: Path, network: str | None = None) -> convert.Converted:
         raise BadTeacher(f"this cannot teach: {error}") from error
 
 
-def _networks(converted: convert.Converted) -> tuple[nn.Module, nn.Module, int]:
-    """Backbone, head and embedding width; without a head the features are the embedding."""
-    backbone = create_for_any_size(converted.network, num_classes=0)
+def _networks(
+    converted: convert.Converted, options: Mapping[str, Any] | None = None
+) -> tuple[nn.Module, nn.Module, int]:
+    """Backbone with timm's options, head and embedding width; without a head the features are the embedding."""
+    backbone = create_for_any_size(converted.network, num_classes=0, **(options or {}))
     backbone.load_state_dict(converted.backbone, strict=True)
     if not converted.head:
         return backbone, nn.Identity(), feature_dim_of(backbone)

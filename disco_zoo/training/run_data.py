@@ -15,9 +15,9 @@ from disco_zoo.config.recipe import Recipe
 from disco_zoo.core.console import console
 from disco_zoo.data.dataset import ImageSource, require_index
 from disco_zoo.data.open_source import open_source
-from disco_zoo.data.pairing import matched, open_own_pair, open_test_beside
+from disco_zoo.data.pairing import matched, open_own_pair, open_test_beside, refuse_test_among_extra
 from disco_zoo.data.stream_source import StreamSource
-from disco_zoo.data.subsets import labeled_part, random_subset, with_extra
+from disco_zoo.data.subsets import JoinedSource, labeled_part, random_subset, with_extra
 from disco_zoo.data.summary import tell
 from disco_zoo.errors import BadData, BadRecipe
 from disco_zoo.transforms.streamed_views import StreamBatches, StreamParts, StreamShare, Waiting
@@ -82,6 +82,8 @@ def open_data(recipe: Recipe, data: str | None = None, eval_data: str | None = N
             f"{train.name} has no labels: measured on {eval_data}, with its {len(labeled)} training images as bank",
             soft_wrap=True,
         )
+    if isinstance(joined, JoinedSource) and test is not None:
+        refuse_test_among_extra(joined.extra, test)
     return Data(train, test, None if joined is train else joined, labeled)
 
 

@@ -54,6 +54,7 @@ class TeacherFacts(TypedDict):
 class StudentFacts(TypedDict):
     model: str
     architecture: str  # timm's name
+    options: dict[str, Any]  # of timm.create_model; runs of before this was kept lack them
     file: str
     sha256: str
     size_bytes: int
@@ -177,6 +178,7 @@ def _student_facts(recipe: Recipe, parts: Parts, file: Path) -> StudentFacts:
     return {
         "model": recipe.student.model,
         "architecture": native_architecture(recipe.student.model),
+        "options": dict(recipe.student.options),
         "file": file.name,
         "sha256": sha256_of(file),
         "size_bytes": file.stat().st_size,

@@ -9,7 +9,7 @@ from disco_zoo.config.recipe import Recipe, load_recipe, with_seed
 from disco_zoo.core.console import console, duration
 from disco_zoo.core.distributed import peers
 from disco_zoo.data.summary import lines_of
-from disco_zoo.errors import BadData
+from disco_zoo.errors import BadData, BadRecipe
 from disco_zoo.evaluation.measure import Measurement, recipe_bench
 from disco_zoo.models.student import Inheritance
 from disco_zoo.plotting.embedding_map import plot_embedding_maps
@@ -149,6 +149,7 @@ def load_lines(student: StudentFacts) -> list[str]:
     """
     size = student["image_size"]
     resize = student["resize_size"] or round(size * 256 / 224)
+    options = "".join(f", {name}={value!r}" for name, value in student.get("options", {}).items())
     return [
         "```python",
         *(["import disco_zoo  # registers the network"] if student["architecture"].startswith("disco_") else []),
@@ -156,7 +157,7 @@ def load_lines(student: StudentFacts) -> list[str]:
         "from safetensors.torch import load_file",
         "from timm.data import create_transform",
         "",
-        f'model = timm.create_model("{student["architecture"]}", num_classes=0)',
+        f'model = timm.create_model("{student["architecture"]}", num_classes=0{options})',
         f'model.load_state_dict(load_file("{student["file"]}"))',
         "transform = create_transform(",
         f'    {size}, crop_pct={size} / {resize}, interpolation="bilinear", mean={tuple(student["mean"])}, '
@@ -192,7 +193,7 @@ def train(
         data: images: a folder, .tar, .parquet, hfds/NAME, or "sample"; None for the recipe's.
         out: run folder; None for runs/NAME.
         eval_data: labelled images to measure on; None for the test split beside `data`.
-        overrides: keys of the recipe to change, e.g. ["optim.epochs=2"].
+        overrides: keys of a recipe by name to change, e.g. ["optim.epochs=2"]; `load_recipe` takes them, too.
         seed: of initialisation, order and views; None for the recipe's.
         device, workers, trackers: see `run_options`.
         resume: go on with the run in `out`, exactly where it stopped.
@@ -204,9 +205,17 @@ def train(
     Raises:
         DiscoZooError: its children say what is wrong with recipe, data or folder.
     """
-    loaded = recipe if isinstance(recipe, Recipe) else load_recipe(recipe, with_seed(tuple(overrides), seed))
+    loaded = _changed(recipe, tuple(overrides), seed)
     options = run_options(device, workers, resume, max_steps, "disco_zoo.train(...)", trackers)
     return train_into(Path(out or Path("runs") / loaded.name), loaded, data, eval_data, options)
+
+
+def _changed(recipe: Recipe | str, overrides: tuple[str, ...], seed: int | None) -> Recipe:
+    if isinstance(recipe, str):
+        return load_recipe(recipe, with_seed(overrides, seed))
+    if overrides:
+        raise BadRecipe("overrides are for a recipe's name. Type: load_recipe(NAME, OVERRIDES)")
+    return recipe if seed is None else recipe.model_copy(update={"seed": seed})
 
 
 def train_into(

@@ -45,6 +45,10 @@ def _data_fault(data: Any, entry: Checkpoint | Teacher, catalog: Catalog) -> lis
 
 def _input_faults(student: Any, wanted: Input) -> list[str]:
     stated = dict(student) if isinstance(student, dict) else {}
+    # What is set for training alone changes nothing of what is computed with the weights.
+    options = {
+        key: value for key, value in stated.get("options", {}).items() if not key.endswith(("_rate", "_momentum"))
+    }
     size, resize_size = stated.get("image_size"), math.floor(wanted.size / wanted.crop_pct)
     if stated.get("resize_size") is None and isinstance(size, int):
         stated["resize_size"] = eval_resize_size(size)
@@ -52,4 +56,5 @@ def _input_faults(student: Any, wanted: Input) -> list[str]:
     if stated.get("resize_size") in (resize_size, resize_size + 1):
         stated["resize_size"] = resize_size
     ours = {"image_size": wanted.size, "resize_size": resize_size, "mean": wanted.mean, "std": wanted.std}
-    return [f"{key} {stated.get(key)} (there {value})" for key, value in ours.items() if stated.get(key) != value]
+    odd = [f"{key} {stated.get(key)} (there {value})" for key, value in ours.items() if stated.get(key) != value]
+    return [*odd, *([f"student.options {options} (there none)"] if options else [])]

@@ -113,3 +113,17 @@ def test_missing_extra_images_are_said_in_one_line(data: Path) -> None:
         open_training_images(joined_recipe(data__extra_source="nothing.parquet"), str(data))
     assert "Type: --set data.extra_source=PATH" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("extra", ["photos/test", "photos"])
+def test_extra_images_that_are_the_test_images_are_refused(tmp_path: Path, extra: str) -> None:
+    for split, number in (("train", 8), ("test", 4)):
+        (tmp_path / "photos" / split / "a").mkdir(parents=True)
+        for index, image in enumerate(toy_images(number, seed=number)):
+            image.save(tmp_path / "photos" / split / "a" / f"{index}.png")
+    recipe = joined_recipe(data__extra_source=str(tmp_path / extra), data__extra_repeats=1)
+    if extra == "photos":  # whose own training split they are
+        assert len(open_data(recipe, str(tmp_path / "photos")).extra or ()) == 16
+        return
+    with pytest.raises(BadData, match=r"^data.extra_source: .*test are the test images and would be trained on"):
+        open_data(recipe, str(tmp_path / "photos"))

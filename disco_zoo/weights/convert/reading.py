@@ -141,7 +141,8 @@ def read_run_facts(folder: Path) -> dict[str, Any]:
     """The student's facts of `run.json`, after its sha256 is compared with the weights.
 
     Returns:
-        At least model, architecture (a timm name), sha256, mean, std, and image_size and resize_size in pixels.
+        At least model, architecture (a timm name), options (of `timm.create_model`), sha256, mean, std, and image_size
+        and resize_size in pixels.
 
     Raises:
         BadCheckpoint: the folder is no finished run, or its weights are other ones.
@@ -158,4 +159,4 @@ def read_run_facts(folder: Path) -> dict[str, Any]:
         raise BadCheckpoint(f"{name}/{FACTS} does not say the student's {', '.join(sorted(missing))}")
     if sha256_of(weights) != student["sha256"]:
         raise BadCheckpoint(f"{name}/{WEIGHTS} is not the file its {FACTS} describes (sha256 differs)")
-    return student
+    return {"options": {}, **student}
