@@ -85,7 +85,9 @@ def check_student(values: dict[str, Any]) -> list[str]:
     if student.get("gradient_checkpointing") is True and section_of(values, "optim").get("compile") is True:
         faults.append("student.gradient_checkpointing: not together with optim.compile; choose one of them")
     if student.get("init") == "checkpoint" and student.get("weight_init", "timm") != "timm":
-        faults.append("student.weight_init: init checkpoint has every tensor from its file; leave one of them out")
+        faults.append(
+            "student.weight_init: init checkpoint has every tensor from its file. Type: --set student.weight_init=timm"
+        )
     faults += _check_image_sizes(values)
     options = student.get("options")
     if not isinstance(options, dict):

@@ -139,7 +139,9 @@ def facts_from_json(text: str | bytes, title: str) -> EmbeddingFacts:
         known = {field.name for field in fields(EmbeddingFacts)}
         facts = EmbeddingFacts(**{name: _tupled(values[name]) for name in known & values.keys()})
     except (ValueError, LookupError, TypeError, AttributeError) as error:
-        raise BadData(f"{title} was not made by `disco-zoo embed`. Type: disco-zoo embed IMAGES --out FILE") from error
+        raise BadData(
+            f"{title} was not made by `disco-zoo embed`. Type: disco-zoo embed IMAGES --model M --out FILE"
+        ) from error
     return facts
 
 

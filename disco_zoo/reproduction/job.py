@@ -185,7 +185,8 @@ def _announce(
 ) -> None:
     """Say what will happen and how long it will take, from a few real steps on this machine."""
     main = recipes[-1]
-    start = {"inherit": "tensors inherited from the teacher", "random": "random weights"}
+    donor = main.student.init_from or "the teacher"
+    start = {"inherit": f"tensors inherited from {donor}", "random": "random weights"}
     lines = [choice.why] if choice.why else []
     extra = f", and {len(sources.extra) - len(sources.train)} extra ones an epoch" if sources.extra else ""
     lines += [

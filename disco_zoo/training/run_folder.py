@@ -103,11 +103,12 @@ def _goes_on(former: Recipe, recipe: Recipe) -> bool:
         return False
     if recipe.optim.schedule in ("constant", "multistep") and not recipe.student.image_sizes:
         return True
+    drawn = "" if recipe.student.weight_init == "timm" else " --set student.weight_init=timm"
     what = "student.image_sizes" if recipe.student.image_sizes else f"optim.schedule {recipe.optim.schedule}"
     raise BadRunFolder(
         f"{what} is planned over all of optim.epochs, so {recipe.optim.epochs} epochs are another run from its first "
         f"step on than {former.optim.epochs}. To train on from this run's student, choose another --out and type, in "
-        "place of --resume: --set student.init=checkpoint --set student.init_from=THIS_FOLDER"
+        f"place of --resume: --set student.init=checkpoint --set student.init_from=THIS_FOLDER{drawn}"
     )
 
 

@@ -16,10 +16,9 @@ from disco_zoo.zoo.papers import METHOD_PAPERS, METHOD_TITLES, PAPERS, Paper, pa
 from disco_zoo.zoo.schema import Checkpoint, Input, Measured, Teacher
 
 STARTS = {
-    "random": "random weights, as in the paper",
+    "random": "random weights",
     "inherit": "inherited: every tensor of EfficientNet-Lite0 (trained with ImageNet labels) whose name and "
-    "shape match, the rest fresh, BatchNorm statistics recalibrated; the paper starts from random weights",
-    "checkpoint": "another checkpoint of the zoo, named above; the terms of its data hold as well",
+    "shape match, the rest fresh, BatchNorm statistics recalibrated",
 }
 INHERITED = "lite0"  # the teacher whose tensors an inherited start has
 SUBJECTS = {
@@ -105,7 +104,12 @@ def start_text(row: Checkpoint) -> str:
             "channels, the middle of the kernel), the rest fresh, BatchNorm statistics recalibrated; the terms of its "
             "data hold as well"
         )
-    return STARTS[row.start] if row.start else ""
+    if row.start == "checkpoint":
+        return f"the weights of `{row.start_from}`; the terms of its data hold as well"
+    if not row.start or METHOD_PAPERS.get(row.method) is None:
+        return STARTS.get(row.start or "", "")
+    paper = {"random": ", as in the paper", "inherit": "; the paper starts from random weights"}
+    return STARTS[row.start] + paper[row.start]
 
 
 def training_facts(row: Checkpoint, catalog: Catalog) -> dict[str, str]:
