@@ -68,22 +68,34 @@ def average_precision(
 def _precision(annotated: AnnotatedSet, detections: Sequence[Mapping[str, Any]], kind: str, points: int) -> Any:
     """Precision (IoU, recall level, class, area) at up to 100 detections an image; -1 where there is no truth."""
     api = require("faster_coco_eval", EXTRA)
+    dataset, rows = _truth(annotated, kind), _rows(detections, kind)
     with contextlib.redirect_stdout(io.StringIO()):  # stdout is for results
-        truth = api.COCO(_truth(annotated, kind))
-        rows = _rows(detections, kind)
-        if not rows:
-            return _nothing_found(annotated, points)
-        evaluation = api.COCOeval_faster(truth, truth.loadRes(rows), KINDS[kind])
+        truth = api.COCO(dataset)
+        found = truth.loadRes(rows) if rows else api.COCO({**dataset, "annotations": []})
+        evaluation = _evaluator(api)(truth, found, KINDS[kind])
         evaluation.params.recThrs = np.linspace(0, 1, points)
         evaluation.evaluate()
         evaluation.accumulate()
     return np.asarray(evaluation.eval["precision"])[..., -1]
 
 
-def _nothing_found(annotated: AnnotatedSet, points: int) -> Any:
-    counts = annotated.boxes_by_class()
-    present = [0.0 if counts[label] else -1.0 for label in range(len(annotated.class_names))]
-    return np.broadcast_to(np.array(present)[:, None], (10, points, len(present), len(_AREAS)))
+def _evaluator(api: Any) -> Any:
+    """COCO's evaluation, where what lies in a difficult object is forgiven by ordinary IoU, as in VOC."""
+    coding = require("faster_coco_eval.core.mask", EXTRA)
+
+    class Evaluation(api.COCOeval_faster):
+        def computeIoU(self, image: int, label: int) -> Any:
+            truth, found = (
+                coco.loadAnns(coco.getAnnIds(imgIds=[image], catIds=[label])) for coco in (self.cocoGt, self.cocoDt)
+            )
+            if not (found and any(row["difficult"] for row in truth)):
+                return super().computeIoU(image, label)
+            best = sorted(found, key=lambda row: -row["score"])[: self.params.maxDets[-1]]
+            key = "bbox" if self.params.iouType == "bbox" else "segmentation"
+            crowds = [int(row["iscrowd"] and not row["difficult"]) for row in truth]
+            return coding.iou([row[key] for row in best], [row[key] for row in truth], crowds)
+
+    return Evaluation
 
 
 def _truth(annotated: AnnotatedSet, kind: str) -> dict[str, Any]:
@@ -98,7 +110,8 @@ def _truth(annotated: AnnotatedSet, kind: str) -> dict[str, Any]:
                 "category_id": instance.label + 1,
                 "bbox": [x1, y1, x2 - x1, y2 - y1],
                 "area": instance.area,
-                "iscrowd": int(instance.ignore),
+                "iscrowd": int(instance.ignore),  # COCO's only way to leave an object out
+                "difficult": instance.ignore and instance.learn,
             }
             if kind == "mask":
                 row["segmentation"] = rle_of(instance.outline, image.height, image.width)

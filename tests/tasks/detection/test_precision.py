@@ -22,10 +22,12 @@ def image(*instances: Instance) -> AnnotatedImage:
     return AnnotatedImage(Path("x.png"), 100, 100, instances)
 
 
-def instance(box: tuple[float, float, float, float] = BOX, label: int = 0, ignore: bool = False) -> Instance:
+def instance(
+    box: tuple[float, float, float, float] = BOX, label: int = 0, ignore: bool = False, learn: bool = True
+) -> Instance:
     x1, y1, x2, y2 = box
     outline = [[x1, y1, x2, y1, x2, y2, x1, y2]]
-    return Instance(box, label, ignore, area=(x2 - x1) * (y2 - y1), outline=outline)
+    return Instance(box, label, ignore, learn, area=(x2 - x1) * (y2 - y1), outline=outline)
 
 
 def found(*rows: tuple[Any, float, int]) -> dict[str, Any]:
@@ -82,11 +84,25 @@ def test_what_is_to_be_ignored_neither_helps_nor_hurts() -> None:
         assert average_precision(truth, [found(*rows)])["box_ap50"] == 100
 
 
+@pytest.mark.parametrize("masks", [False, True])
+def test_a_difficult_object_forgives_what_overlaps_it_by_half_and_a_crowd_what_lies_in_it(masks: bool) -> None:
+    """A box in the object's corner has an IoU of 1/4 with it, one over its upper half 1/2."""
+    other = (55.0, 55.0, 95.0, 95.0)
+    corner, half = (55.0, 55.0, 75.0, 75.0), (55.0, 55.0, 95.0, 75.0)
+    difficult, crowd = (annotated(image(instance(), instance(other, 0, True, learn))) for learn in (True, False))
+    key = "mask_ap50" if masks else "box_ap50"
+    for truth, box, expected in ((difficult, corner, 33.333), (difficult, half, 100), (crowd, corner, 100)):
+        rows = [found((box, 0.9, 0), (box, 0.85, 0), (BOX, 0.8, 0))]
+        figures = average_precision(truth, rows, masks=masks)
+        assert figures[key] == pytest.approx(expected)
+
+
 def test_nothing_found_is_nought_and_a_class_that_is_not_there_is_left_out() -> None:
     truth = annotated(image(instance()), names=("a", "b"))
     figures = average_precision(truth, [found()])
     assert figures["box_ap"] == figures["box_ap50"] == 0
     assert figures["box_ap_per_class"] == {"a": 0, "b": None}
+    assert [figures[f"box_ap_{size}"] for size in ("small", "medium", "large")] == [None, 0, None]
     assert average_precision(truth, [found((BOX, 0.9, 0))])["box_ap"] == 100
 
 
@@ -100,9 +116,8 @@ def noisy(seed: int) -> tuple[AnnotatedSet, list[dict[str, Any]]]:
             (float(x), float(y), float(x + w), float(y + h)) for (x, y), (w, h) in zip(corners, sides, strict=True)
         ]
         labels = draws.integers(0, 3, 4).tolist()
-        images.append(
-            image(*(instance(box, label, n == 3) for n, (box, label) in enumerate(zip(boxes, labels, strict=True))))
-        )
+        objects = enumerate(zip(boxes, labels, strict=True))
+        images.append(image(*(instance(box, label, n == 3, n != 3) for n, (box, label) in objects)))
         rows = []
         for box, label in zip(boxes, labels, strict=True):
             moved = tuple(np.clip(np.array(box) + draws.integers(-4, 5, 4), 0, 100).tolist())
