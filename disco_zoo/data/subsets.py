@@ -139,6 +139,11 @@ class JoinedSource(ImageSource):
         source, own = self._place(index)
         return source.path(own)
 
+    def first_copies(self) -> NDArray[np.int64]:
+        """Of each number (N,) the first number of the same image."""
+        extra = np.tile(np.arange(len(self.first), len(self.first) + len(self.extra)), self.repeats)
+        return np.concatenate([np.arange(len(self.first)), extra])
+
     def _place(self, index: int) -> tuple[ImageSource, int]:
         """The source of an image, and its number there."""
         beyond = index - len(self.first)

@@ -1,6 +1,7 @@
 """BINGO's bags: for each image its nearest neighbours in the teacher's eyes, one of which goes with it each epoch.
 
-A bag holds no image twice and never the image itself. Built once from the feature bank and kept beside it.
+A bag holds no image twice and never the image itself, however often `data.extra_repeats` shows it. Built once from the
+feature bank and kept beside it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,8 @@ from disco_zoo.core.array_file import ArrayFile, keep_array, kept_path, open_kep
 from disco_zoo.core.console import StepProgress
 from disco_zoo.core.distributed import Heartbeat, on_first_process
 from disco_zoo.core.random_streams import stream_generator
+from disco_zoo.data.dataset import ImageSource
+from disco_zoo.data.subsets import JoinedSource
 from disco_zoo.errors import BadRecipe, BadRunFolder
 from disco_zoo.models.encoder import feature_dim_of
 from disco_zoo.models.teacher import Teacher, teacher_key
@@ -58,12 +61,13 @@ def teacher_bags(
         BadData, BadRunFolder, MissingExtra: see `teacher_bank` and `nearest_neighbors`.
     """
     bank = teacher_bank(teacher, preparation, kind="backbone", resize_size=resize_size)
-    key = {**bank.key, "width": bank.width, "bag_size": bag_size}
+    copies = first_copies(preparation.source)
+    key = {**bank.key, "width": bank.width, "bag_size": bag_size, **_distinct(copies)}
     path = kept_path(preparation.folder / FOLDER, "bags", key)
 
     def build(beat: Heartbeat) -> None:
         if open_kept_as(path, key) is None:
-            keep_array(path, key, lambda partial: _write_bags(partial, bank, bag_size, beat))
+            keep_array(path, key, lambda partial: _write_bags(partial, bank, copies, bag_size, beat))
 
     on_first_process(build)
     kept = open_kept_as(path, key)
@@ -99,14 +103,27 @@ def _mismatch(kept: ArrayFile, teacher: Teacher, preparation: Preparation, bag_s
         return f"was built by another teacher than {teacher.title}"
     if key.get("data") != preparation.source.fingerprint():
         return f"was built from other images than {preparation.source.name}"
+    if key.get("distinct") != _distinct(first_copies(preparation.source)).get("distinct"):
+        return "may hold copies of an image in its own bag"
     if kept.array.shape != (images, bag_size):
         rows = " x ".join(map(str, kept.array.shape))
         return f"holds {rows} neighbours, this run needs {images} x {bag_size}"
     return None
 
 
-def _write_bags(path: Path, bank: FeatureBank, bag_size: int, beat: Heartbeat) -> Mapping[str, Any]:
-    numbers = bank.readable()
+def first_copies(source: ImageSource) -> np.ndarray:
+    """Of each number (N,) the first number of the same image: that of repeated extra images differs."""
+    return source.first_copies() if isinstance(source, JoinedSource) else np.arange(len(source))
+
+
+def _distinct(copies: np.ndarray) -> dict[str, int]:
+    """For the key, the number of distinct images; nothing where all are, as files of before have nothing."""
+    number = len(np.unique(copies))
+    return {"distinct": number} if number < len(copies) else {}
+
+
+def _write_bags(path: Path, bank: FeatureBank, copies: np.ndarray, bag_size: int, beat: Heartbeat) -> Mapping[str, Any]:
+    numbers = np.intersect1d(bank.readable(), copies)
     with StepProgress("neighbours", len(numbers)) as progress:
 
         def show(done: int, total: int) -> None:
@@ -116,6 +133,7 @@ def _write_bags(path: Path, bank: FeatureBank, bag_size: int, beat: Heartbeat) -
         found = nearest_neighbors(bank.rows, bag_size, numbers, progress=show)
     bags = np.repeat(np.arange(len(bank.rows), dtype=np.int32)[:, None], bag_size, axis=1)
     bags[numbers] = found
+    bags = bags[copies]
     with path.open("wb") as file:
         np.save(file, bags)
     return {"search": "exact" if len(numbers) <= FLAT_LIMIT else "inverted lists"}

@@ -7,6 +7,7 @@ images (quirk Q22), and neither the label loss nor the KD loss exists.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 
 from disco_zoo.core.distributed import mean_over_processes
 from disco_zoo.core.random_streams import stream_generator
-from disco_zoo.core.schema import EmaMomentum
+from disco_zoo.core.schema import EmaMomentum, section_of
 from disco_zoo.errors import BadRecipe
 from disco_zoo.methods.base import Batch, Method
 from disco_zoo.methods.teacher_targets import teacher_rows
@@ -151,6 +152,17 @@ class CRD(Method):
         self.teacher_side = ContrastSide(num_images, embed_dim, **options)
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))  # forwards so far: the counter of negatives
         self.seed = 0
+
+    @classmethod
+    def faults(cls, values: Mapping[str, Any]) -> list[str]:
+        """Repeated images: the memories would hold an image once for each time, and so it would be its own negative."""
+        data = section_of(values, "data")
+        if data.get("extra_source") is None or data.get("extra_repeats", 1) == 1:
+            return []
+        return [
+            "data.extra_repeats: CRD tells each image from all others, which its copies are not. "
+            "Type: --set data.extra_repeats=1"
+        ]
 
     def prepare(self, preparation: Preparation) -> None:
         self.seed = preparation.seed

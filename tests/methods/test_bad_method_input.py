@@ -207,6 +207,12 @@ def test_bags_that_would_never_count(switch: int | None, refused: Refusal) -> No
     assert "Type: --set method.switch_epoch=1, or to leave them out --set method.companion_weight=0" in message
 
 
+def test_repeated_images_among_crds_negatives(refused: Refusal) -> None:
+    wanted = ("data.extra_source=more", "data.extra_repeats=2")
+    assert "data.extra_repeats: CRD tells each image from all others" in refused("crd", *wanted)
+    assert "there are no extra images at more" in refused("crd", *wanted, "data.extra_repeats=1")
+
+
 def test_without_companions_there_is_nothing_to_switch() -> None:
     values = method_values("bingo")
     values["method"] |= {"switch_epoch": 11, "companion_weight": 0}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import pickle
 from collections import Counter
 from pathlib import Path
@@ -9,13 +10,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from preparations import preparation
 from tiny import TinySource, tiny_teacher
 
+from disco_zoo.data.subsets import JoinedSource
 from disco_zoo.errors import BadRecipe
 from disco_zoo.methods import bingo_bags as bags_module
 from disco_zoo.methods.bingo_bags import BagCompanions, bags_from_file, teacher_bags
 from disco_zoo.teacher_cache.feature_bank import teacher_bank
+
+
+class Shifted(TinySource):
+    """Other images than TinySource's."""
+
+    def encoded(self, index: int) -> Any:
+        return super().encoded(index).transpose(Image.Transpose.FLIP_LEFT_RIGHT)
 
 
 def test_bags_hold_the_nearest_other_images_by_the_teachers_backbone(tmp_path: Path) -> None:
@@ -48,6 +58,22 @@ def test_an_image_that_cannot_be_read_is_in_no_bag_but_its_own(tmp_path: Path) -
     assert bags[[0, 5]].tolist() == [[0] * 4, [5] * 4]
 
 
+def test_repeated_extra_images_are_one_image_in_all_bags(tmp_path: Path) -> None:
+    source, repeats = JoinedSource(TinySource(5), Shifted(4), 3), 3
+    bags = teacher_bags(tiny_teacher(), preparation(tmp_path, source), bag_size=4)
+    once = teacher_bags(
+        tiny_teacher(), preparation(tmp_path / "once", JoinedSource(source.first, source.extra, 1)), bag_size=4
+    )
+    assert bags.tolist() == [*once[:5].tolist(), *repeats * once[5:].tolist()]
+    assert all(len({*row, number}) == 5 for number, row in enumerate(once.tolist()))
+
+
+def test_an_extra_image_that_cannot_be_read_is_in_no_bag_but_those_of_its_copies(tmp_path: Path) -> None:
+    source = JoinedSource(TinySource(6), Shifted(3, unreadable=(1,)), 2)
+    bags = teacher_bags(tiny_teacher(), preparation(tmp_path, source), bag_size=3)
+    assert [number for number, row in enumerate(bags.tolist()) if 7 in row] == [7, 10]
+
+
 def test_companions_are_drawn_uniformly_by_seed_epoch_and_index_alone() -> None:
     bags = np.array([[1, 2, 3], [0, 2, 3], [0, 1, 3], [0, 1, 2]], np.int32)
     draw = BagCompanions(bags, seed=5)
@@ -59,6 +85,19 @@ def test_companions_are_drawn_uniformly_by_seed_epoch_and_index_alone() -> None:
     assert [again(899, index) for index in (3, 1)] == [found[899][3], found[899][1]]
     other = BagCompanions(bags, seed=6)
     assert [[other(epoch, index) for index in range(4)] for epoch in range(20)] != found[:20]
+
+
+def test_bags_of_before_with_copies_in_them_are_built_anew_and_refused_as_a_file(tmp_path: Path) -> None:
+    source = JoinedSource(TinySource(5), Shifted(3), 2)
+    ready = preparation(tmp_path, source)
+    bags = teacher_bags(tiny_teacher(), ready, bag_size=3)
+    (path,) = (tmp_path / "teacher_features").glob("bags_*.npy")
+    facts = json.loads(path.with_suffix(".json").read_text())
+    assert facts["key"].pop("distinct") == 8
+    path.with_suffix(".json").write_text(json.dumps(facts))
+    with pytest.raises(BadRecipe, match="may hold copies of an image in its own bag"):
+        bags_from_file(path, tiny_teacher(), ready, bag_size=3)
+    assert np.array_equal(teacher_bags(tiny_teacher(), ready, bag_size=3), bags)
 
 
 def kept_bags(folder: Path) -> Path:
