@@ -15,7 +15,7 @@ from disco_zoo.embedding.contact_sheet import thumbnail
 from disco_zoo.embedding.embedding_file import EmbeddingFile
 from disco_zoo.embedding.results import label_text
 from disco_zoo.errors import UnreadableImage, shown
-from disco_zoo.plotting.embedding_map import Choice
+from disco_zoo.plotting.embedding_map import Choice, class_text
 from disco_zoo.plotting.style import COLORS
 from disco_zoo.site.page import base_style
 
@@ -126,11 +126,10 @@ def _picture(picture: Callable[[int], Image.Image], row: int) -> str:
 
 def _legend(file: EmbeddingFile, classes: Sequence[int]) -> str:
     """A button for each class, which shows it alone."""
-    names = file.facts.class_names
     buttons = (
         f'<button type="button" value="{place}" aria-pressed="false">'
         f'<i style="background:{COLORS[place % len(COLORS)]}"></i>'
-        f"{html.escape(names[label] if names and label < len(names) else str(label))}</button>"
+        f"{html.escape(class_text(label, file.facts.class_names))}</button>"
         for place, label in enumerate(classes)
     )
     return f'<div id="classes">{"".join(buttons)}</div>' if classes else ""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -65,14 +67,31 @@ class Pictures:
             source = reopen_images(facts.data, facts.split, self.file.names)
         else:
             source = open_images([self.data], facts.split)
-        if isinstance(source, FolderSource) and facts.data is not None:
-            return self._by_name(source), True
-        if facts.data is not None and len(source) != facts.num_images:
+        if isinstance(source, FolderSource):
+            return self._moved(source) if facts.data is None else self._by_name(source), True
+        by_row = self.data is None and facts.data is None
+        if not by_row and len(source) != facts.num_images:
             raise BadData(
                 f"{source.name} has {len(source)} images, and {self.file.path} was made of {facts.num_images}: "
                 "they are not the same. Embed again, or give --images DATA"
             )
-        return source, self.data is None and facts.data is None
+        return source, by_row
+
+    def _moved(self, source: FolderSource) -> FileListSource:
+        """The rows' own files, which came from a list of paths: by their names, wherever they are below the folder."""
+        below: dict[str, list[Path]] = {}
+        for index in range(len(source)):
+            path = Path(source.path(index))
+            below.setdefault(path.name, []).append(path)
+        files = {name: _with_most_of(path_of_text(name), below) for name in self.file.names}
+        times = Counter(files.values())
+        lost = [name for name, file in files.items() if file is None or times[file] > 1]
+        if lost:
+            raise BadData(
+                f"{len(lost)} of the {len(files)} images of {self.file.path} are not below {source.name}, or not by "
+                f"one name each, such as '{shown(lost[0])}'. Say where they are: --images DATA"
+            )
+        return FileListSource(source.name, [file for name in self.file.names if (file := files[name])])
 
     def _by_name(self, source: FolderSource) -> FileListSource:
         """The rows' own files: images that came or went meanwhile have shifted the numbers."""
@@ -100,6 +119,17 @@ class Pictures:
         """
         source, by_row = self._opened
         return source.image(row if by_row else int(self.file.indices[row]))
+
+
+def _with_most_of(path: Path, below: Mapping[str, Sequence[Path]]) -> Path | None:
+    """Of the files with this path's name, that with most of its folders; None without one, or with several equal."""
+    shared = {  # of tuples `commonprefix` compares whole parts
+        file: len(os.path.commonprefix([path.parts[::-1], file.parts[::-1]]))  # noqa: RUF071
+        for file in below.get(path.name, ())
+    }
+    most = max(shared.values(), default=0)
+    best = [file for file, parts in shared.items() if parts == most]
+    return best[0] if len(best) == 1 else None
 
 
 def resolve_queries(

@@ -197,10 +197,11 @@ def scatter(axis: Any, points: Tensor, choice: Choice, kind: str) -> None:
         )
 
 
-def _class_text(label: int, class_names: Sequence[str] | None) -> str:
+def class_text(label: int, class_names: Sequence[str] | None) -> str:
+    """A class in a legend, by name where it is known."""
     if label < 0:
         return "no label"
-    return class_names[label] if class_names else str(label)
+    return class_names[label] if class_names and label < len(class_names) else str(label)
 
 
 def add_class_legend(figure: Any, choice: Choice, class_names: Sequence[str] | None) -> None:
@@ -216,7 +217,7 @@ def add_class_legend(figure: Any, choice: Choice, class_names: Sequence[str] | N
             markersize=7,
             marker=MARKERS[place // len(COLORS)],
             color=COLORS[place % len(COLORS)],
-            label=textwrap.shorten(_class_text(label, class_names), 22, placeholder="…"),
+            label=textwrap.shorten(class_text(label, class_names), 22, placeholder="…"),
         )
         for place, label in enumerate(choice.classes)
     ]

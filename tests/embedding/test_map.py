@@ -15,8 +15,9 @@ from PIL import Image
 
 from disco_zoo.cli import main
 from disco_zoo.embedding.map import draw_map
+from disco_zoo.embedding.map_page import map_page
 from disco_zoo.errors import BadData, MissingExtra
-from disco_zoo.plotting.embedding_map import project_by
+from disco_zoo.plotting.embedding_map import choose_points, project_by
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -127,6 +128,15 @@ def test_a_page_has_a_point_a_name_and_a_thumbnail_of_each_image(tmp_path, capsy
         picture = Image.open(io.BytesIO(base64.b64decode(value["picture"])))
         assert max(picture.size) == 64  # not enlarged
         assert abs(picture.getpixel((30, 20))[0] - 20 * names.index(value["name"])) < 6
+
+
+def test_the_legend_of_a_page_knows_images_without_a_label(tmp_path):
+    vectors, labels = clusters(3)
+    file = written(tmp_path / "e.parquet", vectors, labels=np.where(labels == 1, -1, labels))
+    choice = choose_points(torch.from_numpy(file.labels.copy()), len(file), 100)
+    points = torch.from_numpy(vectors[choice.indices, :2])
+    text, _ = map_page(file, points, "PCA", choice, "map", lambda row: Image.new("RGB", (8, 8)))
+    assert re.findall(r"</i>([^<]*)</button>", text) == ["no label", "a", "c"]
 
 
 def test_a_page_says_how_many_pictures_are_gone(tmp_path, capsys):

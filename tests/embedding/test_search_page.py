@@ -5,8 +5,10 @@ from __future__ import annotations
 import base64
 import io
 from html.parser import HTMLParser
+from pathlib import Path
 
 import numpy as np
+import pytest
 from data_makers import encode
 from embed_makers import written
 from PIL import Image
@@ -15,7 +17,7 @@ from disco_zoo.embedding.contact_sheet import THUMBNAIL_SIDE, Shown, contact_she
 from disco_zoo.embedding.nearest_rows import nearest_rows
 from disco_zoo.embedding.query import Pictures, resolve_queries
 from disco_zoo.embedding.results import Found, as_page
-from disco_zoo.errors import UnreadableImage
+from disco_zoo.errors import BadData, UnreadableImage
 
 VOID = {"meta", "img", "br"}
 
@@ -101,6 +103,42 @@ def test_the_page_of_a_search_shows_what_was_found(tmp_path):
     assert [max(range(3), key=pixel.__getitem__) for pixel in seen] == [0, 1, 2]
     assert "0.994" in page.words
     assert "green.png" in page.words
+
+
+def moved_files(folder: Path, *names: str) -> str:
+    for grey, name in enumerate(names):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (9, 9), 10 * grey).save(folder / name)
+    return str(folder)
+
+
+def test_pictures_of_a_list_are_found_by_name_in_the_folder_they_moved_to(tmp_path):
+    names = ["/gone/red/2.png", "/gone/green/2.png", "/gone/9.png"]
+    file = written(tmp_path / "e.npy", np.eye(3, dtype=np.float32), names=names)
+    folder = moved_files(tmp_path / "here", "0.png", "green/2.png", "sub/9.png", "red/2.png")
+    pictures = Pictures(file, folder)
+    assert [pictures.open(row).getpixel((0, 0))[0] // 10 for row in range(3)] == [3, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("there", "words"),
+    [
+        (("a/1.png", "2.png"), "1 of the 3 images of .* such as '/gone/3.png'"),
+        (("a/1.png", "b/1.png", "2.png", "3.png"), "1 of the 3 images of .* such as '/gone/1.png'"),
+    ],
+)
+def test_pictures_of_a_list_that_are_missing_or_there_twice_are_refused(tmp_path, there, words):
+    file = written(tmp_path / "e.npy", np.eye(3, dtype=np.float32), names=[f"/gone/{n}.png" for n in (1, 2, 3)])
+    with pytest.raises(BadData, match=words):
+        Pictures(file, moved_files(tmp_path / "here", *there)).check()
+
+
+def test_a_list_of_another_length_is_no_list_of_the_moved_files(tmp_path):
+    file = written(tmp_path / "e.npy", np.eye(3, dtype=np.float32), names=[f"/gone/{n}.png" for n in (1, 2, 3)])
+    moved_files(tmp_path, "1.png", "2.png")
+    (tmp_path / "list.txt").write_text("1.png\n2.png\n")
+    with pytest.raises(BadData, match=r"has 2 images, and .* was made of 3"):
+        Pictures(file, str(tmp_path / "list.txt")).check()
 
 
 def test_the_full_name_shows_where_the_mouse_rests():
