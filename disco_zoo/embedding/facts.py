@@ -38,6 +38,7 @@ class EmbeddingFacts:
         decode: "reduced" where large JPEGs may have been decoded at reduced size, else "full".
         num_reduced: images that were; None where nobody counted.
         sample_sha256: of some images' bytes, see `sample_sha256`; None in files of before.
+        white: what was white in images of more than 8 bits, by kind; None in files of before.
     """
 
     model: str
@@ -61,11 +62,12 @@ class EmbeddingFacts:
     decode: str = "full"
     num_reduced: int | None = None
     sample_sha256: str | None = None
+    white: Mapping[str, float] | None = None
 
     def key(self) -> dict[str, Any]:
-        """Plain values that determine the rows; names of model and images and results are not among them."""
+        """Plain values that determine the rows; names of model and images, what these tell, and results are not."""
         values = _plain(asdict(self))
-        for name in ("model", "network", "data", "dims", "unreadable", "engine", "num_reduced"):
+        for name in ("model", "network", "data", "dims", "unreadable", "engine", "num_reduced", "white"):
             del values[name]
         if self.decode == "full":  # files and parts of before know no other
             del values["decode"]
@@ -122,6 +124,7 @@ def facts_of(
         class_names=None if source.class_names is None else tuple(source.class_names),
         decode="full" if full_decode else "reduced",
         sample_sha256=sample_sha256(source),
+        white=source.white(),
     )
 
 

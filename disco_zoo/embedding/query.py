@@ -18,6 +18,7 @@ from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.formats.timm_readers import FolderSource
 from disco_zoo.data.image_files import path_of_text
 from disco_zoo.data.image_list import FileListSource, open_images, reopen_images
+from disco_zoo.data.pixels.bit_depth import ValueRanges
 from disco_zoo.embedding.batches import embedded_batches
 from disco_zoo.embedding.embedding_file import SUFFIXES, EmbeddingFile
 from disco_zoo.errors import BadData, DiscoZooError, did_you_mean, shown
@@ -235,6 +236,8 @@ def _of_embedding(asked: EmbeddingFile, file: EmbeddingFile) -> Iterator[Query]:
 def _of_images(
     source: ImageSource, file: EmbeddingFile, named: NamedModel, device: str, engine: EngineName
 ) -> Iterator[Query]:
+    if file.facts.white:  # a query alone may be dark
+        source.take_ranges(ValueRanges(file.facts.white))
     numbers = range(len(source))
     batches = [numbers[first : first + QUERY_BATCH] for first in range(0, len(source), QUERY_BATCH)]
     size = file.facts.image_size

@@ -183,6 +183,7 @@ def _training_facts(job: DenseJob, done: Position, options: RunOptions) -> dict[
         "peak_memory_mib": peak_memory_mib(options.device),
         "unreadable_images": len(done.unreadable),
         "class_names": list(job.class_names),
+        "white": dict(job.train.ranges.white),  # in images of more than 8 bits
         "data": {"train": job.data_facts(job.train), "test": job.data_facts(job.test)},
         "look": {"train": dict(job.train.look), "test": dict(job.test.look)},
         "versions": versions(),

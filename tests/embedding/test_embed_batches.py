@@ -52,6 +52,20 @@ def test_batches_are_taken_one_at_a_time_and_the_callers_gradients_stay() -> Non
     assert named.backbone.training
 
 
+def test_deep_images_need_the_white_of_their_set() -> None:
+    """Alone, an image of values up to 1000 would be four times as bright."""
+    values = np.random.default_rng(0).integers(0, 1000, (20, 24)).astype(np.uint16)
+    image, grey = Image.fromarray(values), Image.fromarray(np.rint(values * (255 / 4095)).astype(np.uint8))
+    named = tiny_named()
+    for given in (image, as_png(image)):
+        with pytest.raises(BadData, match=r"^image 1 of batch 0 has more than 8 bits"):
+            list(disco_zoo.embed_batches([[grey, given]], named))
+        rows = next(disco_zoo.embed_batches([[given]], named, white={"I;16": 4095}))
+        np.testing.assert_array_equal(rows, next(disco_zoo.embed_batches([[grey]], named)))
+        alone = next(disco_zoo.embed_batches([[given]], named, white={}))
+        assert np.abs(alone - rows).max() > 1e-3
+
+
 def test_a_damaged_image_is_named_by_its_place() -> None:
     whole = as_png(TinySource().image(0))
     batches = [[whole], [whole, whole[:-30]]]

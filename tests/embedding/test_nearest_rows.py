@@ -15,6 +15,7 @@ from photo_makers import jpeg, photo
 from PIL import Image
 from tiny import make_run_folder
 
+import disco_zoo
 from disco_zoo.cli import main
 from disco_zoo.embedding.contact_sheet import thumbnail
 from disco_zoo.embedding.nearest_rows import nearest_rows
@@ -218,3 +219,16 @@ def test_the_page_survives_images_that_came_and_went(run, photos, tmp_path):
         thumbnail(Image.open(photos / "photos" / name).convert("RGB")) in figure
         for name, figure in zip(names, figures, strict=True)
     ] == [name != "green/1.png" for name in names]
+
+
+def test_a_dark_query_is_as_dark_as_in_its_set(photos, tmp_path, monkeypatch):
+    """Alone, a query of values up to 1000 would be four times as bright."""
+    monkeypatch.chdir(photos)
+    (tmp_path / "deep").mkdir()
+    for name, top in (("bright", 4000), ("dark", 1000)):
+        values = np.random.default_rng(top).integers(0, top, (40, 48)).astype(np.uint16)
+        Image.fromarray(values).save(tmp_path / "deep" / f"{name}.png")
+    file = disco_zoo.embed(str(tmp_path / "deep"), "model", tmp_path / "d.parquet", workers=0, engine="torch")
+    assert file.facts.white == {"I;16": 4095}
+    (query,) = resolve_queries([str(tmp_path / "deep" / "dark.png")], file, pictures=Pictures(file))
+    np.testing.assert_allclose(query.vector, file.rows([file.row_of_name["dark.png"]])[0], rtol=1e-4, atol=1e-5)

@@ -34,6 +34,13 @@ def shape_image(seed: int, size: int = SIZE) -> tuple[Image.Image, list[Shape]]:
     return image, shapes
 
 
+def deepen(folder: Path, white: int = 4095) -> None:
+    """Make the images of a folder grey ones of 16 bits, of which `white` is white."""
+    for path in folder.iterdir():
+        values = np.asarray(Image.open(path).convert("L"), np.float64) * (white / 255)
+        Image.fromarray(values.round().astype(np.uint16)).save(path)
+
+
 def _outline(label: int, x: float, y: float, radius: float) -> list[tuple[float, float]]:
     corners, first = {0: (24, 0.0), 1: (4, math.pi / 4), 2: (3, -math.pi / 2)}[label]
     angles = [first + 2 * math.pi * n / corners for n in range(corners)]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from disco_zoo.core.checkpoint import save_tensors, write_atomically
 from disco_zoo.core.console import StepProgress
 from disco_zoo.core.files import sha256_of, user_path
+from disco_zoo.data.pixels.bit_depth import ALONE, ValueRanges
 from disco_zoo.errors import BadData, require, shown
 from disco_zoo.models.encoder import frozen
 from disco_zoo.models.load import NamedModel
@@ -194,10 +195,12 @@ class Detector:
         network: torchvision's, in eval mode: a list of float images (3, H, W) in 0..1 to boxes, scores and labels,
             label n being `class_names[n - 1]`.
         class_names: what it finds.
+        ranges: what is white in photos of more than 8 bits: what it was in training.
     """
 
     network: Any
     class_names: tuple[str, ...]
+    ranges: ValueRanges = ALONE
 
     def find(self, photo: str | Path, min_score: float = MIN_SCORE) -> list[FoundObject]:
         """Objects in a photo, the surest first.
@@ -221,14 +224,14 @@ class Detector:
         Raises:
             BadData: a photo is missing or no whole image.
         """
-        shown = _photos(photos, self.class_names)
+        shown = replace(_photos(photos, self.class_names), ranges=self.ranges)
         found = [compact(self._look(image)) for image in shown.images]
         draw_sheet(shown, found, path, f"found with a score of {min_score:g} or more", min_score=min_score)
 
     def _look(self, image: AnnotatedImage) -> dict[str, Tensor]:
         device = next(self.network.parameters()).device
         with frozen(self.network, device):
-            (output,) = self.network([read_image(image, 0).to(device) / 255.0])
+            (output,) = self.network([read_image(image, 0, self.ranges).to(device) / 255.0])
         return {key: value.cpu() for key, value in output.items()}
 
 
@@ -256,4 +259,4 @@ def load_detector(folder: str | Path, device: torch.device | str = "cpu") -> Det
             title=facts["network"],
         )
     load_weights(network, folder / DETECTOR)
-    return Detector(network.eval().to(device), tuple(facts["class_names"]))
+    return Detector(network.eval().to(device), tuple(facts["class_names"]), ValueRanges(facts.get("white", {})))

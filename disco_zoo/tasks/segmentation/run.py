@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from disco_zoo.core.checkpoint import save_tensors, write_atomically
 from disco_zoo.core.console import StepProgress
 from disco_zoo.core.files import user_path
+from disco_zoo.data.pixels.bit_depth import ALONE, ValueRanges
 from disco_zoo.errors import BadRunFolder
 from disco_zoo.models.encoder import backbone_fingerprint, frozen
 from disco_zoo.models.load import NamedModel, load_model
@@ -133,11 +134,13 @@ class Segmenter:
     Attributes:
         class_names: by class number.
         image_size: shorter side in pixels at which it looks at photos.
+        ranges: what is white in photos of more than 8 bits: what it was in training.
     """
 
     network: LinearSegmenter
     class_names: tuple[str, ...]
     image_size: int
+    ranges: ValueRanges = ALONE
 
     def predict(self, photo: str | Path) -> Tensor:
         """Class numbers int64 (H, W) of a photo in its own size, turned as people see it.
@@ -145,7 +148,7 @@ class Segmenter:
         Raises:
             BadData: no such file, or no whole image.
         """
-        image = whole_rgb(user_path(photo))
+        image = whole_rgb(user_path(photo), ranges=self.ranges)
         with frozen(self.network, self.network.device):
             return predict(self.network, image, self.image_size)
 
@@ -168,4 +171,5 @@ def load_segmenter(folder: str | Path, device: torch.device | str = "cpu") -> Se
             named.backbone, len(facts["class_names"]), wanted, mean=named.mean, std=named.std, title=facts["model"]
         )
     load_weights(network.head, folder / HEAD)
-    return Segmenter(network.eval().to(device), tuple(facts["class_names"]), wanted.image_size)
+    ranges = ValueRanges(facts.get("white", {}))
+    return Segmenter(network.eval().to(device), tuple(facts["class_names"]), wanted.image_size, ranges)

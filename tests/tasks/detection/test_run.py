@@ -6,15 +6,18 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
-from shape_images import make_coco, make_voc
+from shape_images import deepen, make_coco, make_voc
 from slow_params import slow_but
 from tiny_detection import TINY
 
 from disco_zoo.cli import main
+from disco_zoo.data.pixels.bit_depth import ValueRanges
 from disco_zoo.errors import BadCheckpoint, BadData, BadRunFolder
+from disco_zoo.tasks.detection.annotations import AnnotatedImage
 from disco_zoo.tasks.detection.batches import read_image
 from disco_zoo.tasks.detection.data import open_annotated_pair
 from disco_zoo.tasks.detection.run import load_detector
@@ -156,6 +159,23 @@ def test_a_detector_loads_from_its_folder_and_finds_what_it_found(coco: Path, tm
         load_detector(tmp_path)
     with pytest.raises(BadRunFolder, match="holds no trained detector"):
         load_detector(coco)
+
+
+def test_white_of_a_deep_photo_is_that_of_the_training_images(tmp_path: Path) -> None:
+    """Alone, a photo of values up to 1023 would be four times as bright."""
+    data, out = make_coco(tmp_path / "deep", 6, 3, 64), tmp_path / "run"
+    for folder in ("train2017", "val2017"):
+        deepen(data / folder)
+    assert detect(data, out, "--set", "steps=1") == 0
+    assert json.loads((out / "run.json").read_text())["white"] == {"I;16": 4095}
+    detector, (photo, *_) = load_detector(out), sorted((data / "val2017").iterdir())
+    bright = [one.score for one in detector.find(photo, min_score=0.0)]
+    Image.fromarray(np.asarray(Image.open(photo)) // 4).save(photo)
+    assert [one.score for one in detector.find(photo, min_score=0.0)] != pytest.approx(bright, abs=1e-4)
+    pixels = read_image(AnnotatedImage(photo, 64, 64, ()), 0, ValueRanges({"I;16": 4095}))
+    with torch.no_grad():
+        (output,) = detector.network([pixels / 255.0])
+    assert [one.score for one in detector.find(photo, min_score=0.0)] == output["scores"].tolist()
 
 
 def test_voc_data_and_a_frozen_backbone(tmp_path: Path) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
-from shape_images import SHAPES, make_mask_folder
+from shape_images import SHAPES, deepen, make_mask_folder
 
 from disco_zoo.cli import main
+from disco_zoo.data.pixels.bit_depth import ValueRanges
 from disco_zoo.data.source_image import PIXELS_VARIABLE
 from disco_zoo.errors import BadData, BadRunFolder
+from disco_zoo.tasks.segmentation import run
 from disco_zoo.tasks.segmentation.check import check_masks
-from disco_zoo.tasks.segmentation.data import open_masked_pair
+from disco_zoo.tasks.segmentation.data import open_masked_pair, whole_rgb
 from disco_zoo.tasks.segmentation.measure import pixel_counts, segmentation_figures
 from disco_zoo.tasks.segmentation.run import load_segmenter
 
@@ -45,6 +48,24 @@ def test_a_head_loads_with_its_backbone_and_predicts_again(start: tuple[str, ...
         load_segmenter(out)
     with pytest.raises(BadRunFolder, match="holds no trained head"):
         load_segmenter(data)
+
+
+def test_white_of_a_deep_photo_is_that_of_the_training_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data, out = make_mask_folder(tmp_path / "data", {"train": 4, "val": 2}, 64), tmp_path / "run"
+    test = open_masked_pair(str(data))[1]
+    assert test is not None
+    for split in ("train", "val"):
+        deepen(open_masked_pair(str(data))[split == "val"].pairs[0][0].parent)  # type: ignore[union-attr]
+    options = ("--device", "cpu", "--workers", "0", "--set", "image_size=64", "--set", "steps=1", "--untrained")
+    assert main(["segment", "test_resnet", "--data", str(data), "--out", str(out), *options]) == 0
+    assert json.loads((out / "run.json").read_text())["white"] == {"I;16": 4095}
+    segmenter, photo = load_segmenter(out), test.pairs[0][0]
+    Image.fromarray(np.asarray(Image.open(photo)) // 4).save(photo)
+    seen: list[Image.Image] = []
+    monkeypatch.setattr(run, "predict", lambda network, image, size: seen.append(image))
+    segmenter.predict(photo)
+    expected = whole_rgb(photo, ranges=ValueRanges({"I;16": 4095}))
+    assert seen[0].tobytes() == expected.tobytes() != whole_rgb(photo).tobytes()
 
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")  # as the package itself does
