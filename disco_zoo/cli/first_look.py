@@ -7,7 +7,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from disco_zoo.core.claimed_dir import holds_a_run
+from disco_zoo.core.claimed_dir import already_holds_a_run, holds_run
 from disco_zoo.core.launcher import is_first_process, was_restarted
 from disco_zoo.data.image_files import is_image_name
 from disco_zoo.data.open_source import require_there
@@ -28,8 +28,8 @@ def require_free_folder(folder: Path | None, resume: bool) -> None:
         return
     if is_locked(folder / ".lock"):
         raise BadRunFolder(f"{folder} is in use by another run. Choose another folder with --out")
-    if not resume and not was_restarted() and (folder / "checkpoint.pt").is_file():
-        raise holds_a_run(folder)
+    if not resume and not was_restarted() and holds_run(folder):
+        raise already_holds_a_run(folder)
 
 
 def require_free_file(out: Path, resume: bool, write_over: bool) -> None:

@@ -22,7 +22,6 @@ from disco_zoo.compare.runs import PlannedRun, train_all
 from disco_zoo.config.recipe import Recipe, load_recipe
 from disco_zoo.core.environment import hardware, now, versions
 from disco_zoo.core.files import require_folder
-from disco_zoo.data.subsets import JoinedSource
 from disco_zoo.evaluation.measure import recipe_bench
 from disco_zoo.methods import METHODS
 from disco_zoo.training.run_data import Data, open_data
@@ -195,8 +194,7 @@ def _plan(
 ) -> list[PlannedRun]:
     """Seed by seed, so that an interrupted comparison holds whole seeds."""
     runs = []
-    extra = sources.extra.extra.fingerprint() if isinstance(sources.extra, JoinedSource) else None
-    images = (sources.train.fingerprint(), extra)
+    images = sources.fingerprints
     for seed in options.seeds:
         for name, recipe in recipes.items():
             steps = total_steps(recipe, len(sources.trained_on))

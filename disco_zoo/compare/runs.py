@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -12,11 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from disco_zoo.config.recipe import Recipe, load_recipe
+from disco_zoo.core.claimed_dir import CHECKPOINT, FACTS, read_json, without_checkpoint
 from disco_zoo.core.console import StepProgress
 from disco_zoo.core.interrupts import InterruptFlag
 from disco_zoo.core.launcher import usable_cores
 from disco_zoo.errors import BadRunFolder, DiscoZooError, Interrupted
 from disco_zoo.training.metrics import read_metrics
+from disco_zoo.training.run_facts import images_of
+from disco_zoo.training.run_folder import first_difference
 
 POLL_SECONDS = 1.0
 STOP_SECONDS = 120.0  # a run that is told to stop finishes its step and saves
@@ -54,15 +56,22 @@ class PlannedRun:
         """Whether its folder holds this very run to its end.
 
         Raises:
-            BadRunFolder: it holds the run on other images.
+            BadRunFolder: it holds the run on other images, or a finished run of other settings or length.
         """
-        run, stored = self.folder / "run.json", self.folder / "recipe.yaml"
-        if not run.is_file() or not stored.is_file():
+        facts, stored = read_json(self.folder / FACTS), self.folder / "recipe.yaml"
+        if not facts or not stored.is_file():
             return False
-        facts = json.loads(run.read_text(encoding="utf-8"))
-        if load_recipe(str(stored)).digest() != self.recipe.digest() or facts["steps"] != self.steps:
+        former = load_recipe(str(stored))
+        odd = None if former.digest() == self.recipe.digest() else first_difference(former, self.recipe)
+        if odd is None and facts["steps"] != self.steps:
+            odd = f"steps: {facts['steps']} there, {self.steps} here"
+        if odd is not None:
+            if without_checkpoint(self.folder):
+                raise BadRunFolder(
+                    f"{self.folder} holds a finished run of other settings ({odd}). Choose another --out"
+                )
             return False
-        if (facts["data"]["fingerprint"], (facts.get("extra_data") or {}).get("fingerprint")) != self.images:
+        if images_of(facts) != self.images:
             raise BadRunFolder(f"{self.folder} holds this run on other images. Choose another --out")
         return True
 
@@ -115,7 +124,7 @@ def _start(run: PlannedRun, options: Sequence[str], jobs: int) -> subprocess.Pop
     command = [sys.executable, "-m", "disco_zoo", "train", run.name, "--seed", str(run.recipe.seed)]
     command += ["--out", str(run.folder), *options]
     command += [part for override in run.overrides for part in ("--set", override)]
-    command += ["--resume"] if (run.folder / "checkpoint.pt").is_file() else []
+    command += ["--resume"] if (run.folder / CHECKPOINT).is_file() else []
     environment = dict(os.environ)
     if jobs > 1:  # trainings that fight over the cores with all their threads are several times slower
         environment["OMP_NUM_THREADS"] = str(max(1, usable_cores() // jobs))
@@ -139,7 +148,7 @@ def _settle(run: PlannedRun, exit_code: int) -> None:
             f"the run of {run.title} failed: {reason.removeprefix('Error: ')} (all it said: {run.log}). "
             "The others are kept: repeat the command with --resume"
         )
-    (run.folder / "checkpoint.pt").unlink(missing_ok=True)
+    (run.folder / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:

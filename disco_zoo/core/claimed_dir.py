@@ -12,6 +12,8 @@ from filelock import FileLock, Timeout
 from disco_zoo.core.files import write_atomically
 from disco_zoo.errors import BadRunFolder
 
+CHECKPOINT, FACTS = "checkpoint.pt", "run.json"
+
 
 class ClaimedFolder:
     """What the folders of all kinds of runs share; a kind of run says what it goes on with, see `_acquire_if`."""
@@ -47,7 +49,7 @@ class ClaimedFolder:
 
     @property
     def checkpoint(self) -> Path:
-        return self.path / "checkpoint.pt"
+        return self.path / CHECKPOINT
 
     @property
     def figures(self) -> Path:
@@ -75,10 +77,26 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file of a run folder; empty where there is none."""
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    """A JSON file of a run folder; empty where there is none.
+
+    Raises:
+        BadRunFolder: it is no JSON.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    except ValueError as error:
+        raise BadRunFolder(f"{path} is damaged. Choose another --out") from error
 
 
-def holds_a_run(path: Path) -> BadRunFolder:
+def without_checkpoint(path: Path) -> bool:
+    """Whether a folder holds a trained run that cannot go on; a start, of no steps, is none."""
+    return not (path / CHECKPOINT).is_file() and (facts := read_json(path / FACTS)) != {} and facts.get("steps") != 0
+
+
+def holds_run(path: Path) -> bool:
+    return (path / CHECKPOINT).is_file() or without_checkpoint(path)
+
+
+def already_holds_a_run(path: Path) -> BadRunFolder:
     """The error for a new run in the folder of another run."""
     return BadRunFolder(f"{path} already holds a run. Add --resume to go on, or choose another --out")

@@ -135,6 +135,8 @@ def run_dense(job: DenseJob, out: Path, options: RunOptions) -> dict[str, Any]:
     for note in job.report_notes():
         console.print(f"Note: {note}", soft_wrap=True)
     try:
+        if folder.kept:
+            return _kept(job, folder, sha256, options)
         trainer = Trainer(job.task(network, options, sha256), folder)
         resume = options.resume and folder.checkpoint.is_file()
         done = trainer.train(resume=resume, max_steps=options.max_steps)
@@ -155,6 +157,16 @@ def run_dense(job: DenseJob, out: Path, options: RunOptions) -> dict[str, Any]:
         return folder.read_json("run.json")
     finally:
         folder.close()
+
+
+def _kept(job: DenseJob, folder: RunFolder, sha256: str, options: RunOptions) -> dict[str, Any]:
+    """The facts of a run that was finished before, which is said."""
+    found = folder.kept
+    images = [found["data"][split]["fingerprint"] for split in ("train", "test")] + [found["backbone_sha256"]]
+    same = images == [job.train.fingerprint(), job.test.fingerprint(), sha256]
+    folder.require_kept(images=same, total_steps=job.settings.steps, max_steps=options.max_steps)
+    console.print(folder.kept_line, soft_wrap=True)
+    return found
 
 
 def task_settings(values: Mapping[str, Any]) -> RunSettings:

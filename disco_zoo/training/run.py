@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from disco_zoo.config.recipe import Recipe
 from disco_zoo.core.checkpoint import NETWORK, export_backbone
+from disco_zoo.core.claimed_dir import holds_run
 from disco_zoo.core.console import console
 from disco_zoo.core.distributed import gather_objects
 from disco_zoo.core.environment import now
@@ -22,9 +23,9 @@ from disco_zoo.training.monitoring.online_health import OnlineHealth
 from disco_zoo.training.monitoring.pretraining_log import OnlineKnn
 from disco_zoo.training.pretraining import Pretraining
 from disco_zoo.training.run_data import Data
-from disco_zoo.training.run_facts import FILE, native_architecture, run_facts
+from disco_zoo.training.run_facts import FILE, images_of, native_architecture, run_facts
 from disco_zoo.training.run_folder import RunFolder, recipe_settings
-from disco_zoo.training.task import Position
+from disco_zoo.training.task import Position, total_steps
 from disco_zoo.training.trainer import Trainer
 
 
@@ -91,13 +92,17 @@ class Run:
     ) -> None:
         self.recipe, self.data, self.options = recipe, data, options
         # Resuming a pair of runs may find that the second one had not begun.
-        self.resume = options.resume and (folder / "checkpoint.pt").is_file()
+        self.resume = options.resume and holds_run(folder)
         self.started = now()
         with rendezvous_errors():
             accelerator = make_accelerator(recipe, options.device)
         self.is_main_process = bool(accelerator.is_main_process)
         self.folder = RunFolder(folder, recipe_settings(recipe), resume=self.resume, writes=self.is_main_process)
         try:
+            if self.folder.kept:
+                same = images_of(self.folder.kept) == data.fingerprints
+                steps = total_steps(recipe, len(data.trained_on))
+                self.folder.require_kept(images=same, total_steps=steps, max_steps=options.max_steps)
             self.parts: Parts = build_parts(recipe, data.trained_on, accelerator.device, at_hand=teacher)
             if self.parts.inheritance and self.is_main_process and not self.resume:
                 console.print(f"{recipe.student.model}: {self.parts.inheritance}", soft_wrap=True)
@@ -118,7 +123,13 @@ class Run:
             raise
 
     def train(self) -> Position:
-        """Train to the end or to `max_steps`, then export the student and write `run.json`."""
+        """Train to the end or to `max_steps`, then export the student and write `run.json`.
+
+        A run that is kept without its checkpoint stays as it is; its student is loaded.
+        """
+        if kept := self.folder.kept:
+            self.parts.student.backbone.load_state_dict(load_file(self.folder.student), strict=True)
+            return Position(kept["steps"], kept["training_seconds"])
         reached = self.trainer.train(resume=self.resume, max_steps=self.options.max_steps)
         if self.is_main_process:
             self._export(reached)

@@ -54,6 +54,12 @@ class Data:
     def has_labels(self) -> bool:
         return self.bank.labels is not None and self.test is not None and self.test.labels is not None
 
+    @property
+    def fingerprints(self) -> tuple[str, str | None]:
+        """Of the training images, and of the extra ones where there are any."""
+        extra = self.extra.extra.fingerprint() if isinstance(self.extra, JoinedSource) else None
+        return self.train.fingerprint(), extra
+
     def require_test(self) -> ImageSource:
         """The test images.
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypedDict, cast
 
 from disco_zoo.config.recipe import Recipe
 from disco_zoo.config.validation import OWN_DATA
+from disco_zoo.core.claimed_dir import FACTS
 from disco_zoo.core.environment import hardware, now, versions
 from disco_zoo.core.files import sha256_of
 from disco_zoo.core.process import peak_memory_mib
@@ -21,7 +23,7 @@ from disco_zoo.training.run_data import Data
 from disco_zoo.training.run_folder import RunFolder
 from disco_zoo.zoo.catalog import load_catalog
 
-FILE = "run.json"
+FILE = FACTS
 
 
 class DataFacts(TypedDict, total=False):
@@ -95,6 +97,11 @@ class RunFacts(_RequiredFacts, total=False):
     """All of `run.json`; `figures` are there where the student was measured, in percent by metric."""
 
     figures: dict[str, float]
+
+
+def images_of(facts: Mapping[str, Any]) -> tuple[str, str | None]:
+    """Fingerprints of the training images and of extra ones, as `Data.fingerprints` has them."""
+    return facts["data"]["fingerprint"], (facts.get("extra_data") or {}).get("fingerprint")
 
 
 def read_run_facts(folder: RunFolder) -> RunFacts:

@@ -5,12 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from disco_zoo.config.recipe import Recipe, load_recipe
-from disco_zoo.core.claimed_dir import ClaimedFolder, holds_a_run
+from disco_zoo.core.claimed_dir import FACTS, ClaimedFolder, already_holds_a_run, holds_run, without_checkpoint
 from disco_zoo.errors import BadRunFolder
-
-CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True)
@@ -23,18 +22,19 @@ class RunSettings:
         difference: given a file of an earlier run, the first setting that differs, as text for a message; None where
             the run may go on.
         another: what a run of others is called in messages.
-        made_by_a_run: files that a new run must not find.
     """
 
     file: str
     text: str
     difference: Callable[[Path], str | None]
     another: str = "other settings"
-    made_by_a_run: tuple[str, ...] = (CHECKPOINT,)
 
 
 class RunFolder(ClaimedFolder):
     """A claimed run folder.
+
+    Attributes:
+        kept: the facts of a run that is there without its checkpoint, and so can only stay as it is; else empty.
 
     Args:
         path: created when absent.
@@ -48,6 +48,7 @@ class RunFolder(ClaimedFolder):
 
     def __init__(self, path: Path, settings: RunSettings, *, resume: bool, writes: bool = True) -> None:
         super().__init__(path)
+        self.kept: dict[str, Any] = self.read_json(FACTS) if resume and without_checkpoint(path) else {}
         if not writes:
             return
         if resume and not (path / settings.file).is_file():
@@ -60,14 +61,37 @@ class RunFolder(ClaimedFolder):
         return self.path / "student.safetensors"
 
     def _claim(self, settings: RunSettings, resume: bool) -> None:
-        if not resume and any((self.path / name).is_file() for name in settings.made_by_a_run):
-            raise holds_a_run(self.path)
+        if not resume and holds_run(self.path):
+            raise already_holds_a_run(self.path)
         if resume and (difference := settings.difference(self.path / settings.file)):
             raise BadRunFolder(
                 f"{self.path} holds a run of {settings.another} ({difference}). "
                 "Choose another --out, or repeat the command that started it"
             )
-        self.write_text(settings.file, settings.text)
+        if not self.kept:
+            self.write_text(settings.file, settings.text)
+
+    @property
+    def kept_line(self) -> str:
+        return f"{self.path} holds this run to its end: it stays as it is"
+
+    def require_kept(self, *, images: bool, total_steps: int, max_steps: int | None) -> None:
+        """Refuse a `kept` run that is not the whole of what the command asks for.
+
+        Args:
+            images: whether it is of the command's images.
+
+        Raises:
+            BadRunFolder: it is of other images, or of another length.
+        """
+        if not images:
+            raise BadRunFolder(f"{self.path} holds this run on other images. Choose another --out")
+        steps, wanted = self.kept.get("steps", 0), total_steps if max_steps is None else min(total_steps, max_steps)
+        if steps != wanted and not (self.kept.get("stopped_early") and steps < wanted):
+            raise BadRunFolder(
+                f"{self.path} holds a run of {steps} steps, not {wanted}, and has no checkpoint to go on from. "
+                "Choose another --out"
+            )
 
 
 def recipe_settings(recipe: Recipe) -> RunSettings:
@@ -76,7 +100,7 @@ def recipe_settings(recipe: Recipe) -> RunSettings:
     def difference(stored: Path) -> str | None:
         former = load_recipe(str(stored))
         same = former.digest() == recipe.digest() or _goes_on(former, recipe)
-        return None if same else _first_difference(former, recipe)
+        return None if same else first_difference(former, recipe)
 
     return RunSettings("recipe.yaml", recipe.as_yaml(), difference, another="another recipe")
 
@@ -112,7 +136,8 @@ def _goes_on(former: Recipe, recipe: Recipe) -> bool:
     )
 
 
-def _first_difference(former: Recipe, recipe: Recipe) -> str:
+def first_difference(former: Recipe, recipe: Recipe) -> str:
+    """The first key that decides the outcome and differs, as text for a message."""
     old, new = former.decisive(), recipe.decisive()
     for section, value in new.items():
         if isinstance(value, dict) and isinstance(old[section], dict):

@@ -32,6 +32,8 @@ def finish_training(run: Run) -> RunFacts | None:
 
     All processes call this; the first one alone writes, and the others return None.
     """
+    if run.folder.kept:
+        return kept_facts(run)
     measured = _measure(run) if run.data.has_labels and run.task.finished else None
     if not run.is_main_process:
         return None
@@ -68,6 +70,14 @@ def finish_training(run: Run) -> RunFacts | None:
     (run.folder.path / "report.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
     console.print(f"{'Student' if trained else 'Start'} and report are in {run.folder.path}", soft_wrap=True)
     return facts
+
+
+def kept_facts(run: Run) -> RunFacts | None:
+    """The facts of a run that was finished before, which is said."""
+    if not run.is_main_process:
+        return None
+    console.print(run.folder.kept_line, soft_wrap=True)
+    return read_run_facts(run.folder)
 
 
 def _measure(run: Run) -> tuple[str, Measurement] | None:

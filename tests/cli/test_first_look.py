@@ -51,6 +51,15 @@ def test_a_run_that_is_there_and_one_that_is_not(tmp_path: Path) -> None:
     with pytest.raises(BadRunFolder, match=r"already holds a run. Add --resume"):
         require_free_folder(tmp_path, resume=False)
     require_free_folder(tmp_path, resume=True)
+    (tmp_path / "checkpoint.pt").unlink()
+    (tmp_path / "run.json").write_text('{"steps": 0}')  # of --start-only
+    require_free_folder(tmp_path, resume=False)
+    (tmp_path / "run.json").write_text('{"steps": 3}')
+    with pytest.raises(BadRunFolder, match=r"already holds a run. Add --resume"):
+        require_free_folder(tmp_path, resume=False)
+    (tmp_path / "run.json").write_text("{")
+    with pytest.raises(BadRunFolder, match=r"run\.json is damaged\. Choose another --out"):
+        require_free_folder(tmp_path, resume=False)
 
 
 def test_an_embedding_that_was_begun_says_what_is_there(tmp_path: Path) -> None:

@@ -14,17 +14,18 @@ from typing import IO, Any
 import pytest
 from forked import Forked
 from safetensors.torch import load_file
-from tiny_runs import command, differences, subprocess_environment, toy_parquet, toy_recipe, toy_recipe_file
+from tiny_runs import command, differences, subprocess_environment, toy_parquet, toy_recipe, toy_recipe_file, train
 
 from disco_zoo.cli import main
 from disco_zoo.compare import runs
 from disco_zoo.compare.budget import fitting_overrides, label_of, load_compared, require_same_start
 from disco_zoo.compare.comparison import what_is_compared
-from disco_zoo.config.recipe import load_recipe
+from disco_zoo.config.recipe import Recipe, load_recipe
 from disco_zoo.core.yaml_io import as_text, read_value
 from disco_zoo.data.open_source import open_source
-from disco_zoo.errors import BadRecipe, UnknownName
+from disco_zoo.errors import BadRecipe, BadRunFolder, UnknownName
 from disco_zoo.methods import METHODS
+from disco_zoo.training.run_data import open_data
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 BOTH = ["pocket/disco_r18.mocov2_fmnist", "pocket/disco_r18.seed_lite0_fmnist"]
@@ -218,6 +219,29 @@ def test_ctrl_c_saves_each_run_and_resume_ends_in_the_undisturbed_weights(tmp_pa
     for recipe in ("toy.mocov2_toy", "toy.disco_toy"):
         whole, cut = (load_file(tmp_path / way / recipe / "seed0" / "student.safetensors") for way in ("whole", "cut"))
         assert differences(whole, cut) == []
+
+
+def test_a_finished_run_of_other_settings_or_length_is_not_trained_over(tmp_path: Path) -> None:
+    data = toy_parquet(tmp_path)
+    recipe = toy_recipe("moco_v2", optim__epochs=1)
+    images = open_data(recipe, str(data)).fingerprints
+    train(recipe, data, tmp_path / "run")
+
+    def planned(recipe: Recipe = recipe, steps: int = 3) -> runs.PlannedRun:
+        return runs.PlannedRun("toy", "toy", recipe, tmp_path / "run", steps, images)
+
+    assert planned().finished()
+    assert not planned(steps=2).finished()  # its checkpoint is there: the run itself says what does not fit
+    (tmp_path / "run" / "checkpoint.pt").unlink()
+    assert planned().finished()
+    before = (tmp_path / "run" / "student.safetensors").read_bytes()
+    for odd, words in (
+        (planned(steps=2), "steps: 3 there, 2 here"),
+        (planned(recipe.model_copy(update={"seed": 1})), "seed: 0 there, 1 here"),
+    ):
+        with pytest.raises(BadRunFolder, match=rf"holds a finished run of other settings \({words}\)\. Choose another"):
+            runs.train_all([odd], [], jobs=1, resume=True)
+    assert (tmp_path / "run" / "student.safetensors").read_bytes() == before
 
 
 def test_the_recorded_recipe_is_the_one_that_ran() -> None:

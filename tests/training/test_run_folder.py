@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import importlib.metadata
@@ -13,12 +14,16 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file
 from tiny_runs import differences, subprocess_environment, toy_parquet, toy_recipe, train
 
-from disco_zoo.config.recipe import load_recipe
+from disco_zoo.config.recipe import Recipe, load_recipe
 from disco_zoo.core.environment import benchmark_line, hardware_line
 from disco_zoo.errors import BadRunFolder
+from disco_zoo.training.run import Run, RunOptions
+from disco_zoo.training.run_data import open_data
 from disco_zoo.training.run_folder import RunFolder, recipe_settings, require_begun
+from disco_zoo.training.train import finish_training
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -71,6 +76,39 @@ def test_finished_run_is_not_overwritten_without_resume(data: Path, tmp_path: Pa
     before = contents(tmp_path)
     with pytest.raises(BadRunFolder, match=r"already holds a run\. Add --resume"):
         train(toy_recipe("moco_v2"), data, tmp_path)
+    assert contents(tmp_path) == before
+
+
+def test_finished_run_without_its_checkpoint_stays_as_it_is(data: Path, tmp_path: Path) -> None:
+    recipe = toy_recipe("moco_v2", optim__schedule="constant", optim__epochs=1)
+    train(recipe, data, tmp_path)
+    (tmp_path / "checkpoint.pt").unlink()
+    before = contents(tmp_path)
+
+    def again(recipe: Recipe, data: Path = data, *, resume: bool = True, steps: int | None = None) -> Run:
+        options = RunOptions(resume=resume, max_steps=steps, workers=0)
+        with contextlib.closing(Run(recipe, open_data(recipe, str(data)), tmp_path, options, label="toy")) as run:
+            assert run.train().step == 3
+            facts = finish_training(run)
+        assert facts == json.loads(before["run.json"])
+        return run
+
+    kept = again(recipe).parts.student.backbone.state_dict()
+    for key, value in load_file(tmp_path / "student.safetensors").items():
+        assert torch.equal(kept[key], value.to(kept[key].dtype))
+    again(toy_recipe("moco_v2", optim__schedule="constant", optim__epochs=1, log__log_every_steps=2), steps=3)
+    other = toy_parquet(tmp_path.parent / "other", num_train=27)
+    longer = toy_recipe("moco_v2", optim__schedule="constant", optim__epochs=2)
+    with pytest.raises(BadRunFolder, match=r"already holds a run\. Add --resume"):
+        again(recipe, resume=False)
+    with pytest.raises(BadRunFolder, match=r"3 steps, not 1, and has no checkpoint to go on from\. Choose another"):
+        again(recipe, steps=1)
+    with pytest.raises(BadRunFolder, match=r"3 steps, not 6, and has no checkpoint"):
+        again(longer)
+    with pytest.raises(BadRunFolder, match=r"another recipe \(seed: 0 there, 1 here\)"):
+        again(recipe.model_copy(update={"seed": 1}))
+    with pytest.raises(BadRunFolder, match="this run on other images"):
+        again(recipe, other)
     assert contents(tmp_path) == before
 
 
@@ -171,7 +209,13 @@ def test_finished_folder_holds_facts_that_can_be_checked(data: Path, tmp_path: P
     assert facts["hardware"]["cpu_cores"] >= 1
     assert load_recipe(str(tmp_path / "recipe.yaml")) == recipe
     with safe_open(student, framework="pt") as file:
-        assert file.metadata() == {"recipe": "toy_disco", "recipe_sha256": recipe.digest(), "step": "6"}
+        expected = {
+            "network": "test_efficientnet",
+            "recipe": "toy_disco",
+            "recipe_sha256": recipe.digest(),
+            "step": "6",
+        }
+        assert file.metadata() == expected
         assert {file.get_tensor(key).dtype for key in file.keys()} <= {torch.float16, torch.int64}  # noqa: SIM118
 
 

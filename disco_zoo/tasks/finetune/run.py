@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from disco_zoo.core.console import StepProgress
+from disco_zoo.core.console import StepProgress, console
 from disco_zoo.core.environment import hardware, now, versions
 from disco_zoo.core.files import sha256_of, user_path
 from disco_zoo.core.process import peak_memory_mib
@@ -28,11 +28,17 @@ from disco_zoo.models.classifier_dir import MODEL_FOLDER, WEIGHTS, require_stora
 from disco_zoo.tasks.finetune.classes import class_names_of, few_per_class, hold_out, require_enough
 from disco_zoo.tasks.finetune.report import model_card, write_report
 from disco_zoo.tasks.finetune.scoring import Scores, score
-from disco_zoo.tasks.finetune.settings import FACTS, SETTINGS, FinetuneSettings, difference, read_settings
+from disco_zoo.tasks.finetune.settings import (
+    SETTINGS,
+    FinetuneSettings,
+    difference,
+    read_settings,
+    steps_per_epoch,
+)
 from disco_zoo.tasks.finetune.start import Start, build_start
 from disco_zoo.tasks.finetune.task import FinetuneTask, network_facts
 from disco_zoo.training.run import RunOptions, run_options
-from disco_zoo.training.run_folder import CHECKPOINT, RunFolder, RunSettings
+from disco_zoo.training.run_folder import RunFolder, RunSettings
 from disco_zoo.training.trainer import Trainer
 
 
@@ -79,6 +85,8 @@ def finetune_into(settings: FinetuneSettings, data: LabeledData, path: Path, opt
     test = None if data.test is None else random_subset(data.test, settings.max_test_images)
     folder = RunFolder(path, finetune_settings(settings), resume=options.resume)
     try:
+        if folder.kept:
+            return _kept(folder, settings, train, data, options)
         task = FinetuneTask(
             start.classifier,
             train,
@@ -102,6 +110,17 @@ def finetune_into(settings: FinetuneSettings, data: LabeledData, path: Path, opt
     return facts
 
 
+def _kept(
+    folder: RunFolder, settings: FinetuneSettings, train: ImageSource, data: LabeledData, options: RunOptions
+) -> dict[str, Any]:
+    """The facts of a run that was finished before, which is said."""
+    total_steps = steps_per_epoch(len(train), settings.batch_size) * settings.optim.epochs
+    same = folder.kept["data"]["fingerprint"] == train.fingerprint()
+    folder.require_kept(images=same, total_steps=total_steps, max_steps=options.max_steps)
+    console.print(folder.kept_line, soft_wrap=True)
+    return folder.kept
+
+
 def finetune_settings(settings: FinetuneSettings) -> RunSettings:
     """Resolved settings, which are written as `finetune.yaml`."""
 
@@ -109,7 +128,7 @@ def finetune_settings(settings: FinetuneSettings) -> RunSettings:
         former = read_yaml(stored.read_text(encoding="utf-8"))[0]
         return difference(former if isinstance(former, dict) else {}, settings.as_dict())
 
-    return RunSettings(SETTINGS, settings.as_yaml(), other_than, made_by_a_run=(CHECKPOINT, FACTS))
+    return RunSettings(SETTINGS, settings.as_yaml(), other_than)
 
 
 def training_split(settings: FinetuneSettings, data: LabeledData) -> tuple[ImageSource, ImageSource | None]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -140,6 +141,21 @@ def test_folder_of_a_run_is_not_overwritten_nor_resumed_on_other_images(
     other = toy_data(tmp_path / "other", num_train=25)
     with pytest.raises(BadRunFolder, match="other images"):
         run_finetune(toy_settings(), other, finished, resume=True)
+
+
+def test_finished_run_without_its_checkpoint_stays_as_it_is(data: LabeledData, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run_finetune(toy_settings(), data, run)
+    (run / "checkpoint.pt").unlink()
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    assert run_finetune(toy_settings(), data, run, resume=True) == json.loads((run / "run.json").read_text())
+    with pytest.raises(BadRunFolder, match="already holds a run"):
+        run_finetune(toy_settings(), data, run)
+    with pytest.raises(BadRunFolder, match="8 steps, not 1, and has no checkpoint to go on from"):
+        run_finetune(toy_settings(), data, run, resume=True, steps=1)
+    with pytest.raises(BadRunFolder, match="on other images"):
+        run_finetune(toy_settings(), toy_data(tmp_path / "other", num_train=25), run, resume=True)
+    assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
 def test_a_checkpoint_of_version_0_1_goes_on_to_the_bit(

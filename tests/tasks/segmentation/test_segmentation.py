@@ -275,6 +275,12 @@ def test_steps_then_resume_is_the_whole_run(data: Path, tmp_path: Path) -> None:
     assert heads[0] == heads[1]
     facts = [json.loads((tmp_path / name / "run.json").read_text()) for name in ("whole", "parts")]
     assert facts[0]["figures"] == facts[1]["figures"]
+    # Without its checkpoint it stays as it is.
+    (tmp_path / "parts" / "checkpoint.pt").unlink()
+    before = (tmp_path / "parts" / "run.json").read_bytes()
+    for more, code in ((("--resume",), 0), ((), 2), (("--resume", "--steps", "1"), 2)):
+        assert segment(data, tmp_path / "parts", *changes, *more) == code
+        assert (tmp_path / "parts" / "run.json").read_bytes() == before
 
 
 def test_mistakes_cost_one_line_and_leave_no_folder(
