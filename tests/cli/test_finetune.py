@@ -50,12 +50,13 @@ def test_look_resume_and_json(run: Path, data: Path, capsys: pytest.CaptureFixtu
     printed = json.loads(capsys.readouterr().out)
     assert printed == json.loads((run / "run.json").read_text())
     assert (printed["steps"], printed["finished"]) == (6, True)
-    assert printed["data"] | {"fingerprint": ""} == {
+    assert printed["data"] | {"fingerprint": "", "test_fingerprint": ""} == {
         "name": "toy_train.parquet",
         "train_images": 23,
         "held_out_images": 3,
         "test_images": 12,
         "fingerprint": "",
+        "test_fingerprint": "",
     }
     assert (run / "model/config.json").is_file()
     assert "disco-zoo" in (run / "model/README.md").read_text()

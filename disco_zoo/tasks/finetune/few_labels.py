@@ -14,7 +14,7 @@ from disco_zoo.core.console import console, duration
 from disco_zoo.core.environment import hardware_line
 from disco_zoo.errors import BadData, BadRecipe, BadRunFolder
 from disco_zoo.plotting.style import COLORS, drawing
-from disco_zoo.tasks.finetune.run import LabeledData, finetune_into, shown_model, training_split
+from disco_zoo.tasks.finetune.run import LabeledData, finetune_into, shown_model, test_images, training_split
 from disco_zoo.tasks.finetune.settings import FACTS, SETTINGS, FinetuneSettings, difference
 from disco_zoo.tasks.finetune.start import build_start
 from disco_zoo.training.run import RunOptions
@@ -154,6 +154,9 @@ def _one_run(settings: FinetuneSettings, data: LabeledData, folder: Path, option
             raise BadRunFolder(
                 f"{folder} was measured on {measured} images, not on {wanted} ones. Choose another --out"
             )
+        test = test_images(settings, data)
+        if test is not None and facts["data"].get("test_fingerprint") != test.fingerprint():
+            raise BadRunFolder(f"{folder} was not measured on the test images {test.name}. Choose another --out")
         return facts
     facts = finetune_into(settings, data, folder, replace(options, resume=(folder / SETTINGS).is_file()))
     if facts["finished"]:

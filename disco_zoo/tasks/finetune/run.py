@@ -82,11 +82,11 @@ def finetune_into(settings: FinetuneSettings, data: LabeledData, path: Path, opt
     train, held_out = training_split(settings, data)
     settings = settings.resolved(len(train))
     start = build_start(settings, data.names)
-    test = None if data.test is None else random_subset(data.test, settings.max_test_images)
+    test = test_images(settings, data)
     folder = RunFolder(path, finetune_settings(settings), resume=options.resume)
     try:
         if folder.kept:
-            return _kept(folder, settings, train, data, options)
+            return _kept(folder, settings, train, test, options)
         task = FinetuneTask(
             start.classifier,
             train,
@@ -111,14 +111,24 @@ def finetune_into(settings: FinetuneSettings, data: LabeledData, path: Path, opt
 
 
 def _kept(
-    folder: RunFolder, settings: FinetuneSettings, train: ImageSource, data: LabeledData, options: RunOptions
+    folder: RunFolder, settings: FinetuneSettings, train: ImageSource, test: ImageSource | None, options: RunOptions
 ) -> dict[str, Any]:
     """The facts of a run that was finished before, which is said."""
     total_steps = steps_per_epoch(len(train), settings.batch_size) * settings.optim.epochs
-    same = folder.kept["data"]["fingerprint"] == train.fingerprint()
+    found = folder.kept["data"]
+    same = (found["fingerprint"], found.get("test_fingerprint")) == (train.fingerprint(), _fingerprint(test))
     folder.require_kept(images=same, total_steps=total_steps, max_steps=options.max_steps)
     console.print(folder.kept_line, soft_wrap=True)
     return folder.kept
+
+
+def test_images(settings: FinetuneSettings, data: LabeledData) -> ImageSource | None:
+    """The test images that measure, by the settings."""
+    return None if data.test is None else random_subset(data.test, settings.max_test_images)
+
+
+def _fingerprint(test: ImageSource | None) -> str | None:
+    return None if test is None else test.fingerprint()
 
 
 def finetune_settings(settings: FinetuneSettings) -> RunSettings:
@@ -203,6 +213,7 @@ def _facts(
             "held_out_images": len(task.held_out or ()),
             "test_images": len(test or ()),
             "fingerprint": task.train_source.fingerprint(),
+            "test_fingerprint": _fingerprint(test),
         },
         # Beside the data: it holds the user's paths, and `data` goes into the classifier's folder.
         "look": {"train": look_facts(data.train), "test": None if test is None else look_facts(test)},

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from finetune_makers import toy_data, toy_settings
 
+from disco_zoo.data.subsets import SubsetSource
 from disco_zoo.errors import BadData, BadRecipe, BadRunFolder
 from disco_zoo.tasks.finetune import few_labels
 from disco_zoo.tasks.finetune.few_labels import (
@@ -104,7 +105,10 @@ class Fake:
             "training_seconds": 2.0,
             "measured_on": "test" if data.test is not None else "held-out",
             "settings": settings.resolved(len(train)).as_dict(),
-            "data": {"fingerprint": train.fingerprint()},
+            "data": {
+                "fingerprint": train.fingerprint(),
+                "test_fingerprint": None if data.test is None else data.test.fingerprint(),
+            },
         }
         folder.mkdir(parents=True)
         (folder / "finetune.yaml").write_text("")
@@ -186,6 +190,16 @@ def test_runs_that_were_measured_on_other_images_are_not_compared(
     path.write_text(json.dumps({**json.loads(path.read_text()), "measured_on": None}))  # by a former version
     with pytest.raises(BadRunFolder, match="was measured on no images, not on test ones"):
         compare(plan, data, tmp_path, RunOptions(resume=True))
+
+
+def test_figures_of_two_test_sets_are_not_mixed(fake: Fake, data: LabeledData, tmp_path: Path) -> None:
+    settings = toy_settings(untrained=False)
+    compare(make_plan(settings, [4], [0], False), data, tmp_path, RunOptions())
+    assert data.test is not None
+    other = replace(data, test=SubsetSource(data.test, range(6)))
+    with pytest.raises(BadRunFolder, match=r"was not measured on the test images .*\. Choose another --out"):
+        compare(make_plan(settings, [4], [0, 1], False), other, tmp_path, RunOptions(resume=True))
+    assert fake.asked == [(4, False, 0)]
 
 
 def test_comparison_leaves_json_report_and_picture(data: LabeledData, tmp_path: Path) -> None:

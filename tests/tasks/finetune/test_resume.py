@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from finetune_makers import checkpoint_of, run_finetune, task_of, tensors_of, to
 from slow_params import slow_but
 from tiny_runs import differences
 
+from disco_zoo.data.subsets import SubsetSource
 from disco_zoo.errors import BadRunFolder, Interrupted
 from disco_zoo.tasks.finetune.run import LabeledData
 from disco_zoo.training.metrics import read_metrics
@@ -155,6 +157,9 @@ def test_finished_run_without_its_checkpoint_stays_as_it_is(data: LabeledData, t
         run_finetune(toy_settings(), data, run, resume=True, steps=1)
     with pytest.raises(BadRunFolder, match="on other images"):
         run_finetune(toy_settings(), toy_data(tmp_path / "other", num_train=25), run, resume=True)
+    assert data.test is not None
+    with pytest.raises(BadRunFolder, match="on other images"):
+        run_finetune(toy_settings(), replace(data, test=SubsetSource(data.test, range(6))), run, resume=True)
     assert {path: path.read_bytes() for path in run.rglob("*") if path.is_file()} == before
 
 
