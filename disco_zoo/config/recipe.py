@@ -141,6 +141,11 @@ class Recipe(Section):
         """Side in pixels at which the student is measured."""
         return self.eval.image_size or self.student.image_size
 
+    def resize_at(self, size: int) -> int | None:
+        """Shorter side in pixels before EVAL's crop of `size`, in proportion to `eval`'s; None where that has none."""
+        resize = self.eval.resize_size
+        return None if resize is None else round(resize * size / self.eval_size)
+
     @property
     def lr(self) -> float:
         return self.optim.base_lr * self.optim.batch_size / 256

@@ -190,7 +190,7 @@ def _donor(recipe: Recipe, teacher: Teacher | None) -> LoadedTeacher | Teacher:
 def _calibration_batches(recipe: Recipe, source: ImageSource, device: torch.device | str) -> Iterator[Tensor]:
     """A random choice of training images under EVAL, since files are often sorted by class."""
     size = recipe.student.first_size
-    transform = eval_transform(size, size if recipe.student.image_sizes else recipe.eval.resize_size or size)
+    transform = eval_transform(size, recipe.resize_at(size) or size)
     wanted = min(recipe.student.recalibration_images, len(source))
     images = _calibration_images(recipe, source, wanted)
     # A small last batch would weigh as much as a full one, and BatchNorm refuses a single value.

@@ -15,6 +15,7 @@ from disco_zoo.errors import UnknownName
 from disco_zoo.models.teacher_source import load_teacher_source
 from disco_zoo.training import build
 from disco_zoo.training.build import build_parts, seeded_teacher
+from disco_zoo.transforms.eval import eval_transform
 
 INHERITS = {"student__model": "disco_effb0", "student__init": "inherit", "student__init_from": "lite0"}
 FEW = {"student__recalibration_images": 4}
@@ -81,3 +82,19 @@ def test_a_misspelt_name_is_said_with_its_key(key: str, changes: dict[str, Any],
     source = open_source(toy_parquet(tmp_path))
     with pytest.raises(UnknownName, match=rf"^{key}: 'lite-0' is no file.* Did you mean 'lite0'"):
         build_parts(distilled(**changes), source)
+
+
+@pytest.mark.parametrize(
+    ("student", "evaluated", "resize", "expected"),
+    [(32, None, None, 32), (32, 32, 40, 40), (96, 64, 64, 96), (32, 64, 80, 40)],
+)
+def test_batch_norm_is_calibrated_on_evals_share_of_each_image(
+    student: int, evaluated: int | None, resize: int | None, expected: int, tmp_path: Path
+) -> None:
+    """Whatever size the student trains at: not the middle, magnified, nor a frame of black."""
+    source = open_source(toy_parquet(tmp_path))
+    sizes = {"student__image_size": student, "eval__image_size": evaluated, "eval__resize_size": resize}
+    recipe = distilled(**sizes, student__recalibration_images=len(source))
+    (batch,) = build._calibration_batches(recipe, source, "cpu")
+    shown = [eval_transform(student, expected)(source.image(index)) for index in range(len(source))]
+    assert torch.equal(batch.double().mean(), torch.stack(shown).double().mean())

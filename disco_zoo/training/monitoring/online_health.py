@@ -135,8 +135,8 @@ class OnlineHealth:
     @functools.cached_property
     def _images(self) -> Tensor:
         """Uint8 (n, 3, S, S): this process's share, at the size at which views are drawn."""
-        size, resize = self.recipe.view_size, self.recipe.eval.resize_size
-        transform = eval_transform(size, None if resize is None else round(resize * size / self.recipe.eval_size))
+        size = self.recipe.view_size
+        transform = eval_transform(size, self.recipe.resize_at(size))
         first, last = (self.num_images * number // num_processes() for number in (rank(), rank() + 1))
         return torch.stack([transform(image) for image in itertools.islice(self._all_images(), first, last)])
 
