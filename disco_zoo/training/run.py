@@ -20,7 +20,7 @@ from disco_zoo.training.accelerator import make_accelerator
 from disco_zoo.training.build import Parts, build_parts
 from disco_zoo.training.metrics import require_trackers
 from disco_zoo.training.monitoring.online_health import OnlineHealth
-from disco_zoo.training.monitoring.pretraining_log import OnlineKnn
+from disco_zoo.training.monitoring.pretraining_log import K, OnlineKnn
 from disco_zoo.training.pretraining import Pretraining
 from disco_zoo.training.run_data import Data
 from disco_zoo.training.run_facts import FILE, images_of, native_architecture, run_facts
@@ -153,6 +153,11 @@ class Run:
         if self.data.test is None and self.data.bank.labels is not None and self.is_main_process:
             console.print("no test images: no kNN on the way. To measure it, add --eval-data", soft_wrap=True)
         if self.data.test is None or not self.data.has_labels:
+            return None
+        images = min(self.recipe.log.knn_bank_images, len(self.data.bank))
+        if images < K:
+            if self.is_main_process:
+                console.print(f"kNN needs {K} labelled training images, not {images}: none on the way", soft_wrap=True)
             return None
         return OnlineKnn(
             self.data.bank,

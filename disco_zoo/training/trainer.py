@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from disco_zoo.core.checkpoint import load_checkpoint, random_state, restore_random_states, save_checkpoint
@@ -96,13 +97,15 @@ class Trainer:
         if task.finished or position.step >= last_step:
             return
         self._clock = time.monotonic()
+        parts: list[dict[str, Tensor]] = []
         with KeptMemory(task.device) as memory:
             for loader in task.loaders(position.step, last_step):
                 for batch in self.wait.over(loader):
-                    losses = self._micro_step(batch)
+                    parts.append({name: loss.detach() for name, loss in self._micro_step(batch).items()})
                     if not task.step_is_complete:
                         continue
-                    self._end_step(losses, last_step)
+                    self._end_step(_mean_losses(parts), last_step)
+                    parts.clear()
                     memory.after_step()
                     if self.stops(position.step):
                         raise Interrupted("stopped")
@@ -207,3 +210,9 @@ class Trainer:
                 f"the loss is {bad.value} at step {bad.step} with lr {bad.lr:.3g}. {kept}"
                 f"Start again with --set {self.task.lr_key}={self.task.base_lr / 3:.2g} and another --out"
             )
+
+
+def _mean_losses(parts: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The losses of a step, each the mean over its micro-batches; on their device, so that nobody waits for them."""
+    found = [losses for losses in parts if losses]
+    return {name: torch.stack([losses[name] for losses in found]).mean() for name in (found[0] if found else ())}

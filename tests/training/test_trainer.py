@@ -140,6 +140,32 @@ def test_accumulated_micro_batches_equal_one_batch_without_batch_norm(data: Path
             torch.testing.assert_close(parts["method"][key], value, atol=1e-6, rtol=1e-5)
 
 
+def test_the_loss_of_a_step_is_the_mean_over_its_micro_batches(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses, seen = Pretraining.losses, []
+
+    def note(task: Pretraining, batch: dict[str, Any]) -> Any:
+        found = losses(task, batch)
+        seen.append(found["loss"].item())
+        return found
+
+    monkeypatch.setattr(Pretraining, "losses", note)
+    train(toy_recipe("moco_v2", optim__accumulation_steps=4), data, tmp_path)
+    rows = [row["loss"] for row in read_metrics(tmp_path) if "loss" in row]
+    assert len(set(seen)) == len(seen) == 4 * len(rows)
+    assert rows == pytest.approx([sum(seen[i : i + 4]) / 4 for i in range(0, len(seen), 4)], rel=1e-6)
+
+
+@pytest.mark.parametrize("changes", [{"log__knn_bank_images": 19}, {"data__max_images": 16}])
+def test_a_knn_of_fewer_images_than_its_k_is_not_measured_and_said(
+    changes: dict[str, int], data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    train(toy_recipe("moco_v2", log__knn_every_epochs=1, **changes), data, tmp_path)
+    assert [row for row in read_metrics(tmp_path) if "knn20_top1" in row] == []
+    assert f"kNN needs 20 labelled training images, not {next(iter(changes.values()))}" in capsys.readouterr().err
+
+
 def test_loss_that_is_not_finite_stops_and_names_step_and_lr(data: Path, tmp_path: Path) -> None:
     recipe = toy_recipe("moco_v2", optim__base_lr=3e38, log__checkpoint_every_steps=1)
     with pytest.raises(TrainingDiverged) as caught:
