@@ -81,14 +81,14 @@ def kept_facts(run: Run) -> RunFacts | None:
 
 
 def _measure(run: Run) -> tuple[str, Measurement] | None:
-    """None where the labels do not allow it: the training is done and its student stays."""
+    """None where labels or images do not allow it: the training is done and its student stays."""
     assert run.data.test is not None
     try:
         bench = recipe_bench(run.recipe, run.data.bank, run.data.test, run.options.device)
+        return bench.protocol, bench.measure_student(run.parts.student, "measuring student")
     except BadData as error:
         console.print(f"Not measured: {error}", soft_wrap=True)
         return None
-    return bench.protocol, bench.measure_student(run.parts.student, "measuring student")
 
 
 def write_curves(folder: RunFolder, name: str) -> None:

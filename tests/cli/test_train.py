@@ -118,6 +118,19 @@ def test_labels_that_cannot_be_measured_do_not_cost_the_training(
     assert (tmp_path / "run" / "report.md").is_file()
 
 
+def test_images_that_cannot_be_read_for_measuring_do_not_cost_the_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """203 images are enough for k=200; the 198 of them that can be read are not, which shows after the training."""
+    data = toy_parquet(tmp_path / "data", num_train=203, broken=tuple(range(5)))
+    recipe = toy_recipe_file(tmp_path, "moco_v2", optim__epochs=1, optim__batch_size=50, method__queue_size=50)
+    arguments = ["train", str(recipe), "--data", str(data), "--out", str(tmp_path / "run"), "--device", "cpu"]
+    assert main([*arguments, "--workers", "0"]) == 0
+    assert "Not measured: " in capsys.readouterr().err
+    assert "figures" not in json.loads((tmp_path / "run" / "run.json").read_text())
+    assert (tmp_path / "run" / "report.md").is_file()
+
+
 def test_student_of_a_run_can_start_and_teach_another(data: Path, tmp_path: Path) -> None:
     recipe = toy_recipe_file(tmp_path, "moco_v2")
     common = ["--data", str(data), "--device", "cpu", "--workers", "0"]
