@@ -266,18 +266,20 @@ class ParquetSource(ImageSource):
         if cell.is_valid:
             return bytes(cell.as_py())
         if stored:
-            return (self._files[0].parent / stored).read_bytes()
+            return (self._file_of(index).parent / stored).read_bytes()
         raise ValueError("the cell is empty")
 
     def places(self) -> tuple[Path, ...]:
         return tuple(self._files) if isinstance(self._rows, range) else ()
 
+    def _file_of(self, index: int) -> Path:
+        number, _ = self._groups[bisect_right(self._starts, int(self._rows[index])) - 1]
+        return self._files[number]
+
     def path(self, index: int) -> str:
         """Return the path stored with the image, or file and row."""
-        row = int(self._rows[index])
-        number, _ = self._groups[bisect_right(self._starts, row) - 1]
         stored = self._cell(index)[1]
-        place = f"{self._files[number].name} row {row}"
+        place = f"{self._file_of(index).name} row {int(self._rows[index])}"
         return f"{stored} in {place}" if stored else place
 
     def _hash_content(self, digest: hashlib._Hash) -> None:

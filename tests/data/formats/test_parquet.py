@@ -199,3 +199,13 @@ def test_numbers_of_different_types_are_numbers(second: list[Any], labels: list[
     make_parquet(tmp_path / "train-0.parquet")
     make_parquet(tmp_path / "train-1.parquet", second)
     assert open_source(tmp_path).labels == (None if labels is None else LABELS + labels)
+
+
+def test_stored_paths_begin_at_the_folder_of_their_own_file(tmp_path: Path) -> None:
+    for part in range(2):
+        (tmp_path / f"part{part}").mkdir()
+        (tmp_path / f"part{part}" / "x.png").write_bytes(png(part))
+        cells = [{"bytes": png(5), "path": "5.png"}, {"bytes": None, "path": "x.png"}]
+        make_parquet(tmp_path / f"part{part}" / "rows.parquet", [part, part], images=cells)
+    source = open_source(tmp_path)
+    assert [source.encoded(index) for index in range(4)] == [png(5), png(0), png(5), png(1)]
