@@ -20,6 +20,7 @@ from disco_zoo.data.pixels.color_profile import in_srgb
 from disco_zoo.errors import CannotRead
 
 JPEG_FACTORS = (8, 4, 2)
+EMPTY_CELL = "the cell is empty"  # of a table: why there is no image
 PIXELS_VARIABLE = "DISCO_ZOO_MAX_IMAGE_PIXELS"
 # Pillow warns at half of its limit, once, of an image that it then reads.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)

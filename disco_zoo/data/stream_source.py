@@ -20,7 +20,7 @@ from disco_zoo.data.dataset import ImageSource, require_index
 from disco_zoo.data.orientation import orientation_of, upright
 from disco_zoo.data.passing_errors import is_passing
 from disco_zoo.data.pixels.bit_depth import ALONE, ValueRanges
-from disco_zoo.data.source_image import to_rgb
+from disco_zoo.data.source_image import EMPTY_CELL, to_rgb
 from disco_zoo.data.survey import Survey, survey
 from disco_zoo.data.webdataset.scan import missing_shard, samples
 from disco_zoo.errors import BadData
@@ -137,7 +137,8 @@ class HubShards(StreamShards):
         # `iter` and not the dataset itself, which in a loader's worker would keep to that worker's share of the files.
         for cells in part.iter(batch_size=READ_AT_ONCE):
             for cell in cells[self.column]:
-                name = f"{cell['path'] or 'row'} ({position} of shard {shard}) of {self.name}"
+                cell = cell or {}
+                name = f"{cell.get('path') or 'row'} ({position} of shard {shard}) of {self.name}"
                 yield StreamedImage(shard * POSITIONS + position, name, functools.partial(_bytes_of, cell))
                 position += 1
 
@@ -147,8 +148,10 @@ class HubShards(StreamShards):
 
 
 def _bytes_of(cell: dict[str, Any]) -> bytes:
-    if cell["bytes"]:
+    if cell.get("bytes"):
         return bytes(cell["bytes"])
+    if not cell.get("path"):
+        raise ValueError(EMPTY_CELL)
     from datasets.utils.file_utils import xopen
 
     with xopen(cell["path"], "rb") as file:  # on the Hub, or in an archive, as `datasets` reads it

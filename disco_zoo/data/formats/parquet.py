@@ -26,6 +26,7 @@ from disco_zoo.data.formats.parquet_columns import (
     split_column,
 )
 from disco_zoo.data.passing_errors import is_passing
+from disco_zoo.data.source_image import EMPTY_CELL
 from disco_zoo.data.split_files import (
     files_by_split,
     find_parquet_files,
@@ -214,7 +215,7 @@ class ParquetSource(ImageSource):
             return None
         cells, pairs = self._read_column(f"{self._column}.path"), set()
         for first in range(0, len(labels), ROWS_AT_ONCE):
-            stored = [cell["path"] for cell in cells.slice(first, ROWS_AT_ONCE).to_pylist()]
+            stored = [(cell or {}).get("path") for cell in cells.slice(first, ROWS_AT_ONCE).to_pylist()]
             folders = [(path or "").rpartition("/")[0] for path in stored]
             pairs |= set(zip(labels[first : first + ROWS_AT_ONCE].tolist(), folders, strict=True))
         pairs = {(label, folder) for label, folder in pairs if label >= 0}
@@ -263,11 +264,11 @@ class ParquetSource(ImageSource):
     def encoded(self, index: int) -> bytes:
         """Return the image file's bytes, from the column or, where it only has a path, from that file."""
         cell, stored = self._cell(index)
-        if cell.is_valid:
-            return bytes(cell.as_py())
+        if content := cell.as_py():
+            return bytes(content)
         if stored:
             return (self._file_of(index).parent / stored).read_bytes()
-        raise ValueError("the cell is empty")
+        raise ValueError(EMPTY_CELL)
 
     def places(self) -> tuple[Path, ...]:
         return tuple(self._files) if isinstance(self._rows, range) else ()

@@ -19,6 +19,7 @@ from disco_zoo.data.file_tree import size_of
 from disco_zoo.data.formats.parquet import FINGERPRINT_BYTES
 from disco_zoo.data.formats.parquet_columns import as_labels, hash_cell, label_column
 from disco_zoo.data.formats.timm_readers import folders_of_split
+from disco_zoo.data.source_image import EMPTY_CELL
 from disco_zoo.data.split_files import (
     HUB_SPLITS,
     SYNONYMS,
@@ -251,12 +252,19 @@ class HfdsSource(ImageSource):
 
     def encoded(self, index: int) -> bytes:
         """Return the image file's bytes."""
-        cell = self._table[index][self._column]
-        return bytes(cell["bytes"]) if cell["bytes"] else Path(cell["path"]).read_bytes()
+        cell = self._cell(index)
+        if cell.get("bytes"):
+            return bytes(cell["bytes"])
+        if cell.get("path"):
+            return Path(cell["path"]).read_bytes()
+        raise ValueError(EMPTY_CELL)
+
+    def _cell(self, index: int) -> dict[str, Any]:
+        return self._table[index][self._column] or {}
 
     def path(self, index: int) -> str:
         """Return the stored path and the row."""
-        return f"{self._table[index][self._column]['path'] or ''} row {index} of {self.name}".lstrip()
+        return f"{self._cell(index).get('path') or ''} row {index} of {self.name}".lstrip()
 
     def _hash_content(self, digest: hashlib._Hash) -> None:
         images = self._table.data.column(self._column)

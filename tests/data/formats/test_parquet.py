@@ -17,7 +17,7 @@ from data_makers import (
 from disco_zoo.data.formats import parquet
 from disco_zoo.data.formats.parquet import ParquetSource
 from disco_zoo.data.open_source import open_source
-from disco_zoo.errors import BadData
+from disco_zoo.errors import BadData, UnreadableImage
 
 
 @pytest.mark.parametrize("word", ["test", "val", "validation"])
@@ -209,3 +209,12 @@ def test_stored_paths_begin_at_the_folder_of_their_own_file(tmp_path: Path) -> N
         make_parquet(tmp_path / f"part{part}" / "rows.parquet", [part, part], images=cells)
     source = open_source(tmp_path)
     assert [source.encoded(index) for index in range(4)] == [png(5), png(0), png(5), png(1)]
+
+
+def test_an_empty_cell_is_an_unreadable_image(tmp_path: Path) -> None:
+    cells = [{"bytes": png(i), "path": f"{'hen' if i < 3 else 'owl'}/{i}.png"} for i in range(6)]
+    source = open_source(make_parquet(tmp_path / "x.parquet", images=[cells[0], None, *cells[2:]]))
+    assert source.labels == LABELS
+    source.fingerprint()
+    with pytest.raises(UnreadableImage, match=r"image 1 \(x.parquet row 1\) is unreadable: the cell is empty"):
+        source.image(1)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from data_makers import LABELS, make_class_tar, make_folder, png
 
-from disco_zoo.data.formats.timm_prefixed import TorchvisionSource
+from disco_zoo.data.formats.timm_prefixed import HfdsSource, TorchvisionSource
 from disco_zoo.data.open_source import open_source
 from disco_zoo.data.pairing import open_labeled_pair
-from disco_zoo.errors import BadData, NoTestImages
+from disco_zoo.data.stream_source import HubShards
+from disco_zoo.errors import BadData, NoTestImages, UnreadableImage
 
 
 @pytest.mark.parametrize("kind", ["image_folder", "folder"])
@@ -64,3 +66,23 @@ def test_the_first_of_several_targets_is_the_class() -> None:
 
     source = TorchvisionSource("torch/qmnist@data", "train", Digits())
     assert (source.labels, source.class_names) == ([5, 0], ["0 - zero", "1 - one"])
+
+
+def hub_table(**columns: list[Any]) -> Any:
+    """A data set of the Hub in memory, as timm's readers hold it."""
+    datasets = pytest.importorskip("datasets")
+    images = {name: datasets.Image(decode=False) for name, cells in columns.items() if name != "label"}
+    table = datasets.Dataset.from_dict(columns)
+    return table.cast(datasets.Features({**table.features, **images}))
+
+
+def test_an_empty_cell_of_the_hub_is_an_unreadable_image() -> None:
+    table = hub_table(image=[{"bytes": png(0), "path": None}, None], label=[0, 1])
+    source = HfdsSource("hfds/x", "train", table, "image")
+    source.fingerprint()
+    with pytest.raises(UnreadableImage, match=r"image 1 \(row 1 of hfds/x\) is unreadable: the cell is empty"):
+        source.image(1)
+    shards = HubShards("hfids/x", table.to_iterable_dataset())
+    assert shards.look("hfids/x").unreadable == 1
+    with pytest.raises(ValueError, match="the cell is empty"):
+        [*shards.images(0)][1].read()
