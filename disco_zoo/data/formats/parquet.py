@@ -23,6 +23,7 @@ from disco_zoo.data.formats.parquet_columns import (
     image_column,
     label_column,
     require_alike,
+    say_other_images,
     split_column,
 )
 from disco_zoo.data.passing_errors import is_passing
@@ -140,7 +141,8 @@ class ParquetSource(ImageSource):
         super().__init__(name, split, labels, class_names)
         part = part if isinstance(self._rows, range) else "by the column split"
         column = label_column(schema)
-        self.origin = Origin(part, f"the column {column}" if self.labels is not None else "")
+        notes = say_other_images(schema, self._column, name)
+        self.origin = Origin(part, f"the column {column}" if self.labels is not None else "", notes=notes)
         self._reset()
         if len(self) == 0:
             raise BadData(f"{name} holds no images: the table is empty.")

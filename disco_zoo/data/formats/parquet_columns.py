@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from disco_zoo.core.console import say_once
 from disco_zoo.errors import BadData, require, shown
 
 # Most wanted first.
@@ -53,12 +54,13 @@ def _is_bytes(kind: Any) -> bool:
     return bool(types.is_binary(kind) or types.is_large_binary(kind))
 
 
-def image_column(schema: Any, path: Path) -> tuple[str, bool]:
-    """Return the image column's name and whether it is a struct of bytes and path.
+def _by_name(columns: Iterable[str], names: Sequence[str]) -> list[str]:
+    """The columns that are called so, most wanted first, then the others."""
+    return sorted(columns, key=lambda column: names.index(column.lower()) if column.lower() in names else len(names))
 
-    Raises:
-        BadData: No column can hold encoded images; the message names those there are.
-    """
+
+def _image_columns(schema: Any) -> dict[str, bool]:
+    """The declared columns of images, else all of bytes, most wanted first; and whether each is a struct with path."""
     types = require("pyarrow", "train").types
     is_struct: dict[str, bool] = {}
     for field in schema:
@@ -67,14 +69,29 @@ def image_column(schema: Any, path: Path) -> tuple[str, bool]:
             is_struct[field.name] = True
         elif _is_bytes(field.type):
             is_struct[field.name] = False
-    for column in (
-        *_declared(schema, is_struct, "Image"),
-        *(n for n in IMAGE_COLUMNS if n in is_struct),
-        *is_struct,
-    ):
-        return column, is_struct[column]
+    columns = _by_name(_declared(schema, is_struct, "Image") or is_struct, IMAGE_COLUMNS)
+    return {column: is_struct[column] for column in columns}
+
+
+def image_column(schema: Any, path: Path) -> tuple[str, bool]:
+    """Return the image column's name and whether it is a struct of bytes and path.
+
+    Raises:
+        BadData: No column can hold encoded images; the message names those there are.
+    """
+    for column, is_struct in _image_columns(schema).items():
+        return column, is_struct
     found = ", ".join(f"{field.name} ({field.type})" for field in schema) or "none"
     raise BadData(f"{path.name} has no column of encoded images; it has: {found}. Store them as 'image'.")
+
+
+def say_other_images(schema: Any, column: str, name: str) -> tuple[str, ...]:
+    """Say, and return, which column of images is used; nothing where there is but one."""
+    if not (others := [other for other in _image_columns(schema) if other != column]):
+        return ()
+    note = f"the images are those of the column {column}, not of {', '.join(others)}"
+    say_once(f"{name}: {note}")
+    return (note,)
 
 
 def label_column(schema: Any) -> str | None:
@@ -90,8 +107,9 @@ def label_column(schema: Any) -> str | None:
         or types.is_dictionary(field.type)
         or (types.is_floating(field.type) and field.name.lower() in LABEL_COLUMNS)  # whole numbers, where gaps are NaN
     ]
-    known = [column for name in LABEL_COLUMNS for column in usable if column.lower() == name]
-    return next(iter([*known, *_declared(schema, usable, "ClassLabel")]), None)
+    declared = [column for column in _declared(schema, usable, "ClassLabel") if column.lower() != "split"]
+    known = [column for column in usable if column.lower() in LABEL_COLUMNS]
+    return next(iter(_by_name(declared or known, LABEL_COLUMNS)), None)
 
 
 def called_as_labels(schema: Any) -> str | None:

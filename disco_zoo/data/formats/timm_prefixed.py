@@ -14,10 +14,10 @@ import numpy as np
 from PIL import Image
 
 from disco_zoo.core.files import user_path
-from disco_zoo.data.dataset import ImageSource
+from disco_zoo.data.dataset import ImageSource, Origin
 from disco_zoo.data.file_tree import size_of
 from disco_zoo.data.formats.parquet import FINGERPRINT_BYTES
-from disco_zoo.data.formats.parquet_columns import as_labels, hash_cell, label_column
+from disco_zoo.data.formats.parquet_columns import as_labels, hash_cell, label_column, say_other_images
 from disco_zoo.data.formats.timm_readers import folders_of_split
 from disco_zoo.data.source_image import EMPTY_CELL
 from disco_zoo.data.split_files import (
@@ -246,6 +246,8 @@ class HfdsSource(ImageSource):
         labels, names = as_labels(data.column(label)) if label is not None else (None, None)
         names = names or getattr(self._table.features.get(label), "names", None)
         super().__init__(name, split, labels, names)
+        labels_from = f"the column {label}" if self.labels is not None else ""
+        self.origin = Origin(labels=labels_from, notes=say_other_images(data.schema, column, name))
 
     def __len__(self) -> int:
         return len(self._table)

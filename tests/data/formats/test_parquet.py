@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 from data_makers import (
     LABELS,
@@ -218,3 +219,23 @@ def test_an_empty_cell_is_an_unreadable_image(tmp_path: Path) -> None:
     source.fingerprint()
     with pytest.raises(UnreadableImage, match=r"image 1 \(x.parquet row 1\) is unreadable: the cell is empty"):
         source.image(1)
+
+
+def test_declared_columns_are_taken_by_name_and_before_others(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cells = [{"bytes": png(i), "path": None} for i in range(6)]
+    features = {
+        "conditioning_image": {"_type": "Image"},
+        "image": {"_type": "Image"},
+        "y": {"_type": "Value", "dtype": "int64"},
+        "split": {"_type": "ClassLabel", "names": ["a"]},
+        "species": {"_type": "ClassLabel", "names": ["hen", "owl"]},
+    }
+    columns = {"conditioning_image": cells[::-1], "y": [9] * 6, "split": [0] * 6, "species": LABELS}
+    path = make_parquet(tmp_path / "x.parquet", None, cells, features, **columns)
+    pq.write_table(pq.read_table(path).select([*features]), path)
+    source = open_source(path)
+    assert source.image(0).tobytes() == PIXELS[0].tobytes()
+    assert (source.labels, source.class_names) == (LABELS, ["hen", "owl"])
+    assert "column image, not of conditioning_image" in " ".join(capsys.readouterr().err.split())

@@ -71,9 +71,11 @@ def test_the_first_of_several_targets_is_the_class() -> None:
 def hub_table(**columns: list[Any]) -> Any:
     """A data set of the Hub in memory, as timm's readers hold it."""
     datasets = pytest.importorskip("datasets")
-    images = {name: datasets.Image(decode=False) for name, cells in columns.items() if name != "label"}
     table = datasets.Dataset.from_dict(columns)
-    return table.cast(datasets.Features({**table.features, **images}))
+    declared = {name: datasets.Image(decode=False) for name in table.features if name.endswith("image")}
+    if "species" in columns:
+        declared["species"] = datasets.ClassLabel(names=["hen", "owl"])
+    return table.cast(datasets.Features({**table.features, **declared}))
 
 
 def test_an_empty_cell_of_the_hub_is_an_unreadable_image() -> None:
@@ -86,3 +88,11 @@ def test_an_empty_cell_of_the_hub_is_an_unreadable_image() -> None:
     assert shards.look("hfids/x").unreadable == 1
     with pytest.raises(ValueError, match="the cell is empty"):
         [*shards.images(0)][1].read()
+
+
+def test_declared_labels_of_the_hub_stand_before_others(capsys: pytest.CaptureFixture[str]) -> None:
+    cells = [{"bytes": png(i), "path": None} for i in range(2)]
+    table = hub_table(conditioning_image=cells, image=cells, y=[9, 9], species=[1, 0])
+    source = HfdsSource("hfds/x", "train", table, "image")
+    assert (source.labels, source.class_names, source.origin.labels) == ([1, 0], ["hen", "owl"], "the column species")
+    assert "column image, not of conditioning_image" in " ".join(capsys.readouterr().err.split())
