@@ -169,9 +169,10 @@ class ImageSource(ABC):
         Raises:
             BadData: it cannot be told.
         """
-        if self.has_index and other.has_index and (self.survey.spans or other.survey.spans):
-            both = replace(self.survey, spans=self.survey.merged(other.survey))
-            self._ranges = other._ranges = both.ranges(self.name)
+        if self.survey.spans or other.survey.spans:
+            both = replace(self.survey, spans=self.survey.merged(other.survey)).ranges(self.name)
+            self.take_ranges(both)
+            other.take_ranges(both)
 
     def _unreadable(self, index: int, error: Exception) -> DiscoZooError:
         if is_passing(error):  # met while decoding what is read lazily

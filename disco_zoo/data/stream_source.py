@@ -182,6 +182,10 @@ class StreamSource(ImageSource):
     def ranges_of(self, index: int) -> ValueRanges:
         return ALONE if self.shards is None else self.shards.ranges
 
+    def take_ranges(self, ranges: ValueRanges) -> None:
+        if self.shards is not None:
+            self.shards.ranges = ranges
+
     def __len__(self) -> int:
         return self.num_images
 

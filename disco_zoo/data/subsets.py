@@ -54,6 +54,9 @@ class SubsetSource(ImageSource):
     def share_depth(self, other: ImageSource) -> None:
         self.source.share_depth(other)
 
+    def take_ranges(self, ranges: ValueRanges) -> None:
+        self.source.take_ranges(ranges)
+
     def _hash_content(self, digest: hashlib._Hash) -> None:
         digest.update(self.source.fingerprint().encode())
         digest.update(np.ascontiguousarray(self.indices, dtype="<i8").data)

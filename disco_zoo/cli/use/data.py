@@ -66,6 +66,7 @@ def pack(
         sources.append(open_source(source, "test"))
     except NoTestImages:
         console.print(f"{source} has no test images; only training images are packed.", soft_wrap=True)
+    sources[0].share_depth(sources[-1])
     for opened in sources:
         tell(opened)
     workers = default_workers() if workers is None else workers

@@ -54,7 +54,11 @@ class PackFolder(ClaimedFolder):
         record: dict[str, Any] = {"key": dict(key), "shards": [], "unreadable": {}, "done": False}
         record = self.read_json(RECORD) or record
         fault = ""
-        known = {"image_bytes": key["image_bytes"], **record["key"]}  # folders of before do not tell
+        untold = {
+            "image_bytes": key["image_bytes"],
+            "white": {split: {} for split in key["white"]},
+        }  # in former folders
+        known = {**untold, **record["key"]}
         if known != key:
             changed = ", ".join(name for name, value in key.items() if known.get(name) != value)
             fault = f"{self.path} was packed from other images or with other options ({changed}). Choose another --out"
@@ -138,6 +142,7 @@ class PackJob:
         return {
             "images": sources,
             "image_bytes": {source.split: sample_sha256(source) for source in self.sources},
+            "white": {source.split: source.white() if source.survey.spans else {} for source in self.sources},
             "size": self.settings.size,
             "quality": self.settings.quality,
             "shard_mb": self.shard_mb,

@@ -19,6 +19,7 @@ from disco_zoo.data.formats.timm_prefixed import StreamSource
 from disco_zoo.data.open_source import open_source
 from disco_zoo.data.pack.images import PackSettings
 from disco_zoo.data.pack.job import PackJob
+from disco_zoo.data.pairing import open_labeled_pair
 from disco_zoo.errors import BadData, BadRunFolder, CannotWrite
 
 LARGE = [jpeg(photo(seed, *size)) for seed, size in enumerate([(120, 90), (60, 200), (90, 91)])]
@@ -213,3 +214,17 @@ def test_a_source_of_unreadable_images_alone_says_so(tmp_path: Path) -> None:
     with pytest.raises(BadData, match="none of the 1 train images"):
         job(tmp_path / "bad", tmp_path / "out").run(resume=(tmp_path / "out" / "pack.json").exists())
     assert not list((tmp_path / "out").glob("*.parquet"))
+
+
+def test_white_is_that_of_training_and_test_images_together(tmp_path: Path) -> None:
+    scans, out = tmp_path / "scans", tmp_path / "out"
+    for split, brightest in (("train", 4000), ("test", 900)):
+        for name in "ab":
+            (scans / split / name).mkdir(parents=True)
+            values = np.linspace(0, brightest, 64).reshape(8, 8).astype(np.uint16)
+            Image.fromarray(values).save(scans / split / name / "0.png")
+    assert main(["data", "pack", str(scans), "--out", str(out), "--workers", "0"]) == 0
+    for before, after in zip(open_labeled_pair(str(scans)), open_labeled_pair(str(out)), strict=True):
+        assert after.image(0).tobytes() == before.image(0).tobytes()
+    with pytest.raises(BadRunFolder, match=r"\(white\)"):  # each by its own white
+        PackJob([open_source(scans, split) for split in ("train", "test")], out, PackSettings()).run(resume=True)
