@@ -57,7 +57,7 @@ class PackFolder(ClaimedFolder):
         untold = {
             "image_bytes": key["image_bytes"],
             "white": {split: {} for split in key["white"]},
-        }  # in former folders
+        }  # before
         known = {**untold, **record["key"]}
         if known != key:
             changed = ", ".join(name for name, value in key.items() if known.get(name) != value)

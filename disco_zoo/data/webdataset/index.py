@@ -21,7 +21,7 @@ from disco_zoo.errors import BadData, shown
 
 INDEX_FOLDER = "disco_index"
 FACTS_FILE, ROWS_FILE, LABELS_FILE = "index.json", "rows.bin", "labels.bin"
-FORMAT = "disco-zoo shard index 2"
+FORMAT = "disco-zoo shard index 3"
 ROW = np.dtype([("offset", "<u8"), ("size", "<u4"), ("shard", "<u4")])
 LABEL_BYTES = 4
 

@@ -28,6 +28,7 @@ from disco_zoo.data.image_files import LeftOut, as_text
 from disco_zoo.data.label_array import CHUNK
 from disco_zoo.data.webdataset.index import (
     FACTS_FILE,
+    FORMAT,
     INDEX_FOLDER,
     LABEL_BYTES,
     LABELS_FILE,
@@ -140,7 +141,12 @@ class _Build:
                 shard, says_none = Shard(**entry["shard"]), entry["says_none"]
             except (ValueError, LookupError, TypeError):
                 break
-            if rows + shard.images > room or not self._is_next(shard) or not line.endswith(b"\n"):
+            if (
+                entry.get("format") != FORMAT
+                or rows + shard.images > room
+                or not self._is_next(shard)
+                or not line.endswith(b"\n")
+            ):
                 break
             self._note(shard, entry["words"], entry["folders"], entry["has_numbers"])
             self.says_none |= says_none
@@ -205,7 +211,13 @@ class _Build:
         files[GIVEN].write(np.asarray([-1 if label is None else label for label in given], dtype="<i4").tobytes())
         files[FOLDERS].write(np.asarray(folders, dtype="<i4").tobytes())
         new = {"words": [*self.words][known[0] :], "folders": [*self.folders][known[1] :]}
-        line = {"shard": vars(shard), **new, "has_numbers": self.has_numbers, "says_none": self.says_none}
+        line = {
+            "format": FORMAT,
+            "shard": vars(shard),
+            **new,
+            "has_numbers": self.has_numbers,
+            "says_none": self.says_none,
+        }
         self._pending.append(json.dumps(line) + "\n")
         self.shards.append(shard)
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import posixpath
+import re
 import tarfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -187,12 +187,14 @@ def _label(slot: _Slot, file: int) -> int | str | None:
     return _number_or_word(str(label)) if isinstance(label, (int, str, float)) else None
 
 
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.0+)?")
+
+
 def _number_or_word(text: str) -> int | str:
-    """A whole number, also written 3.0; what is negative, empty or "nan" says that there is no label."""
-    try:
-        number = float(text)
-    except ValueError:
-        return text or NO_LABEL
-    if not math.isfinite(number) or number < 0:
+    """A whole number, also written 3.0 but not 03 or 3e0; a negative one, "" and "nan" say that there is no label."""
+    if text.lower() in ("", "nan"):
         return NO_LABEL
-    return int(number) if number.is_integer() and number < 2**31 else text
+    if not _NUMBER.fullmatch(text):
+        return text
+    number = int(text.partition(".")[0])
+    return NO_LABEL if text.startswith("-") else number if number < 2**31 else text

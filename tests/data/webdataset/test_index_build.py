@@ -18,7 +18,7 @@ from tiny_runs import toy_images
 from disco_zoo.cli import main
 from disco_zoo.data.open_source import open_source
 from disco_zoo.data.summary import look_facts
-from disco_zoo.data.webdataset.index import ROW, ROWS_FILE, find_index
+from disco_zoo.data.webdataset.index import FORMAT, ROW, ROWS_FILE, find_index
 from disco_zoo.data.webdataset.index_build import _Build, build_index
 from disco_zoo.errors import CannotWrite
 
@@ -167,3 +167,17 @@ def test_a_json_without_a_label_is_counted_where_folders_become_the_classes(
     assert main(["data", "index", str(tmp_path)]) == 0
     assert 'Left out: 2 .json without "label"' in capsys.readouterr().out
     assert look_facts(open_source(tmp_path))["labels_from"] == "folders"
+
+
+def test_a_build_of_another_version_is_not_gone_on_with(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_shards(tmp_path, [3, 2])
+    with monkeypatch.context() as patch:
+        patch.setattr(_Build, "finish", lambda build, folder: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            build_index(tmp_path)
+    journal = tmp_path / ".disco_index.partial" / "journal.jsonl"
+    journal.write_text(journal.read_text().replace(FORMAT, "disco-zoo shard index 2"))
+    add, added = _Build._add, []
+    monkeypatch.setattr(_Build, "_add", lambda build, name, files: (added.append(name), add(build, name, files))[1])
+    build_index(tmp_path)
+    assert len(added) == 2

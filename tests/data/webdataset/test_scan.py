@@ -81,11 +81,22 @@ def test_further_images_of_a_sample_are_no_samples(tmp_path: Path) -> None:
     assert source.labels == [1, 2]
 
 
-def test_an_index_of_the_first_kind_is_made_again(tmp_path: Path) -> None:
+def test_an_index_of_a_former_kind_is_made_again(tmp_path: Path) -> None:
     source = indexed(tmp_path, {"a.png": png(0)})
     assert len(source) == 1
     facts = tmp_path / "disco_index" / "index.json"
-    facts.write_text(facts.read_text("utf-8").replace("shard index 2", "shard index 1"), "utf-8")
+    facts.write_text(facts.read_text("utf-8").replace("shard index 3", "shard index 2"), "utf-8")
     with pytest.raises(BadData, match=r"made by another version\. Type: disco-zoo data index"):
         open_source(tmp_path)
     assert build_index(tmp_path)[1]
+
+
+def test_words_that_look_like_numbers_stay_words(tmp_path: Path) -> None:
+    words = ["01", "1e3", "inf", "infinity", "1_0", "0x1"]
+    members = {name: data for n in ROWS for name, data in ((f"{n}.png", png(n)), (f"{n}.cls", words[n].encode()))}
+    assert indexed(tmp_path, members).class_names == sorted(words)
+
+
+def test_numbers_and_words_that_look_like_them_are_not_one_kind(tmp_path: Path) -> None:
+    with pytest.raises(BadData, match=r"labels are numbers here and words \(01\) there"):
+        indexed(tmp_path, {"0.png": png(0), "0.cls": b"01", "1.png": png(1), "1.cls": b"1"})
