@@ -51,6 +51,7 @@ class ImageSource(ABC):
         name: What the user typed as `--data`.
         split: "train" or "test".
         class_names: Name of each label, or None when unknown.
+        names_are_declared: whether class names stand beside labels that are numbers, and are not the labels themselves.
         labels: One integer per image, -1 for an image without, or None when unknown. Training never needs them.
         num_unlabeled: How many images have no label where others have one.
         has_index: False for streams, which cannot fetch an image by its number.
@@ -59,6 +60,7 @@ class ImageSource(ABC):
     """
 
     has_index: bool = True
+    names_are_declared: bool = False
     origin: Origin = Origin()
 
     def __init__(
@@ -240,8 +242,14 @@ def require_same_classes(train: ImageSource, test: ImageSource) -> None:
     """Refuse a train and a test set whose labels mean different things.
 
     Raises:
-        BadData: Both have class names, and they differ.
+        BadData: Both have class names, and they differ, or labels are words here and numbers there.
     """
+    for words, numbers in ((train, test), (test, train)):
+        if words.class_names and not words.names_are_declared and numbers.labels and numbers.class_names is None:
+            raise BadData(
+                f"the labels of the {split_words(words.split)} of {words.name} are words ({words.class_names[0]} ...), "
+                f"those of the {split_words(numbers.split)} of {numbers.name} are numbers. Make them one kind."
+            )
     if train.class_names is None or test.class_names is None or train.class_names == test.class_names:
         return
     odd: Iterable[str] = sorted(set(train.class_names) ^ set(test.class_names)) or ["their order"]

@@ -30,6 +30,7 @@ class SubsetSource(ImageSource):
         labels = None if source.labels is None else source.labels.take(self.indices)
         super().__init__(source.name, source.split, labels, source.class_names)
         self.origin, self.class_folders = source.origin, source.class_folders
+        self.names_are_declared = source.names_are_declared
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 from data_makers import make_folder, make_parquet, png
 
+from disco_zoo.data.dataset import require_same_classes
 from disco_zoo.data.open_source import open_source
-from disco_zoo.data.pairing import open_own_pair, open_test_beside
+from disco_zoo.data.pairing import open_labeled_pair, open_own_pair, open_test_beside
 from disco_zoo.errors import BadData
 
 
@@ -43,3 +44,15 @@ def test_a_labelled_source_of_both_splits_is_a_pair(tmp_path: Path) -> None:
         assert [source.split for source in pair] == ["train", "test"]
     assert open_own_pair(str(test)) is None  # its own training images are nowhere named
     assert open_own_pair(str(make_parquet(tmp_path / "y_train.parquet"))) is None
+
+
+def test_words_and_plain_numbers_are_no_labels_of_one_kind(tmp_path: Path) -> None:
+    words = str(make_parquet(tmp_path / "words.parquet", ["owl", "hen"] * 3))
+    numbers = str(make_parquet(tmp_path / "numbers.parquet", [0, 1] * 3))
+    names = {"label": {"_type": "ClassLabel", "names": ["hen", "owl"]}}
+    declared = str(make_parquet(tmp_path / "declared.parquet", [0, 1] * 3, metadata=names))
+    for data, eval_data in ((words, numbers), (numbers, words), (str(make_folder(tmp_path / "pets")), numbers)):
+        with pytest.raises(BadData, match=r"are words \(.*are numbers\. Make them one kind"):
+            require_same_classes(*open_labeled_pair(data, eval_data))
+    for data, eval_data in ((declared, numbers), (numbers, declared), (words, declared)):
+        require_same_classes(*open_labeled_pair(data, eval_data))

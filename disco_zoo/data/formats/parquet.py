@@ -208,6 +208,7 @@ class ParquetSource(ImageSource):
             if called := column or called_as_labels(schema):
                 say_once(f"{name}: the column {called} holds no class of any image (whole numbers or words): no labels")
             return None, None
+        self.names_are_declared = class_names is None
         class_names = class_names or declared_names(schema, column) or self._names_from_paths(schema, labels)
         return labels if isinstance(self._rows, range) else labels[self._rows], class_names
 

@@ -203,6 +203,7 @@ class TorchvisionSource(ImageSource):
 
     def __init__(self, name: str, split: str, dataset: Any, folder: Path | None = None) -> None:
         self._dataset, self._folder = dataset, folder
+        self.names_are_declared = folder is None
         targets = getattr(dataset, "targets", None)
         labels = np.asarray(targets, dtype=np.int64) if targets is not None else None
         if labels is not None and labels.ndim > 1:  # QMNIST: the class, then who wrote the digit, and where it lies
@@ -244,6 +245,7 @@ class HfdsSource(ImageSource):
         data = table.data
         label = label_column(data.schema)
         labels, names = as_labels(data.column(label)) if label is not None else (None, None)
+        self.names_are_declared = names is None
         names = names or getattr(self._table.features.get(label), "names", None)
         super().__init__(name, split, labels, names)
         labels_from = f"the column {label}" if self.labels is not None else ""
