@@ -48,6 +48,25 @@ def scaled(white: float, kind: Any) -> Image.Image:
     return Image.fromarray((RAMP * white).astype(kind))
 
 
+def tiff16(values: np.ndarray, planar: int) -> bytes:
+    """A TIFF of 16-bit colours, interleaved (1) or plane by plane (2), written by hand."""
+    height, width, _ = values.shape
+    ordered = values if planar == 1 else values.transpose(2, 0, 1)
+    data, strips = ordered.astype("<u2").tobytes(), 1 if planar == 1 else 3
+    size = len(data) // strips
+    lists = [[16] * 3, [8 + size * strip for strip in range(strips)], [size] * strips]
+    places = [8 + len(data) + 12 * number for number in range(3)]
+    bits, offsets, sizes = places if strips > 1 else (places[0], lists[1][0], size)
+    facts = [(256, 1, width), (257, 1, height), (258, 3, bits), (259, 1, 1), (262, 1, 2), (273, strips, offsets)]
+    facts += [(277, 1, 3), (278, 1, height), (279, strips, sizes), (284, 1, planar)]
+    entries = b"".join(struct.pack("<HHII", tag, 3 if tag == 258 else 4, count, value) for tag, count, value in facts)
+    stored_lists = struct.pack("<3H6x", *lists[0]) + b"".join(
+        struct.pack(f"<{strips}I", *found).ljust(12, b"\0") for found in lists[1:]
+    )
+    start = struct.pack("<2sHI", b"II", 42, 8 + len(data) + len(stored_lists))
+    return start + data + stored_lists + struct.pack("<H", len(facts)) + entries + bytes(4)
+
+
 def rgb_of(grey: np.ndarray) -> np.ndarray:
     return np.repeat(np.asarray(grey)[..., None], 3, axis=2)
 
@@ -230,3 +249,16 @@ def test_the_first_page_counts_and_photos_are_turned_and_both_are_said(tmp_path:
         assert source.opened(number).size == (HEIGHT, WIDTH)
     assert "2 turned by EXIF" in change_line(source)
     assert "2 first page or frame used" in change_line(source)
+
+
+def test_deep_colours_stored_plane_by_plane_are_refused(tmp_path: Path) -> None:
+    values = np.linspace(0, 4095, 3 * 40).reshape(5, 8, 3).astype(np.uint16)
+    for planar in (1, 2):
+        (tmp_path / f"{planar}.tif").write_bytes(tiff16(values, planar))
+    source = open_source(tmp_path)
+    assert np.abs(np.asarray(source.image(0), float) - values / 4095 * 255).max() < 1
+    with pytest.raises(
+        UnreadableImage, match=r"16 bits a colour, stored plane by plane\. Store them interleaved, or as PNG"
+    ):
+        source.image(1)
+    assert source.survey.unreadable == 1

@@ -20,6 +20,7 @@ STATED_FORMATS = ("PPM", "JPEG2000")  # their decoders stretch to 16 bits what t
 FEWEST_LEVELS = 16  # with fewer in a whole source nobody can tell what is white
 SLOP = 1e-3  # of the range, by which rounding in floats may leave it
 _TIFF_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
+_TIFF_PLANAR, _PLANE_BY_PLANE, _TIFF_BITS = 284, 2, 258
 Pixels = NDArray[np.uint16] | NDArray[np.int64] | NDArray[np.float64]
 
 
@@ -77,7 +78,14 @@ def white_of(kind: str, low: float, high: float) -> float:
 
 
 def kind_of(image: Image.Image) -> str | None:
-    """The kind of deep image this is, before it is decoded: "I;16", "I" (32 bits), "F", "RGB;16"; None for 8 bits."""
+    """The kind of deep image this is, before it is decoded: "I;16", "I" (32 bits), "F", "RGB;16"; None for 8 bits.
+
+    Raises:
+        ValueError: a TIFF of which Pillow does not read whole values.
+    """
+    tags = getattr(image, "tag_v2", {})
+    if tags.get(_TIFF_PLANAR) == _PLANE_BY_PLANE and len(bits := tags.get(_TIFF_BITS, ())) > 1 and max(bits) > 8:
+        raise ValueError(f"{max(bits)} bits a colour, stored plane by plane. Store them interleaved, or as PNG")
     if image.mode.startswith("I;16"):
         return "I;16"
     if image.mode in ("I", "F"):
