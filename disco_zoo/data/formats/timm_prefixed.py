@@ -215,18 +215,23 @@ class TorchvisionSource(ImageSource):
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def encoded(self, index: int) -> Image.Image:
-        """Return the image: torchvision hands out decoded ones."""
+    def encoded(self, index: int) -> bytes | Image.Image:
+        """Return the file's bytes; without files the image, which torchvision hands out decoded, as RGB."""
+        if (file := self._file(index)) is not None:
+            return file.read_bytes()
         image: Image.Image = self._dataset[index][0]
         return image
+
+    def _file(self, index: int) -> Path | None:
+        files = getattr(self._dataset, "imgs", None) or getattr(self._dataset, "samples", None)
+        return Path(files[index][0]) if files and isinstance(files[0][0], str | Path) else None
 
     def places(self) -> tuple[Path, ...]:
         return () if self._folder is None else (self._folder,)
 
     def path(self, index: int) -> str:
         """Return the file's path if the dataset has files, else name and row."""
-        files = getattr(self._dataset, "imgs", None)
-        return str(files[index][0]) if files is not None else f"{self.name} row {index}"
+        return str(self._file(index) or f"{self.name} row {index}")
 
     def _hash_content(self, digest: hashlib._Hash) -> None:
         pixels = getattr(self._dataset, "data", None)

@@ -5,9 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from data_makers import LABELS, make_class_tar, make_folder, png
+from PIL import Image
 
 from disco_zoo.data.formats.timm_prefixed import HfdsSource, TorchvisionSource
 from disco_zoo.data.open_source import open_source
@@ -96,3 +98,11 @@ def test_declared_labels_of_the_hub_stand_before_others(capsys: pytest.CaptureFi
     source = HfdsSource("hfds/x", "train", table, "image")
     assert (source.labels, source.class_names, source.origin.labels) == ([1, 0], ["hen", "owl"], "the column species")
     assert "column image, not of conditioning_image" in " ".join(capsys.readouterr().err.split())
+
+
+def test_images_of_an_image_folder_are_those_of_a_plain_folder(tmp_path: Path) -> None:
+    pets = make_folder(tmp_path / "pets")
+    Image.new("RGBA", (8, 8)).save(pets / "cat" / "clear.png")
+    Image.fromarray(np.linspace(0, 4095, 64).reshape(8, 8).astype(np.uint16)).save(pets / "dog" / "deep.png")
+    plain, torchs = open_source(pets), open_source(f"torch/image_folder@{pets}")
+    assert [torchs.image(i).tobytes() for i in range(8)] == [plain.image(i).tobytes() for i in range(8)]
