@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from disco_zoo.data.dataset import ImageSource, require_index
+from disco_zoo.data.formats.parquet_columns import label_column
 from disco_zoo.data.orientation import orientation_of, upright
 from disco_zoo.data.passing_errors import is_passing
 from disco_zoo.data.pixels.bit_depth import ALONE, ValueRanges
@@ -38,11 +39,13 @@ class StreamedImage(NamedTuple):
         number: shard · 2^32 + position in the shard.
         name: by which a user finds it.
         read: returns the file's bytes.
+        label: None where it has none, or where labels are not read.
     """
 
     number: int
     name: str
     read: Callable[[], bytes]
+    label: int | None = None
 
 
 class StreamShards(ABC):
@@ -50,10 +53,12 @@ class StreamShards(ABC):
 
     Attributes:
         ranges: what is white in images of more than 8 bits (`look`).
+        class_names: name of each label, where they are declared.
     """
 
     num_shards: int
     ranges: ValueRanges = ALONE
+    class_names: list[str] | None = None
 
     def look(self, name: str) -> Survey:
         """Look at the first images of some shards, and remember what is white in deep ones.
@@ -127,8 +132,18 @@ class HubShards(StreamShards):
         if column is None:
             raise BadData(f"{name} has no column 'image' or 'img' among: {', '.join(columns) or 'none'}")
         self.name, self.column = name, column
-        self.dataset = dataset.select_columns([column]).cast_column(column, Image(decode=False))
+        self.label = self._label_column(dataset.features or {})
+        wanted = [column, *([self.label] if self.label else [])]
+        self.dataset = dataset.select_columns(wanted).cast_column(column, Image(decode=False))
         self.num_shards = getattr(dataset, "num_shards", None) or dataset.n_shards
+
+    def _label_column(self, features: Any) -> str | None:
+        """The column of whole numbers that are labels: words cannot be numbered while they pass."""
+        label = label_column(features.arrow_schema) if features else None
+        if label is None or not str(features[label].dtype).startswith(("int", "uint", "bool")):
+            return None
+        self.class_names = getattr(features[label], "names", None)
+        return label
 
     def images(self, shard: int) -> Iterator[StreamedImage]:
         from datasets.distributed import split_dataset_by_node
@@ -136,10 +151,12 @@ class HubShards(StreamShards):
         part, position = split_dataset_by_node(self.dataset, rank=shard, world_size=self.num_shards), 0
         # `iter` and not the dataset itself, which in a loader's worker would keep to that worker's share of the files.
         for cells in part.iter(batch_size=READ_AT_ONCE):
-            for cell in cells[self.column]:
+            labels = cells[self.label] if self.label else [None] * len(cells[self.column])
+            for cell, label in zip(cells[self.column], labels, strict=True):
                 cell = cell or {}
                 name = f"{cell.get('path') or 'row'} ({position} of shard {shard}) of {self.name}"
-                yield StreamedImage(shard * POSITIONS + position, name, functools.partial(_bytes_of, cell))
+                number, read = shard * POSITIONS + position, functools.partial(_bytes_of, cell)
+                yield StreamedImage(number, name, read, None if label is None else int(label))
                 position += 1
 
     def hash_content(self, digest: hashlib._Hash) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
+import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from PIL import Image
 from torch.utils.data import Dataset
@@ -12,7 +14,8 @@ from torch.utils.data import Dataset
 from disco_zoo.core.loader import BoundedLoader, unchanged
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.image_list import name_of
-from disco_zoo.data.stream_source import StreamSource, TarShards
+from disco_zoo.data.pixels.bit_depth import ValueRanges
+from disco_zoo.data.stream_source import StreamedImage, StreamSource, TarShards
 from disco_zoo.errors import BadData, UnreadableImage
 
 IMAGES_A_TURN = 16  # that a worker hands over at once
@@ -65,10 +68,43 @@ def packed(source: ImageSource, first: int, settings: PackSettings, workers: int
 
 
 def _packed_stream(source: StreamSource, first: int, settings: PackSettings) -> Iterator[PackedImage]:
-    """A stream has no index: what was packed before passes by again. Its reader stops at what it cannot decode."""
+    """A stream has no index: what was packed before passes by again.
+
+    The Hub's shards hold files; what other readers cannot decode stops them.
+    """
+    if source.shards is not None:
+        shards = map(source.shards.images, range(source.shards.num_shards))
+        for position, arrived in enumerate(itertools.chain.from_iterable(shards)):
+            if position >= first:
+                row = _Packed(_Arrived(source, arrived, position), settings)[position]
+                yield replace(row, path=source.path(position), label=arrived.label)
+        return
     for image, position, label in source:
         if position >= first:
             yield PackedImage(position, encoded_for_shard(image, image, settings), source.path(position), label)
+
+
+class _Arrived(ImageSource):
+    """An image of a stream, at its position."""
+
+    def __init__(self, stream: StreamSource, image: StreamedImage, position: int) -> None:
+        super().__init__(stream.name, stream.split)
+        self._stream, self._image, self._position = stream, image, position
+
+    def __len__(self) -> int:
+        return self._position + 1
+
+    def encoded(self, index: int) -> bytes:
+        return self._image.read()
+
+    def path(self, index: int) -> str:
+        return self._image.name
+
+    def ranges_of(self, index: int) -> ValueRanges:
+        return self._stream.ranges_of(index)
+
+    def _hash_content(self, digest: hashlib._Hash) -> None:
+        raise NotImplementedError("one image is no data set")
 
 
 class _Packed(Dataset[PackedImage]):

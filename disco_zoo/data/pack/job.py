@@ -19,6 +19,7 @@ from disco_zoo.core.interrupts import InterruptFlag
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.image_sample import sample_sha256
 from disco_zoo.data.pack.images import PackedImage, PackSettings, packed
+from disco_zoo.data.stream_source import StreamSource
 from disco_zoo.data.unreadable import UnreadableTally, unreadable_limit
 from disco_zoo.errors import BadData, BadRunFolder, Interrupted, require
 
@@ -234,8 +235,10 @@ def _write_shard(path: Path, source: ImageSource, rows: Sequence[PackedImage]) -
     features: dict[str, Any] = {"image": {"_type": "Image"}}
     if source.labels is not None or not source.has_index:  # a stream tells them one by one
         columns["label"] = arrow.array([row.label for row in rows], arrow.int64())
-        named = {"names": source.class_names, "_type": "ClassLabel"}
-        features["label"] = named if source.class_names else {"dtype": "int64", "_type": "Value"}
+        shards = source.shards if isinstance(source, StreamSource) else None
+        names = shards.class_names if shards is not None else source.class_names
+        named = {"names": names, "_type": "ClassLabel"}
+        features["label"] = named if names else {"dtype": "int64", "_type": "Value"}
     metadata = {"huggingface": json.dumps({"info": {"features": features}})}
     table = arrow.table(columns).replace_schema_metadata(metadata)
     parquet.write_table(table, path, row_group_size=ROW_GROUP_IMAGES, compression="none", use_dictionary=False)

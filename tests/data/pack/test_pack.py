@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import resource
 import signal
@@ -20,6 +21,7 @@ from disco_zoo.data.open_source import open_source
 from disco_zoo.data.pack.images import PackSettings
 from disco_zoo.data.pack.job import PackJob
 from disco_zoo.data.pairing import open_labeled_pair
+from disco_zoo.data.stream_source import HubShards
 from disco_zoo.errors import BadData, BadRunFolder, CannotWrite
 
 LARGE = [jpeg(photo(seed, *size)) for seed, size in enumerate([(120, 90), (60, 200), (90, 91)])]
@@ -228,3 +230,24 @@ def test_white_is_that_of_training_and_test_images_together(tmp_path: Path) -> N
         assert after.image(0).tobytes() == before.image(0).tobytes()
     with pytest.raises(BadRunFolder, match=r"\(white\)"):  # each by its own white
         PackJob([open_source(scans, split) for split in ("train", "test")], out, PackSettings()).run(resume=True)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_stream_of_the_hub_is_packed_from_its_files(labelled: bool, tmp_path: Path) -> None:
+    datasets = pytest.importorskip("datasets")
+    clear = io.BytesIO()
+    Image.new("RGBA", (8, 8)).save(clear, "PNG")
+    files = (png(0), clear.getvalue(), b"x")
+    features = {"image": datasets.Image(decode=False), "label": datasets.ClassLabel(names=["hen", "owl"])}
+    columns = {
+        "image": [{"bytes": file, "path": None} for file in files],
+        "label": [1, 0, 0],
+    }
+    table = datasets.Dataset.from_dict(columns, datasets.Features(features))
+    table = table if labelled else table.remove_columns("label")
+    shards = HubShards("hfids/x", table.to_iterable_dataset())
+    made = PackJob([StreamSource("hfids/x", "train", range(3), shards)], tmp_path / "out", PackSettings()).run()
+    assert len(made.unreadable) == 1
+    packed = open_source(tmp_path / "out")
+    assert (packed.labels, packed.class_names) == (([1, 0], ["hen", "owl"]) if labelled else (None, None))
+    assert [packed.encoded(index) for index in range(2)] == [png(0), clear.getvalue()]
