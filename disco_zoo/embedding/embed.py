@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from disco_zoo.core.console import StepProgress
+from disco_zoo.core.files import user_path
 from disco_zoo.core.launcher import chosen_device, default_workers
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.image_list import data_of, open_images
@@ -105,7 +106,7 @@ def embed(
     job = embed_job(
         _listed(images),
         model,
-        Path(out),
+        user_path(out),
         split=split,
         normalise=normalise,
         half=half,

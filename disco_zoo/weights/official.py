@@ -73,7 +73,7 @@ def convert_checkpoint(
     catalog = load_catalog()
     entry = catalog.entry(name)
     network = catalog.network_of(entry)
-    target = Path(out) if out else Path(f"{entry.name}.safetensors")
+    target = user_path(out) if out else Path(f"{entry.name}.safetensors")
     if not install:
         _require_free(target, overwrite)
     path = user_path(file)
@@ -119,7 +119,7 @@ def download_weights(name: str, *, folder: Path | str | None = None, force: bool
         raise NotPublished(not_published(catalog, entry))
     if folder is None:
         return path
-    target = Path(folder) / f"{entry.name}{path.suffix}"
+    target = user_path(folder) / f"{entry.name}{path.suffix}"
     return write_out(target, lambda partial: shutil.copyfile(path, partial))
 
 

@@ -71,13 +71,18 @@ def test_the_command(tmp_path, monkeypatch, capsys):
     (tmp_path / "folder.svg").mkdir()
     assert main(["map", "e.npy", "--method", "pca"]) == 0
     assert capsys.readouterr().out == "e.png and e.svg: PCA of 30 images\n"
+    kept = (tmp_path / "e.svg").read_bytes()
+    (tmp_path / "e.png").unlink()
     for arguments, words in (
+        (("e.npy",), "e.svg is there already. Choose another --out, or add --yes"),
         (("e.npy", "--out", "m.jpg"), "must end in .png"),
         (("e.npy", "--out", "folder.png"), "folder.svg is a folder"),
         (("f.npy",), "Did you mean 'e.npy'"),
     ):
         assert main(["map", *arguments]) == 2
         assert words in capsys.readouterr().err
+    assert (tmp_path / "e.svg").read_bytes() == kept
+    assert main(["map", "e.npy", "--method", "pca", "--yes"]) == 0
 
 
 def test_too_few_images_and_a_missing_package(tmp_path, monkeypatch):

@@ -30,6 +30,7 @@ from disco_zoo.cli.options import JSON
 )
 @click.option("--title", help="Title above the map.  [default: model and images]")
 @click.option("--images", help="Where the embedded images are now, for a page.  [default: where they were]")
+@click.option("--yes", is_flag=True, help="Write over pictures that are there.")
 @JSON
 def command(
     embedding: Path,
@@ -38,6 +39,7 @@ def command(
     max_points: int,
     title: str | None,
     images: str | None,
+    yes: bool,
     as_json: bool,
 ) -> None:
     """Draw EMBEDDING, a file of `disco-zoo embed`: near images lie near each other, classes have colours.
@@ -50,6 +52,7 @@ def command(
       disco-zoo map photos.parquet --out photos.html
       disco-zoo map cifar10.parquet --out cifar10.png --method tsne --max-points 3000
     """
+    from disco_zoo.cli.first_look import require_new_result
     from disco_zoo.embedding.embedding_file import EmbeddingFile
     from disco_zoo.embedding.map import draw_map
     from disco_zoo.errors import BadData, require
@@ -69,6 +72,7 @@ def command(
     file = EmbeddingFile(embedding)
     for suffix in (".png", ".svg"):
         require_picture(out.with_suffix(suffix))
+        require_new_result(out.with_suffix(suffix), write_over=yes)
     made = draw_map(file, out, method=method, max_points=max_points, title=title)
     choice = made.choice
     if as_json:

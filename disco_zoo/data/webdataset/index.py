@@ -136,8 +136,10 @@ def split_word_of(shard_name: str) -> str:
 
 
 def find_index(path: Path) -> Path | None:
-    """The folder of the index that `path` is or holds, or None."""
-    return next((folder for folder in (path, path / INDEX_FOLDER) if (folder / FACTS_FILE).is_file()), None)
+    """The folder of the index that `path` is or holds, or None; a foreign index.json beside photos is none."""
+    if (path / FACTS_FILE).is_file() and (path / ROWS_FILE).is_file():
+        return path
+    return path / INDEX_FOLDER if (path / INDEX_FOLDER / FACTS_FILE).is_file() else None
 
 
 def read_index(path: Path) -> ShardIndex:

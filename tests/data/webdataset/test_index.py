@@ -209,6 +209,11 @@ def test_damaged_shards_are_one_line(fault: str, tmp_path: Path) -> None:
     assert find_index(tmp_path) is None
 
 
+def test_a_foreign_index_beside_photos_is_none(tmp_path: Path) -> None:
+    (tmp_path / "index.json").write_text('{"title": "a gallery"}')
+    assert find_index(tmp_path) is None
+
+
 def test_words_beside_numbers_and_damaged_indexes_are_one_line(tmp_path: Path) -> None:
     make_tar(tmp_path / "a.tar", {"1.png": png(0), "1.cls": b"4", "2.png": png(1), "2.cls": b"cat"})
     with pytest.raises(BadData, match=r"a.tar: labels are numbers here and words \(cat\) there"):
