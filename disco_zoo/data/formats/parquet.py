@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from disco_zoo.core.console import say_once
 from disco_zoo.data.dataset import ImageSource, Origin, first_labelled
-from disco_zoo.data.formats.parquet_columns import (
+from disco_zoo.data.parquet_columns import (
     as_labels,
     called_as_labels,
     common_type,

@@ -17,8 +17,8 @@ from disco_zoo.core.files import user_path
 from disco_zoo.data.dataset import ImageSource, Origin
 from disco_zoo.data.file_tree import size_of
 from disco_zoo.data.formats.parquet import FINGERPRINT_BYTES
-from disco_zoo.data.formats.parquet_columns import as_labels, hash_cell, label_column, say_other_images
 from disco_zoo.data.formats.timm_readers import folders_of_split
+from disco_zoo.data.parquet_columns import as_labels, hash_cell, label_column, say_other_images
 from disco_zoo.data.source_image import EMPTY_CELL
 from disco_zoo.data.split_files import (
     HUB_SPLITS,
