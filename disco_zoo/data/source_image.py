@@ -13,10 +13,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from disco_zoo.data.orientation import Size, orientation_of, seen_size, upright
 from disco_zoo.data.passing_errors import file_bytes
 from disco_zoo.data.pixels.bit_depth import ALONE, FULL, ValueRanges, deep_pixels, is_stated, kind_of, to_8_bits
 from disco_zoo.data.pixels.color_profile import in_srgb
+from disco_zoo.data.pixels.orientation import Size, orientation_of, seen_size, upright
 from disco_zoo.errors import CannotRead
 
 JPEG_FACTORS = (8, 4, 2)

@@ -17,10 +17,10 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from disco_zoo.data.dataset import ImageSource, require_index
-from disco_zoo.data.orientation import orientation_of, upright
 from disco_zoo.data.parquet_columns import label_column
 from disco_zoo.data.passing_errors import is_passing
 from disco_zoo.data.pixels.bit_depth import ALONE, ValueRanges
+from disco_zoo.data.pixels.orientation import orientation_of, upright
 from disco_zoo.data.source_image import EMPTY_CELL, to_rgb
 from disco_zoo.data.survey import Survey, survey
 from disco_zoo.data.webdataset.scan import missing_shard, samples

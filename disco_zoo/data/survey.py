@@ -12,10 +12,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from disco_zoo.data.orientation import orientation_of
 from disco_zoo.data.passing_errors import read_patiently
 from disco_zoo.data.pixels.bit_depth import FULL, ValueRanges, deep_pixels, is_stated, kind_of, span, white_of
 from disco_zoo.data.pixels.color_profile import changes_colors
+from disco_zoo.data.pixels.orientation import orientation_of
 from disco_zoo.data.source_image import apply_pixel_limit
 from disco_zoo.errors import BadData, CannotRead
 

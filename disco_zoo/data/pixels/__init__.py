@@ -1,1 +1,1 @@
-"""Interpretation of pixel values: bit depths and color profiles."""
+"""Interpretation of pixel values: bit depths, color profiles, and which way up an image is."""

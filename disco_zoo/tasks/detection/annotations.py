@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from disco_zoo.data.orientation import sizes_seen
 from disco_zoo.data.pixels.bit_depth import ALONE, ValueRanges
+from disco_zoo.data.pixels.orientation import sizes_seen
 from disco_zoo.data.source_image import apply_pixel_limit, too_many_pixels
 from disco_zoo.errors import BadData, counted, require, shown
 

@@ -18,9 +18,9 @@ from disco_zoo.core.files import user_path
 from disco_zoo.data.file_tree import files_below
 from disco_zoo.data.image_files import is_hidden, is_image_name
 from disco_zoo.data.image_list import ranges_of_files
-from disco_zoo.data.orientation import sizes_seen
 from disco_zoo.data.passing_errors import cannot_read, is_passing, read_patiently
 from disco_zoo.data.pixels.bit_depth import ALONE, ValueRanges
+from disco_zoo.data.pixels.orientation import sizes_seen
 from disco_zoo.data.source_image import apply_pixel_limit, open_image, too_many_pixels
 from disco_zoo.data.split_files import split_folder, subfolder
 from disco_zoo.errors import BadData, CannotRead, own_words, shown
