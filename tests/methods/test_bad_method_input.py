@@ -194,7 +194,8 @@ def test_cached_features_of_a_teacher_of_another_width_are_left_alone(method: st
         values = method_values(method, teacher__source=source)
         values["method"]["cached_teacher"] = True
         train(parse_recipe(values, origin="toy"), data, tmp_path, steps=1)
-        (tmp_path / "checkpoint.pt").unlink()  # as if the first had been stopped before its first step
+        for name in ("checkpoint.pt", "run.json"):  # as if the first had been stopped before its first step
+            (tmp_path / name).unlink()
     widths = [CacheFolder(path).width for path in (tmp_path / "teacher_features").iterdir()]
     assert len({*widths}) == 2
 
