@@ -33,10 +33,10 @@ CURVES: dict[str, dict[str, dict[str, Any]]] = {
         "1,000": {"data.max_images": 1000, "optim.epochs": 20},
         "3,000": {"data.max_images": 3000, "optim.epochs": 7},
         "10,000": {},
-        "20,000": {"data.max_images": 20000, "optim.epochs": 1},
+        "20,000": {"data.max_images": 20000, "optim.epochs": 1, "teacher.cache_views": 1},
     },
     "steps": {
-        "156": {"optim.epochs": 1},
+        "156": {"optim.epochs": 1, "teacher.cache_views": 1},
         "312": {},
         "624": {"optim.epochs": 4},
         "1,248": {"optim.epochs": 8},
