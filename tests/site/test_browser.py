@@ -143,6 +143,7 @@ def test_the_chart_draws_what_was_measured_filled_and_what_was_reported_hollow(p
     assert "measured" in page.inner_text("#tip")
     marks.first.focus()
     page.keyboard.press("Enter")
+    page.wait_for_selector("dialog[open]")  # it opens by an event that comes after the key
     assert page.locator("dialog[open]").count() == 1
 
 
