@@ -6,16 +6,15 @@ of its pairs' ratios. `disco_zoo.models.encoder.channels_last_pays` is the rule 
 
 from __future__ import annotations
 
-import argparse
 import functools
 
-import timm
 import torch
-from pairs import cells
+from pairs import cells, step_settings
 from torch import nn
 
 from disco_zoo.core.environment import benchmark_line
 from disco_zoo.models.encoder import channels_last_pays
+from disco_zoo.networks.input_size import create_for_any_size
 
 MODELS = (
     "efficientnet_b0",
@@ -39,21 +38,12 @@ def step(network: nn.Module, images: torch.Tensor) -> None:
 def pair(name: str, image_size: int) -> list[nn.Module]:
     """The same network twice: channels-last and contiguous."""
     formats = (torch.channels_last, torch.contiguous_format)
-    options = {"dynamic_img_size": True} if name.startswith("vit") else {}
-    networks = [timm.create_model(name, num_classes=0, **options).train() for _ in formats]
+    networks = [create_for_any_size(name, num_classes=0).train() for _ in formats]
     return [network.to(memory_format=chosen) for network, chosen in zip(networks, formats, strict=True)]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="+", default=MODELS)
-    parser.add_argument("--image-size", type=int, default=64)
-    parser.add_argument("--batch-size", type=int, default=64)
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--threads", type=int, default=1)
-    args = parser.parse_args()
-    torch.set_num_threads(args.threads)
-    images = torch.randn(args.batch_size, 3, args.image_size, args.image_size)
+    args, images = step_settings(__doc__, MODELS)
     print(f"{benchmark_line(args.threads)}\n")
     print("| network | channels-last, ms | contiguous, ms | ratio | range | rule |\n|---|---:|---:|---:|---|---|")
     for name in args.models:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+
+import torch
 
 Work = Callable[[], object]
 
@@ -24,3 +27,16 @@ def cells(new: Work, plain: Work, rounds: int, decimals: int = 1) -> str:
     ratios = sorted(a / b for a, b in turns)
     spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
     return f"{first:.{decimals}f} | {second:.{decimals}f} | {statistics.median(ratios):.2f} | {spread}"
+
+
+def step_settings(doc: str | None, models: Sequence[str]) -> tuple[argparse.Namespace, torch.Tensor]:
+    """What a table of steps of networks is asked by: models, rounds, threads; and noise as images (B, 3, S, S)."""
+    parser = argparse.ArgumentParser(description=doc, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="+", default=models)
+    parser.add_argument("--image-size", type=int, default=64)
+    parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--threads", type=int, default=1)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    return args, torch.randn(args.batch_size, 3, args.image_size, args.image_size)

@@ -24,6 +24,8 @@ OTHER_KINDS = (
     "ACCELERATE_USE_PARALLELISM_CONFIG",
 )
 
+BF16_INSTRUCTIONS = ("avx512_bf16", "amx_bf16")  # of x86 processors
+
 
 def make_accelerator(recipe: Recipe, device: str) -> Any:
     """Accelerate's object for device, precision, accumulation and processes.
@@ -113,7 +115,7 @@ def _slow_precision(recipe: Recipe, device: str) -> list[str]:
     if recipe.optim.precision != "bf16" or device != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
         return []
     found = torch.cpu.get_capabilities()
-    if found.get("architecture") != "x86_64" or found.get("avx512_bf16") or found.get("amx_bf16"):
+    if found.get("architecture") != "x86_64" or any(map(found.get, BF16_INSTRUCTIONS)):
         return []
     return [
         "optim.precision: bf16: this processor has no instructions for it, and steps may take many times as long. "
