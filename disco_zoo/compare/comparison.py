@@ -20,6 +20,7 @@ from disco_zoo.compare.budget import (
 from disco_zoo.compare.figures import head_widths, measure_beside, measure_runs, same_head
 from disco_zoo.compare.runs import PlannedRun, train_all
 from disco_zoo.config.recipe import Recipe, load_recipe
+from disco_zoo.core.claimed_dir import FACTS
 from disco_zoo.core.environment import hardware, now, versions
 from disco_zoo.core.files import require_folder
 from disco_zoo.evaluation.measure import recipe_bench
@@ -221,7 +222,7 @@ def _rows(
             metric: [mine[metric] - theirs[metric] for mine, theirs in zip(own, base, strict=True)]
             for metric in (KNN, LINEAR)
         }
-        facts = [json.loads((run.folder / "run.json").read_text(encoding="utf-8")) for run in runs if run.name == name]
+        facts = [json.loads((run.folder / FACTS).read_text(encoding="utf-8")) for run in runs if run.name == name]
         peaks = [fact["peak_memory_mib"] for fact in facts if fact.get("peak_memory_mib") is not None]
         rows.append(
             Row(

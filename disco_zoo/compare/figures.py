@@ -10,6 +10,7 @@ import torch
 
 from disco_zoo.compare.runs import PlannedRun
 from disco_zoo.config.recipe import Recipe
+from disco_zoo.core.claimed_dir import FACTS
 from disco_zoo.core.files import write_whole
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.evaluation.measure import Bench
@@ -98,7 +99,7 @@ def bench_key(bench: Bench) -> dict[str, Any]:
 
 
 def _measure_run(run: PlannedRun, bench: Bench, key: Mapping[str, Any], label: str) -> dict[str, float]:
-    facts = json.loads((run.folder / "run.json").read_text(encoding="utf-8"))
+    facts = json.loads((run.folder / FACTS).read_text(encoding="utf-8"))
     key = {**key, "student": facts["student"]["sha256"]}
     kept = run.folder / FILE
     if kept.is_file():

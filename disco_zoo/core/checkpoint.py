@@ -31,8 +31,7 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path, network: str) -> Non
     """
     # Views of one storage (a queue, a fused matrix) are refused by safetensors.
     plain = {key: value.detach().clone().contiguous() for key, value in tensors.items()}
-    save_file(plain, path, metadata={"format": "pt", NETWORK: network})
-    _sort_metadata(path)
+    _save_file(plain, path, {"format": "pt", NETWORK: network})
 
 
 def stated_network(path: Path) -> str | None:
@@ -44,8 +43,9 @@ def stated_network(path: Path) -> str | None:
         return None
 
 
-def _sort_metadata(path: Path) -> None:
+def _save_file(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
     """The library writes metadata in a random order; in one order, equal content is equal bytes."""
+    save_file(tensors, path, metadata=metadata)
     with path.open("r+b") as file:
         length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
         header = json.loads(file.read(length))
@@ -125,8 +125,7 @@ def export_backbone(backbone: nn.Module, path: Path, *, half: bool, metadata: di
         tensors[key] = value
 
     def write(partial: Path) -> None:
-        save_file(tensors, partial, metadata=metadata)
-        _sort_metadata(partial)
+        _save_file(tensors, partial, metadata)
         partial.chmod(0o644)  # safetensors writes for the owner alone; a published file is for everyone
 
     write_atomically(path, write)

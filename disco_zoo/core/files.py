@@ -209,6 +209,12 @@ def why_not_read(error: BaseException) -> str | None:
     return None if code is None else os.strerror(code)
 
 
+def read_fault(error: BaseException, otherwise: str) -> str:
+    """What is wrong with a file that could not be read, after its name: the system's reason, else `otherwise`."""
+    reason = why_not_read(error)
+    return f"cannot be read: {reason}" if reason else otherwise
+
+
 def says_no_room(error: BaseException) -> bool:
     """Whether a write failed for want of room: a full disk, a quota, a limit of file sizes, a read-only disk."""
     if isinstance(error, RuntimeError) and "unexpected pos" not in str(error):

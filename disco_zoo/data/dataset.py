@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
@@ -92,6 +93,10 @@ class ImageSource(ABC):
     @abstractmethod
     def path(self, index: int) -> str:
         """Return a name by which a user finds the image."""
+
+    def first_copies(self) -> NDArray[np.int64]:
+        """Of each number (N,) the first number of the same image: its own, unless images are repeated."""
+        return np.arange(len(self))
 
     def places(self) -> tuple[Path, ...]:
         """The files and folders that hold these images and no others; empty where nothing can be said of them."""

@@ -79,8 +79,8 @@ def image_column(schema: Any, path: Path) -> tuple[str, bool]:
     Raises:
         BadData: No column can hold encoded images; the message names those there are.
     """
-    for column, is_struct in _image_columns(schema).items():
-        return column, is_struct
+    if columns := _image_columns(schema):
+        return next(iter(columns.items()))
     found = ", ".join(f"{field.name} ({field.type})" for field in schema) or "none"
     raise BadData(f"{path.name} has no column of encoded images; it has: {found}. Store them as 'image'.")
 

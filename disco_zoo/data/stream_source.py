@@ -155,7 +155,7 @@ class HubShards(StreamShards):
             for cell, label in zip(cells[self.column], labels, strict=True):
                 cell = cell or {}
                 name = f"{cell.get('path') or 'row'} ({position} of shard {shard}) of {self.name}"
-                number, read = shard * POSITIONS + position, functools.partial(_bytes_of, cell)
+                number, read = shard * POSITIONS + position, functools.partial(bytes_of_cell, cell)
                 yield StreamedImage(number, name, read, None if label is None else int(label))
                 position += 1
 
@@ -164,7 +164,8 @@ class HubShards(StreamShards):
         digest.update(f"{self.name}\0{self.num_shards}".encode())
 
 
-def _bytes_of(cell: dict[str, Any]) -> bytes:
+def bytes_of_cell(cell: dict[str, Any]) -> bytes:
+    """An image file of a Hugging Face table: the cell's bytes, or those of the file or address that it names."""
     if cell.get("bytes"):
         return bytes(cell["bytes"])
     if not cell.get("path"):

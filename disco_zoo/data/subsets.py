@@ -144,7 +144,6 @@ class JoinedSource(ImageSource):
         return source.path(own)
 
     def first_copies(self) -> NDArray[np.int64]:
-        """Of each number (N,) the first number of the same image."""
         extra = np.tile(np.arange(len(self.first), len(self.first) + len(self.extra)), self.repeats)
         return np.concatenate([np.arange(len(self.first)), extra])
 

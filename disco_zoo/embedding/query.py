@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -124,13 +124,15 @@ class Pictures:
 
 def _with_most_of(path: Path, below: Mapping[str, Sequence[Path]]) -> Path | None:
     """Of the files with this path's name, that with most of its folders; None without one, or with several equal."""
-    shared = {  # of tuples `commonprefix` compares whole parts
-        file: len(os.path.commonprefix([path.parts[::-1], file.parts[::-1]]))  # noqa: RUF071
-        for file in below.get(path.name, ())
-    }
+    shared = {file: _shared_folders(path, file) for file in below.get(path.name, ())}
     most = max(shared.values(), default=0)
-    best = [file for file, parts in shared.items() if parts == most]
+    best = [file for file, folders in shared.items() if folders == most]
     return best[0] if len(best) == 1 else None
+
+
+def _shared_folders(path: Path, other: Path) -> int:
+    pairs = zip(reversed(path.parent.parts), reversed(other.parent.parts), strict=False)
+    return len([*itertools.takewhile(lambda pair: pair[0] == pair[1], pairs)])
 
 
 def resolve_queries(

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from disco_zoo.core.claimed_dir import read_json
+from disco_zoo.core.claimed_dir import FACTS, read_json
 from disco_zoo.core.environment import hardware, hardware_line, now, versions
 from disco_zoo.core.files import require_folder, user_path, write_out
 from disco_zoo.errors import BadRunFolder
@@ -119,5 +119,5 @@ def _card_subject(model: str) -> str:
     """The subject of a card's figures: a teacher, the start of a recipe (`train --start-only`), or a student."""
     if model in load_catalog().teachers:
         return "teacher"
-    facts = read_json(user_path(model) / "run.json")
+    facts = read_json(user_path(model) / FACTS)
     return "start" if facts.get("steps") == 0 else "student"

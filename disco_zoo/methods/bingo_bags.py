@@ -18,8 +18,6 @@ from disco_zoo.core.array_file import ArrayFile, keep_array, kept_path, open_kep
 from disco_zoo.core.console import StepProgress
 from disco_zoo.core.distributed import Heartbeat, on_first_process
 from disco_zoo.core.random_streams import stream_generator
-from disco_zoo.data.dataset import ImageSource
-from disco_zoo.data.subsets import JoinedSource
 from disco_zoo.errors import BadRecipe, BadRunFolder
 from disco_zoo.models.encoder import feature_dim_of
 from disco_zoo.models.teacher import Teacher, teacher_key
@@ -61,7 +59,7 @@ def teacher_bags(
         BadData, BadRunFolder, MissingExtra: see `teacher_bank` and `nearest_neighbors`.
     """
     bank = teacher_bank(teacher, preparation, kind="backbone", resize_size=resize_size)
-    copies = first_copies(preparation.source)
+    copies = preparation.source.first_copies()
     key = {**bank.key, "width": bank.width, "bag_size": bag_size, **_distinct(copies)}
     path = kept_path(preparation.folder / FOLDER, "bags", key)
 
@@ -103,17 +101,12 @@ def _mismatch(kept: ArrayFile, teacher: Teacher, preparation: Preparation, bag_s
         return f"was built by another teacher than {teacher.title}"
     if key.get("data") != preparation.source.fingerprint():
         return f"was built from other images than {preparation.source.name}"
-    if key.get("distinct") != _distinct(first_copies(preparation.source)).get("distinct"):
+    if key.get("distinct") != _distinct(preparation.source.first_copies()).get("distinct"):
         return "may hold copies of an image in its own bag"
     if kept.array.shape != (images, bag_size):
         rows = " x ".join(map(str, kept.array.shape))
         return f"holds {rows} neighbours, this run needs {images} x {bag_size}"
     return None
-
-
-def first_copies(source: ImageSource) -> np.ndarray:
-    """Of each number (N,) the first number of the same image: that of repeated extra images differs."""
-    return source.first_copies() if isinstance(source, JoinedSource) else np.arange(len(source))
 
 
 def _distinct(copies: np.ndarray) -> dict[str, int]:

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from timm.models import PretrainedCfg
 from torch import Tensor, nn
 
-from disco_zoo.core.files import failed_writes_as, scratch_folder, why_not_read
+from disco_zoo.core.files import failed_writes_as, read_fault, scratch_folder
 from disco_zoo.errors import BadCheckpoint, BadRunFolder, DiscoZooError, counted, shown
 from disco_zoo.models.encoder import frozen
 
@@ -157,8 +157,7 @@ def _load_strictly(network: nn.Module, path: Path) -> None:
     try:
         tensors = load_file(path)
     except (OSError, SafetensorError, RuntimeError, MemoryError) as error:
-        what = f"cannot be read: {reason}" if (reason := why_not_read(error)) else "is damaged, or no safetensors file"
-        raise BadCheckpoint(f"{name} {what}") from error
+        raise BadCheckpoint(f"{name} {read_fault(error, 'is damaged, or no safetensors file')}") from error
     try:
         network.load_state_dict(tensors, strict=True)
     except RuntimeError as error:

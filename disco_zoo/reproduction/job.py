@@ -11,7 +11,6 @@ from typing import Any
 
 from disco_zoo.config.recipe import Recipe, load_recipe, with_seed
 from disco_zoo.core.console import console, duration
-from disco_zoo.data.subsets import JoinedSource
 from disco_zoo.errors import counted
 from disco_zoo.evaluation.features import Features
 from disco_zoo.evaluation.measure import Bench, recipe_bench
@@ -145,7 +144,7 @@ def _why_not(checkpoint: Checkpoint, recipe: Recipe, sources: Data, overrides: l
     """A reason why the catalog's figures are not this run's to meet; "" when they are."""
     datasets = load_catalog().datasets
     used = [(checkpoint.data, sources.train)]
-    if isinstance(sources.extra, JoinedSource) and recipe.data.extra_id:
+    if sources.extra is not None and recipe.data.extra_id:
         used.append((recipe.data.extra_id, sources.extra.extra))
     for name, source in used:
         expected = datasets.get(name)

@@ -13,9 +13,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from disco_zoo.core.claimed_dir import FACTS
 from disco_zoo.core.console import console
 from disco_zoo.core.environment import hardware, now, versions
-from disco_zoo.core.files import why_not_read
+from disco_zoo.core.files import read_fault
 from disco_zoo.core.process import peak_memory_mib
 from disco_zoo.core.random_streams import stream_seed
 from disco_zoo.core.schema import Section
@@ -145,16 +146,16 @@ def run_dense(job: DenseJob, out: Path, options: RunOptions) -> dict[str, Any]:
             "pretrained": job.pretrained,
             "network": named.network,
             "backbone_sha256": sha256,
-            "started": folder.read_json("run.json").get("started", started),
+            "started": folder.read_json(FACTS).get("started", started),
             **_training_facts(job, done, options),
             **job.facts(network, named, done),
         }
         if done.step == job.settings.steps:
             facts |= job.finish(network, folder, named.network, options)
-        folder.write_json("run.json", {**facts, "ended": now()})
+        folder.write_json(FACTS, {**facts, "ended": now()})
         job.write_report(folder)
         console.print(f"{job.product} and report are in {folder.path}", soft_wrap=True)
-        return folder.read_json("run.json")
+        return folder.read_json(FACTS)
     finally:
         folder.close()
 
@@ -211,7 +212,7 @@ def finished_run(
     Raises:
         BadRunFolder: the folder holds no trained network.
     """
-    facts, settings = read_settings(folder, "run.json"), read_settings(folder, SETTINGS)
+    facts, settings = read_settings(folder, FACTS), read_settings(folder, SETTINGS)
     if not (folder / weights).is_file() or "figures" not in facts:
         raise BadRunFolder(f"{folder} holds no trained {what}. Type: disco-zoo {command} MODEL --data D --out {folder}")
     own = {key: value for key, value in settings.items() if key in model.model_fields}
@@ -227,7 +228,5 @@ def load_weights(network: nn.Module, path: Path) -> None:
     try:
         network.load_state_dict(load_file(path), strict=True)
     except (OSError, SafetensorError, RuntimeError, MemoryError) as error:
-        if why := why_not_read(error):
-            raise BadCheckpoint(f"{path} cannot be read: {why}") from error
         reason = " ".join(str(error).split())[:200]
-        raise BadCheckpoint(f"{path} is damaged: {reason}") from error
+        raise BadCheckpoint(f"{path} {read_fault(error, f'is damaged: {reason}')}") from error

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from disco_zoo.config.recipe import Recipe
 from disco_zoo.core.checkpoint import NETWORK, export_backbone
-from disco_zoo.core.claimed_dir import holds_run
+from disco_zoo.core.claimed_dir import FACTS, holds_run
 from disco_zoo.core.console import console
 from disco_zoo.core.distributed import gather_objects
 from disco_zoo.core.environment import now
@@ -23,7 +23,7 @@ from disco_zoo.training.monitoring.online_health import OnlineHealth
 from disco_zoo.training.monitoring.pretraining_log import K, OnlineKnn
 from disco_zoo.training.pretraining import Pretraining
 from disco_zoo.training.run_data import Data
-from disco_zoo.training.run_facts import FILE, images_of, native_architecture, run_facts
+from disco_zoo.training.run_facts import images_of, native_architecture, run_facts
 from disco_zoo.training.run_folder import RunFolder, recipe_settings
 from disco_zoo.training.task import Position, total_steps
 from disco_zoo.training.trainer import Trainer
@@ -188,4 +188,4 @@ class Run:
             started=self.started,
             resumed=self.resume,
         )
-        self.folder.write_json(FILE, facts)
+        self.folder.write_json(FACTS, facts)

@@ -37,7 +37,7 @@ class Data:
 
     train: ImageSource
     test: ImageSource | None
-    extra: ImageSource | None = None
+    extra: JoinedSource | None = None
     labeled: ImageSource | None = None
 
     @property
@@ -57,8 +57,7 @@ class Data:
     @property
     def fingerprints(self) -> tuple[str, str | None]:
         """Of the training images, and of the extra ones where there are any."""
-        extra = self.extra.extra.fingerprint() if isinstance(self.extra, JoinedSource) else None
-        return self.train.fingerprint(), extra
+        return self.train.fingerprint(), None if self.extra is None else self.extra.extra.fingerprint()
 
     def require_test(self) -> ImageSource:
         """The test images.
@@ -88,9 +87,10 @@ def open_data(recipe: Recipe, data: str | None = None, eval_data: str | None = N
             f"{train.name} has no labels: measured on {eval_data}, with its {len(labeled)} training images as bank",
             soft_wrap=True,
         )
-    if isinstance(joined, JoinedSource) and test is not None:
-        refuse_test_among_extra(joined.extra, test)
-    return Data(train, test, None if joined is train else joined, labeled)
+    extra = joined if isinstance(joined, JoinedSource) else None
+    if extra is not None and test is not None:
+        refuse_test_among_extra(extra.extra, test)
+    return Data(train, test, extra, labeled)
 
 
 def open_training_images(recipe: Recipe, data: str | None = None) -> ImageSource:

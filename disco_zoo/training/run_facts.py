@@ -12,7 +12,6 @@ from disco_zoo.core.claimed_dir import FACTS
 from disco_zoo.core.environment import hardware, now, versions
 from disco_zoo.core.files import sha256_of
 from disco_zoo.core.process import peak_memory_mib
-from disco_zoo.data.subsets import JoinedSource
 from disco_zoo.data.summary import look_facts
 from disco_zoo.models.teacher import Teacher
 from disco_zoo.training.build import Parts, count_parameters
@@ -22,8 +21,6 @@ from disco_zoo.training.replay import Replay
 from disco_zoo.training.run_data import Data
 from disco_zoo.training.run_folder import RunFolder
 from disco_zoo.zoo.catalog import load_catalog
-
-FILE = FACTS
 
 
 class DataFacts(TypedDict, total=False):
@@ -105,7 +102,7 @@ def images_of(facts: Mapping[str, Any]) -> tuple[str, str | None]:
 
 
 def read_run_facts(folder: RunFolder) -> RunFacts:
-    return cast(RunFacts, folder.read_json(FILE))
+    return cast(RunFacts, folder.read_json(FACTS))
 
 
 def run_facts(
@@ -113,7 +110,7 @@ def run_facts(
 ) -> RunFacts:
     """The facts of a run whose student is exported."""
     recipe, position = task.recipe, task.position
-    former = folder.read_json(FILE) if resumed else {}
+    former = folder.read_json(FACTS) if resumed else {}
     return {
         "name": recipe.name,
         "command": command,
@@ -160,7 +157,7 @@ def _data_facts(recipe: Recipe, data: Data) -> DataFacts:
 
 def _extra_facts(recipe: Recipe, data: Data) -> ExtraDataFacts | None:
     """The extra training images beside the main data."""
-    if not isinstance(data.extra, JoinedSource):
+    if data.extra is None:
         return None
     return {
         "id": recipe.data.extra_id or OWN_DATA,

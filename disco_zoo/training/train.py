@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from disco_zoo.config.recipe import Recipe, load_recipe, with_seed
+from disco_zoo.core.claimed_dir import CHECKPOINT, FACTS
 from disco_zoo.core.console import console, duration
 from disco_zoo.core.distributed import peers
 from disco_zoo.data.summary import lines_of
@@ -18,7 +19,7 @@ from disco_zoo.training.metrics import read_metrics
 from disco_zoo.training.monitoring.online_health import health_lines
 from disco_zoo.training.run import Run, RunOptions, run_options
 from disco_zoo.training.run_data import open_data
-from disco_zoo.training.run_facts import FILE, DataFacts, RunFacts, StudentFacts, matches_recipe, read_run_facts
+from disco_zoo.training.run_facts import DataFacts, RunFacts, StudentFacts, matches_recipe, read_run_facts
 from disco_zoo.training.run_folder import RunFolder, require_begun
 from disco_zoo.zoo.catalog import load_catalog
 
@@ -51,7 +52,7 @@ def finish_training(run: Run) -> RunFacts | None:
     if measured is not None:
         protocol, measurement = measured
         facts["figures"] = measurement.figures
-        run.folder.write_json(FILE, facts)
+        run.folder.write_json(FACTS, facts)
         plot_embedding_maps(
             {"": measurement.test_features.features},
             measurement.test_features.labels,
@@ -232,7 +233,7 @@ def train_into(
     folder: Path, recipe: Recipe, data: str | None, eval_data: str | None, options: RunOptions
 ) -> RunFacts | None:
     """See `train`."""
-    checkpoint = folder / "checkpoint.pt"
+    checkpoint = folder / CHECKPOINT
     if options.resume:
         require_begun(folder)
     sources = open_data(recipe, data, eval_data)

@@ -24,11 +24,11 @@ from filelock import FileLock
 from torch import Tensor, nn
 
 from disco_zoo.core.checkpoint import save_tensors
+from disco_zoo.core.claimed_dir import FACTS
 from disco_zoo.core.files import sha256_of, user_path, write_out
 from disco_zoo.errors import BadCheckpoint, Busy, CacheNotWritable, Damaged, NotPublished, WeightsError
 from disco_zoo.weights import store
 from disco_zoo.weights.convert import Converted, read_checkpoint
-from disco_zoo.weights.convert.reading import FACTS
 from disco_zoo.weights.download import download_official
 from disco_zoo.weights.golden import write_golden
 from disco_zoo.weights.resolve import HEAD_PREFIX, HUB_GOLDEN, local_weights, not_published

@@ -19,7 +19,6 @@ from disco_zoo.data.file_tree import size_of
 from disco_zoo.data.formats.parquet import FINGERPRINT_BYTES
 from disco_zoo.data.formats.timm_readers import folders_of_split
 from disco_zoo.data.parquet_columns import as_labels, hash_cell, label_column, say_other_images
-from disco_zoo.data.source_image import EMPTY_CELL
 from disco_zoo.data.split_files import (
     HUB_SPLITS,
     SYNONYMS,
@@ -28,7 +27,14 @@ from disco_zoo.data.split_files import (
     refuse_test_inside,
     words,
 )
-from disco_zoo.data.stream_source import HUB_IMAGE_COLUMNS, HubShards, StreamShards, StreamSource, TarShards
+from disco_zoo.data.stream_source import (
+    HUB_IMAGE_COLUMNS,
+    HubShards,
+    StreamShards,
+    StreamSource,
+    TarShards,
+    bytes_of_cell,
+)
 from disco_zoo.errors import BadData, MissingExtra, NoTestImages, own_words
 
 IMAGE_FOLDERS = ("image_folder", "folder")  # timm's names of torchvision's ImageFolder
@@ -261,12 +267,7 @@ class HfdsSource(ImageSource):
 
     def encoded(self, index: int) -> bytes:
         """Return the image file's bytes."""
-        cell = self._cell(index)
-        if cell.get("bytes"):
-            return bytes(cell["bytes"])
-        if cell.get("path"):
-            return Path(cell["path"]).read_bytes()
-        raise ValueError(EMPTY_CELL)
+        return bytes_of_cell(self._cell(index))
 
     def _cell(self, index: int) -> dict[str, Any]:
         return self._table[index][self._column] or {}

@@ -76,7 +76,7 @@ def _packed_stream(source: StreamSource, first: int, settings: PackSettings) -> 
         shards = map(source.shards.images, range(source.shards.num_shards))
         for position, arrived in enumerate(itertools.chain.from_iterable(shards)):
             if position >= first:
-                row = _Packed(_Arrived(source, arrived, position), settings)[position]
+                row = _packed_image(_Arrived(source, arrived, position), position, settings)
                 yield replace(row, path=source.path(position), label=arrived.label)
         return
     for image, position, label in source:
@@ -112,16 +112,19 @@ class _Packed(Dataset[PackedImage]):
         self.source, self.settings = source, settings
 
     def __getitem__(self, index: int) -> PackedImage:
-        source = self.source
-        label = None if source.labels is None else source.labels[index]
-        try:
-            image = source.opened(index)
-            rgb = image.rgb()
-            # What is white in deep images is the source's to say; the shard holds what it made of them.
-            encoded = encoded_for_shard(rgb if image.is_deep else image.encoded, rgb, self.settings)
-            return PackedImage(index, encoded, name_of(source, index), label)
-        except UnreadableImage as error:
-            return PackedImage(index, b"", "", label, str(error))
+        return _packed_image(self.source, index, self.settings)
+
+
+def _packed_image(source: ImageSource, index: int, settings: PackSettings) -> PackedImage:
+    label = None if source.labels is None else source.labels[index]
+    try:
+        image = source.opened(index)
+        rgb = image.rgb()
+        # What is white in deep images is the source's to say; the shard holds what it made of them.
+        encoded = encoded_for_shard(rgb if image.is_deep else image.encoded, rgb, settings)
+        return PackedImage(index, encoded, name_of(source, index), label)
+    except UnreadableImage as error:
+        return PackedImage(index, b"", "", label, str(error))
 
 
 def encoded_for_shard(original: bytes | Image.Image, rgb: Image.Image, settings: PackSettings) -> bytes:

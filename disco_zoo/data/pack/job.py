@@ -55,10 +55,8 @@ class PackFolder(ClaimedFolder):
         record: dict[str, Any] = {"key": dict(key), "shards": [], "unreadable": {}, "done": False}
         record = self.read_json(RECORD) or record
         fault = ""
-        untold = {
-            "image_bytes": key["image_bytes"],
-            "white": {split: {} for split in key["white"]},
-        }  # before
+        # Folders of before do not tell.
+        untold = {"image_bytes": key["image_bytes"], "white": {split: {} for split in key["white"]}}
         known = {**untold, **record["key"]}
         if known != key:
             changed = ", ".join(name for name, value in key.items() if known.get(name) != value)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from disco_zoo.core.claimed_dir import FACTS
 from disco_zoo.data.pixels.bit_depth import ValueRanges
 from disco_zoo.data.source_image import open_image
 from disco_zoo.errors import require
@@ -134,7 +135,7 @@ def shown(value: float | None) -> str:
 
 def write_report(folder: RunFolder, notes: Sequence[str]) -> None:
     """Draw the curves and write report.md."""
-    facts = folder.read_json("run.json")
+    facts = folder.read_json(FACTS)
     hardware = facts["hardware"]
     devices = "".join(f", {name}" for name in hardware["accelerators"])
     lines = fact_lines("Detector", facts, f"fingerprint `{facts['backbone_sha256'][:16]}`")

@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from disco_zoo.core.checkpoint import write_atomically
-from disco_zoo.core.claimed_dir import read_json, write_json
+from disco_zoo.core.claimed_dir import CHECKPOINT, FACTS, read_json, write_json
 from disco_zoo.core.console import console, duration
 from disco_zoo.core.environment import hardware_line
 from disco_zoo.errors import BadData, BadRecipe, BadRunFolder
 from disco_zoo.plotting.style import COLORS, drawing
 from disco_zoo.tasks.finetune.run import LabeledData, finetune_into, shown_model, test_images, training_split
-from disco_zoo.tasks.finetune.settings import FACTS, SETTINGS, FinetuneSettings, difference
+from disco_zoo.tasks.finetune.settings import SETTINGS, FinetuneSettings, difference
 from disco_zoo.tasks.finetune.start import build_start
 from disco_zoo.training.run import RunOptions
 from disco_zoo.zoo.facts import mean_and_spread
@@ -160,7 +160,7 @@ def _one_run(settings: FinetuneSettings, data: LabeledData, folder: Path, option
         return facts
     facts = finetune_into(settings, data, folder, replace(options, resume=(folder / SETTINGS).is_file()))
     if facts["finished"]:
-        (folder / "checkpoint.pt").unlink(missing_ok=True)
+        (folder / CHECKPOINT).unlink(missing_ok=True)
     return facts
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from disco_zoo.core.claimed_dir import FACTS
 from disco_zoo.core.console import StepProgress, console
 from disco_zoo.core.environment import hardware, now, versions
 from disco_zoo.core.files import sha256_of, user_path
@@ -33,7 +34,6 @@ from disco_zoo.tasks.finetune.settings import (
     FinetuneSettings,
     difference,
     read_settings,
-    steps_per_epoch,
 )
 from disco_zoo.tasks.finetune.start import Start, build_start
 from disco_zoo.tasks.finetune.task import FinetuneTask, network_facts
@@ -86,7 +86,7 @@ def finetune_into(settings: FinetuneSettings, data: LabeledData, path: Path, opt
     folder = RunFolder(path, finetune_settings(settings), resume=options.resume)
     try:
         if folder.kept:
-            return _kept(folder, settings, train, test, options)
+            return _kept(folder, train, test, options)
         task = FinetuneTask(
             start.classifier,
             train,
@@ -97,7 +97,7 @@ def finetune_into(settings: FinetuneSettings, data: LabeledData, path: Path, opt
             label=f"fine-tuning {settings.model}",
         )
         require_storable(folder.path, start.classifier, settings.model)
-        started = folder.read_json("run.json").get("started", now())
+        started = folder.read_json(FACTS).get("started", now())
         resume = options.resume and folder.checkpoint.is_file()
         trainer = Trainer(task, folder, trackers=options.trackers, settings=settings.as_dict())
         trainer.train(resume=resume, max_steps=options.max_steps)
@@ -110,14 +110,11 @@ def finetune_into(settings: FinetuneSettings, data: LabeledData, path: Path, opt
     return facts
 
 
-def _kept(
-    folder: RunFolder, settings: FinetuneSettings, train: ImageSource, test: ImageSource | None, options: RunOptions
-) -> dict[str, Any]:
+def _kept(folder: RunFolder, train: ImageSource, test: ImageSource | None, options: RunOptions) -> dict[str, Any]:
     """The facts of a run that was finished before, which is said."""
-    total_steps = steps_per_epoch(len(train), settings.batch_size) * settings.optim.epochs
     found = folder.kept["data"]
     same = (found["fingerprint"], found.get("test_fingerprint")) == (train.fingerprint(), _fingerprint(test))
-    folder.require_kept(images=same, total_steps=total_steps, max_steps=options.max_steps)
+    folder.require_kept(images=same, total_steps=folder.kept["total_steps"], max_steps=options.max_steps)
     console.print(folder.kept_line, soft_wrap=True)
     return folder.kept
 
@@ -175,7 +172,7 @@ def _leave(folder: RunFolder, task: FinetuneTask, facts: dict[str, Any], scores:
         description=f"{facts['name']} fine-tuned on {facts['data']['name']}",
     )
     facts["model"]["sha256"] = sha256_of(folder.path / MODEL_FOLDER / WEIGHTS)
-    folder.write_json("run.json", facts)
+    folder.write_json(FACTS, facts)
     write_report(folder, facts, scores)
 
 

@@ -140,7 +140,7 @@ def _contradictions(settings: FinetuneSettings) -> list[str]:
     return faults
 
 
-SETTINGS, FACTS = "finetune.yaml", "run.json"
+SETTINGS = "finetune.yaml"
 
 
 def difference(former: dict[str, Any], settings: dict[str, Any]) -> str | None:

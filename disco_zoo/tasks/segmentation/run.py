@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from disco_zoo.core.checkpoint import save_tensors, write_atomically
+from disco_zoo.core.claimed_dir import FACTS
 from disco_zoo.core.console import StepProgress
 from disco_zoo.core.files import user_path
 from disco_zoo.data.pixels.bit_depth import ALONE, ValueRanges
@@ -115,7 +116,7 @@ def pixel_loss(segmenter: LinearSegmenter, batch: Batch, device: torch.device | 
 
 
 def _write_report(folder: RunFolder) -> None:
-    facts = folder.read_json("run.json")
+    facts = folder.read_json(FACTS)
     lines = fact_lines("Linear segmentation", facts, f"frozen, maps of stride {facts['strides']}")
     lines += [f"- {note}" for note in facts["notes"]]
     if figures := facts.get("figures"):

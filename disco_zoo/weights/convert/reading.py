@@ -19,7 +19,8 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
-from disco_zoo.core.files import sha256_of, why_not_read
+from disco_zoo.core.claimed_dir import FACTS
+from disco_zoo.core.files import read_fault, sha256_of
 from disco_zoo.errors import BadCheckpoint, shown
 
 # The limit of the safetensors library itself; a network of a thousand tensors needs about 100 kB.
@@ -51,7 +52,7 @@ def read_container(path: Path) -> Any:
         return _unpickled(path, start)
     if start[8:9] == b"{" or path.suffix == ".safetensors":
         return _safetensors(path, start)
-    raise _unreadable(path)
+    raise BadCheckpoint(f"{name} {_DAMAGED}")
 
 
 def _first_bytes(path: Path) -> bytes:
@@ -126,13 +127,12 @@ def _safetensors(path: Path, start: bytes) -> dict[str, torch.Tensor]:
         raise _unreadable(path, error) from error
 
 
-def _unreadable(path: Path, error: BaseException | None = None) -> BadCheckpoint:
-    if error and (reason := why_not_read(error)):
-        return BadCheckpoint(f"{shown(path.name)} cannot be read: {reason}")
-    return BadCheckpoint(f"{shown(path.name)} is truncated or no checkpoint file. Download it again")
+def _unreadable(path: Path, error: BaseException) -> BadCheckpoint:
+    return BadCheckpoint(f"{shown(path.name)} {read_fault(error, _DAMAGED)}")
 
 
-WEIGHTS, FACTS = "student.safetensors", "run.json"
+_DAMAGED = "is truncated or no checkpoint file. Download it again"
+WEIGHTS = "student.safetensors"
 # What run.json must say of its student.
 _NEEDED = {"model", "architecture", "sha256", "mean", "std", "image_size", "resize_size"}
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from disco_zoo.core.claimed_dir import FACTS
 from disco_zoo.core.files import sha256_of
 from disco_zoo.errors import PublishError
 from disco_zoo.weights.publish.folder import CONFIG, GOLDEN, MODEL, PROVENANCE, WeightsFile
@@ -55,7 +56,7 @@ def _published(folder: Path, row: Checkpoint) -> WeightsFile:
 
 def _student(folder: Path, row: Checkpoint, catalog: Catalog) -> WeightsFile:
     """The student of a finished run of this checkpoint."""
-    stated = _stated(folder / "run.json", None, "name", "student")
+    stated = _stated(folder / FACTS, None, "name", "student")
     if fault := run_fault(stated, row, catalog):
         raise PublishError(f"{folder} {fault}")
     name, sha256 = Path(str(stated["student"].get("file"))).name, stated["student"].get("sha256")
