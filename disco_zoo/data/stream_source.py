@@ -54,11 +54,13 @@ class StreamShards(ABC):
     Attributes:
         ranges: what is white in images of more than 8 bits (`look`).
         class_names: name of each label, where they are declared.
+        words: the column of labels that are words, which cannot be numbered while they pass; None without one.
     """
 
     num_shards: int
     ranges: ValueRanges = ALONE
     class_names: list[str] | None = None
+    words: str | None = None
 
     def look(self, name: str) -> Survey:
         """Look at the first images of some shards, and remember what is white in deep ones.
@@ -138,9 +140,12 @@ class HubShards(StreamShards):
         self.num_shards = getattr(dataset, "num_shards", None) or dataset.n_shards
 
     def _label_column(self, features: Any) -> str | None:
-        """The column of whole numbers that are labels: words cannot be numbered while they pass."""
+        """The column of whole numbers that are labels."""
         label = label_column(features.arrow_schema) if features else None
-        if label is None or not str(features[label].dtype).startswith(("int", "uint", "bool")):
+        if label is None:
+            return None
+        if not str(features[label].dtype).startswith(("int", "uint", "bool")):
+            self.words = label
             return None
         self.class_names = getattr(features[label], "names", None)
         return label

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from PIL import Image
 from torch.utils.data import Dataset
 
+from disco_zoo.core.console import say_once
 from disco_zoo.core.loader import BoundedLoader, unchanged
 from disco_zoo.data.dataset import ImageSource
 from disco_zoo.data.image_list import name_of
@@ -73,6 +74,11 @@ def _packed_stream(source: StreamSource, first: int, settings: PackSettings) -> 
     The Hub's shards hold files; what other readers cannot decode stops them.
     """
     if source.shards is not None:
+        if source.shards.words is not None:
+            say_once(
+                f"{source.name}: the labels in the column {source.shards.words} are words, which cannot be numbered "
+                "while a stream passes: packed without labels. Where it fits on the disk, hfds/ keeps them"
+            )
         shards = map(source.shards.images, range(source.shards.num_shards))
         for position, arrived in enumerate(itertools.chain.from_iterable(shards)):
             if position >= first:

@@ -251,3 +251,13 @@ def test_a_stream_of_the_hub_is_packed_from_its_files(labelled: bool, tmp_path: 
     packed = open_source(tmp_path / "out")
     assert (packed.labels, packed.class_names) == (([1, 0], ["hen", "owl"]) if labelled else (None, None))
     assert [packed.encoded(index) for index in range(2)] == [png(0), clear.getvalue()]
+
+
+def test_words_that_a_stream_cannot_number_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.Value("string")})
+    table = datasets.Dataset.from_dict({"image": [{"bytes": png(0), "path": None}], "label": ["hen"]}, features)
+    shards = HubShards("hfids/words", table.to_iterable_dataset())
+    PackJob([StreamSource("hfids/words", "train", range(1), shards)], tmp_path / "out", PackSettings()).run()
+    assert open_source(tmp_path / "out").labels is None
+    assert "hfids/words: the labels in the column label are words" in capsys.readouterr().err
