@@ -25,7 +25,8 @@ class Batch:
     Attributes:
         views: uint8 (b, 3, S, S) each: the big ones, then the small ones, then in the same order the companions'.
         index: int64 (b,), the numbers of the images.
-        targets: for each view the teacher's embeddings (b, D), not normalized, read from a cache; None without one.
+        targets: for each view the teacher's float32 embeddings (b, D), not normalized, read from a cache; None without
+            one.
     """
 
     views: Sequence[Tensor]
@@ -51,7 +52,8 @@ def batch_on(device: torch.device | str, loaded: Mapping[str, Any]) -> Batch:
     return Batch(
         [view.to(device, non_blocking=True) for view in views],
         index.to(device, non_blocking=True),
-        None if targets is None else [rows.to(device, non_blocking=True) for rows in targets],
+        # Rows travel as float16; what they meet is float32 or, under autocast, bfloat16, which PyTorch joins with neither.
+        None if targets is None else [rows.to(device, non_blocking=True).float() for rows in targets],
     )
 
 

@@ -18,7 +18,7 @@ from disco_zoo.data.stream_source import StreamSource
 from disco_zoo.data.unreadable import load_or_replace
 from disco_zoo.methods import METHODS, Method
 from disco_zoo.methods.base import SmallViews
-from disco_zoo.models.encoder import Encoder, choose_memory_format, feature_dim_of
+from disco_zoo.models.encoder import Encoder, feature_dim_of
 from disco_zoo.models.student import (
     Inheritance,
     build_student,
@@ -170,7 +170,6 @@ def _build_student(
         mean=wanted.mean,
         std=wanted.std,
     ).to(device)
-    choose_memory_format(student, device)  # for the size at which it ends, which costs most
     student.image_size = wanted.first_size
     if inheritance is not None:
         recalibrate_batch_norm(student, _calibration_batches(recipe, source, device))

@@ -63,7 +63,7 @@ def cache_key(
         "view": view,
         "view_size": size,
         "seed": recipe.cache_seed,
-        "precision": recipe.optim.precision,
+        "precision": recipe.optim.precision if engine == "torch" else "fp32",  # ONNX Runtime's, whatever steps take
         "row_type": ROW_TYPE,
     }
     if engine != "torch":
