@@ -52,7 +52,7 @@ def batch_on(device: torch.device | str, loaded: Mapping[str, Any]) -> Batch:
     return Batch(
         [view.to(device, non_blocking=True) for view in views],
         index.to(device, non_blocking=True),
-        # Rows travel as float16; what they meet is float32 or, under autocast, bfloat16, which PyTorch joins with neither.
+        # Rows travel as float16, which PyTorch joins with nothing under autocast to bfloat16.
         None if targets is None else [rows.to(device, non_blocking=True).float() for rows in targets],
     )
 

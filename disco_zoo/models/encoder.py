@@ -31,7 +31,7 @@ class Encoder(nn.Module):
         image_size: S, the side in pixels this encoder looks at.
         mean, std: of the input, per channel, for images in [0, 1].
 
-    Convolutions run channels-last unless `choose_memory_format` finds otherwise.
+    Convolutions run channels-last, unless `choose_memory_format` finds otherwise for a teacher.
     """
 
     def __init__(
@@ -56,16 +56,16 @@ class Encoder(nn.Module):
 
 
 def choose_memory_format(encoder: Encoder, device: torch.device | str) -> None:
-    """Lay an encoder out in memory as is faster on its device."""
+    """Lay a frozen encoder out in memory as is faster on its device."""
     if not channels_last_pays(encoder.backbone, encoder.image_size, device):
         encoder.to(memory_format=torch.contiguous_format)
 
 
 def channels_last_pays(backbone: nn.Module, image_size: int, device: torch.device | str = "cpu") -> bool:
-    """Whether a network is faster channels-last at this side in pixels: measured, `benchmarks/channels_last.py`.
+    """Whether a frozen network is faster channels-last at this side in pixels: `benchmarks/channels_last.py --frozen`.
 
-    Always, except on CPUs for images of up to 64 pixels in networks made of 3×3 convolutions (ResNet-18 and -34). A
-    ResNet-50 at 32 pixels is the exception left alone: it loses some 6 %, where it gains at 64.
+    Always, except on CPUs for images of up to 64 pixels in networks made of 3×3 convolutions (ResNet-18 and -34).
+    Students train channels-last, since their small maps are multiplied (`networks/small_maps.py`).
     """
     if torch.device(device).type != "cpu" or image_size > LARGEST_CONTIGUOUS_SIZE:
         return True

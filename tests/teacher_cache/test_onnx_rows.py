@@ -46,6 +46,14 @@ def test_rows_are_pytorchs_up_to_rounding_and_lie_in_a_cache_of_their_own(data: 
     assert np.abs(rows - expected).max() <= 2**-10 * np.abs(expected).max()
 
 
+def test_students_of_every_precision_share_a_cache(data: Path, tmp_path: Path) -> None:
+    """ONNX Runtime computes in float32, whatever the student's steps take."""
+    name = cache_of(build(onnx_recipe(), data)).path.name
+    half = onnx_recipe(optim__precision="bf16")
+    assert cache_of(build(half, data)).path.name == name
+    assert train(half, data, tmp_path / "run")["position"]["step"] == 9
+
+
 def test_a_student_learns_from_them_and_resumes(data: Path, tmp_path: Path) -> None:
     state = train(onnx_recipe(), data, tmp_path / "run")
     assert state["position"]["step"] == 9

@@ -14,7 +14,10 @@ from tiny_runs import differences, toy_parquet, toy_recipe, train
 from torch import nn
 
 from disco_zoo.errors import BadRecipe
-from disco_zoo.training.step_settings import checkpoint_gradients
+from disco_zoo.networks.small_maps import SmallMapConv2d
+from disco_zoo.training.build import build_parts
+from disco_zoo.training.run_data import open_data
+from disco_zoo.training.step_settings import apply_step_settings, checkpoint_gradients
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -77,6 +80,16 @@ def test_evaluation_after_a_checkpointed_step_uses_the_statistics() -> None:
     reference.load_state_dict(network.state_dict())
     with torch.inference_mode():
         assert torch.equal(network.eval()(IMAGES), reference.eval()(IMAGES))
+
+
+def test_students_and_twins_multiply_small_maps_on_a_cpu(data: Path) -> None:
+    recipe = toy_recipe("moco_v2", student__model="resnet18")
+    parts = build_parts(recipe, open_data(recipe, str(data)).train)
+    apply_step_settings(recipe, parts)
+    twin = parts.method.get_submodule("contrast.twin")
+    for network in (parts.student, twin):
+        assert type(network.get_submodule("backbone.layer4.1.conv2")) is SmallMapConv2d
+        assert type(network.get_submodule("backbone.layer1.0.conv1")) is nn.Conv2d
 
 
 def test_a_checkpointed_run_is_the_plain_run_and_can_take_it_over(data: Path, tmp_path: Path) -> None:
