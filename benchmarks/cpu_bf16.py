@@ -9,23 +9,14 @@ from __future__ import annotations
 import functools
 
 import torch
-from pairs import cells, step_settings
-from torch import nn
+from pairs import cells, step_settings, train_step
 
 from disco_zoo.core.environment import benchmark_line
-from disco_zoo.models.encoder import channels_last_pays
 from disco_zoo.networks.input_size import create_for_any_size
+from disco_zoo.networks.small_maps import multiply_small_maps
 from disco_zoo.training.accelerator import BF16_INSTRUCTIONS
 
 MODELS = ("efficientnet_b0", "mobilenetv3_large_100", "resnet18", "resnet34", "vit_tiny_patch16_224")
-
-
-def step(network: nn.Module, images: torch.Tensor, half: bool) -> None:
-    """Forward and backward of normalised images (B, 3, S, S) under autocast, as accelerate trains."""
-    with torch.autocast("cpu", torch.bfloat16, enabled=half):
-        features = network(images)
-    features.float().square().mean().backward()
-    network.zero_grad()
 
 
 def main() -> None:
@@ -34,10 +25,9 @@ def main() -> None:
     print(f"{benchmark_line(args.threads)}; {' and '.join(found) or 'no bf16 instructions'}\n")
     print("| network | bf16, ms | fp32, ms | ratio | range |\n|---|---:|---:|---:|---|")
     for name in args.models:
-        network = create_for_any_size(name, num_classes=0).train()
-        if channels_last_pays(network, args.image_size):
-            network = network.to(memory_format=torch.channels_last)
-        bf16, fp32 = (functools.partial(step, network, images, half) for half in (True, False))
+        network = create_for_any_size(name, num_classes=0).train().to(memory_format=torch.channels_last)
+        multiply_small_maps(network)
+        bf16, fp32 = (functools.partial(train_step, network, images, half) for half in (True, False))
         print(f"| {name} | {cells(bf16, fp32, args.rounds, decimals=0)} |", flush=True)
 
 

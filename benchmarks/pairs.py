@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 
 import torch
+from torch import nn
 
 Work = Callable[[], object]
 
@@ -27,6 +28,14 @@ def cells(new: Work, plain: Work, rounds: int, decimals: int = 1) -> str:
     ratios = sorted(a / b for a, b in turns)
     spread = f"{ratios[0]:.2f} to {ratios[-1]:.2f}"
     return f"{first:.{decimals}f} | {second:.{decimals}f} | {statistics.median(ratios):.2f} | {spread}"
+
+
+def train_step(network: nn.Module, images: torch.Tensor, half: bool = False) -> None:
+    """Forward and backward of normalised images (B, 3, S, S), contiguous as views are; in bf16 by autocast."""
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        features = network(images)
+    features.float().square().mean().backward()
+    network.zero_grad()
 
 
 def step_settings(doc: str | None, models: Sequence[str]) -> tuple[argparse.Namespace, torch.Tensor]:
