@@ -1,7 +1,7 @@
 """A student's step and a frozen forward, channels-last against contiguous: python benchmarks/channels_last.py
 
-Students train channels-last; `disco_zoo.models.encoder.channels_last_pays` is the rule for teachers. CPU seconds of pairs
-in turn, so that what disturbs the machine disturbs both; the ratio of a row is the median of its pairs' ratios.
+Students train channels-last; `disco_zoo.models.encoder.channels_last_pays` is the rule for teachers. CPU seconds of
+pairs in turn, so that what disturbs the machine disturbs both; the ratio of a row is the median of its pairs' ratios.
 """
 
 from __future__ import annotations
@@ -47,9 +47,8 @@ def pair(name: str) -> list[nn.Module]:
 def main() -> None:
     args, images = step_settings(__doc__, MODELS)
     print(f"{benchmark_line(args.threads)}\n")
-    print(
-        "| network | work | channels-last, ms | contiguous, ms | ratio | range | rule |\n|---|---|---:|---:|---:|---|---|"
-    )
+    print("| network | work | channels-last, ms | contiguous, ms | ratio | range | rule |")
+    print("|---|---|---:|---:|---:|---|---|")
     for name in args.models:
         networks = pair(name)
         last, contiguous = (functools.partial(train_step, network.train(), images) for network in networks)

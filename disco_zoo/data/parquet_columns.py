@@ -59,7 +59,7 @@ def _by_name(columns: Iterable[str], names: Sequence[str]) -> list[str]:
     return sorted(columns, key=lambda column: names.index(column.lower()) if column.lower() in names else len(names))
 
 
-def _image_columns(schema: Any) -> dict[str, bool]:
+def image_columns(schema: Any) -> dict[str, bool]:
     """The declared columns of images, else all of bytes, most wanted first; and whether each is a struct with path."""
     types = require("pyarrow", "train").types
     is_struct: dict[str, bool] = {}
@@ -79,7 +79,7 @@ def image_column(schema: Any, path: Path) -> tuple[str, bool]:
     Raises:
         BadData: No column can hold encoded images; the message names those there are.
     """
-    if columns := _image_columns(schema):
+    if columns := image_columns(schema):
         return next(iter(columns.items()))
     found = ", ".join(f"{field.name} ({field.type})" for field in schema) or "none"
     raise BadData(f"{path.name} has no column of encoded images; it has: {found}. Store them as 'image'.")
@@ -87,7 +87,7 @@ def image_column(schema: Any, path: Path) -> tuple[str, bool]:
 
 def say_other_images(schema: Any, column: str, name: str) -> tuple[str, ...]:
     """Say, and return, which column of images is used; nothing where there is but one."""
-    if not (others := [other for other in _image_columns(schema) if other != column]):
+    if not (others := [other for other in image_columns(schema) if other != column]):
         return ()
     note = f"the images are those of the column {column}, not of {', '.join(others)}"
     say_once(f"{name}: {note}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from data_makers import make_folder, make_parquet, make_tar, png
 
@@ -257,3 +259,33 @@ def test_splits_alone_leave_nothing_out(tmp_path: Path, capsys: pytest.CaptureFi
         assert open_source(tmp_path / name).origin.notes == ()
         assert open_source(tmp_path / name, "test").origin.notes == ()
     assert "left out" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("place", ["", "data", "emb"])
+def test_tables_without_images_among_photos_are_passed_over(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An embedding that was written into the folder of its photos, a table of facts beside them."""
+    make_folder(tmp_path / "photos")
+    expected = open_source(tmp_path / "photos")
+    folder = tmp_path / "photos" / place
+    folder.mkdir(exist_ok=True)
+    for name in ("emb.parquet", "facts.parquet"):
+        pq.write_table(pa.table({"name": ["a"], "vector": [[1.0, 2.0]]}), folder / name)
+    found = open_source(tmp_path / "photos")
+    assert [found.path(i) for i in range(len(found))] == [expected.path(i) for i in range(len(expected))]
+    assert "emb.parquet and 1 more without a column of images, passed over" in capsys.readouterr().err
+
+
+def test_a_table_without_images_alone_is_refused_by_its_columns(tmp_path: Path) -> None:
+    pq.write_table(pa.table({"name": ["a"]}), tmp_path / "facts.parquet")
+    with pytest.raises(BadData, match=r"facts.parquet has no column of encoded images; it has: name \(string\)"):
+        open_source(tmp_path)
+
+
+def test_photos_beside_a_table_of_images_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_parquet(tmp_path / "train.parquet")
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(png(0))
+    assert len(open_source(tmp_path))
+    assert "2 image files beside the tables left out" in capsys.readouterr().err

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 
 from disco_zoo.core.console import say_once
 from disco_zoo.data.dataset import ImageSource, Origin, first_labelled
+from disco_zoo.data.file_tree import listed
+from disco_zoo.data.image_files import is_image_name
 from disco_zoo.data.parquet_columns import (
     as_labels,
     called_as_labels,
@@ -36,7 +38,7 @@ from disco_zoo.data.split_files import (
     resolve_path,
     split_word,
 )
-from disco_zoo.errors import BadData, NoTestImages, own_words, require
+from disco_zoo.errors import BadData, NoTestImages, counted, own_words, require
 
 # Row groups held undecoded, per process. Sources up to this size are read from disk once.
 CACHE_BYTES = 2 * 2**30
@@ -60,6 +62,10 @@ def open_parquet(name: str, path: Path, split: str, dedicated: bool) -> ImageSou
         return ParquetSource(name, split, [resolve_path(path, split, dedicated)])
     files = find_parquet_files(path)
     _require_whole_sets(name, files)
+    if beside := sum(
+        is_image_name(entry.name) for folder in {file.parent for file in files} for entry in listed(folder)
+    ):
+        say_once(f"{name}: {counted(beside, 'image file')} beside the tables left out")
     groups = files_by_split(path, files, split)
     if not groups:
         if not dedicated and split_column(_open(files[0]).schema_arrow) is None:
