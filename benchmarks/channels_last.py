@@ -14,8 +14,8 @@ from torch import nn
 
 from disco_zoo.core.environment import benchmark_line
 from disco_zoo.models.encoder import channels_last_pays
+from disco_zoo.networks.cpu_convolutions import use_cpu_convolutions
 from disco_zoo.networks.input_size import create_for_any_size
-from disco_zoo.networks.small_maps import multiply_small_maps
 
 MODELS = (
     "efficientnet_b0",
@@ -40,7 +40,7 @@ def pair(name: str) -> list[nn.Module]:
     formats = (torch.channels_last, torch.contiguous_format)
     networks = [create_for_any_size(name, num_classes=0) for _ in formats]
     for network in networks:
-        multiply_small_maps(network)
+        use_cpu_convolutions(network)
     return [network.to(memory_format=chosen) for network, chosen in zip(networks, formats, strict=True)]
 
 

@@ -12,8 +12,8 @@ import torch
 from pairs import cells, step_settings, train_step
 
 from disco_zoo.core.environment import benchmark_line
+from disco_zoo.networks.cpu_convolutions import use_cpu_convolutions
 from disco_zoo.networks.input_size import create_for_any_size
-from disco_zoo.networks.small_maps import multiply_small_maps
 from disco_zoo.training.accelerator import BF16_INSTRUCTIONS
 
 MODELS = ("efficientnet_b0", "mobilenetv3_large_100", "resnet18", "resnet34", "vit_tiny_patch16_224")
@@ -26,7 +26,7 @@ def main() -> None:
     print("| network | bf16, ms | fp32, ms | ratio | range |\n|---|---:|---:|---:|---|")
     for name in args.models:
         network = create_for_any_size(name, num_classes=0).train().to(memory_format=torch.channels_last)
-        multiply_small_maps(network)
+        use_cpu_convolutions(network)
         bf16, fp32 = (functools.partial(train_step, network, images, half) for half in (True, False))
         print(f"| {name} | {cells(bf16, fp32, args.rounds, decimals=0)} |", flush=True)
 

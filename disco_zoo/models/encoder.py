@@ -65,7 +65,7 @@ def channels_last_pays(backbone: nn.Module, image_size: int, device: torch.devic
     """Whether a frozen network is faster channels-last at this side in pixels: `benchmarks/channels_last.py --frozen`.
 
     Always, except on CPUs for images of up to 64 pixels in networks made of 3×3 convolutions (ResNet-18 and -34).
-    Students train channels-last, since their small maps are multiplied (`networks/small_maps.py`).
+    Students train channels-last, since their small maps are multiplied (`networks/cpu_convolutions.py`).
     """
     if torch.device(device).type != "cpu" or image_size > LARGEST_CONTIGUOUS_SIZE:
         return True

@@ -20,7 +20,7 @@ from disco_zoo.config.recipe import Recipe
 from disco_zoo.errors import BadRecipe
 from disco_zoo.methods.base import Method
 from disco_zoo.models.encoder import Encoder
-from disco_zoo.networks.small_maps import multiply_small_maps
+from disco_zoo.networks.cpu_convolutions import use_cpu_convolutions
 from disco_zoo.training.build import Parts
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -43,7 +43,7 @@ def apply_step_settings(recipe: Recipe, parts: Parts) -> None:
         checkpoint_gradients(backbone, recipe.student.model)
     device = next(backbone.parameters()).device
     if device.type == "cpu" and not recipe.optim.compile:
-        multiply_small_maps(parts.method)
+        use_cpu_convolutions(parts.method)
     if recipe.optim.compile:
         _require_compiler(device)
         backbone.compile()

@@ -14,7 +14,7 @@ from tiny_runs import differences, toy_parquet, toy_recipe, train
 from torch import nn
 
 from disco_zoo.errors import BadRecipe
-from disco_zoo.networks.small_maps import SmallMapConv2d
+from disco_zoo.networks.cpu_convolutions import ProductConv2d
 from disco_zoo.training.build import build_parts
 from disco_zoo.training.run_data import open_data
 from disco_zoo.training.step_settings import apply_step_settings, checkpoint_gradients
@@ -82,13 +82,13 @@ def test_evaluation_after_a_checkpointed_step_uses_the_statistics() -> None:
         assert torch.equal(network.eval()(IMAGES), reference.eval()(IMAGES))
 
 
-def test_students_and_twins_multiply_small_maps_on_a_cpu(data: Path) -> None:
+def test_students_and_twins_use_cpu_convolutions_on_a_cpu(data: Path) -> None:
     recipe = toy_recipe("moco_v2", student__model="resnet18")
     parts = build_parts(recipe, open_data(recipe, str(data)).train)
     apply_step_settings(recipe, parts)
     twin = parts.method.get_submodule("contrast.twin")
     for network in (parts.student, twin):
-        assert type(network.get_submodule("backbone.layer4.1.conv2")) is SmallMapConv2d
+        assert type(network.get_submodule("backbone.layer4.1.conv2")) is ProductConv2d
         assert type(network.get_submodule("backbone.layer1.0.conv1")) is nn.Conv2d
 
 

@@ -1,6 +1,6 @@
 """Forward and backward of ResNets on a CPU, small maps as matrix products against convolutions.
 
-    python benchmarks/small_maps.py [--image-size 32]
+    python benchmarks/cpu_convolutions.py [--image-size 32]
 
 CPU seconds of pairs of steps in turn, so that what disturbs the machine disturbs both; the ratio of a row is the median
 of its pairs' ratios.
@@ -14,10 +14,10 @@ import torch
 from pairs import cells, step_settings, train_step
 
 from disco_zoo.core.environment import benchmark_line
+from disco_zoo.networks.cpu_convolutions import use_cpu_convolutions
 from disco_zoo.networks.input_size import create_for_any_size
-from disco_zoo.networks.small_maps import multiply_small_maps
 
-MODELS = ("resnet18", "resnet34", "resnet50")
+MODELS = ("efficientnet_b0", "efficientnet_b1", "mobilenetv3_large_100", "resnet18", "resnet34", "resnet50")
 
 
 def main() -> None:
@@ -28,7 +28,7 @@ def main() -> None:
         networks = [
             create_for_any_size(name, num_classes=0).train().to(memory_format=torch.channels_last) for _ in range(2)
         ]
-        multiply_small_maps(networks[0])
+        use_cpu_convolutions(networks[0])
         for precision in ("fp32", "bf16"):
             products, convolutions = (
                 functools.partial(train_step, network, images, precision == "bf16") for network in networks
