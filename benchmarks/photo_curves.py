@@ -30,20 +30,22 @@ BANK_IMAGES = 10_000
 # Curve -> label of a point -> changes of the recipe, which has 10,000 images, two epochs (312 steps), lite2 at 128 px.
 CURVES: dict[str, dict[str, dict[str, Any]]] = {
     "images": {
-        "1,000": {"data.max_images": 1000, "optim.epochs": 20},
+        "1,000": {"data.max_images": 1_000, "optim.epochs": 20},
         "3,000": {"data.max_images": 3000, "optim.epochs": 7},
         "10,000": {},
         "20,000": {"data.max_images": 20000, "optim.epochs": 1, "teacher.cache_views": 1},
+    },
+    "images, five times the steps": {
+        "1,000": {"data.max_images": 1_000, "optim.epochs": 104},
+        "10,000": {"optim.epochs": 10},
+        "30,000": {"data.max_images": 30000, "optim.epochs": 3},
+        "100,000": {"data.max_images": 100_000, "optim.epochs": 1, "teacher.cache_views": 1},
     },
     "steps": {
         "156": {"optim.epochs": 1, "teacher.cache_views": 1},
         "312": {},
         "624": {"optim.epochs": 4},
-        "1,248": {"optim.epochs": 8},
-    },
-    "steps on 1,000 images": {
-        "300": {"data.max_images": 1000, "optim.epochs": 20},
-        "1,200": {"data.max_images": 1000, "optim.epochs": 80},
+        "1,560": {"optim.epochs": 10},
     },
     "teacher": {
         "lite0 at 128 px": {"teacher.source": "lite0"},
@@ -105,11 +107,12 @@ def draw(results: dict[str, dict[str, list[Point]]], file: Path) -> None:
     for panel, (curve, points) in zip([panels] if len(results) == 1 else panels, results.items(), strict=True):
         for metric, title in (("linear_top1", "linear"), ("knn20_top1", "kNN, k = 20")):
             heights = [mean(runs, metric) for runs in points.values()]
-            panel.plot(list(points), heights, marker="o", label=title)
+            line = "" if curve == "teacher" else "-"  # which has no order
+            panel.plot(list(points), heights, marker="o", linestyle=line, label=title)
             for label, runs in points.items():
                 panel.plot([label] * len(runs), [run[metric] for run in runs], ".", color="grey", markersize=3)
         panel.set_title(curve)
-        panel.tick_params(axis="x", rotation=30)
+        plt.setp(panel.get_xticklabels(), rotation=30, ha="right", rotation_mode="anchor")
         panel.grid(alpha=0.3)
     figure.axes[0].set_ylabel("top-1 on Tiny-ImageNet (%)")
     figure.axes[0].legend()
