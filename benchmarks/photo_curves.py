@@ -31,14 +31,14 @@ BANK_IMAGES = 10_000
 CURVES: dict[str, dict[str, dict[str, Any]]] = {
     "images": {
         "1,000": {"data.max_images": 1_000, "optim.epochs": 20},
-        "3,000": {"data.max_images": 3000, "optim.epochs": 7},
+        "3,000": {"data.max_images": 3_000, "optim.epochs": 7},
         "10,000": {},
-        "20,000": {"data.max_images": 20000, "optim.epochs": 1, "teacher.cache_views": 1},
+        "20,000": {"data.max_images": 20_000, "optim.epochs": 1, "teacher.cache_views": 1},
     },
     "images, five times the steps": {
         "1,000": {"data.max_images": 1_000, "optim.epochs": 104},
         "10,000": {"optim.epochs": 10},
-        "30,000": {"data.max_images": 30000, "optim.epochs": 3},
+        "30,000": {"data.max_images": 30_000, "optim.epochs": 3},
         "100,000": {"data.max_images": 100_000, "optim.epochs": 1, "teacher.cache_views": 1},
     },
     "steps": {

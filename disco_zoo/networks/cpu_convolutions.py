@@ -127,6 +127,7 @@ def use_cpu_convolutions(network: nn.Module) -> None:
     for module in network.modules():
         if (
             type(module) is not nn.Conv2d
+            or module.kernel_size == (1, 1)
             or module.dilation != (1, 1)
             or module.padding_mode != "zeros"
             or isinstance(module.padding, str)
@@ -134,7 +135,7 @@ def use_cpu_convolutions(network: nn.Module) -> None:
             continue
         high, wide = module.kernel_size
         depthwise = module.groups == module.in_channels == module.out_channels > 1 and module.bias is None
-        if (high, wide) != (1, 1) and module.groups == 1 and module.weight.numel() >= MANY_WEIGHTS:
+        if module.groups == 1 and module.weight.numel() >= MANY_WEIGHTS:
             module.__class__ = ProductConv2d
-        elif (high, wide) != (1, 1) and depthwise and high > module.padding[0] and wide > module.padding[1]:
+        elif depthwise and high > module.padding[0] and wide > module.padding[1]:
             module.__class__ = DepthwiseConv2d

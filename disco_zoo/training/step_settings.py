@@ -42,13 +42,13 @@ def apply_step_settings(recipe: Recipe, parts: Parts) -> None:
     if recipe.student.gradient_checkpointing:
         checkpoint_gradients(backbone, recipe.student.model)
     device = next(backbone.parameters()).device
-    if device.type == "cpu" and not recipe.optim.compile:
-        use_cpu_convolutions(parts.method)
     if recipe.optim.compile:
         _require_compiler(device)
         backbone.compile()
         if parts.teacher is not None:
             parts.teacher.folded.backbone.compile()
+    elif device.type == "cpu":
+        use_cpu_convolutions(parts.method)
 
 
 def checkpoint_gradients(backbone: Any, title: str) -> None:
