@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import typing
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PositiveInt
 
@@ -25,6 +25,8 @@ class OptimSection(Section):
     # Share of the peak that step 0 takes. None: the first of W warm-up steps takes 1/W.
     warmup_start_fraction: float | None = Field(default=None, ge=0, le=1)
     final_lr_fraction: float = Field(default=0.0, ge=0, le=1)  # cosines only: where they end, as a share of the peak
+    # cosines only: finished epochs -> share of the peak from which the cosine falls anew
+    restarts: dict[PositiveInt, Annotated[float, Field(gt=0, le=1)]] | None = Field(default=None, min_length=1)
     # multistep only: finished epochs after which the rate is multiplied by gamma
     milestones_epochs: tuple[PositiveInt, ...] | None = Field(default=None, min_length=1)
     gamma: float | None = Field(default=None, gt=0)
@@ -46,6 +48,7 @@ _BELONGS: tuple[tuple[str, Any, str, tuple[str, ...]], ...] = (
     ("milestones_epochs", None, "schedule", ("multistep",)),
     ("gamma", None, "schedule", ("multistep",)),
     ("final_lr_fraction", 0.0, "schedule", COSINES),
+    ("restarts", None, "schedule", COSINES),
     # SEED's schedule brings its own five epochs.
     ("warmup_epochs", 0.0, "schedule", (*COSINES, "constant", "multistep")),
 )
@@ -67,7 +70,7 @@ def check_optim(values: dict[str, Any]) -> list[str]:
                 faults.append(f"missing key 'optim.{key}' (schedule multistep needs it)")
     if optim.get("warmup_start_fraction") is not None and not optim.get("warmup_epochs"):
         faults.append("optim.warmup_start_fraction: needs optim.warmup_epochs above 0; leave it out or write null")
-    return faults + _check_order(optim.get("milestones_epochs"))
+    return faults + _check_order(optim.get("milestones_epochs")) + _check_restarts(optim)
 
 
 def _check_order(milestones: Any) -> list[str]:
@@ -76,6 +79,23 @@ def _check_order(milestones: Any) -> list[str]:
     if all(a < b for a, b in itertools.pairwise(milestones)):
         return []
     return [f"optim.milestones_epochs: must grow, not {list(milestones)}"]
+
+
+def _check_restarts(optim: dict[str, Any]) -> list[str]:
+    """Faults of restarts beside the warm-up, the epochs and where the cosines end."""
+    try:
+        restarts = {int(epoch): float(share) for epoch, share in (optim.get("restarts") or {}).items()}
+        warmup, final = float(optim.get("warmup_epochs") or 0), float(optim.get("final_lr_fraction") or 0)
+    except (AttributeError, TypeError, ValueError):
+        return []  # the schema says what is wrong
+    faults, epochs = [], optim.get("epochs")
+    for epoch, share in restarts.items():
+        if type(epochs) is int and not warmup < epoch < epochs:
+            where = f"after {warmup:g} epochs of warm-up and before the end, {epochs}"
+            faults.append(f"optim.restarts: must lie {where}, not at {epoch}. Type: --set optim.restarts=null")
+        elif share <= final:
+            faults.append(f"optim.restarts: {share:g} at epoch {epoch} is not above final_lr_fraction {final:g}")
+    return faults
 
 
 def _choices(key: str) -> tuple[Any, ...]:

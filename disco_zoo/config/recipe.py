@@ -37,7 +37,7 @@ _CAME_LATER = {
     "student": ("image_sizes", "weight_init"),
     "teacher": ("cache_views", "cache_seed", "cache_engine", "std"),
     "data": ("streams", "shuffle_buffer", "stream_images", "extra_id", "extra_source", "extra_repeats"),
-    "optim": ("last_batch",),
+    "optim": ("last_batch", "restarts"),
 }
 
 

@@ -78,7 +78,8 @@ def lr_at(step: int, *, peak_lr: float, steps_per_epoch: int, optim: OptimSectio
     After a linear warm-up, whose length is taken off the cosines only:
 
     - `cosine_epoch`: the papers' lr·½(1+cos(π·epoch/epochs)) with whole epochs;
-    - `cosine_step`: the same curve with fractions. Both end at `final_lr_fraction` of the peak;
+    - `cosine_step`: the same curve with fractions. Both end at `final_lr_fraction` of the peak. At each of the
+      `restarts` the curve begins anew, from the share of the peak given there (SGDR, arXiv:1608.03983);
     - `multistep`: the peak times `gamma` for each milestone that has as many finished epochs behind it;
     - `constant`: the peak;
     - `seed_official`: what SEED's code does in place of a warm-up (spec Q10).
@@ -95,9 +96,17 @@ def lr_at(step: int, *, peak_lr: float, steps_per_epoch: int, optim: OptimSectio
         return _seed_official(whole_epoch, optim.base_lr, peak_lr, optim.epochs)
     if optim.schedule == "cosine_epoch":
         epoch = whole_epoch
-    progress = max(0.0, epoch - optim.warmup_epochs) / max(1e-12, optim.epochs - optim.warmup_epochs)
-    final = optim.final_lr_fraction
-    return peak_lr * (final + (1.0 - final) * _half_cosine(progress))
+    return peak_lr * _cosine_share(epoch, optim)
+
+
+def _cosine_share(epoch: float, optim: OptimSection) -> float:
+    """Share of the peak after `epoch` epochs: on the cosine from the last restart to the next, or to the end."""
+    restarts = optim.restarts or {}
+    began = max((restart for restart in restarts if restart <= epoch), default=optim.warmup_epochs)
+    ends = min((restart for restart in restarts if restart > epoch), default=optim.epochs)
+    progress = max(0.0, epoch - began) / max(1e-12, ends - began)
+    first, final = restarts.get(began, 1.0), optim.final_lr_fraction
+    return final + (first - final) * _half_cosine(progress)
 
 
 def _warm_up(step: int, num_steps: float, start: float | None) -> float:

@@ -69,6 +69,20 @@ def message(tmp_path: Path, content: dict[str, Any]) -> str:
         ),
         ({"final_lr_fraction": 1.5}, "optim.final_lr_fraction: input should be less than or equal to 1"),
         ({"warmup_start_fraction": 0.1}, "optim.warmup_start_fraction: needs optim.warmup_epochs above 0"),
+        (
+            {"schedule": "constant", "restarts": {1: 0.5}},
+            "optim.restarts: belongs to schedule cosine_epoch or cosine_step",
+        ),
+        (
+            {"restarts": {2: 0.5}, "epochs": 2},
+            "optim.restarts: must lie after 0 epochs of warm-up and before the end, 2",
+        ),
+        ({"restarts": {1: 0.5}, "warmup_epochs": 1}, "not at 1. Type: --set optim.restarts=null"),
+        ({"restarts": {1: 0.1}, "final_lr_fraction": 0.1}, "0.1 at epoch 1 is not above final_lr_fraction 0.1"),
+        ({"restarts": {1: 1.5}}, "optim.restarts.1: input should be less than or equal to 1"),
+        ({"restarts": {1: "half"}}, "optim.restarts.1: input should be a valid number"),
+        ({"restarts": {"one": 0.5}}, "optim.restarts.one"),
+        ({"restarts": {}}, "optim.restarts: "),
         ({"schedule": "seed_official", "warmup_epochs": 5}, "optim.warmup_epochs: belongs to schedule cosine_epoch"),
     ],
 )
@@ -84,6 +98,7 @@ def test_keys_of_another_optimizer_or_schedule_are_faults(tmp_path: Path, change
         {"optimizer": "larc", "schedule": "cosine_step", "final_lr_fraction": 0.001},
         {"optimizer": "lars", "schedule": "cosine_step", "warmup_epochs": 1.0, "warmup_start_fraction": 0.0},
         {"schedule": "multistep", "milestones_epochs": [90, 120], "gamma": 0.2},
+        {"schedule": "cosine_step", "epochs": 9, "restarts": {"3": 1.0, "6": 0.5}, "warmup_epochs": 1.0},
         {"schedule": "seed_official"},
         {"optimizer": "adamw"},
     ],

@@ -88,6 +88,19 @@ def test_cosine_can_end_above_zero() -> None:
     assert by_epoch == pytest.approx([found[step // 10 * 10] for step in range(100)], rel=1e-12)
 
 
+def test_cosines_restart_at_their_share_and_end_at_the_same_floor() -> None:
+    """Until the first restart as a run that ends there; after it half a cosine from its share (SGDR, equation 5)."""
+    whole = {"schedule": "cosine_step", "warmup_epochs": 1.0, "final_lr_fraction": 0.01}
+    found = rates(80, epochs=8, restarts={4: 0.5, 6: 0.25}, **whole)
+    assert found[:40] == rates(40, epochs=4, **whole)
+    for first, length, share in ((40, 20, 0.5), (60, 20, 0.25)):
+        for step in range(length):
+            cosine = 0.5 * (1 + math.cos(math.pi * step / length))
+            assert found[first + step] == pytest.approx(0.06 * (0.01 + (share - 0.01) * cosine), rel=1e-12)
+    by_epoch = rates(80, epochs=8, restarts={4: 0.5, 6: 0.25}, **whole | {"schedule": "cosine_epoch"})
+    assert by_epoch[10:] == pytest.approx([found[step // 10 * 10] for step in range(10, 80)], rel=1e-12)
+
+
 def test_multistep_multiplies_once_for_each_milestone_passed() -> None:
     """CompRess: x 0.2 after 90 and 120 finished epochs (spec 1.4)."""
     section = optim_section(schedule="multistep", epochs=130, milestones_epochs=(90, 120), gamma=0.2)
