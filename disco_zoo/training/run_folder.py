@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from disco_zoo.config.optim import COSINES
 from disco_zoo.config.recipe import Recipe, load_recipe
 from disco_zoo.core.claimed_dir import FACTS, ClaimedFolder, already_holds_a_run, holds_run, without_checkpoint
 from disco_zoo.errors import BadRunFolder
@@ -116,23 +117,25 @@ def require_begun(*folders: Path) -> None:
 
 
 def _goes_on(former: Recipe, recipe: Recipe) -> bool:
-    """Whether `recipe` is the former one with more epochs, under a schedule that does not end with the last of them.
+    """Whether `recipe` is the former one with more epochs, all of whose steps so far it would have taken itself.
 
     Raises:
         BadRunFolder: more epochs, but of a schedule that has come to its end.
     """
-    longer = former.optim.model_copy(update={"epochs": recipe.optim.epochs})
-    same = former.model_copy(update={"optim": longer}).digest() == recipe.digest()
-    if not same or recipe.optim.epochs <= former.optim.epochs:
+    end, restarts = former.optim.epochs, recipe.optim.restarts or {}
+    before = {epoch: share for epoch, share in restarts.items() if epoch < end} or None
+    shorter = recipe.optim.model_copy(update={"epochs": end, "restarts": before})
+    if recipe.optim.epochs <= end or recipe.model_copy(update={"optim": shorter}).digest() != former.digest():
         return False
-    if recipe.optim.schedule in ("constant", "multistep") and not recipe.student.image_sizes:
+    if recipe.optim.schedule in ("constant", "multistep") or end in restarts:
         return True
     drawn = "" if recipe.student.weight_init == "timm" else " --set student.weight_init=timm"
-    what = "student.image_sizes" if recipe.student.image_sizes else f"optim.schedule {recipe.optim.schedule}"
+    anew = {**(before or {}), end: 0.5}
+    further = f"begin it anew: --set 'optim.restarts={anew}'; or " if recipe.optim.schedule in COSINES else ""
     raise BadRunFolder(
-        f"{what} is planned over all of optim.epochs, so {recipe.optim.epochs} epochs are another run from its first "
-        f"step on than {former.optim.epochs}. To train on from this run's student, choose another --out and type, in "
-        f"place of --resume: --set student.init=checkpoint --set student.init_from=THIS_FOLDER{drawn}"
+        f"optim.schedule {recipe.optim.schedule} ends with epoch {end} of this run: of {recipe.optim.epochs} epochs it "
+        f"would be another run from its first step on. To train on, {further}choose another --out and start from this "
+        f"run's student, in place of --resume: --set student.init=checkpoint --set student.init_from=THIS_FOLDER{drawn}"
     )
 
 

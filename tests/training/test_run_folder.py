@@ -10,6 +10,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -225,28 +226,52 @@ def test_a_benchmarks_line_names_machine_threads_and_torch() -> None:
     assert benchmark_line(2) == f"{hardware_line()}, 2 threads, torch {torch_version}"
 
 
-def test_a_finished_run_goes_on_for_more_epochs_where_its_schedule_allows(data: Path, tmp_path: Path) -> None:
-    short = toy_recipe("moco_v2", optim__schedule="constant", optim__epochs=1)
-    long = toy_recipe("moco_v2", optim__schedule="constant", optim__epochs=2)
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"optim__schedule": "constant"},
+        {"optim__schedule": "cosine_step", "optim__restarts": {1: 0.5}},
+        {"optim__schedule": "constant", "student__image_sizes": {0: [32], 0.5: [64]}, "student__image_size": 64},
+    ],
+)
+def test_a_finished_run_goes_on_for_more_epochs_where_its_schedule_allows(
+    changes: dict[str, Any], data: Path, tmp_path: Path
+) -> None:
+    long = toy_recipe("moco_v2", optim__epochs=2, **changes)
+    short = toy_recipe("moco_v2", optim__epochs=1, **changes | {"optim__restarts": None})
     whole = train(long, data, tmp_path / "whole")
     train(short, data, tmp_path / "parts")
     assert differences(train(long, data, tmp_path / "parts", resume=True), whole) == []
     assert load_recipe(str(tmp_path / "parts" / "recipe.yaml")).optim.epochs == 2
-    with pytest.raises(BadRunFolder, match=r"optim.epochs: 2 there, 1 here"):
+    with pytest.raises(BadRunFolder, match=r"optim.(epochs|restarts): .* there, .* here"):
         train(short, data, tmp_path / "parts", resume=True)
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({}, r"optim.schedule cosine_step is planned over all of optim.epochs.*--set student.init_from=THIS_FOLDER"),
-        ({"seed": 1}, r"a run of another recipe"),
+        (
+            {},
+            r"cosine_step ends with epoch 2 .*begin it anew: --set 'optim.restarts={2: 0.5}'; or choose ",
+        ),
+        ({"optim__restarts": {1: 1.0}}, "a run of another recipe"),
+        ({"optim__restarts": {3: 0.5}}, "cosine_step ends with epoch 2"),
+        ({"optim__schedule": "seed_official"}, "a run of another recipe"),
+        ({"seed": 1}, "a run of another recipe"),
     ],
 )
 def test_more_epochs_of_another_run_are_refused(changes: dict[str, int], words: str, tmp_path: Path) -> None:
     RunFolder(tmp_path, recipe_settings(toy_recipe("moco_v2")), resume=False).close()
     longer = toy_recipe("moco_v2", optim__epochs=9, **changes)
     with pytest.raises(BadRunFolder, match=words):
+        RunFolder(tmp_path, recipe_settings(longer), resume=True)
+
+
+def test_restarts_before_the_end_of_a_run_are_named_with_the_new_one(tmp_path: Path) -> None:
+    once = toy_recipe("moco_v2", optim__epochs=3, optim__restarts={1: 1.0})
+    RunFolder(tmp_path, recipe_settings(once), resume=False).close()
+    longer = toy_recipe("moco_v2", optim__epochs=9, optim__restarts={1: 1.0})
+    with pytest.raises(BadRunFolder, match=r"'optim.restarts={1: 1.0, 3: 0.5}'"):
         RunFolder(tmp_path, recipe_settings(longer), resume=True)
 
 
