@@ -274,6 +274,7 @@ def test_tables_without_images_among_photos_are_passed_over(
         pq.write_table(pa.table({"name": ["a"], "vector": [[1.0, 2.0]]}), folder / name)
     found = open_source(tmp_path / "photos")
     assert [found.path(i) for i in range(len(found))] == [expected.path(i) for i in range(len(expected))]
+    assert found.origin.left_out == {".parquet": 2}  # what run.json keeps
     assert "emb.parquet and 1 more without a column of images, passed over" in capsys.readouterr().err
 
 
@@ -287,5 +288,5 @@ def test_photos_beside_a_table_of_images_are_said(tmp_path: Path, capsys: pytest
     make_parquet(tmp_path / "train.parquet")
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(png(0))
-    assert len(open_source(tmp_path))
+    assert open_source(tmp_path).origin.notes == ("2 image files beside the tables left out",)
     assert "2 image files beside the tables left out" in capsys.readouterr().err

@@ -6,6 +6,7 @@ import hashlib
 import re
 from bisect import bisect_right
 from collections import Counter, OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -62,10 +63,16 @@ def open_parquet(name: str, path: Path, split: str, dedicated: bool) -> ImageSou
         return ParquetSource(name, split, [resolve_path(path, split, dedicated)])
     files = find_parquet_files(path)
     _require_whole_sets(name, files)
-    if beside := sum(
-        is_image_name(entry.name) for folder in {file.parent for file in files} for entry in listed(folder)
-    ):
-        say_once(f"{name}: {counted(beside, 'image file')} beside the tables left out")
+    source = _open_tables(name, path, files, split, dedicated)
+    folders = {file.parent for file in files}
+    if beside := sum(is_image_name(entry.name) for folder in folders for entry in listed(folder)):
+        note = f"{counted(beside, 'image file')} beside the tables left out"
+        say_once(f"{name}: {note}")
+        source.origin = replace(source.origin, notes=(*source.origin.notes, note))
+    return source
+
+
+def _open_tables(name: str, path: Path, files: list[Path], split: str, dedicated: bool) -> ImageSource:
     groups = files_by_split(path, files, split)
     if not groups:
         if not dedicated and split_column(_open(files[0]).schema_arrow) is None:
