@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from PIL import Image
 
 from disco_zoo.data.dataset import ImageSource, require_index
-from disco_zoo.data.parquet_columns import label_column
+from disco_zoo.data.parquet_columns import IMAGE_COLUMNS, image_columns, label_column
 from disco_zoo.data.passing_errors import is_passing
 from disco_zoo.data.pixels.bit_depth import ALONE, ValueRanges
 from disco_zoo.data.pixels.orientation import orientation_of, upright
@@ -27,7 +27,6 @@ from disco_zoo.data.webdataset.scan import missing_shard, samples
 from disco_zoo.errors import BadData
 
 POSITIONS = 2**32  # in a shard
-HUB_IMAGE_COLUMNS = ("image", "img")
 READ_AT_ONCE = 8
 LOOK_SHARDS, LOOK_IMAGES = 4, 64
 
@@ -130,9 +129,10 @@ class HubShards(StreamShards):
         from datasets import Image
 
         columns = dataset.column_names or [*next(iter(dataset), {})]  # some know their columns from the first row only
-        column = next((column for column in HUB_IMAGE_COLUMNS if column in columns), None)
+        declared = image_columns(dataset.features.arrow_schema) if dataset.features else None
+        column = next(iter(declared) if declared is not None else (c for c in IMAGE_COLUMNS if c in columns), None)
         if column is None:
-            raise BadData(f"{name} has no column 'image' or 'img' among: {', '.join(columns) or 'none'}")
+            raise BadData(f"{name} has no column of images among: {', '.join(columns) or 'none'}")
         self.name, self.column = name, column
         self.label = self._label_column(dataset.features or {})
         wanted = [column, *([self.label] if self.label else [])]

@@ -122,7 +122,7 @@ def test_backend_errors_are_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_hugging_face_dataset_equals_its_parquet(tmp_path: Path) -> None:
     pytest.importorskip("datasets")
-    for column in ("image", "img"):
+    for column in ("image", "img", "photo", "scan"):
         folder = tmp_path / column
         path = make_parquet(folder / "data" / "train-00000-of-00001.parquet")
         table = pq.read_table(path).rename_columns([column, "label"])

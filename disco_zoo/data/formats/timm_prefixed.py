@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import importlib.util
 import logging
@@ -18,7 +19,14 @@ from disco_zoo.data.dataset import ImageSource, Origin
 from disco_zoo.data.file_tree import size_of
 from disco_zoo.data.formats.parquet import FINGERPRINT_BYTES
 from disco_zoo.data.formats.timm_readers import folders_of_split
-from disco_zoo.data.parquet_columns import as_labels, hash_cell, label_column, say_other_images
+from disco_zoo.data.parquet_columns import (
+    IMAGE_COLUMNS,
+    as_labels,
+    hash_cell,
+    image_columns,
+    label_column,
+    say_other_images,
+)
 from disco_zoo.data.split_files import (
     HUB_SPLITS,
     SYNONYMS,
@@ -28,7 +36,6 @@ from disco_zoo.data.split_files import (
     words,
 )
 from disco_zoo.data.stream_source import (
-    HUB_IMAGE_COLUMNS,
     HubShards,
     StreamShards,
     StreamSource,
@@ -130,12 +137,12 @@ def _create_prefixed(prefix: str, rest: str, split: str, settings: dict[str, Any
     if prefix != "hfds":
         return create_dataset(f"{prefix}/{rest}", split=split, **settings), ""
     # timm has to be told the image column, and invents an empty one where the name is wrong.
-    for column in HUB_IMAGE_COLUMNS:
-        dataset = create_dataset(f"hfds/{rest}", split=split, input_key=column, **settings)
-        data = dataset.reader.dataset.data
-        if column in data.column_names and data.column(column).null_count < data.num_rows:
-            return dataset, column
-    raise ValueError(f"no column 'image' or 'img' among: {', '.join(data.column_names)}")
+    create = functools.partial(create_dataset, f"hfds/{rest}", split=split, **settings)
+    data = (dataset := create(input_key=IMAGE_COLUMNS[0])).reader.dataset.data
+    column = next((name for name in image_columns(data.schema) if data.column(name).null_count < data.num_rows), None)
+    if column is None:
+        raise ValueError(f"no column of images among: {', '.join(data.column_names)}")
+    return dataset if column == IMAGE_COLUMNS[0] else create(input_key=column), column
 
 
 @contextlib.contextmanager
