@@ -101,12 +101,13 @@ def lr_at(step: int, *, peak_lr: float, steps_per_epoch: int, optim: OptimSectio
 
 def _cosine_share(epoch: float, optim: OptimSection) -> float:
     """Share of the peak after `epoch` epochs: on the cosine from the last restart to the next, or to the end."""
-    restarts = optim.restarts or {}
-    began = max((restart for restart in restarts if restart <= epoch), default=optim.warmup_epochs)
-    ends = min((restart for restart in restarts if restart > epoch), default=optim.epochs)
+    cycles = {0: 1.0, **(optim.restarts or {})}
+    cycle = max(first for first in cycles if first <= epoch)
+    began = cycle or optim.warmup_epochs
+    ends = min((following for following in cycles if following > epoch), default=optim.epochs)
     progress = max(0.0, epoch - began) / max(1e-12, ends - began)
-    first, final = restarts.get(began, 1.0), optim.final_lr_fraction
-    return final + (first - final) * _half_cosine(progress)
+    final = optim.final_lr_fraction
+    return final + (cycles[cycle] - final) * _half_cosine(progress)
 
 
 def _warm_up(step: int, num_steps: float, start: float | None) -> float:
