@@ -7,6 +7,9 @@ Measured by `benchmarks/cpu_convolutions.py`:
 - The gradient of depthwise weights takes longer for kernels wider than three, or wider than the map, than for three
   columns of them at a time; that of the maps, in bfloat16 and with a stride, than the convolution of the spread
   gradient with the turned kernel.
+
+In bfloat16 PyTorch's strided convolutions into a single column are wrong (`findings/torch_bf16_narrow_maps.sh`): they
+take the same ways.
 """
 
 from __future__ import annotations
@@ -23,7 +26,10 @@ FAST_COLUMNS = 3
 
 
 class ProductConv2d(nn.Conv2d):
-    """A dense convolution; in training a product of patches and weights where a batch's maps have few positions."""
+    """A dense convolution; in training a product of patches and weights where a batch's maps have few positions.
+
+    So it is into a single column by a stride.
+    """
 
     def forward(self, maps: Tensor) -> Tensor:
         """Maps (B, D, H, W) of maps (B, C, H', W')."""
@@ -31,7 +37,8 @@ class ProductConv2d(nn.Conv2d):
         top, left = cast("tuple[int, int]", self.padding)
         height = (maps.shape[2] + 2 * top - high) // down + 1
         width = (maps.shape[3] + 2 * left - wide) // right + 1
-        if not self.training or len(maps) * height * width > FEW_POSITIONS:
+        is_slow = len(maps) * height * width <= FEW_POSITIONS and self.weight.numel() >= MANY_WEIGHTS
+        if not self.training or not (is_slow or (width == 1 and right > 1)):
             return super().forward(maps)
         padded = F.pad(maps.permute(0, 2, 3, 1), (0, 0, left, left, top, top))
         patches = [
@@ -69,7 +76,8 @@ class _Depthwise(torch.autograd.Function):
         maps, weight = ctx.saved_tensors
         needs_maps, needs_weight = ctx.needs_input_grad[:2]
         by_spread = needs_maps and gradient.dtype == torch.bfloat16 and max(ctx.stride) > 1
-        by_columns = needs_weight and weight.shape[3] > min(FAST_COLUMNS, maps.shape[3])
+        width = maps.shape[3]
+        by_columns = needs_weight and (weight.shape[3] > min(FAST_COLUMNS, width) or width < ctx.stride[1])
         given = (maps, weight, gradient, ctx.stride, ctx.padding)
         of_maps, of_weight = _gradients(*given, [needs_maps and not by_spread, needs_weight and not by_columns])
         if by_spread:
@@ -114,7 +122,8 @@ def _gradient_of_weight(
     for first in {*range(0, last, columns), last}:
         seen = maps.new_zeros(images, height + 2 * top, reach, channels).permute(0, 3, 1, 2)
         low, high = max(0, left - first), min(reach, width + left - first)
-        seen[:, :, top : top + height, low:high] = maps[..., low + first - left : high + first - left]
+        if low < high:  # else these columns see nothing but padding
+            seen[:, :, top : top + height, low:high] = maps[..., low + first - left : high + first - left]
         part = weight[..., first : first + columns]
         _, of_part = _gradients(seen, part, gradient, stride, (0, 0), [False, True])
         assert of_part is not None  # it was wanted
@@ -135,7 +144,7 @@ def use_cpu_convolutions(network: nn.Module) -> None:
             continue
         high, wide = module.kernel_size
         depthwise = module.groups == module.in_channels == module.out_channels > 1 and module.bias is None
-        if module.groups == 1 and module.weight.numel() >= MANY_WEIGHTS:
+        if module.groups == 1 and (module.weight.numel() >= MANY_WEIGHTS or module.stride[1] > 1):
             module.__class__ = ProductConv2d
         elif depthwise and high > module.padding[0] and wide > module.padding[1]:
             module.__class__ = DepthwiseConv2d

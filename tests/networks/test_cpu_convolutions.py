@@ -11,7 +11,12 @@ import torch
 from torch import nn
 
 from disco_zoo.networks import cpu_convolutions
-from disco_zoo.networks.cpu_convolutions import FEW_POSITIONS, DepthwiseConv2d, ProductConv2d, use_cpu_convolutions
+from disco_zoo.networks.cpu_convolutions import (
+    FEW_POSITIONS,
+    DepthwiseConv2d,
+    ProductConv2d,
+    use_cpu_convolutions,
+)
 
 
 @pytest.fixture
@@ -84,11 +89,13 @@ DEPTHWISE: list[dict[str, Any]] = [
     {"kernel_size": (5, 2), "padding": (0, 1)},
     {"kernel_size": (1, 6), "padding": (0, 3), "stride": (1, 2)},
     {"kernel_size": 3, "stride": 2},
+    {"kernel_size": 13, "padding": 6},
+    {"kernel_size": 13, "padding": 6, "stride": 2},
 ]
 
 
 @pytest.mark.parametrize("settings", DEPTHWISE, ids=str)
-@pytest.mark.parametrize("size", [(2, 2), (5, 7), (8, 6)], ids=str)
+@pytest.mark.parametrize("size", [(2, 2), (3, 3), (5, 7), (8, 6)], ids=str)
 def test_depthwise_gradients_are_those_of_the_convolution(settings: dict[str, Any], size: tuple[int, int]) -> None:
     torch.manual_seed(0)
     plain = nn.Conv2d(5, 5, groups=5, bias=False, **settings).double()
@@ -105,6 +112,25 @@ def test_depthwise_gradients_are_those_of_the_convolution(settings: dict[str, An
     gradient = torch.linspace(-1, 1, output.numel(), dtype=torch.float64).view_as(output)
     spread = cpu_convolutions._gradient_of_maps(maps, plain.weight, gradient, plain.stride, plain.padding)
     torch.testing.assert_close(spread, expected[1], rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("stride", [2, 4])
+@pytest.mark.parametrize(("groups", "way"), [(1, ProductConv2d), (32, DepthwiseConv2d)])
+def test_strides_into_a_single_column(groups: int, way: type, stride: int) -> None:
+    """PyTorch's own, in bfloat16, are whatever was in memory (`findings/torch_bf16_narrow_maps.sh`)."""
+    torch.manual_seed(0)
+    plain = nn.Conv2d(32, 32, 3, stride, 1, groups=groups, bias=False)
+    other = copy.deepcopy(plain)
+    use_cpu_convolutions(other)
+    assert type(other) is way
+    for height, width in ((8, 1), (1, 1), (8, 2), (8, 3)):
+        maps = torch.randn(64, 32, height, width)
+        exact = value_and_gradients(copy.deepcopy(plain).double(), maps.double())
+        with torch.autocast("cpu", torch.bfloat16):
+            found = value_and_gradients(other, maps)
+        other.zero_grad()
+        for half, expected in zip(found, exact, strict=True):
+            assert (half.double() - expected).norm() < 0.01 * expected.norm()
 
 
 @pytest.mark.parametrize("settings", [DEPTHWISE[2], DEPTHWISE[7]], ids=str)
@@ -135,12 +161,12 @@ def test_only_wanted_depthwise_gradients_are_computed() -> None:
 @pytest.mark.parametrize(
     ("name", "products", "depthwise"),
     [
-        ("resnet18", 4, 0),
-        ("resnet34", 6, 0),
-        ("resnet50", 3, 0),
-        ("efficientnet_b0", 0, 16),
-        ("mobilenetv3_large_100", 0, 15),
-        ("vit_tiny_patch16_224", 0, 0),
+        ("resnet18", 7, 0),
+        ("resnet34", 9, 0),
+        ("resnet50", 6, 0),
+        ("efficientnet_b0", 1, 16),
+        ("mobilenetv3_large_100", 1, 15),
+        ("vit_tiny_patch16_224", 1, 0),
     ],
 )
 def test_which_convolutions_of_students_are_replaced(name: str, products: int, depthwise: int) -> None:
