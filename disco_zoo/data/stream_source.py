@@ -16,8 +16,8 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
-from disco_zoo.data.dataset import ImageSource, require_index
-from disco_zoo.data.parquet_columns import IMAGE_COLUMNS, image_columns, label_column
+from disco_zoo.data.dataset import ImageSource, Origin, require_index
+from disco_zoo.data.parquet_columns import IMAGE_COLUMNS, image_columns, label_column, say_other_images
 from disco_zoo.data.passing_errors import is_passing
 from disco_zoo.data.pixels.bit_depth import ALONE, ValueRanges
 from disco_zoo.data.pixels.orientation import orientation_of, upright
@@ -54,12 +54,14 @@ class StreamShards(ABC):
         ranges: what is white in images of more than 8 bits (`look`).
         class_names: name of each label, where they are declared.
         words: the column of labels that are words, which cannot be numbered while they pass; None without one.
+        notes: what was guessed.
     """
 
     num_shards: int
     ranges: ValueRanges = ALONE
     class_names: list[str] | None = None
     words: str | None = None
+    notes: tuple[str, ...] = ()
 
     def look(self, name: str) -> Survey:
         """Look at the first images of some shards, and remember what is white in deep ones.
@@ -129,10 +131,11 @@ class HubShards(StreamShards):
         from datasets import Image
 
         columns = dataset.column_names or [*next(iter(dataset), {})]  # some know their columns from the first row only
-        declared = image_columns(dataset.features.arrow_schema) if dataset.features else None
-        column = next(iter(declared) if declared is not None else (c for c in IMAGE_COLUMNS if c in columns), None)
+        schema = dataset.features.arrow_schema if dataset.features else None
+        column = next(iter(image_columns(schema)) if schema else (c for c in IMAGE_COLUMNS if c in columns), None)
         if column is None:
             raise BadData(f"{name} has no column of images among: {', '.join(columns) or 'none'}")
+        self.notes = say_other_images(schema, column, name) if schema else ()
         self.name, self.column = name, column
         self.label = self._label_column(dataset.features or {})
         wanted = [column, *([self.label] if self.label else [])]
@@ -196,6 +199,7 @@ class StreamSource(ImageSource):
         super().__init__(name, split)
         self._dataset, self.shards = dataset, shards
         self.num_images = len(dataset)
+        self.origin = Origin(notes=shards.notes) if shards else Origin()
 
     @functools.cached_property
     def survey(self) -> Survey:

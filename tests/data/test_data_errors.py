@@ -133,3 +133,46 @@ def test_hugging_face_dataset_equals_its_parquet(tmp_path: Path) -> None:
         assert (source.labels, source.class_names) == (LABELS, ["hen", "owl"])
         assert source.image(5).tobytes() == PIXELS[5].tobytes()
         assert source.fingerprint() == open_source(folder).fingerprint()
+
+
+def test_hub_columns_of_images_are_those_of_parquet(tmp_path: Path) -> None:
+    """Without metadata, as raw bytes, beside a column called image that is none, and beside one that is empty."""
+    pytest.importorskip("datasets")
+    table = pq.read_table(make_parquet(tmp_path / "images.parquet"))
+    cells, label = table["image"].combine_chunks(), table["label"]
+    empty = pa.StructArray.from_arrays(
+        [pa.nulls(len(cells), pa.binary()), pa.nulls(len(cells), pa.string())], ["bytes", "path"]
+    )
+    names, numbers = pa.array([str(row) for row in range(len(cells))]), pa.array(range(len(cells)))
+    tables = {
+        "struct": {"img": cells},
+        "bytes": {"content": cells.field("bytes")},
+        "names": {"image": names, "photo": cells},
+        "numbers": {"image": numbers, "photo": cells},
+        "empty": {"image": empty, "photo": cells},
+    }
+    for name, columns in tables.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        pq.write_table(pa.table({**columns, "label": label}), folder / "train.parquet")
+        source = open_source(f"hfds/{folder}@{tmp_path / 'cache'}")
+        assert source.image(5).tobytes() == PIXELS[5].tobytes(), name
+        assert list(source.labels or ()) == LABELS
+    pq.write_table(pa.table({"name": names, "label": label}), tmp_path / "names" / "train.parquet")
+    with pytest.raises(
+        BadData, match=r"datasets cannot open the train split .*: no column of images among: name, label$"
+    ):
+        open_source(f"hfds/{tmp_path / 'names'}@{tmp_path / 'cache'}")
+
+
+def test_a_hub_stream_says_which_of_its_columns_the_images_are(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("datasets")
+    cells = pq.read_table(make_parquet(tmp_path / "images.parquet"))["image"].combine_chunks()
+    (tmp_path / "two").mkdir()
+    pq.write_table(pa.table({"left": cells, "right": cells}), tmp_path / "two" / "train.parquet")
+    source = open_source(f"hfids/{tmp_path / 'two'}@{tmp_path / 'cache'}")
+    note = "the images are those of the column left, not of right"
+    assert source.origin.notes == (note,)
+    assert note in capsys.readouterr().err

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 import hashlib
 import importlib.util
 import logging
@@ -20,7 +19,6 @@ from disco_zoo.data.file_tree import size_of
 from disco_zoo.data.formats.parquet import FINGERPRINT_BYTES
 from disco_zoo.data.formats.timm_readers import folders_of_split
 from disco_zoo.data.parquet_columns import (
-    IMAGE_COLUMNS,
     as_labels,
     hash_cell,
     image_columns,
@@ -42,7 +40,7 @@ from disco_zoo.data.stream_source import (
     TarShards,
     bytes_of_cell,
 )
-from disco_zoo.errors import BadData, MissingExtra, NoTestImages, own_words
+from disco_zoo.errors import BadData, MissingExtra, NoTestImages, own_words, require
 
 IMAGE_FOLDERS = ("image_folder", "folder")  # timm's names of torchvision's ImageFolder
 PREFIX_MODULES = {"hfds": "datasets", "hfids": "datasets", "wds": "webdataset", "tfds": "tensorflow_datasets"}
@@ -83,7 +81,9 @@ def open_prefixed(name: str, split: str, dedicated: bool) -> ImageSource:
     first_error: Exception | None = None
     for candidate in splits:
         try:
-            return _wrap(name, split, prefix, *_create_prefixed(prefix, rest, candidate, settings))
+            if prefix == "hfds":
+                return HfdsSource(name, split, *_hub_table(rest, candidate, settings["root"]))
+            return _wrap(name, split, prefix, _create_prefixed(prefix, rest, candidate, settings))
         except BadData:
             raise
         except Exception as error:  # each backend has its own, down to AssertionError
@@ -101,7 +101,7 @@ def _open_image_folder(name: str, kind: str, root: Path, split: str, dedicated: 
     first_error: Exception | None = None
     for folder in folders_of_split(name, root, split, dedicated)[0]:
         try:
-            dataset, _ = _create_prefixed("torch", kind, split, {"root": str(folder), "search_split": False})
+            dataset = _create_prefixed("torch", kind, split, {"root": str(folder), "search_split": False})
         except Exception as error:  # such as a secret test set, without class folders
             first_error = first_error or error
             continue
@@ -125,24 +125,39 @@ def _shard_lists(name: str, folder: Path, split: str) -> tuple[str, ...]:
     return ("::".join(path.name for path in chosen),)
 
 
-def _create_prefixed(prefix: str, rest: str, split: str, settings: dict[str, Any]) -> tuple[Any, str]:
-    """Return timm's dataset and, for hfds, the column of its images."""
+def _create_prefixed(prefix: str, rest: str, split: str, settings: dict[str, Any]) -> Any:
+    """Return timm's dataset."""
     from timm.data import create_dataset
 
     if prefix == "hfids":
-        return _create_hub_stream(rest, split, settings), ""
+        return _create_hub_stream(rest, split, settings)
     if prefix == "wds":
         with _quiet("timm.data.readers.reader_wds"):  # about an info file, which need not be there
-            return create_dataset(f"wds/{rest}", split=split, **settings), ""
-    if prefix != "hfds":
-        return create_dataset(f"{prefix}/{rest}", split=split, **settings), ""
-    # timm has to be told the image column, and invents an empty one where the name is wrong.
-    create = functools.partial(create_dataset, f"hfds/{rest}", split=split, **settings)
-    data = (dataset := create(input_key=IMAGE_COLUMNS[0])).reader.dataset.data
-    column = next((name for name in image_columns(data.schema) if data.column(name).null_count < data.num_rows), None)
+            return create_dataset(f"wds/{rest}", split=split, **settings)
+    return create_dataset(f"{prefix}/{rest}", split=split, **settings)
+
+
+def _hub_table(rest: str, split: str, root: str | None) -> tuple[Any, str]:
+    """A Hub data set's table and the column of its images, which timm would have to be told."""
+    import datasets
+
+    table = datasets.load_dataset(rest, split=split, cache_dir=root)
+    schema = table.features.arrow_schema
+    column = next((column for column in image_columns(schema) if _is_filled(table.data.column(column))), None)
     if column is None:
-        raise ValueError(f"no column of images among: {', '.join(data.column_names)}")
-    return dataset if column == IMAGE_COLUMNS[0] else create(input_key=column), column
+        raise ValueError(f"no column of images among: {', '.join(table.column_names)}")
+    return table.cast_column(column, datasets.Image(decode=False)), column
+
+
+def _is_filled(cells: Any) -> bool:
+    """Whether a column of bytes, or of structs of bytes and path, has an image at all."""
+    arrow = require("pyarrow", "train")
+    if not arrow.types.is_struct(cells.type):
+        return bool(cells.null_count < len(cells))
+    compute = require("pyarrow.compute", "train")
+    parts = [cells.type.field(number).name for number in range(cells.type.num_fields)]
+    given = [compute.struct_field(cells, part) for part in parts if part in ("bytes", "path")]
+    return any(part.null_count < len(part) for part in given)
 
 
 @contextlib.contextmanager
@@ -185,14 +200,13 @@ def _not_opened(name: str, prefix: str, rest: str, split: str, error: Exception 
             f"torchvision cannot open the {split} split of {name}: {reason.rstrip('.')}. "
             f"Give the folder that holds it as torch/{rest}@FOLDER; disco-zoo does not download it."
         )
-    return kind(f"timm cannot open the {split} split of {name}: {reason}")
+    opener = "datasets" if prefix == "hfds" else "timm"
+    return kind(f"{opener} cannot open the {split} split of {name}: {reason}")
 
 
-def _wrap(name: str, split: str, prefix: str, dataset: Any, column: str) -> ImageSource:
+def _wrap(name: str, split: str, prefix: str, dataset: Any) -> ImageSource:
     if prefix == "torch":
         return TorchvisionSource(name, split, dataset)
-    if prefix == "hfds":
-        return HfdsSource(name, split, dataset.reader.dataset, column)
     return StreamSource(name, split, dataset, _shards(name, prefix, dataset))
 
 
