@@ -26,7 +26,7 @@ class OptimSection(Section):
     warmup_start_fraction: float | None = Field(default=None, ge=0, le=1)
     final_lr_fraction: float = Field(default=0.0, ge=0, le=1)  # cosines only: where they end, as a share of the peak
     # cosines only: finished epochs -> share of the peak from which the cosine falls anew
-    restarts: dict[PositiveInt, Annotated[float, Field(gt=0, le=1)]] | None = Field(default=None, min_length=1)
+    restarts: dict[PositiveInt, Annotated[float, Field(gt=0, le=1)]] = Field(default_factory=dict)
     # multistep only: finished epochs after which the rate is multiplied by gamma
     milestones_epochs: tuple[PositiveInt, ...] | None = Field(default=None, min_length=1)
     gamma: float | None = Field(default=None, gt=0)
@@ -48,7 +48,7 @@ _BELONGS: tuple[tuple[str, Any, str, tuple[str, ...]], ...] = (
     ("milestones_epochs", None, "schedule", ("multistep",)),
     ("gamma", None, "schedule", ("multistep",)),
     ("final_lr_fraction", 0.0, "schedule", COSINES),
-    ("restarts", None, "schedule", COSINES),
+    ("restarts", {}, "schedule", COSINES),
     # SEED's schedule brings its own five epochs.
     ("warmup_epochs", 0.0, "schedule", (*COSINES, "constant", "multistep")),
 )
@@ -84,15 +84,19 @@ def _check_order(milestones: Any) -> list[str]:
 def _check_restarts(optim: dict[str, Any]) -> list[str]:
     """Faults of restarts beside the warm-up, the epochs and where the cosines end."""
     try:
-        restarts = {int(epoch): float(share) for epoch, share in (optim.get("restarts") or {}).items()}
+        given = [(int(epoch), float(share)) for epoch, share in (optim.get("restarts") or {}).items()]
         warmup, final = float(optim.get("warmup_epochs") or 0), float(optim.get("final_lr_fraction") or 0)
     except (AttributeError, TypeError, ValueError):
         return []  # the schema says what is wrong
     faults, epochs = [], optim.get("epochs")
-    for epoch, share in restarts.items():
+    if len(dict(given)) < len(given):
+        faults.append("optim.restarts: an epoch stands twice")
+    for epoch, share in given:
+        if epoch < 1 or not 0 < share <= 1:
+            continue  # here, too
         if type(epochs) is int and not warmup < epoch < epochs:
             where = f"after {warmup:g} epochs of warm-up and before the end, {epochs}"
-            faults.append(f"optim.restarts: must lie {where}, not at {epoch}. Type: --set optim.restarts=null")
+            faults.append(f"optim.restarts: must lie {where}, not at {epoch}. Type: --set optim.restarts={{}}")
         elif share <= final:
             faults.append(f"optim.restarts: {share:g} at epoch {epoch} is not above final_lr_fraction {final:g}")
     return faults

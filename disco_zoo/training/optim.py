@@ -101,7 +101,7 @@ def lr_at(step: int, *, peak_lr: float, steps_per_epoch: int, optim: OptimSectio
 
 def _cosine_share(epoch: float, optim: OptimSection) -> float:
     """Share of the peak after `epoch` epochs: on the cosine from the last restart to the next, or to the end."""
-    cycles = {0: 1.0, **(optim.restarts or {})}
+    cycles = {0: 1.0, **optim.restarts}
     cycle = max(first for first in cycles if first <= epoch)
     began = cycle or optim.warmup_epochs
     ends = min((following for following in cycles if following > epoch), default=optim.epochs)

@@ -50,6 +50,7 @@ class RunFolder(ClaimedFolder):
     def __init__(self, path: Path, settings: RunSettings, *, resume: bool, writes: bool = True) -> None:
         super().__init__(path)
         self.kept: dict[str, Any] = self.read_json(FACTS) if resume and without_checkpoint(path) else {}
+        self._settings, self._writes = settings, writes
         if not writes:
             return
         if resume and not (path / settings.file).is_file():
@@ -69,8 +70,13 @@ class RunFolder(ClaimedFolder):
                 f"{self.path} holds a run of {settings.another} ({difference}). "
                 "Choose another --out, or repeat the command that started it"
             )
-        if not self.kept:
+        if not resume:
             self.write_text(settings.file, settings.text)
+
+    def accept(self) -> None:
+        """Write the settings into a folder that goes on with them: its checkpoint and the images fit."""
+        if self._writes:
+            self.write_text(self._settings.file, self._settings.text)
 
     @property
     def kept_line(self) -> str:
@@ -122,16 +128,18 @@ def _goes_on(former: Recipe, recipe: Recipe) -> bool:
     Raises:
         BadRunFolder: more epochs, but of a schedule that has come to its end.
     """
-    end, restarts = former.optim.epochs, recipe.optim.restarts or {}
-    before = {epoch: share for epoch, share in restarts.items() if epoch < end} or None
+    end, restarts = former.optim.epochs, recipe.optim.restarts
+    before = {epoch: share for epoch, share in restarts.items() if epoch < end}
     shorter = recipe.optim.model_copy(update={"epochs": end, "restarts": before})
     if recipe.optim.epochs <= end or recipe.model_copy(update={"optim": shorter}).digest() != former.digest():
         return False
     if recipe.optim.schedule in ("constant", "multistep") or end in restarts:
         return True
     drawn = "" if recipe.student.weight_init == "timm" else " --set student.weight_init=timm"
-    anew = {**(before or {}), end: 0.5}
-    further = f"begin it anew: --set 'optim.restarts={anew}'; or " if recipe.optim.schedule in COSINES else ""
+    final = recipe.optim.final_lr_fraction
+    anew = dict(sorted({**restarts, end: 0.5 if final < 0.5 else (1 + final) / 2}.items()))
+    can_begin = recipe.optim.schedule in COSINES and recipe.optim.warmup_epochs < end and final < 1
+    further = f"begin it anew: --set 'optim.restarts={anew}'; or " if can_begin else ""
     raise BadRunFolder(
         f"optim.schedule {recipe.optim.schedule} ends with epoch {end} of this run: of {recipe.optim.epochs} epochs it "
         f"would be another run from its first step on. To train on, {further}choose another --out and start from this "

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from disco_zoo.core.checkpoint import load_checkpoint, random_state, restore_random_states, save_checkpoint
-from disco_zoo.core.claimed_dir import ClaimedFolder
 from disco_zoo.core.console import StepProgress
 from disco_zoo.core.distributed import gather_objects, num_processes, rank
 from disco_zoo.core.interrupts import InterruptFlag
@@ -20,6 +19,7 @@ from disco_zoo.errors import BadRunFolder, CannotRead, DiscoZooError, Interrupte
 from disco_zoo.training.metrics import MetricLogger
 from disco_zoo.training.monitoring.data_wait import DataWait
 from disco_zoo.training.optim import restore_optimizer
+from disco_zoo.training.run_folder import RunFolder
 from disco_zoo.training.stopping import BadLoss, LossWatch, StopVotes, stopped
 from disco_zoo.training.task import Position, RunLog, Task
 
@@ -37,7 +37,7 @@ class Trainer:
     def __init__(
         self,
         task: Task,
-        folder: ClaimedFolder,
+        folder: RunFolder,
         *,
         trackers: Sequence[str] = (),
         settings: Mapping[str, Any] | None = None,
@@ -67,6 +67,7 @@ class Trainer:
             task.prepare(self.folder.path)
         if resume:
             self._restore(self._read_checkpoint())
+            self.folder.accept()
         last_step = task.total_steps if max_steps is None else min(task.total_steps, max_steps)
         metrics = MetricLogger(
             self.folder.path,

@@ -238,7 +238,7 @@ def test_a_finished_run_goes_on_for_more_epochs_where_its_schedule_allows(
     changes: dict[str, Any], data: Path, tmp_path: Path
 ) -> None:
     long = toy_recipe("moco_v2", optim__epochs=2, **changes)
-    short = toy_recipe("moco_v2", optim__epochs=1, **changes | {"optim__restarts": None})
+    short = toy_recipe("moco_v2", optim__epochs=1, **changes | {"optim__restarts": {}})
     whole = train(long, data, tmp_path / "whole")
     train(short, data, tmp_path / "parts")
     assert differences(train(long, data, tmp_path / "parts", resume=True), whole) == []
@@ -267,12 +267,30 @@ def test_more_epochs_of_another_run_are_refused(changes: dict[str, int], words: 
         RunFolder(tmp_path, recipe_settings(longer), resume=True)
 
 
-def test_restarts_before_the_end_of_a_run_are_named_with_the_new_one(tmp_path: Path) -> None:
-    once = toy_recipe("moco_v2", optim__epochs=3, optim__restarts={1: 1.0})
+@pytest.mark.parametrize(
+    ("changes", "advice"),
+    [
+        ({"optim__restarts": {1: 1.0}}, r"begin it anew: --set 'optim.restarts={1: 1.0, 3: 0.5}'"),
+        ({"optim__restarts": {}, "optim__final_lr_fraction": 0.6}, r"--set 'optim.restarts={3: 0.8}'"),
+        ({"optim__warmup_epochs": 3.0}, "To train on, choose another --out"),
+    ],
+)
+def test_the_advice_for_more_epochs_can_be_followed(changes: dict[str, Any], advice: str, tmp_path: Path) -> None:
+    once = toy_recipe("moco_v2", optim__epochs=3, **changes)
     RunFolder(tmp_path, recipe_settings(once), resume=False).close()
-    longer = toy_recipe("moco_v2", optim__epochs=9, optim__restarts={1: 1.0})
-    with pytest.raises(BadRunFolder, match=r"'optim.restarts={1: 1.0, 3: 0.5}'"):
-        RunFolder(tmp_path, recipe_settings(longer), resume=True)
+    with pytest.raises(BadRunFolder, match=advice):
+        RunFolder(tmp_path, recipe_settings(toy_recipe("moco_v2", optim__epochs=9, **changes)), resume=True)
+
+
+def test_a_refused_resume_leaves_the_recipe_as_it_was(data: Path, tmp_path: Path) -> None:
+    short = toy_recipe("moco_v2", optim__schedule="constant", optim__epochs=1)
+    train(short, data, tmp_path / "run")
+    before = (tmp_path / "run" / "recipe.yaml").read_text()
+    long = toy_recipe("moco_v2", optim__schedule="constant", optim__epochs=2)
+    with pytest.raises(BadRunFolder, match="other images"):
+        train(long, toy_parquet(tmp_path / "other", num_train=27), tmp_path / "run", resume=True)
+    assert (tmp_path / "run" / "recipe.yaml").read_text() == before
+    train(short, data, tmp_path / "run", resume=True)
 
 
 def test_more_epochs_and_what_decides_nothing_may_be_set_together(tmp_path: Path) -> None:
