@@ -12,11 +12,12 @@ from disco_zoo.core.console import say_once
 from disco_zoo.core.files import user_path
 from disco_zoo.data.dataset import ImageSource, require_index
 from disco_zoo.data.file_tree import size_of
+from disco_zoo.data.formats.parquet_files import find_parquet_files
 from disco_zoo.data.formats.timm_readers import FolderSource
 from disco_zoo.data.image_files import IMAGE_SUFFIXES, as_text, is_image_name, path_of_text
 from disco_zoo.data.open_source import open_source
 from disco_zoo.data.pixels.bit_depth import ValueRanges
-from disco_zoo.data.split_files import TEST_ADVICE, find_parquet_files
+from disco_zoo.data.split_files import TEST_ADVICE
 from disco_zoo.data.summary import change_line
 from disco_zoo.data.webdataset.index import find_index
 from disco_zoo.errors import BadData, did_you_mean, shown

@@ -53,7 +53,7 @@ def _open(data: str | Path, split: str, dedicated: bool) -> ImageSource:
         return open_prefixed(name, split, dedicated)
     if not path.exists():
         raise BadData(_nothing_there(name, path))
-    from disco_zoo.data.split_files import find_parquet_files
+    from disco_zoo.data.formats.parquet_files import find_parquet_files
     from disco_zoo.data.webdataset.index import find_index
 
     if path.is_dir() and find_index(path) is not None:

@@ -6,6 +6,7 @@ A column is known by its declared Hugging Face feature, else by name and type.
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
 
 from disco_zoo.core.console import say_once
 from disco_zoo.errors import BadData, require, shown
@@ -71,6 +73,26 @@ def image_columns(schema: Any) -> dict[str, bool]:
             is_struct[field.name] = False
     columns = _by_name(_declared(schema, is_struct, "Image") or is_struct, IMAGE_COLUMNS)
     return {column: is_struct[column] for column in columns}
+
+
+def is_declared_image(schema: Any, column: str) -> bool:
+    """Whether a column is one of images by its feature, by its name, or as a struct of bytes and path."""
+    types = require("pyarrow", "train").types
+    is_called = column.lower() in IMAGE_COLUMNS or bool(_declared(schema, [column], "Image"))
+    return is_called or bool(types.is_struct(schema.field(column).type))
+
+
+def is_image_bytes(cell: bytes | None) -> bool:
+    """Whether a file of these bytes begins as an image does; also where there are none."""
+    if not cell:
+        return True
+    try:
+        Image.open(io.BytesIO(cell))
+    except UnidentifiedImageError:
+        return False
+    except (OSError, ValueError, Image.DecompressionBombError):  # damaged, or too large: what is said of it later
+        return True
+    return True
 
 
 def image_column(schema: Any, path: Path) -> tuple[str, bool]:

@@ -7,11 +7,9 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from disco_zoo.core.console import say_once
-from disco_zoo.data.file_tree import files_below, is_folder, listed
-from disco_zoo.data.image_files import is_hidden, is_image_name
-from disco_zoo.data.parquet_columns import image_columns
-from disco_zoo.errors import BadData, NoTestImages, require
+from disco_zoo.data.file_tree import is_folder, listed
+from disco_zoo.data.image_files import is_hidden
+from disco_zoo.errors import BadData, NoTestImages
 
 # Most wanted first. A split called "test" may come without labels (ImageNet's does): callers look further.
 SYNONYMS = {
@@ -94,54 +92,6 @@ def _siblings(path: Path) -> list[Path]:
         if name == f"{before}{word}{after}" and word in SYNONYMS["test"]:
             found.append((SYNONYMS["test"].index(word), entry.name, entry))
     return [entry for _, _, entry in sorted(found)]
-
-
-def find_parquet_files(folder: Path) -> list[Path]:
-    """Return the parquet files of a folder, of its data/ (Hugging Face layout) or its subfolders, sorted.
-
-    None, and a line, where no such file has a column of images and others are images: an embedding or a table of facts
-    that lies among photos.
-
-    Raises:
-        BadData: a folder beside those of the files may not be read.
-    """
-    found = _all_parquet_files(folder)
-    if found and not any(map(_may_hold_images, found)) and any(map(is_image_name, files_below(folder))):
-        others = f" and {len(found) - 1} more" if len(found) > 1 else ""
-        say_once(f"{folder}: {found[0].name}{others} without a column of images, passed over")
-        return []
-    return found
-
-
-def _may_hold_images(file: Path) -> bool:
-    """Also where it cannot be read, which is said when it is opened."""
-    parquet, arrow = require("pyarrow.parquet", "train"), require("pyarrow", "train")
-    try:
-        return bool(image_columns(parquet.read_schema(file)))
-    except (arrow.ArrowException, OSError):
-        return True
-
-
-def _all_parquet_files(folder: Path) -> list[Path]:
-    inner = subfolders(folder)
-    for place in (folder, *(folder / name for name in inner if name == "data")):
-        if found := _parquet_files(place):
-            return found
-    closed: BadData | None = None
-    found = []
-    for name in inner:
-        try:
-            found += _parquet_files(folder / name)
-        except BadData as error:  # of no matter where there are none: then it is no folder of shards
-            closed = error
-    if found and closed is not None:
-        raise closed
-    return sorted(found)
-
-
-def _parquet_files(folder: Path) -> list[Path]:
-    names = (entry.name for entry in listed(folder) if not is_folder(entry))
-    return [folder / name for name in names if name.endswith(".parquet") and not is_hidden(name)]
 
 
 def files_by_split(folder: Path, files: list[Path], split: str) -> dict[str, list[Path]]:

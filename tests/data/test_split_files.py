@@ -284,9 +284,36 @@ def test_a_table_without_images_alone_is_refused_by_its_columns(tmp_path: Path) 
         open_source(tmp_path)
 
 
-def test_photos_beside_a_table_of_images_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    make_parquet(tmp_path / "train.parquet")
-    for name in ("a.png", "b.png"):
+@pytest.mark.parametrize("place", ["", "data"])
+def test_photos_beside_a_table_of_images_are_said(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    make_parquet(tmp_path / place / "train.parquet")
+    (tmp_path / "cat").mkdir()
+    for name in ("a.png", "cat/b.png"):
         (tmp_path / name).write_bytes(png(0))
     assert open_source(tmp_path).origin.notes == ("2 image files beside the tables left out",)
     assert "2 image files beside the tables left out" in capsys.readouterr().err
+
+
+def test_a_table_of_facts_beside_tables_of_images_is_passed_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    expected = len(open_source(make_parquet(tmp_path / "shards" / "z.parquet").parent))
+    pq.write_table(pa.table({"name": ["a"]}), tmp_path / "shards" / "a.parquet")
+    assert len(open_source(tmp_path / "shards")) == expected
+    make_parquet(tmp_path / "hub" / "data" / "train-00000-of-00001.parquet")
+    pq.write_table(pa.table({"name": ["a"]}), tmp_path / "hub" / "facts.parquet")
+    assert len(open_source(tmp_path / "hub")) == expected
+    said = capsys.readouterr().err
+    assert "a.parquet without a column of images, passed over" in said
+    assert "facts.parquet without a column of images, passed over" in said
+
+
+def test_a_table_of_bytes_that_are_no_images_does_not_hide_photos(tmp_path: Path) -> None:
+    make_folder(tmp_path / "photos")
+    expected = len(open_source(tmp_path / "photos"))
+    pq.write_table(pa.table({"name": ["a"], "sha": [b"\x01\x02"]}), tmp_path / "photos" / "hashes.parquet")
+    assert len(open_source(tmp_path / "photos")) == expected
+    pq.write_table(pa.table({"scan": [png(0)]}), tmp_path / "photos" / "scans.parquet")
+    assert len(open_source(tmp_path / "photos")) == 1

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 
 from disco_zoo.core.console import say_once
 from disco_zoo.data.dataset import ImageSource, Origin, first_labelled
-from disco_zoo.data.file_tree import listed
-from disco_zoo.data.image_files import is_image_name
+from disco_zoo.data.file_tree import files_below
+from disco_zoo.data.formats.parquet_files import find_parquet_files
+from disco_zoo.data.image_files import is_hidden, is_image_name
 from disco_zoo.data.parquet_columns import (
     as_labels,
     called_as_labels,
@@ -33,7 +34,6 @@ from disco_zoo.data.passing_errors import is_passing
 from disco_zoo.data.source_image import EMPTY_CELL
 from disco_zoo.data.split_files import (
     files_by_split,
-    find_parquet_files,
     named_for,
     no_test_split,
     resolve_path,
@@ -64,8 +64,7 @@ def open_parquet(name: str, path: Path, split: str, dedicated: bool) -> ImageSou
     files = find_parquet_files(path)
     _require_whole_sets(name, files)
     source = _open_tables(name, path, files, split, dedicated)
-    folders = {file.parent for file in files}
-    if beside := sum(is_image_name(entry.name) for folder in folders for entry in listed(folder)):
+    if beside := sum(is_image_name(file) and not is_hidden(file) for file in files_below(path)):
         note = f"{counted(beside, 'image file')} beside the tables left out"
         say_once(f"{name}: {note}")
         source.origin = replace(source.origin, notes=(*source.origin.notes, note))

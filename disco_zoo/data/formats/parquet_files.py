@@ -1,0 +1,81 @@
+"""Which parquet files of a folder are tables of images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from disco_zoo.core.console import say_once
+from disco_zoo.data.file_tree import files_below, is_folder, listed
+from disco_zoo.data.image_files import is_hidden, is_image_name
+from disco_zoo.data.parquet_columns import image_columns, is_declared_image, is_image_bytes
+from disco_zoo.data.split_files import subfolders
+from disco_zoo.errors import BadData, require
+
+
+def find_parquet_files(folder: Path) -> list[Path]:
+    """Return the parquet files of images of a folder, of its data/ (Hugging Face layout) or its subfolders, sorted.
+
+    Tables without a column of images (an embedding, a table of facts) are passed over, and a line says so, where others
+    have one or image files lie there.
+
+    Raises:
+        BadData: a folder beside those of the files may not be read.
+    """
+    passed: list[Path] = []
+    for files in _parquet_groups(folder):
+        kept = [file for file in files if _may_hold_images(file)]
+        passed += [file for file in files if file not in kept]
+        if kept:
+            _say_passed(folder, passed)
+            return kept
+    if passed and any(map(is_image_name, files_below(folder))):
+        _say_passed(folder, passed)
+        return []
+    return passed
+
+
+def _say_passed(folder: Path, passed: list[Path]) -> None:
+    if passed:
+        others = f" and {len(passed) - 1} more" if len(passed) > 1 else ""
+        say_once(f"{folder}: {passed[0].name}{others} without a column of images, passed over")
+
+
+def _may_hold_images(file: Path) -> bool:
+    """Also where it cannot be read, which is said when it is opened."""
+    parquet, arrow = require("pyarrow.parquet", "train"), require("pyarrow", "train")
+    try:
+        schema = parquet.read_schema(file)
+        column = next(iter(image_columns(schema)), None)
+        if column is None or is_declared_image(schema, column):
+            return column is not None
+        batch = next(parquet.ParquetFile(file).iter_batches(1, columns=[column]), None)
+        return batch is None or is_image_bytes(batch.column(0)[0].as_py())
+    except (arrow.ArrowException, OSError):
+        return True
+
+
+def _parquet_groups(folder: Path) -> Iterator[list[Path]]:
+    """Parquet files by where they lie, most wanted place first."""
+    inner = subfolders(folder)
+    for place in (folder, *(folder / name for name in inner if name == "data")):
+        if found := _parquet_files(place):
+            yield found
+    closed: BadData | None = None
+    below: list[Path] = []
+    for name in inner:
+        if name == "data":
+            continue
+        try:
+            below += _parquet_files(folder / name)
+        except BadData as error:  # of no matter where there are none: then it is no folder of shards
+            closed = error
+    if below and closed is not None:
+        raise closed
+    if below:
+        yield sorted(below)
+
+
+def _parquet_files(folder: Path) -> list[Path]:
+    names = (entry.name for entry in listed(folder) if not is_folder(entry))
+    return [folder / name for name in names if name.endswith(".parquet") and not is_hidden(name)]
