@@ -116,6 +116,8 @@ def _check_image_sizes(values: dict[str, Any]) -> list[str]:
         return []
     faults = []
     first, last = min(phases), max(phases)
+    if len(phases) < len(schedule or {}):
+        faults.append("student.image_sizes: an epoch stands twice")
     if first != 0:
         faults.append(f"student.image_sizes: must begin at epoch 0, not {first:g}")
     if type(epochs) is int and last >= epochs:

@@ -146,6 +146,7 @@ def test_a_plan_counts_each_size_by_its_share() -> None:
 
 
 FAULTS = {
+    "an epoch twice": ({"0": 32, "0.0": 64}, {}, "student.image_sizes: an epoch stands twice"),
     "no epoch 0": ({"1": 32}, {}, "student.image_sizes: must begin at epoch 0, not 1"),
     "too late": ({"0": 16, "2": 32}, {}, "student.image_sizes: epoch 2 never comes: there are 2, counted from 0"),
     "another end": ({"0": 32, "1": 24}, {}, "ends at 24 px, but student.image_size is 32. Type: --set student.image_"),
