@@ -301,7 +301,9 @@ def test_a_table_of_facts_beside_tables_of_images_is_passed_over(
 ) -> None:
     expected = len(open_source(make_parquet(tmp_path / "shards" / "z.parquet").parent))
     pq.write_table(pa.table({"name": ["a"]}), tmp_path / "shards" / "a.parquet")
-    assert len(open_source(tmp_path / "shards")) == expected
+    source = open_source(tmp_path / "shards")
+    assert len(source) == expected
+    assert source.origin.notes == ("1 table without images passed over",)
     make_parquet(tmp_path / "hub" / "data" / "train-00000-of-00001.parquet")
     pq.write_table(pa.table({"name": ["a"]}), tmp_path / "hub" / "facts.parquet")
     assert len(open_source(tmp_path / "hub")) == expected

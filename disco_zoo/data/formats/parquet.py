@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from disco_zoo.core.console import say_once
 from disco_zoo.data.dataset import ImageSource, Origin, first_labelled
 from disco_zoo.data.file_tree import files_below
-from disco_zoo.data.formats.parquet_files import find_parquet_files
+from disco_zoo.data.formats.parquet_files import find_tables
 from disco_zoo.data.image_files import is_hidden, is_image_name
 from disco_zoo.data.parquet_columns import (
     as_labels,
@@ -61,13 +61,14 @@ def open_parquet(name: str, path: Path, split: str, dedicated: bool) -> ImageSou
         if split_column(_open(path).schema_arrow) is not None:
             return ParquetSource(name, split, [path], whole=dedicated)
         return ParquetSource(name, split, [resolve_path(path, split, dedicated)])
-    files = find_parquet_files(path)
+    files, passed = find_tables(path)
     _require_whole_sets(name, files)
     source = _open_tables(name, path, files, split, dedicated)
+    notes = [f"{counted(len(passed), 'table')} without images passed over"] if passed else []
     if beside := sum(is_image_name(file) and not is_hidden(file) for file in files_below(path)):
-        note = f"{counted(beside, 'image file')} beside the tables left out"
-        say_once(f"{name}: {note}")
-        source.origin = replace(source.origin, notes=(*source.origin.notes, note))
+        notes.append(f"{counted(beside, 'image file')} beside the tables left out")
+        say_once(f"{name}: {notes[-1]}")
+    source.origin = replace(source.origin, notes=(*source.origin.notes, *notes))
     return source
 
 

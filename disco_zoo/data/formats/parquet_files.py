@@ -14,9 +14,14 @@ from disco_zoo.errors import BadData, require
 
 
 def find_parquet_files(folder: Path) -> list[Path]:
-    """Return the parquet files of images of a folder, of its data/ (Hugging Face layout) or its subfolders, sorted.
+    """As `find_tables`, those of images."""
+    return find_tables(folder)[0]
 
-    Tables without a column of images (an embedding, a table of facts) are passed over, and a line says so, where others
+
+def find_tables(folder: Path) -> tuple[list[Path], list[Path]]:
+    """Parquet files of a folder, of its data/ (Hugging Face layout) or its subfolders, sorted: of images, and others.
+
+    Those without a column of images (an embedding, a table of facts) are passed over, and a line says so, where others
     have one or image files lie there.
 
     Raises:
@@ -28,11 +33,11 @@ def find_parquet_files(folder: Path) -> list[Path]:
         passed += [file for file in files if file not in kept]
         if kept:
             _say_passed(folder, passed)
-            return kept
+            return kept, passed
     if passed and any(map(is_image_name, files_below(folder))):
         _say_passed(folder, passed)
-        return []
-    return passed
+        return [], passed
+    return passed, []
 
 
 def _say_passed(folder: Path, passed: list[Path]) -> None:
@@ -45,12 +50,12 @@ def _may_hold_images(file: Path) -> bool:
     """Also where it cannot be read, which is said when it is opened."""
     parquet, arrow = require("pyarrow.parquet", "train"), require("pyarrow", "train")
     try:
-        schema = parquet.read_schema(file)
-        column = next(iter(image_columns(schema)), None)
-        if column is None or is_declared_image(schema, column):
-            return column is not None
-        batch = next(parquet.ParquetFile(file).iter_batches(1, columns=[column]), None)
-        return batch is None or is_image_bytes(batch.column(0)[0].as_py())
+        with parquet.ParquetFile(file) as table:
+            column = next(iter(image_columns(table.schema_arrow)), None)
+            if column is None or is_declared_image(table.schema_arrow, column):
+                return column is not None
+            rows = next(table.iter_batches(1, columns=[column]), None)
+            return rows is None or is_image_bytes(rows.column(0)[0].as_py())
     except (arrow.ArrowException, OSError):
         return True
 
