@@ -12,7 +12,7 @@ from disco_zoo.core.console import say_once
 from disco_zoo.core.files import user_path
 from disco_zoo.data.dataset import ImageSource, require_index
 from disco_zoo.data.file_tree import size_of
-from disco_zoo.data.formats.parquet_files import find_parquet_files
+from disco_zoo.data.formats.parquet_files import find_tables
 from disco_zoo.data.formats.timm_readers import FolderSource
 from disco_zoo.data.image_files import IMAGE_SUFFIXES, as_text, is_image_name, path_of_text
 from disco_zoo.data.open_source import open_source
@@ -80,7 +80,7 @@ def open_images(given: Sequence[str], split: str | None = None) -> ImageSource:
         return FileListSource(_title(given), [_image_file(name, path) for name, path in zip(given, paths, strict=True)])
     if paths[0].suffix.lower() == LIST_SUFFIX:
         return FileListSource(given[0], _listed_files(given[0], paths[0]))
-    if split is None and paths[0].is_dir() and find_index(paths[0]) is None and not find_parquet_files(paths[0]):
+    if split is None and paths[0].is_dir() and find_index(paths[0]) is None and not find_tables(paths[0])[0]:
         return FolderSource(given[0], "train", paths[0])
     if paths[0].is_file() and paths[0].suffix.lower() not in (".parquet", ".tar"):
         known = ", ".join([*IMAGE_SUFFIXES[:6], "..."])

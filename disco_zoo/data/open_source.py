@@ -53,24 +53,35 @@ def _open(data: str | Path, split: str, dedicated: bool) -> ImageSource:
         return open_prefixed(name, split, dedicated)
     if not path.exists():
         raise BadData(_nothing_there(name, path))
-    from disco_zoo.data.formats.parquet_files import find_parquet_files
-    from disco_zoo.data.webdataset.index import find_index
-
-    if path.is_dir() and find_index(path) is not None:
-        from disco_zoo.data.webdataset.source import open_shards
-
-        return open_shards(name, path, split, dedicated)
-    if path.suffix.lower() == ".parquet" or (path.is_dir() and find_parquet_files(path)):
+    if path.is_dir():
+        return _open_folder(name, path, split, dedicated)
+    if path.suffix.lower() == ".parquet":
         from disco_zoo.data.formats.parquet import open_parquet
 
         return open_parquet(name, path, split, dedicated)
-    from disco_zoo.data.formats.timm_readers import open_folder, open_tar
-
-    if path.is_dir():
-        return open_folder(name, path, split, dedicated)
     if path.suffix.lower() == ".tar":
+        from disco_zoo.data.formats.timm_readers import open_tar
+
         return open_tar(name, path, split, dedicated)
     raise BadData(f"{name} is neither a folder, a .tar nor a .parquet. Unpack or repack it.")
+
+
+def _open_folder(name: str, path: Path, split: str, dedicated: bool) -> ImageSource:
+    from disco_zoo.data.formats.parquet_files import find_tables
+    from disco_zoo.data.webdataset.index import find_index
+
+    if find_index(path) is not None:
+        from disco_zoo.data.webdataset.source import open_shards
+
+        return open_shards(name, path, split, dedicated)
+    tables, passed = find_tables(path)
+    if tables:
+        from disco_zoo.data.formats.parquet import open_tables
+
+        return open_tables(name, path, tables, passed, split, dedicated)
+    from disco_zoo.data.formats.timm_readers import open_folder
+
+    return open_folder(name, path, split, dedicated)
 
 
 def require_there(data: str) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import re
 from bisect import bisect_right
-from collections import Counter, OrderedDict
+from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from disco_zoo.core.console import say_once
 from disco_zoo.data.dataset import ImageSource, Origin, first_labelled
 from disco_zoo.data.file_tree import files_below
-from disco_zoo.data.formats.parquet_files import find_tables
+from disco_zoo.data.formats.parquet_files import require_whole_sets
 from disco_zoo.data.image_files import is_hidden, is_image_name
 from disco_zoo.data.parquet_columns import (
     as_labels,
@@ -48,53 +47,50 @@ FINGERPRINT_BYTES = 4 * 2**30
 ROWS_AT_ONCE = 2**16
 OPEN_FILES = 64  # per process, of however many shards
 
-_OF_SET = re.compile(r"(.*?)\d+-of-(\d+)\.parquet")
-
 
 def open_parquet(name: str, path: Path, split: str, dedicated: bool) -> ImageSource:
-    """Open a parquet file or a folder of shards for a split; see `open_source`.
+    """Open a parquet file for a split; see `open_source`.
 
     Raises:
         BadData: Missing split, no image column, empty or damaged.
     """
-    if path.is_file():
-        if split_column(_open(path).schema_arrow) is not None:
-            return ParquetSource(name, split, [path], whole=dedicated)
-        return ParquetSource(name, split, [resolve_path(path, split, dedicated)])
-    files, passed = find_tables(path)
-    _require_whole_sets(name, files)
-    source = _open_tables(name, path, files, split, dedicated)
+    if split_column(_open(path).schema_arrow) is not None:
+        return ParquetSource(name, split, [path], whole=dedicated)
+    return ParquetSource(name, split, [resolve_path(path, split, dedicated)])
+
+
+def open_tables(
+    name: str, folder: Path, tables: list[Path], passed: list[Path], split: str, dedicated: bool
+) -> ImageSource:
+    """Open the parquet files of a folder for a split; what else lies there is said.
+
+    Args:
+        tables, passed: as `find_tables` has them.
+
+    Raises:
+        BadData: Missing split or shard, no image column, empty or damaged.
+    """
+    require_whole_sets(name, tables)
+    source = _of_split(name, folder, tables, split, dedicated)
     notes = [f"{counted(len(passed), 'table')} without images passed over"] if passed else []
-    if beside := sum(is_image_name(file) and not is_hidden(file) for file in files_below(path)):
+    if beside := sum(is_image_name(file) and not is_hidden(file) for file in files_below(folder)):
         notes.append(f"{counted(beside, 'image file')} beside the tables left out")
         say_once(f"{name}: {notes[-1]}")
     source.origin = replace(source.origin, notes=(*source.origin.notes, *notes))
     return source
 
 
-def _open_tables(name: str, path: Path, files: list[Path], split: str, dedicated: bool) -> ImageSource:
-    groups = files_by_split(path, files, split)
+def _of_split(name: str, folder: Path, files: list[Path], split: str, dedicated: bool) -> ImageSource:
+    groups = files_by_split(folder, files, split)
     if not groups:
         if not dedicated and split_column(_open(files[0]).schema_arrow) is None:
             if split == "test":
                 raise no_test_split(name)
-            _refuse_test_shards(name, path, files)
+            _refuse_test_shards(name, folder, files)
         return ParquetSource(name, split, files, whole=dedicated)
     return first_labelled(
         ParquetSource(name, split, group, part=f"files named {word}") for word, group in groups.items()
     )
-
-
-def _require_whole_sets(name: str, files: list[Path]) -> None:
-    """Refuse a part of a set whose files say how many there are: x-00000-of-00002.parquet."""
-    matches = ((file.parent, _OF_SET.fullmatch(file.name)) for file in files)
-    counts = Counter((folder, match[1], int(match[2])) for folder, match in matches if match)
-    for (_, prefix, total), found in counts.items():
-        if found != total:
-            raise BadData(
-                f"{name} holds {found} of the {total} files {prefix}*-of-{total:05d}.parquet. Copy the others, or, "
-                "where disco-zoo data pack was cut off, repeat it with --resume"
-            )
 
 
 def _refuse_test_shards(name: str, folder: Path, files: list[Path]) -> None:

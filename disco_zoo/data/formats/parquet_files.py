@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,10 +14,7 @@ from disco_zoo.data.parquet_columns import image_columns, is_declared_image, is_
 from disco_zoo.data.split_files import subfolders
 from disco_zoo.errors import BadData, require
 
-
-def find_parquet_files(folder: Path) -> list[Path]:
-    """As `find_tables`, those of images."""
-    return find_tables(folder)[0]
+_OF_SET = re.compile(r"(.*?)\d+-of-(\d+)\.parquet")
 
 
 def find_tables(folder: Path) -> tuple[list[Path], list[Path]]:
@@ -84,3 +83,19 @@ def _parquet_groups(folder: Path) -> Iterator[list[Path]]:
 def _parquet_files(folder: Path) -> list[Path]:
     names = (entry.name for entry in listed(folder) if not is_folder(entry))
     return [folder / name for name in names if name.endswith(".parquet") and not is_hidden(name)]
+
+
+def require_whole_sets(name: str, files: list[Path]) -> None:
+    """Refuse a part of a set whose files say how many there are: x-00000-of-00002.parquet.
+
+    Raises:
+        BadData: some are missing.
+    """
+    matches = ((file.parent, _OF_SET.fullmatch(file.name)) for file in files)
+    counts = Counter((folder, match[1], int(match[2])) for folder, match in matches if match)
+    for (_, prefix, total), found in counts.items():
+        if found != total:
+            raise BadData(
+                f"{name} holds {found} of the {total} files {prefix}*-of-{total:05d}.parquet. Copy the others, or, "
+                "where disco-zoo data pack was cut off, repeat it with --resume"
+            )

@@ -18,13 +18,7 @@ from disco_zoo.data.dataset import ImageSource, Origin
 from disco_zoo.data.file_tree import size_of
 from disco_zoo.data.formats.parquet import FINGERPRINT_BYTES
 from disco_zoo.data.formats.timm_readers import folders_of_split
-from disco_zoo.data.parquet_columns import (
-    as_labels,
-    hash_cell,
-    image_columns,
-    label_column,
-    say_other_images,
-)
+from disco_zoo.data.parquet_columns import as_labels, hash_cell, image_columns, label_column, say_other_images
 from disco_zoo.data.split_files import (
     HUB_SPLITS,
     SYNONYMS,
@@ -33,13 +27,7 @@ from disco_zoo.data.split_files import (
     refuse_test_inside,
     words,
 )
-from disco_zoo.data.stream_source import (
-    HubShards,
-    StreamShards,
-    StreamSource,
-    TarShards,
-    bytes_of_cell,
-)
+from disco_zoo.data.stream_source import HubShards, StreamShards, StreamSource, TarShards, bytes_of_cell
 from disco_zoo.errors import BadData, MissingExtra, NoTestImages, own_words, require
 
 IMAGE_FOLDERS = ("image_folder", "folder")  # timm's names of torchvision's ImageFolder
