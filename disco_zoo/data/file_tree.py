@@ -34,6 +34,11 @@ def files_below(folder: Path) -> Iterator[str]:
     return _files_below(str(folder), "", (os.path.realpath(folder),))
 
 
+def images_below(folder: Path) -> Iterator[str]:
+    """As `files_below`, image files that no tool has hidden."""
+    return (path for path in files_below(folder) if is_image_name(path) and not is_hidden(path))
+
+
 def _files_below(top: str, inside: str, places: tuple[str, ...]) -> Iterator[str]:
     """As `files_below`, of a folder `inside` it; `places` are this one and those from which links led here."""
     try:

@@ -14,9 +14,8 @@ from numpy.typing import NDArray
 
 from disco_zoo.core.console import say_once
 from disco_zoo.data.dataset import ImageSource, Origin, first_labelled
-from disco_zoo.data.file_tree import files_below
+from disco_zoo.data.file_tree import images_below
 from disco_zoo.data.formats.parquet_files import require_whole_sets
-from disco_zoo.data.image_files import is_hidden, is_image_name
 from disco_zoo.data.parquet_columns import (
     as_labels,
     called_as_labels,
@@ -73,7 +72,7 @@ def open_tables(
     require_whole_sets(name, tables)
     source = _of_split(name, folder, tables, split, dedicated)
     notes = [f"{counted(len(passed), 'table')} without images passed over"] if passed else []
-    if beside := sum(is_image_name(file) and not is_hidden(file) for file in files_below(folder)):
+    if beside := sum(1 for _ in images_below(folder)):
         notes.append(f"{counted(beside, 'image file')} beside the tables left out")
         say_once(f"{name}: {notes[-1]}")
     source.origin = replace(source.origin, notes=(*source.origin.notes, *notes))

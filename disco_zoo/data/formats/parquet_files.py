@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from disco_zoo.core.console import say_once
-from disco_zoo.data.file_tree import files_below, is_folder, listed
-from disco_zoo.data.image_files import is_hidden, is_image_name
+from disco_zoo.data.file_tree import images_below, is_folder, listed
+from disco_zoo.data.image_files import is_hidden
 from disco_zoo.data.parquet_columns import image_columns, is_declared_image, is_image_bytes
 from disco_zoo.data.split_files import subfolders
 from disco_zoo.errors import BadData, require
@@ -33,7 +33,7 @@ def find_tables(folder: Path) -> tuple[list[Path], list[Path]]:
         if kept:
             _say_passed(folder, passed)
             return kept, passed
-    if passed and any(map(is_image_name, files_below(folder))):
+    if passed and any(True for _ in images_below(folder)):
         _say_passed(folder, passed)
         return [], passed
     return passed, []

@@ -15,8 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from disco_zoo.core.files import user_path
-from disco_zoo.data.file_tree import files_below
-from disco_zoo.data.image_files import is_hidden, is_image_name
+from disco_zoo.data.file_tree import images_below
 from disco_zoo.data.image_list import ranges_of_files
 from disco_zoo.data.passing_errors import cannot_read, is_passing, read_patiently
 from disco_zoo.data.pixels.bit_depth import ALONE, ValueRanges
@@ -210,7 +209,7 @@ def _pairs(images: Path, masks: Path) -> tuple[tuple[Path, Path], ...]:
 
 
 def _image_files(folder: Path) -> list[Path]:
-    return sorted(folder / path for path in files_below(folder) if is_image_name(path) and not is_hidden(path))
+    return sorted(folder / path for path in images_below(folder))
 
 
 def _class_names(folder: Path) -> tuple[str, ...] | None:

@@ -32,6 +32,8 @@ def test_tables_without_images_among_photos_are_passed_over(
 
 def test_a_table_without_images_alone_is_refused_by_its_columns(tmp_path: Path) -> None:
     pq.write_table(pa.table({"name": ["a"]}), tmp_path / "facts.parquet")
+    (tmp_path / ".ipynb_checkpoints").mkdir()  # of a tool, and no photo
+    (tmp_path / ".ipynb_checkpoints" / "a.png").write_bytes(png(0))
     with pytest.raises(BadData, match=r"facts.parquet has no column of encoded images; it has: name \(string\)"):
         open_source(tmp_path)
 
